@@ -1,0 +1,124 @@
+//! `transfer status` and `transfer clean`: what runs hold on hosts, and the removal of what dead ones left.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+
+use crate::endpoint::HostName;
+use crate::exit::Exit;
+use crate::host::scripts::Script;
+use crate::host::wire::{Field, printable};
+use crate::host::{Host, HostError};
+
+/// Asks all hosts side by side and returns the text for each, in their order, with the worst exit code.
+pub async fn admin(hosts: &[HostName], verb: Verb) -> (String, Exit) {
+    let answers = join_all(hosts.iter().map(|name| async move { (name, ask(name, verb).await) })).await;
+    let mut text = String::new();
+    let mut exit = Exit::Done;
+    for (name, answer) in answers {
+        match answer {
+            Ok(messages) => {
+                let (lines, one) = verb.describe(&name.to_string(), &messages);
+                text.push_str(&lines);
+                exit = exit.worse(one);
+            }
+            Err(error) => {
+                let _ = writeln!(text, "{error}");
+                exit = exit.worse(Exit::Failed);
+            }
+        }
+    }
+    (text, exit)
+}
+
+/// Which of the two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// List live and dead runs.
+    Status,
+    /// Undo what dead runs left.
+    Clean,
+}
+
+async fn ask(name: &HostName, verb: Verb) -> Result<Vec<Vec<Field>>, HostError> {
+    let host = Host::connect(name, Duration::from_secs(30)).await?;
+    let answer = match verb {
+        Verb::Status => host.ask("status", &Script::admin(&["status"])).await,
+        Verb::Clean => host.ask("clean-up", &Script::admin(&["clean"])).await,
+    };
+    host.close().await;
+    answer
+}
+
+impl Verb {
+    fn describe(self, host: &str, messages: &[Vec<Field>]) -> (String, Exit) {
+        let mut text = String::new();
+        let mut exit = Exit::Done;
+        for message in messages {
+            let fields: Vec<String> = message.iter().map(|field| printable(field)).collect();
+            let field = |index: usize| fields.get(index).map_or("", String::as_str);
+            let rest = |from: usize| fields.get(from..).unwrap_or_default().join(" ");
+            let _ = match field(0) {
+                "run" => {
+                    let boot = if field(3) == "other" { ", from before a reboot" } else { "" };
+                    let hint = if field(2) == "dead" { format!("; remove it: transfer clean {host}") } else { String::new() };
+                    writeln!(
+                        text,
+                        "{host}: {} {}: {} of {}, by {}, since {}{boot}{hint}",
+                        field(2),
+                        field(1),
+                        field(4),
+                        field(7),
+                        field(5),
+                        when(field(6))
+                    )
+                }
+                "lease" => writeln!(text, "  holds {}", rest(2)),
+                "undone" => writeln!(text, "{host}: undone: {} (run {})", rest(2), field(1)),
+                "left" => {
+                    exit = Exit::Leftovers;
+                    writeln!(text, "{host}: LEFT BEHIND: {} (run {})", rest(2), field(1))
+                }
+                _ => Ok(()),
+            };
+        }
+        if text.is_empty() {
+            let _ = match self {
+                Self::Status => writeln!(text, "{host}: no runs"),
+                Self::Clean => writeln!(text, "{host}: nothing to undo"),
+            };
+        }
+        (text, exit)
+    }
+}
+
+/// Seconds of the epoch as a time of day, UTC.
+fn when(seconds: &str) -> String {
+    seconds
+        .parse()
+        .ok()
+        .and_then(|seconds| jiff::Timestamp::from_second(seconds).ok())
+        .map_or_else(|| "an unknown time".into(), |time| time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::wire::decode;
+
+    #[test]
+    fn a_dead_run_is_shown_with_the_command_that_removes_it() {
+        let lines = "run\tr-target1\tdead\tother\ttarget\tctl (pid 7)\t1700000000\t/srv\n\
+                     lease\tr-target1\tstaging\t/srv/.transfer-r-target1\nend";
+        let messages: Vec<_> = lines.lines().map(|line| decode(line.as_bytes())).collect();
+        assert_eq!(
+            Verb::Status.describe("db2", &messages).0,
+            "db2: dead r-target1: target of /srv, by ctl (pid 7), since 2023-11-14 22:13:20 UTC, from before a reboot; \
+             remove it: transfer clean db2\n  holds staging /srv/.transfer-r-target1\n"
+        );
+        assert_eq!(Verb::Clean.describe("db2", &[]), ("db2: nothing to undo\n".into(), Exit::Done));
+        let left = decode(b"left\tr-target1\tstaging\t/srv/.transfer-r-target1");
+        assert_eq!(Verb::Clean.describe("db2", &[left]).1, Exit::Leftovers);
+    }
+}

@@ -1,0 +1,175 @@
+//! Where data comes from and goes to: `[user@]host:/path`, or an absolute path of this machine.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+/// A host as the user named it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum HostName {
+    /// This machine, without SSH: `localhost:` or no host at all.
+    Local,
+    /// What `ssh` is asked to connect to, `[user@]host`; an IPv6 address without its brackets.
+    Ssh(String),
+}
+
+impl fmt::Display for HostName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Local => f.write_str("localhost"),
+            Self::Ssh(name) => f.write_str(name),
+        }
+    }
+}
+
+/// A path on a host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The host that the path is on.
+    pub host: HostName,
+    /// Absolute, without trailing slashes; any bytes but NUL.
+    pub path: PathBuf,
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.path.as_os_str().as_bytes().escape_ascii())
+    }
+}
+
+/// Why a word of the command line is no endpoint or no host.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum EndpointError {
+    /// Neither `host:/path` nor an absolute path.
+    #[error("no path: write it as HOST:/PATH, or /PATH for this machine")]
+    NoPath,
+    /// The path is relative.
+    #[error("the path is not absolute: begin it with /")]
+    Relative,
+    /// A host name that ssh would misread, or an unclosed bracket.
+    #[error("the host name is empty, begins with a dash, or holds blanks, control characters, commas or slashes")]
+    Host,
+}
+
+impl Endpoint {
+    /// Reads one word of the command line.
+    pub fn parse(word: &OsStr) -> Result<Self, EndpointError> {
+        let bytes = word.as_bytes();
+        if bytes.first() == Some(&b'/') {
+            return Ok(Self { host: HostName::Local, path: trimmed(bytes) });
+        }
+        let colon = if bytes.starts_with(b"[") || bytes.contains(&b'@') && bytes.windows(2).any(|two| two == b"@[") {
+            bytes.windows(2).position(|two| two == b"]:").map(|at| at + 1)
+        } else {
+            bytes.iter().position(|&byte| byte == b':')
+        };
+        let colon = colon.ok_or(EndpointError::NoPath)?;
+        let host = HostName::parse(OsStr::from_bytes(&bytes[..colon]))?;
+        let path = &bytes[colon + 1..];
+        match path.first() {
+            None => Err(EndpointError::NoPath),
+            Some(b'/') => Ok(Self { host, path: trimmed(path) }),
+            Some(_) => Err(EndpointError::Relative),
+        }
+    }
+
+    /// The last component of the path; `None` for the root directory.
+    #[must_use]
+    pub fn name(&self) -> Option<&OsStr> {
+        self.path.file_name()
+    }
+
+    /// The directory that holds the path; the root directory holds itself.
+    #[must_use]
+    pub fn parent(&self) -> &Path {
+        self.path.parent().unwrap_or(&self.path)
+    }
+}
+
+impl HostName {
+    /// Reads `[user@]host`; an IPv6 address stands in brackets.
+    pub fn parse(word: &OsStr) -> Result<Self, EndpointError> {
+        let name = word.to_str().ok_or(EndpointError::Host)?;
+        let (user, host) = match name.rsplit_once('@') {
+            Some((user, host)) => (Some(user), host),
+            None => (None, name),
+        };
+        let host = match host.strip_prefix('[') {
+            Some(rest) => rest.strip_suffix(']').ok_or(EndpointError::Host)?,
+            None => host,
+        };
+        let bad = |part: &str| {
+            part.is_empty()
+                || part.starts_with('-')
+                || part.chars().any(|c| c.is_control() || c.is_whitespace() || "/,'\"$`\\;|&<>()[]".contains(c))
+        };
+        if bad(host) || user.is_some_and(bad) {
+            return Err(EndpointError::Host);
+        }
+        Ok(match (user, host) {
+            (None, "localhost") => Self::Local,
+            (None, host) => Self::Ssh(host.to_owned()),
+            (Some(user), host) => Self::Ssh(format!("{user}@{host}")),
+        })
+    }
+}
+
+/// Without trailing slashes and doubled ones.
+fn trimmed(path: &[u8]) -> PathBuf {
+    let path: PathBuf = PathBuf::from(OsString::from_vec(path.to_vec()));
+    path.components().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(word: &str) -> Result<Endpoint, EndpointError> {
+        Endpoint::parse(OsStr::new(word))
+    }
+
+    #[test]
+    fn host_and_path() {
+        let endpoint = parse("db1:/srv//sqldata/").unwrap();
+        assert_eq!(endpoint.host, HostName::Ssh("db1".into()));
+        assert_eq!(endpoint.path, Path::new("/srv/sqldata"));
+        assert_eq!(endpoint.name().unwrap(), "sqldata");
+        assert_eq!(endpoint.parent(), Path::new("/srv"));
+    }
+
+    #[test]
+    fn this_machine_needs_no_host() {
+        assert_eq!(parse("/srv").unwrap().host, HostName::Local);
+        assert_eq!(parse("localhost:/srv").unwrap().host, HostName::Local);
+        assert_eq!(parse("root@localhost:/srv").unwrap().host, HostName::Ssh("root@localhost".into()));
+    }
+
+    #[test]
+    fn a_path_may_hold_colons_brackets_and_any_byte() {
+        assert_eq!(parse("db1:/a:b]:c").unwrap().path, Path::new("/a:b]:c"));
+        let raw = OsStr::from_bytes(b"db1:/a\xff\n$(x)");
+        assert_eq!(Endpoint::parse(raw).unwrap().path.as_os_str().as_bytes(), b"/a\xff\n$(x)");
+    }
+
+    #[test]
+    fn ipv6_stands_in_brackets() {
+        assert_eq!(parse("[fd77::11]:/srv").unwrap().host, HostName::Ssh("fd77::11".into()));
+        assert_eq!(parse("root@[fd77::11]:/srv").unwrap().host, HostName::Ssh("root@fd77::11".into()));
+        assert_eq!(parse("[fd77::11:/srv"), Err(EndpointError::NoPath));
+    }
+
+    #[test]
+    fn names_that_ssh_would_misread_are_refused() {
+        for word in ["-oProxyCommand=x:/srv", ":/srv", "a b:/srv", "a\n:/srv", "-l@db1:/srv", "@db1:/srv", "a;b:/x"] {
+            assert_eq!(parse(word), Err(EndpointError::Host), "{word:?}");
+        }
+    }
+
+    #[test]
+    fn no_path_and_relative_paths_are_refused() {
+        assert_eq!(parse("db1"), Err(EndpointError::NoPath));
+        assert_eq!(parse("db1:"), Err(EndpointError::NoPath));
+        assert_eq!(parse("db1:srv"), Err(EndpointError::Relative));
+    }
+}

@@ -1,0 +1,49 @@
+//! Which layers of a target's firewall are opened.
+
+use std::net::IpAddr;
+
+use crate::cli::FirewallChoice;
+use crate::host::facts::{Facts, Layer};
+
+/// The layers of a host that see packets from `peer` and that `choice` allows, each to be opened.
+///
+/// The chains that iptables-nft made are base chains of nftables like any other: with `auto` they are opened through
+/// `nft`, all at once, and through iptables only where there is no `nft`.
+#[must_use]
+pub fn layers(facts: &Facts, choice: FirewallChoice, peer: IpAddr) -> Vec<Layer> {
+    let family = if peer.is_ipv4() { 4 } else { 6 };
+    let mut found: Vec<Layer> =
+        facts.firewall.iter().filter(|(_, of)| *of == family).map(|(layer, _)| *layer).collect();
+    found.sort();
+    found.dedup();
+    match choice {
+        FirewallChoice::None => found.clear(),
+        FirewallChoice::Nftables => found.retain(|layer| *layer == Layer::Nftables),
+        FirewallChoice::Iptables => found.retain(|layer| *layer != Layer::Nftables),
+        FirewallChoice::Auto => {
+            if found.contains(&Layer::Nftables) {
+                found.retain(|layer| *layer != Layer::IptablesNft);
+            }
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_layer_in_use_is_opened_once() {
+        let facts = Facts {
+            firewall: vec![(Layer::IptablesLegacy, 4), (Layer::IptablesNft, 4), (Layer::Nftables, 4), (Layer::Nftables, 6)],
+            ..Facts::default()
+        };
+        let v4 = IpAddr::from([10, 0, 0, 1]);
+        assert_eq!(layers(&facts, FirewallChoice::Auto, v4), [Layer::Nftables, Layer::IptablesLegacy]);
+        assert_eq!(layers(&facts, FirewallChoice::Iptables, v4), [Layer::IptablesNft, Layer::IptablesLegacy]);
+        assert_eq!(layers(&facts, FirewallChoice::Nftables, v4), [Layer::Nftables]);
+        assert!(layers(&facts, FirewallChoice::None, v4).is_empty());
+        assert_eq!(layers(&facts, FirewallChoice::Auto, "fd77::11".parse().unwrap()), [Layer::Nftables]);
+    }
+}

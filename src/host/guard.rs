@@ -1,0 +1,437 @@
+//! The Rust half of a guard: commands out, replies and events in, and the heartbeat. The other half is `sh/guard.sh`;
+//! the protocol is in `docs/guard-protocol.md`.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::sync::{Mutex as AsyncMutex, oneshot, watch};
+use tokio::task::JoinHandle;
+
+use super::scripts::Script;
+use super::wire::{Field, decode, encode, printable, read_record};
+use super::{Host, HostError, Shell};
+use crate::run_id::GuardId;
+
+/// The longest that any command may take on the host; the waits in `guard.sh` are shorter.
+const REPLY_LIMIT: Duration = Duration::from_secs(60);
+/// Of what a host says, no more than this is kept.
+const MOST_COMPLAINTS: usize = 64;
+const MOST_NAMES: usize = 64;
+
+/// A running guard. When this is dropped its input ends, and it undoes everything.
+#[derive(Debug)]
+pub struct Guard {
+    id: GuardId,
+    host: String,
+    input: Arc<AsyncMutex<Option<Input>>>,
+    shared: Arc<Shared>,
+    reader: JoinHandle<()>,
+    heartbeat: JoinHandle<()>,
+}
+
+struct Input(Box<dyn AsyncWrite + Send + Unpin>);
+
+impl std::fmt::Debug for Input {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Input")
+    }
+}
+
+/// Why a command to a guard had no effect that counts.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum GuardError {
+    /// The guard or the way to it is gone. It undoes everything by itself.
+    #[error("{host}: lost the guard of this run (its process or the connection ended)")]
+    Lost {
+        /// The host.
+        host: String,
+    },
+    /// The host did not do it.
+    #[error("{host}: {action}: {text}")]
+    Failed {
+        /// The host.
+        host: String,
+        /// The command.
+        action: &'static str,
+        /// A word of the protocol, such as `busy` or `exists`.
+        code: String,
+        /// What the host said.
+        text: String,
+    },
+}
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    changed: watch::Sender<()>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    ready: bool,
+    refused: Option<String>,
+    lost: bool,
+    bye: bool,
+    next: u64,
+    waiting: HashMap<u64, oneshot::Sender<Reply>>,
+    jobs: BTreeMap<String, Job>,
+    undone: u64,
+    left: Vec<String>,
+}
+
+type Reply = Result<Vec<Field>, (String, String)>;
+
+/// What a job has told so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Job {
+    /// Bytes that went through each of its meters.
+    pub meters: BTreeMap<String, u64>,
+    /// Its stages' exit statuses, in the pipeline's order.
+    pub stages: Vec<(String, i32)>,
+    /// The digest of the stream, hexadecimal.
+    pub digest: Option<String>,
+    /// What its stages wrote on standard error.
+    pub complaints: Vec<String>,
+    /// How many lines more there were.
+    pub silenced: u64,
+    /// Its manifests, by the list's name.
+    pub manifests: BTreeMap<String, Manifest>,
+    /// Sinks that were dropped, with the reason.
+    pub dropped: BTreeMap<String, String>,
+    /// Its own exit status, once it has ended.
+    pub exit: Option<i32>,
+}
+
+/// A list that lies on the host, in short.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Manifest {
+    /// Records in it.
+    pub records: u64,
+    /// Sizes of the files in it, added up.
+    pub bytes: u64,
+    /// The SHA-256 of the list.
+    pub digest: String,
+}
+
+/// What is left of a guard's leases after its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Released {
+    /// It said good-bye; these are the leases that it could not undo.
+    Told(Vec<String>),
+    /// It went without a word.
+    Lost,
+}
+
+impl Guard {
+    /// Starts a guard on a host and waits until it is ready to take commands.
+    pub async fn start(host: &Host, id: &GuardId, role: &str, lease: Duration, path: &[u8]) -> Result<Self, HostError> {
+        let controller = format!(
+            "{} (pid {})",
+            nix::unistd::gethostname().unwrap_or_default().to_string_lossy(),
+            std::process::id()
+        );
+        let arguments: Vec<Field> = vec![
+            id.as_str().into(),
+            role.into(),
+            lease.as_secs().to_string().into(),
+            controller.into(),
+            path.into(),
+        ];
+        let shell = host.shell("start of the guard", &Script::guard(&arguments)).await?;
+        let Shell { stdin, mut stdout, _process: process } = shell;
+        let shared = Arc::new(Shared { state: Mutex::default(), changed: watch::Sender::new(()) });
+        let reader = tokio::spawn({
+            let shared = Arc::clone(&shared);
+            async move {
+                // A line that is too long, or a broken channel, is the end of a guard as much as its end of output.
+                while let Ok(Some(line)) = read_record(&mut stdout, b'\n').await {
+                    shared.take(&decode(&line));
+                }
+                let mut state = shared.state();
+                state.lost = true;
+                state.waiting.clear();
+                drop(state);
+                shared.changed.send_replace(());
+                drop(process);
+            }
+        });
+        let input = Arc::new(AsyncMutex::new(Some(Input(stdin))));
+        let heartbeat = tokio::spawn({
+            let input = Arc::clone(&input);
+            async move {
+                let mut beat = tokio::time::interval((lease / 4).min(Duration::from_secs(15)));
+                loop {
+                    beat.tick().await;
+                    let mut input = input.lock().await;
+                    let Some(Input(writer)) = input.as_mut() else { break };
+                    if writer.write_all(b"0\tping\n").await.is_err() || writer.flush().await.is_err() {
+                        break;
+                    }
+                }
+            }
+        });
+        let guard = Self { id: id.clone(), host: host.name().to_string(), input, shared, reader, heartbeat };
+        let began = guard
+            .wait(REPLY_LIMIT, |state| match () {
+                () if state.ready => Some(Ok(())),
+                () if state.refused.is_some() || state.lost => Some(Err(state.refused.clone())),
+                () => None,
+            })
+            .await;
+        match began {
+            Some(Ok(())) => Ok(guard),
+            Some(Err(said)) => Err(guard.did_not_start(said)),
+            None => Err(guard.did_not_start(None)),
+        }
+    }
+
+    fn did_not_start(&self, said: Option<String>) -> HostError {
+        HostError::Incomplete {
+            host: self.host.clone(),
+            action: "start of the guard",
+            said: said.unwrap_or_else(|| "nothing".into()),
+        }
+    }
+
+    /// The host, as the user named it.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The guard's name.
+    #[must_use]
+    pub fn id(&self) -> &GuardId {
+        &self.id
+    }
+
+    /// Sends a command and waits for its reply's fields. Arguments may be secret: they are never logged.
+    pub async fn call(&self, action: &'static str, arguments: &[&[u8]]) -> Result<Vec<Field>, GuardError> {
+        let lost = || GuardError::Lost { host: self.host.clone() };
+        let (sender, reply) = oneshot::channel();
+        let sequence = {
+            let mut state = self.shared.state();
+            if state.lost {
+                return Err(lost());
+            }
+            state.next += 1;
+            let sequence = state.next;
+            state.waiting.insert(sequence, sender);
+            sequence
+        };
+        tracing::debug!(host = self.host, action, "guard");
+        let sequence = sequence.to_string();
+        let mut fields: Vec<&[u8]> = vec![sequence.as_bytes(), action.as_bytes()];
+        fields.extend(arguments);
+        self.write(&fields).await.map_err(|_| lost())?;
+        match tokio::time::timeout(REPLY_LIMIT, reply).await {
+            Ok(Ok(Ok(fields))) => Ok(fields),
+            Ok(Ok(Err((code, text)))) => Err(GuardError::Failed { host: self.host.clone(), action, code, text }),
+            Ok(Err(_)) => Err(lost()),
+            Err(_) => Err(GuardError::Failed {
+                host: self.host.clone(),
+                action,
+                code: "timeout".into(),
+                text: format!("no reply within {} s", REPLY_LIMIT.as_secs()),
+            }),
+        }
+    }
+
+    async fn write(&self, fields: &[&[u8]]) -> std::io::Result<()> {
+        let mut line = encode(fields);
+        line.push(b'\n');
+        let mut input = self.input.lock().await;
+        let Input(writer) = input.as_mut().ok_or(std::io::ErrorKind::BrokenPipe)?;
+        writer.write_all(&line).await?;
+        writer.flush().await
+    }
+
+    /// What a job has told so far.
+    #[must_use]
+    pub fn job(&self, name: &str) -> Job {
+        self.shared.state().jobs.get(name).cloned().unwrap_or_default()
+    }
+
+    /// Forgets what a job told, before another of that name.
+    pub fn forget(&self, name: &str) {
+        self.shared.state().jobs.remove(name);
+    }
+
+    /// Waits until a job has ended. An error when the guard is lost.
+    pub async fn ended(&self, name: &str) -> Result<Job, GuardError> {
+        self.wait_forever(|state| match state.jobs.get(name) {
+            Some(job) if job.exit.is_some() => Some(Ok(job.clone())),
+            _ if state.lost => Some(Err(GuardError::Lost { host: self.host.clone() })),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Waits until the guard is lost; never returns before.
+    pub async fn lost(&self) -> GuardError {
+        self.wait_forever(|state| state.lost.then(|| GuardError::Lost { host: self.host.clone() })).await
+    }
+
+    /// The guard is gone.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.shared.state().lost
+    }
+
+    /// Tells the guard to undo everything and waits until it has, or until `deadline` has passed.
+    pub async fn release(&self, deadline: Duration) -> Released {
+        // Its input ends too: whatever happens to this message, the guard starts.
+        let _ = self.write(&[b"0", b"release"]).await;
+        self.input.lock().await.take();
+        self.heartbeat.abort();
+        self.wait(deadline, |state| (state.bye || state.lost).then(|| (state.bye, state.left.clone())))
+            .await
+            .map_or(Released::Lost, |(bye, left)| if bye { Released::Told(left) } else { Released::Lost })
+    }
+
+    /// The sum of all meters of all jobs: it grows as long as anything moves.
+    #[must_use]
+    pub fn moved(&self) -> u64 {
+        self.shared.state().jobs.values().flat_map(|job| job.meters.values()).sum()
+    }
+
+    /// Notices of anything that the guard tells.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.shared.changed.subscribe()
+    }
+
+    async fn wait_forever<T>(&self, mut check: impl FnMut(&State) -> Option<T>) -> T {
+        let mut changes = self.shared.changed.subscribe();
+        loop {
+            if let Some(value) = check(&self.shared.state()) {
+                return value;
+            }
+            // The sender lives in `self`, so this cannot fail.
+            let _ = changes.changed().await;
+        }
+    }
+
+    async fn wait<T>(&self, limit: Duration, check: impl FnMut(&State) -> Option<T>) -> Option<T> {
+        tokio::time::timeout(limit, self.wait_forever(check)).await.ok()
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.heartbeat.abort();
+        self.reader.abort();
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in one line of the guard; what is not of the protocol (a login shell's greeting) is ignored.
+    fn take(&self, message: &[Field]) {
+        let text = |index: usize| message.get(index).map(|field| printable(field)).unwrap_or_default();
+        let number = |index: usize| text(index).parse::<u64>().unwrap_or_default();
+        let mut state = self.state();
+        match message.first().map(Vec::as_slice) {
+            Some(b"=") => {
+                if let Some(waiting) = state.waiting.remove(&number(1)) {
+                    let reply = match text(2).as_str() {
+                        "ok" => Ok(message[3..].to_vec()),
+                        _ => Err((text(3), text(4))),
+                    };
+                    let _ = waiting.send(reply);
+                }
+            }
+            Some(b"!") => state.event(&text(1), message.get(2..).unwrap_or_default()),
+            _ => {}
+        }
+        drop(state);
+        self.changed.send_replace(());
+    }
+}
+
+impl State {
+    fn event(&mut self, kind: &str, fields: &[Field]) {
+        let text = |index: usize| fields.get(index).map(|field| printable(field)).unwrap_or_default();
+        let number = |index: usize| text(index).parse::<u64>().unwrap_or_default();
+        match kind {
+            "ready" => self.ready = true,
+            "refused" => self.refused = Some(text(0)),
+            "bye" => self.bye = true,
+            "undone" => self.undone += 1,
+            "left" => {
+                if self.left.len() < MOST_COMPLAINTS {
+                    self.left.push(fields.iter().skip(1).map(|f| printable(f)).collect::<Vec<_>>().join(" "));
+                }
+            }
+            _ => {
+                let name = text(0);
+                if !self.jobs.contains_key(&name) && self.jobs.len() >= MOST_NAMES {
+                    return;
+                }
+                let job = self.jobs.entry(name).or_default();
+                match kind {
+                    "bytes" if job.meters.len() < MOST_NAMES => {
+                        job.meters.insert(text(1), number(2));
+                    }
+                    "dropped" if job.dropped.len() < MOST_NAMES => {
+                        job.dropped.insert(text(1), text(2));
+                    }
+                    "stderr" if job.complaints.len() < MOST_COMPLAINTS => job.complaints.push(text(1)),
+                    "silenced" => job.silenced = number(1),
+                    "stages" => {
+                        job.stages = fields
+                            .iter()
+                            .skip(1)
+                            .take(MOST_NAMES)
+                            .filter_map(|field| {
+                                let field = printable(field);
+                                let (stage, status) = field.split_once('=')?;
+                                Some((stage.to_owned(), status.parse().ok()?))
+                            })
+                            .collect();
+                    }
+                    "digest" => job.digest = Some(text(1)),
+                    "manifest" if job.manifests.len() < MOST_NAMES => {
+                        job.manifests
+                            .insert(text(1), Manifest { records: number(2), bytes: number(3), digest: text(4) });
+                    }
+                    "exit" => job.exit = Some(text(1).parse().unwrap_or(255)),
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hostile_guard_cannot_fill_the_memory() {
+        let mut state = State::default();
+        for n in 0..10_000 {
+            let name = format!("job{n}").into_bytes();
+            state.event("stderr", &[name, b"x".to_vec()]);
+            state.event("stderr", &[b"job0".to_vec(), b"\x1b[2J".to_vec()]);
+            state.event("bytes", &[b"job0".to_vec(), n.to_string().into_bytes(), b"7".to_vec()]);
+        }
+        assert_eq!(state.jobs.len(), MOST_NAMES);
+        assert_eq!(state.jobs["job0"].complaints.len(), MOST_COMPLAINTS);
+        assert_eq!(state.jobs["job0"].complaints[1], "\\u{1b}[2J");
+        assert_eq!(state.jobs["job0"].meters.len(), MOST_NAMES);
+    }
+
+    #[test]
+    fn a_message_of_too_few_fields_does_no_harm() {
+        let shared = Shared { state: Mutex::default(), changed: watch::Sender::new(()) };
+        for line in ["", "=", "=\t1", "!", "!\tstages", "!\texit", "!\tleft", "rubbish"] {
+            shared.take(&decode(line.as_bytes()));
+        }
+    }
+}

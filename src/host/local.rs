@@ -1,0 +1,23 @@
+//! This machine as a host: a child process instead of an SSH session.
+
+use std::io;
+use std::process::Stdio;
+
+use tokio::io::BufReader;
+use tokio::process::Command;
+
+use super::{Process, Shell};
+
+/// A bash in a process group of its own: a ^C in the terminal is for the controller, which then tells its guards.
+pub(super) fn shell() -> io::Result<Shell> {
+    let mut child = Command::new("bash")
+        .args(["--norc", "-s"])
+        .process_group(0)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let stdin = child.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
+    let stdout = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
+    Ok(Shell { stdin: Box::new(stdin), stdout: BufReader::new(Box::new(stdout)), _process: Process::Local(child) })
+}

@@ -1,0 +1,151 @@
+//! The one door to the hosts: only here are processes started and SSH spoken.
+//!
+//! Every process on a host is a bash that reads its script from standard input, started by the host's SSH server or,
+//! for this machine, as a child. What it answers is lines in the format of [`wire`].
+
+pub mod command;
+pub mod facts;
+pub mod guard;
+mod local;
+pub mod scripts;
+mod ssh;
+pub mod wire;
+
+use std::io;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
+
+use crate::endpoint::HostName;
+use scripts::Script;
+use wire::{Field, decode, printable, read_record};
+
+/// The longest that a script which only asks may take. Listing a tree of many millions of files is within it.
+const ASK_LIMIT: Duration = Duration::from_secs(3600);
+
+/// A host that can be asked and told.
+#[derive(Debug)]
+pub struct Host {
+    name: HostName,
+    backend: Backend,
+}
+
+#[derive(Debug)]
+enum Backend {
+    Local,
+    Ssh(ssh::Connection),
+}
+
+/// Why a host did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// No connection.
+    #[error("{host}: cannot connect with ssh: {text}; try: ssh {host} true")]
+    Connect {
+        /// The host.
+        host: String,
+        /// What ssh said.
+        text: String,
+    },
+    /// A shell could not be started, or its channel broke.
+    #[error("{host}: {action} failed")]
+    Shell {
+        /// The host.
+        host: String,
+        /// What was tried.
+        action: &'static str,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The shell ended before its answer did.
+    #[error("{host}: {action} gave no complete answer (it said: {said}); is bash there, and does its login shell run commands?")]
+    Incomplete {
+        /// The host.
+        host: String,
+        /// What was tried.
+        action: &'static str,
+        /// The last that was heard.
+        said: String,
+    },
+}
+
+/// A bash on a host, reading its script from `stdin`. Its end is seen as the end of `stdout`.
+pub(crate) struct Shell {
+    pub(crate) stdin: Box<dyn AsyncWrite + Send + Unpin>,
+    pub(crate) stdout: BufReader<Box<dyn AsyncRead + Send + Unpin>>,
+    /// Dropping it ends the local side only; the host's ends with its input.
+    pub(crate) _process: Process,
+}
+
+#[expect(dead_code, reason = "held for what dropping them does")]
+pub(crate) enum Process {
+    Local(tokio::process::Child),
+    Ssh(Box<ssh::RemoteChild>),
+}
+
+impl Host {
+    /// Connects: to this machine at once, to others with one multiplexed SSH connection that notices within
+    /// `silence` that the other side is gone.
+    pub async fn connect(name: &HostName, silence: Duration) -> Result<Self, HostError> {
+        let backend = match name {
+            HostName::Local => Backend::Local,
+            HostName::Ssh(destination) => Backend::Ssh(ssh::Connection::open(destination, silence).await?),
+        };
+        Ok(Self { name: name.clone(), backend })
+    }
+
+    /// The host as the user named it.
+    #[must_use]
+    pub fn name(&self) -> &HostName {
+        &self.name
+    }
+
+    /// Runs a script and returns its lines up to the line `end`, which every script prints last.
+    pub async fn ask(&self, action: &'static str, script: &Script) -> Result<Vec<Vec<Field>>, HostError> {
+        let mut messages: Vec<Vec<Field>> = Vec::new();
+        let answer = async {
+            let mut shell = self.shell(action, script).await?;
+            while let Some(line) =
+                read_record(&mut shell.stdout, b'\n').await.map_err(|source| self.broken(action, source))?
+            {
+                messages.push(decode(&line));
+                if line == b"end" {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        };
+        match tokio::time::timeout(ASK_LIMIT, answer).await {
+            Ok(Ok(true)) => Ok(messages),
+            Ok(Err(error)) => Err(error),
+            Ok(Ok(false)) | Err(_) => Err(HostError::Incomplete {
+                host: self.name.to_string(),
+                action,
+                said: messages.last().map_or_else(|| "nothing".into(), |m| printable(&m.join(&b' '))),
+            }),
+        }
+    }
+
+    /// Starts a shell on a script and leaves its input open.
+    pub(crate) async fn shell(&self, action: &'static str, script: &Script) -> Result<Shell, HostError> {
+        let started = match &self.backend {
+            Backend::Local => local::shell(),
+            Backend::Ssh(connection) => connection.shell().await,
+        };
+        let mut shell = started.map_err(|source| self.broken(action, source))?;
+        shell.stdin.write_all(script.as_bytes()).await.map_err(|source| self.broken(action, source))?;
+        shell.stdin.flush().await.map_err(|source| self.broken(action, source))?;
+        Ok(shell)
+    }
+
+    /// Ends the connection.
+    pub async fn close(self) {
+        if let Backend::Ssh(connection) = self.backend {
+            connection.close().await;
+        }
+    }
+
+    fn broken(&self, action: &'static str, source: io::Error) -> HostError {
+        HostError::Shell { host: self.name.to_string(), action, source }
+    }
+}

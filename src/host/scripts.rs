@@ -1,0 +1,84 @@
+//! The scripts that run on hosts, as files beside this one. Each is sent on a shell's standard input; nothing is
+//! installed on a host.
+
+use super::command::quote;
+use super::wire::Field;
+
+const COMMON: &str = include_str!("sh/common.sh");
+const JOURNAL: &str = include_str!("sh/journal.sh");
+const GUARD: &str = include_str!("sh/guard.sh");
+const FACTS: &str = include_str!("sh/facts.sh");
+const ROUTES: &str = include_str!("sh/routes.sh");
+const ADMIN: &str = include_str!("sh/admin.sh");
+
+/// What the guard puts into its directory for its jobs.
+const TOOLS: [(&str, &str); 4] = [
+    ("pump.pl", include_str!("sh/pump.pl")),
+    ("drop.pl", include_str!("sh/drop.pl")),
+    ("complain.pl", include_str!("sh/complain.pl")),
+    ("manifest.sh", include_str!("sh/manifest.sh")),
+];
+
+/// A script with its arguments, ready for the standard input of `bash -s`.
+#[derive(Debug)]
+pub struct Script(Vec<u8>);
+
+impl Script {
+    /// Asks for all facts of a host: role (`source`, `target`), the path, the name that will be in it.
+    #[must_use]
+    pub fn facts(role: &str, path: &[u8], name: &[u8]) -> Self {
+        Self::new(&[COMMON, JOURNAL, FACTS], &[role.into(), path.into(), name.into()])
+    }
+
+    /// Asks from which address the host reaches others.
+    #[must_use]
+    pub fn routes(addresses: &[String]) -> Self {
+        Self::new(&[COMMON, ROUTES], &addresses.iter().map(|a| a.clone().into_bytes()).collect::<Vec<_>>())
+    }
+
+    /// `status`, `clean` or `settle`, with its arguments.
+    #[must_use]
+    pub fn admin(arguments: &[&str]) -> Self {
+        Self::new(&[COMMON, JOURNAL, ADMIN], &arguments.iter().map(|a| a.as_bytes().to_vec()).collect::<Vec<_>>())
+    }
+
+    /// Prints a file of a guard's directory.
+    #[must_use]
+    pub fn print(guard: &str, file: &str) -> Self {
+        let print = "main() { find_directories; cat -- \"$state/$1/$2\"; }\n";
+        Self::new(&[COMMON, print], &[guard.into(), file.into()])
+    }
+
+    /// The guard; what follows on the same input is its protocol.
+    #[must_use]
+    pub fn guard(arguments: &[Field]) -> Self {
+        let mut tools = b"tools=(".to_vec();
+        for (name, source) in TOOLS {
+            tools.extend(name.as_bytes());
+            tools.push(b' ');
+            tools.extend(quote(source.as_bytes()));
+            tools.push(b' ');
+        }
+        tools.extend(b")\n");
+        let mut script = Self::new(&[COMMON, JOURNAL, GUARD], arguments);
+        tools.append(&mut script.0);
+        Self(tools)
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn new(parts: &[&str], arguments: &[Field]) -> Self {
+        let mut text = parts.concat().into_bytes();
+        text.extend(b"main");
+        for argument in arguments {
+            text.push(b' ');
+            text.extend(quote(argument));
+        }
+        text.push(b'\n');
+        Self(text)
+    }
+}

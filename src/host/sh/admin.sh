@@ -1,0 +1,52 @@
+# shellcheck shell=bash
+# admin.sh: what `transfer status` and `transfer clean` run on a host, and what a run runs to learn whether a guard that
+# it lost has undone everything. Lines: `run GUARD live|dead BOOT-IS-THIS ROLE CONTROLLER STARTED PATH`, `lease GUARD
+# KIND ARGUMENT...`, `undone GUARD KIND ...`, `left GUARD KIND ...`, `end`.
+
+say() {
+  line "$@"
+  printf '%s\n' "$REPLY"
+}
+
+undone() { say undone "$@"; }
+left() { say left "$@"; }
+
+list_runs() {
+  local directory condition record
+  local -a header records words
+  for directory in "$state"/*/; do
+    directory=${directory%/}
+    [[ -e $directory/journal ]] || continue
+    condition=live
+    lock_journal "$directory" -n && { condition=dead; exec 9>&-; }
+    read_journal "$directory/journal"
+    say run "${directory##*/}" "$condition" "$([[ ${header[2]-} == "$boot" ]] && echo same || echo other)" "${header[@]:3:4}"
+    for record in "${records[@]}"; do
+      split "$record"
+      unset 'words[-1]'
+      say lease "${directory##*/}" "${words[@]:2}"
+    done
+  done
+}
+
+# settle GUARD SECONDS: waits until the sentinel of a lost guard has done its work, then does what it could not.
+settle() {
+  local deadline=$((SECONDS + $2))
+  while [[ -e $state/$1/journal ]] && ((SECONDS < deadline)); do
+    lock_journal "$state/$1" -n && { replay "$state/$1"; exec 9>&-; break; }
+    sleep 0.1
+  done
+  [[ -e $state/$1/journal ]] && say held "$1"
+}
+
+# main status | clean | settle GUARD SECONDS
+main() {
+  find_directories
+  this_boot
+  case $1 in
+    status) list_runs ;;
+    clean) clean_dead ;;
+    settle) settle "$2" "$3" ;;
+  esac
+  say end
+}

@@ -1,0 +1,59 @@
+# shellcheck shell=bash
+# common.sh: what every script that runs on a host shares. It is sent in front of the others.
+#
+# Wire format, both ways: one line per message, fields separated by tabs; inside a field a backslash, a newline and a
+# tab are written \\, \n and \t. The journal uses the same format.
+
+export LC_ALL=C
+umask 077
+
+# escape VALUE: sets REPLY to VALUE as one field.
+escape() {
+  REPLY=${1//\\/\\\\}
+  REPLY=${REPLY//$'\n'/\\n}
+  REPLY=${REPLY//$'\t'/\\t}
+}
+
+# line FIELD...: sets REPLY to the fields as one message, without its newline.
+line() {
+  local joined='' field
+  for field; do
+    escape "$field"
+    joined+=$'\t'$REPLY
+  done
+  REPLY=${joined#$'\t'}
+}
+
+# split MESSAGE: sets the array `words` to its fields.
+split() {
+  local rest=$1$'\t' word
+  words=()
+  while [[ -n $rest ]]; do
+    printf -v word '%b' "${rest%%$'\t'*}"
+    words+=("$word")
+    rest=${rest#*$'\t'}
+  done
+}
+
+# Where runs keep their journals (they outlive a reboot) and their locks (they need not).
+find_directories() {
+  if ((EUID == 0)); then
+    state=/var/lib/transfer runtime=/run/transfer
+  else
+    state=${XDG_STATE_HOME:-$HOME/.local/state}/transfer
+    runtime=${XDG_RUNTIME_DIR:-/tmp}/transfer-$EUID
+  fi
+}
+
+this_boot() {
+  read -r boot </proc/sys/kernel/random/boot_id
+}
+
+# The numbers of the system calls that perl makes for us: coreutils has no exclusive rename, no splice, no fadvise.
+find_syscalls() {
+  case $(uname -m) in
+    x86_64) nr_splice=275 nr_tee=276 nr_renameat2=316 nr_fadvise=221 ;;
+    aarch64) nr_splice=76 nr_tee=77 nr_renameat2=276 nr_fadvise=223 ;;
+    *) return 1 ;;
+  esac
+}

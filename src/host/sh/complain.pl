@@ -1,0 +1,22 @@
+# complain.pl JOB: what a job's stages say on standard error, as events `stderr JOB LINE`: the first lines, each once,
+# then how many more there were (`silenced JOB N`). The rest is read and thrown away: a stage must never block on it.
+use strict;
+use warnings;
+
+my ($job) = @ARGV;
+my ($most_lines, $most_bytes) = (40, 500);
+$SIG{PIPE} = 'IGNORE';
+open(my $events, '>&=', 5) or exit 1;
+
+my (%seen, $silenced);
+while (my $line = <STDIN>) {
+    chomp $line;
+    $line = substr($line, 0, $most_bytes);
+    next if $line eq '' || $seen{$line};
+    if (keys %seen >= $most_lines) { $silenced++; next }
+    $seen{$line} = 1;
+    $line =~ s/\\/\\\\/g;
+    $line =~ s/\t/\\t/g;
+    syswrite($events, "!\tstderr\t$job\t$line\n");
+}
+syswrite($events, "!\tsilenced\t$job\t$silenced\n") if $silenced;

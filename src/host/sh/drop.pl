@@ -1,0 +1,12 @@
+# drop.pl: forgets the cached pages of the files named on standard input (NUL-terminated), so that what is read next
+# comes from the disk. They must be synced; a dirty page stays.
+use strict;
+use warnings;
+
+my ($fadvise, $dont_need) = ($ENV{nr_fadvise} + 0, 4);
+$/ = "\0";
+while (my $name = <STDIN>) {
+    chomp $name;
+    open(my $file, '<', $name) or next;
+    syscall($fadvise, fileno($file), 0, 0, $dont_need);
+}

@@ -1,0 +1,234 @@
+# shellcheck shell=bash
+# guard.sh: the one program of a run on a host. Reads commands on its standard input, makes each effect only after its
+# undo is in the journal, and undoes all of them when it is told to (`release`), when its input ends, on HUP, INT and
+# TERM, and when the controller has been silent for the lease time. The protocol is in docs/guard-protocol.md.
+#
+# Descriptors: 3 commands in, 4 the gate of the sender, 5 replies and events out, 6 the key of a job, 7 the port's lock,
+# 8 a job's lock file, 9 the journal's lock. Jobs inherit 5 to 8 and never 3, 4 and 9: the input could not end and the
+# journal could not be replayed while they live.
+
+send() {
+  line "$@"
+  printf '%s\n' "$REPLY" >&5
+} 2>/dev/null
+
+event() { send '!' "$@"; }
+ok() { send '=' "$sequence" ok "$@"; }
+fail() { send '=' "$sequence" fail "$@"; }
+
+undone() { event undone "$@"; }
+left() { event left "$@"; }
+
+# record SCOPE KIND ARGUMENT...: the undo, on disk, before its effect. The leading newline ends a torn record.
+record() {
+  line lease "$@" .
+  printf '\n%s\n' "$REPLY" >&9 && sync -d "$home/journal"
+}
+
+begin() {
+  find_directories
+  this_boot
+  local try index
+  home=$state/$guard
+  # Another run's release may remove the empty parent in between.
+  for try in 1 2 3; do
+    mkdir -p -m 0700 -- "$state" && [[ -O $state ]] && mkdir -m 0700 -- "$home" && break
+    ((try < 3)) || return 1
+  done
+  exec 9>>"$home/journal" && flock -n 9 || return 1
+  line transfer-journal 1 "$boot" "$role" "$controller" "$(date +%s)" "$path" .
+  printf '%s\n' "$REPLY" >&9 && sync -d "$home/journal" && sync -- "$state" || return 1
+  for ((index = 0; index < ${#tools[@]}; index += 2)); do
+    printf '%s' "${tools[index + 1]}" >"$home/${tools[index]}" || return 1
+  done
+}
+
+# The sentinel waits for the journal's lock, which is free when the guard and its effects in flight are gone. If the
+# journal is still there then, the guard was killed.
+start_sentinel() {
+  set -m
+  (
+    exec 3<&- 5>/dev/null 9>&-
+    trap '' HUP INT TERM
+    undone() { :; }
+    left() { :; }
+    lock_journal "$home" && replay "$home"
+  ) >/dev/null 2>&1 &
+  disown
+  set +m
+}
+
+release() {
+  trap '' HUP INT TERM
+  exec 3<&- 4>&- 7>&-
+  replay "$home" 2>/dev/null
+  rmdir -- "$runtime" "$state" 2>/dev/null
+  event bye "$1"
+  exit 0
+}
+
+listening() {
+  local port
+  printf -v port ':%04X' "$1"
+  awk -v port="$port\$" '$2 ~ port && $4 == "0A" { found = 1 } END { exit !found }' /proc/net/tcp /proc/net/tcp6 2>/dev/null
+}
+
+# lease_port FIRST LAST: the first port that nobody listens on and whose lock can be had.
+lease_port() {
+  local port lock
+  exec 7>&-
+  for ((port = $1; port <= $2; port++)); do
+    listening "$port" && continue
+    lock=$runtime/port.$port
+    mkdir -p -m 0700 -- "$runtime" && [[ -O $runtime ]] || { fail runtime "$runtime cannot be used"; return; }
+    exec 7>>"$lock" || continue
+    # The file that was locked must be the one that others see: its last owner may have removed it in between.
+    if flock -n 7 && [[ $lock -ef /proc/self/fd/7 ]] && ! listening "$port" && record boot port "$port"; then
+      ok "$port"
+      return
+    fi
+    exec 7>&-
+  done
+  fail busy "no free port in $1-$2"
+}
+
+# open_rule LAYER FAMILY SOURCE PORT: one peer, one port, in front of what is there. Replies how many chains.
+open_rule() {
+  local layer=$1 family=$2 source=$3 port=$4 tag=transfer-$guard rules message
+  record boot rule "$layer" "$family" "$tag" || { fail journal "$home/journal cannot be written"; return; }
+  if [[ $layer == nftables ]]; then
+    local ip=ip
+    [[ $family == 6 ]] && ip=ip6
+    rules=$(nft list ruleset | awk -v ip="$ip" -v rule="$ip saddr $source tcp dport $port accept comment \"$tag\"" '
+      $1 == "table" { family = $2; table = $3 }
+      $1 == "chain" { chain = $2 }
+      $1 == "type" && $2 == "filter" && $4 == "input" && (family == "inet" || family == ip) {
+        print "insert rule", family, table, chain, rule
+      }')
+    [[ -z $rules ]] && { ok 0; return; }
+    if message=$(nft -f - <<<"$rules" 2>&1); then ok "$(wc -l <<<"$rules")"; else fail firewall "${message%%$'\n'*}"; fi
+  else
+    iptables_command "$layer" "$family"
+    if message=$("$REPLY" -w 5 -I INPUT -s "$source" -p tcp --dport "$port" -m comment --comment "$tag" -j ACCEPT 2>&1)
+    then ok 1; else fail firewall "${message%%$'\n'*}"; fi
+  fi
+}
+
+make_staging() {
+  local message
+  record disk staging "$1" || { fail journal "$home/journal cannot be written"; return; }
+  if message=$(mkdir -m 0700 -- "$1" 2>&1); then ok; else fail staging "$message"; fi
+}
+
+# start_job NAME SCRIPT [KEY]: runs a script in a process group of its own; `exit NAME STATUS` tells its end. A job that
+# names $home/NAME.gate waits there until `open_gate`. A key travels on a pipe: in no argument, environment or file.
+start_job() {
+  local name=$1 script=$2 key=${3-}
+  local lock=$home/$name.job gate=$home/$name.gate
+  if ! { : >"$lock" && record boot job "$lock"; }; then
+    fail journal "$home/journal cannot be written"
+    return
+  fi
+  if [[ $script == *"/$name.gate"* ]]; then
+    rm -f -- "$gate"
+    # Held open for reading too, so that opening the gate never waits for a reader.
+    mkfifo -- "$gate" && exec 4<>"$gate"
+  fi
+  export home guard nr_splice nr_tee nr_fadvise
+  set -m
+  {
+    bash --norc -c "$script" "transfer-$name" 6<<<"$key"
+    event exit "$name" $?
+  } 3<&- 4>&- 8>>"$lock" 9>&- &
+  set +m
+  exec 7>&-
+  ok
+}
+
+stop_job() {
+  if end_processes "$home/$1.job"; then ok; else fail stop "processes of $1 do not end: ${pids[*]}"; fi
+}
+
+open_gate() {
+  if printf 'go\n' >&4; then ok; else fail gate "no job waits"; fi
+}
+
+# sockets NAME COLUMN SS-FILTER...: that column of each socket that belongs to the job.
+sockets() {
+  local name=$1 column=$2 sock pid
+  local -a field found=()
+  shift 2
+  while IFS= read -r sock; do
+    [[ $sock =~ pid=([0-9]+) ]] || continue
+    pid=${BASH_REMATCH[1]}
+    [[ /proc/$pid/fd/8 -ef $home/$name.job ]] || continue
+    read -ra field <<<"$sock"
+    found+=("${field[column]}")
+  done < <(ss -Htnp "$@" 2>/dev/null)
+  ok "${found[@]}"
+}
+
+# check_listening NAME PORT: whether it is our own process that listens there. ss is asked once somebody does.
+check_listening() {
+  if listening "$2"; then sockets "$1" 3 state listening "( sport = :$2 )"; else ok; fi
+}
+
+# publish FROM TO: gives the proven copy its final name, never over an existing one, and makes the name durable.
+publish() {
+  local message
+  # shellcheck disable=SC2016 # perl's variables
+  if message=$(perl -e 'syscall($ARGV[0] + 0, -100, $ARGV[1], -100, $ARGV[2], 1) == 0 or print $!, exit 1' \
+    "$nr_renameat2" "$1" "$2" 2>&1); then
+    if message=$(sync -- "${2%/*}/" 2>&1); then ok; else fail publish "$message"; fi
+  elif [[ -e $2 || -L $2 ]]; then
+    fail exists "${message:-it exists}"
+  else
+    fail publish "$message"
+  fi
+}
+
+# undo_rules: for another try on another port.
+undo_rules() {
+  if close_rules "$1" "$2" "transfer-$guard"; then ok; else fail firewall "the rule of port $3 stays"; fi
+}
+
+obey() {
+  case $1 in
+    ping) ;;
+    lease_port | open_rule | make_staging | start_job | stop_job | open_gate | publish | undo_rules) "$@" ;;
+    check_listening) "$@" ;;
+    accepted_peer) sockets "$2" 3 state established "( sport = :$3 )" ;;
+    local_address) sockets "$2" 2 state established "( dport = :$4 and dst $3 )" ;;
+    release) release released ;;
+    *) fail protocol "unknown command $1" ;;
+  esac
+}
+
+# guard GUARD ROLE LEASE-SECONDS CONTROLLER PATH, with the tools' sources in the array `tools` (NAME SOURCE...).
+main() {
+  local message
+  guard=$1 role=$2 lease=$3 controller=$4 path=$5
+  exec 3<&0 5>&1 </dev/null >/dev/null 2>&1
+  # Not '': an ignored signal is inherited by every job.
+  trap : PIPE
+  find_directories
+  this_boot
+  find_syscalls
+  clean_dead
+  if ! begin; then
+    event refused "$state/$guard cannot be written"
+    rm -rf -- "${home:?}"
+    exit 1
+  fi
+  trap 'release HUP' HUP
+  trap 'release INT' INT
+  trap 'release TERM' TERM
+  start_sentinel
+  event ready 1
+  while IFS= read -r -t "$lease" message <&3; do
+    split "$message"
+    sequence=${words[0]}
+    obey "${words[@]:1}"
+  done
+  if (($? > 128)); then release silence; else release eof; fi
+}

@@ -1,0 +1,162 @@
+# shellcheck shell=bash
+# journal.sh: what a run did to this host, and how it is undone. Used by the guard, by its sentinel, and by
+# `transfer status` and `transfer clean`.
+#
+# A journal is $state/GUARD/journal, locked (flock) by whoever may still write to it or replay it: the guard, effects
+# in flight, the sentinel. Its lines: `transfer-journal 1 BOOT ROLE CONTROLLER STARTED PATH .`, then one per lease,
+# `lease SCOPE KIND ARGUMENT... .`, written and synced before the effect. A line that does not end in the field `.` was
+# torn and its effect was never made.
+#
+# SCOPE boot: the effect is gone after a reboot (process, rule, lock). SCOPE disk: it is not (staging).
+
+# read_journal FILE: sets `header` (array, may be empty) and `records` (array of messages, oldest first).
+read_journal() {
+  local message
+  header=() records=()
+  while IFS= read -r message; do
+    split "$message"
+    [[ ${words[-1]-} == . ]] || continue
+    case ${words[0]} in
+      transfer-journal) header=("${words[@]}") ;;
+      lease) records+=("$message") ;;
+    esac
+  done <"$1"
+}
+
+# holders LOCKFILE: sets `pids` to the processes that have LOCKFILE open as descriptor 8, which every member of a
+# pipeline inherits. By the file and not by a remembered pid: that may be somebody else's by now.
+holders() {
+  local fd
+  pids=()
+  for fd in /proc/[0-9]*/fd/8; do
+    if [[ $fd -ef $1 ]]; then
+      fd=${fd#/proc/}
+      pids+=("${fd%%/*}")
+    fi
+  done
+}
+
+# end_processes LOCKFILE: ends all of its holders, first kindly; true when none is left.
+end_processes() {
+  local round
+  for round in {1..60}; do
+    holders "$1"
+    ((${#pids[@]} == 0)) && return 0
+    if ((round == 1)); then
+      kill -TERM "${pids[@]}" 2>/dev/null
+      # A stopped process must wake up to die.
+      kill -CONT "${pids[@]}" 2>/dev/null
+    elif ((round > 10)); then
+      kill -KILL "${pids[@]}" 2>/dev/null
+    fi
+    sleep 0.05
+  done
+  return 1
+}
+
+# iptables_command LAYER FAMILY: sets REPLY to the program of that back end and address family.
+iptables_command() {
+  local prefix=iptables
+  [[ $2 == 6 ]] && prefix=ip6tables
+  REPLY=$prefix-${1#iptables-}
+  command -v "$REPLY" >/dev/null || REPLY=$prefix
+}
+
+# close_rules LAYER FAMILY TAG: removes every rule that carries TAG; true when none is left.
+close_rules() {
+  local layer=$1 family=$2 tag=$3 rule spec
+  if [[ $layer == nftables ]]; then
+    nft -a list ruleset | awk -v tag="comment \"$tag\" # handle " '
+      $1 == "table" { family = $2; table = $3 }
+      $1 == "chain" { chain = $2 }
+      (at = index($0, tag)) { print "delete rule", family, table, chain, "handle", substr($0, at + length(tag)) }
+    ' | nft -f -
+    ! nft list ruleset | grep -qF "comment \"$tag\""
+  else
+    iptables_command "$layer" "$family"
+    while IFS= read -r rule; do
+      [[ $rule == *" --comment $tag "* || $rule == *" --comment \"$tag\" "* ]] || continue
+      read -ra spec <<<"${rule//\"/}"
+      "$REPLY" -w 30 -D "${spec[@]:1}" || return 1
+    done < <("$REPLY" -w 30 -S INPUT 2>/dev/null)
+    ! "$REPLY" -w 30 -S INPUT 2>/dev/null | grep -qF -- "$tag"
+  fi
+}
+
+# free_port PORT: removes the lock file of a port, unless another run holds it by now.
+free_port() {
+  local lock=$runtime/port.$1
+  [[ -e $lock ]] || return 0
+  (
+    exec 7>>"$lock" || exit 0
+    flock -n 7 && [[ $lock -ef /proc/self/fd/7 ]] && rm -f -- "$lock"
+    exit 0
+  )
+}
+
+# undo GUARD KIND ARGUMENT...: undoes one lease; may be repeated. True when nothing of it is left.
+undo() {
+  local guard=$1 kind=$2
+  shift 2
+  case $kind in
+    job) end_processes "$1" ;;
+    port) free_port "$1" ;;
+    rule) close_rules "$1" "$2" "$3" ;;
+    staging)
+      # Nothing but a path that carries the run's own name is ever removed.
+      [[ ${1##*/} == ".transfer-$guard" ]] || return 1
+      rm -rf --one-file-system -- "$1" && [[ ! -e $1 && ! -L $1 ]]
+      ;;
+    *) return 1 ;;
+  esac
+}
+
+# replay DIRECTORY: undoes all leases of a journal whose lock the caller holds, newest first: what ends with a boot
+# (seconds) before what is on disk (may take long). Calls `undone` or `left` for each. Removes the directory when
+# nothing is left.
+replay() {
+  local directory=$1 guard=${1##*/} scope index complete=1
+  local -a header records words
+  read_journal "$directory/journal"
+  for scope in boot disk; do
+    [[ $scope == boot && ${header[2]-} != "$boot" ]] && continue
+    for ((index = ${#records[@]} - 1; index >= 0; index--)); do
+      split "${records[index]}"
+      unset 'words[-1]'
+      [[ ${words[1]} == "$scope" ]] || continue
+      if undo "$guard" "${words[@]:2}"; then
+        undone "$guard" "${words[@]:2}"
+      else
+        left "$guard" "${words[@]:2}"
+        complete=0
+      fi
+    done
+  done
+  ((complete)) && rm -rf -- "$directory"
+}
+
+# lock_journal DIRECTORY [-n]: takes the journal's lock on descriptor 9; false when it is held (with -n) or gone.
+lock_journal() {
+  local journal=$1/journal
+  [[ -e $journal ]] || return 1
+  exec 9>>"$journal" || return 1
+  if flock ${2+"$2"} 9 && [[ $journal -ef /proc/self/fd/9 ]]; then return 0; fi
+  exec 9>&-
+  return 1
+}
+
+# clean_dead [GUARD-PREFIX]: replays the journals that nobody holds any more.
+clean_dead() {
+  local directory
+  for directory in "$state/${1-}"*/; do
+    directory=${directory%/}
+    [[ -d $directory ]] || continue
+    if [[ ! -e $directory/journal ]]; then
+      # A guard that died before its first record: nothing was done.
+      rm -rf -- "$directory"
+    elif lock_journal "$directory" -n; then
+      replay "$directory"
+      exec 9>&-
+    fi
+  done
+}

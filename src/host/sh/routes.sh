@@ -1,0 +1,14 @@
+# shellcheck shell=bash
+# routes.sh: from which of its addresses this host reaches others: lines `route ADDRESS SOURCE`. The routing table
+# knows; a resolver does not.
+
+# main ADDRESS...
+main() {
+  local address source
+  for address; do
+    source=$(ip -o route get "$address" 2>/dev/null | sed -n 's/.* src \([^ ]*\).*/\1/p')
+    line route "$address" "$source"
+    printf '%s\n' "$REPLY"
+  done
+  echo end
+}

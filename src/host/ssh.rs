@@ -1,0 +1,175 @@
+//! A host behind SSH: one master connection of our own, and a session on it for each shell.
+//!
+//! The master is started by hand and not by the crate, so that it dies with the controller, even by SIGKILL
+//! (`setpriv --pdeathsig`); then every session's input ends and the guards undo what they did.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use md5::{Digest, Md5};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, Uid};
+use openssh::{Session, Stdio as SessionStdio};
+use tokio::io::{AsyncReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+use super::{HostError, Process, Shell};
+
+/// Seconds that TCP and the SSH handshake may take.
+const CONNECT_SECONDS: u64 = 15;
+/// How long to wait between two looks for the master's socket; nothing announces it.
+const SOCKET_POLL: Duration = Duration::from_millis(4);
+
+pub(super) type RemoteChild = openssh::Child<Arc<Session>>;
+
+pub(super) struct Connection {
+    session: Arc<Session>,
+    master: Child,
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection").field("master", &self.master.id()).finish_non_exhaustive()
+    }
+}
+
+impl Connection {
+    /// Connects to `[user@]host` as the user's own ssh configuration says.
+    pub(super) async fn open(destination: &str, silence: Duration) -> Result<Self, HostError> {
+        let failed = |text: String| HostError::Connect { host: destination.to_owned(), text };
+        let socket = socket_path(destination).map_err(|error| failed(error.to_string()))?;
+        let mut master = Command::new("setpriv")
+            .args(["--pdeathsig", "TERM", "--", "ssh", "-M", "-N", "-T", "-S"])
+            .arg(&socket)
+            .args(["-o", "ControlPersist=no", "-o", "BatchMode=yes", "-o", "ServerAliveCountMax=3"])
+            .args(["-o", "ForwardAgent=no", "-o", "ForwardX11=no", "-o", "ClearAllForwardings=yes"])
+            .arg("-o")
+            .arg(format!("ConnectTimeout={CONNECT_SECONDS}"))
+            .arg("-o")
+            .arg(format!("ServerAliveInterval={}", (silence.as_secs() / 4).max(1)))
+            .args(["--", destination])
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|error| failed(format!("cannot start setpriv and ssh: {error}")))?;
+        let mut stderr = master.stderr.take();
+        loop {
+            if socket.exists() {
+                break;
+            }
+            if master.try_wait().map_err(|error| failed(error.to_string()))?.is_some() {
+                let mut said = Vec::new();
+                if let Some(stderr) = stderr.take() {
+                    let _ = stderr.take(16 * 1024).read_to_end(&mut said).await;
+                }
+                return Err(failed(what_ssh_said(&said)));
+            }
+            tokio::time::sleep(SOCKET_POLL).await;
+        }
+        // What the master says later (a broken connection, mostly) is seen by its sessions' ends.
+        tokio::spawn(async move {
+            if let Some(mut stderr) = stderr {
+                let mut sink = [0; 1024];
+                while matches!(stderr.read(&mut sink).await, Ok(n) if n > 0) {}
+            }
+        });
+        let session = Session::resume_mux(socket.into_boxed_path(), None);
+        Ok(Self { session: Arc::new(session), master })
+    }
+
+    pub(super) async fn shell(&self) -> io::Result<Shell> {
+        let mut child = Arc::clone(&self.session)
+            .arc_raw_command("exec bash --norc -s")
+            .stdin(SessionStdio::piped())
+            .stdout(SessionStdio::piped())
+            .stderr(SessionStdio::null())
+            .spawn()
+            .await
+            .map_err(io::Error::other)?;
+        let stdin = child.stdin().take().ok_or(io::ErrorKind::BrokenPipe)?;
+        let stdout = child.stdout().take().ok_or(io::ErrorKind::BrokenPipe)?;
+        Ok(Shell {
+            stdin: Box::new(stdin),
+            stdout: BufReader::new(Box::new(stdout)),
+            _process: Process::Ssh(Box::new(child)),
+        })
+    }
+
+    /// Ends the master; it removes its socket itself.
+    pub(super) async fn close(mut self) {
+        if let Some(pid) = self.master.id().and_then(|pid| i32::try_from(pid).ok()) {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+        }
+        let _ = tokio::time::timeout(Duration::from_secs(2), self.master.wait()).await;
+        let _ = fs::remove_dir(socket_directory());
+    }
+}
+
+/// The last lines that ssh wrote, which say why; its banners come before.
+fn what_ssh_said(said: &[u8]) -> String {
+    let lines: Vec<String> = said
+        .split(|&byte| byte == b'\n')
+        .map(|line| super::wire::printable(line.trim_ascii()))
+        .filter(|line| !line.is_empty())
+        .collect();
+    match lines.as_slice() {
+        [] => "ssh ended without a word".into(),
+        [.., before, last] if last.contains("Host key verification failed") => format!("{before} {last}"),
+        [.., last] => last.clone(),
+    }
+}
+
+fn socket_directory() -> PathBuf {
+    if Uid::effective().is_root() {
+        PathBuf::from("/run/transfer-ssh")
+    } else {
+        match std::env::var_os("XDG_RUNTIME_DIR") {
+            Some(runtime) => Path::new(&runtime).join("transfer-ssh"),
+            None => std::env::temp_dir().join(format!("transfer-ssh-{}", Uid::effective())),
+        }
+    }
+}
+
+/// A path for the master's socket, in a directory that only we can enter. Short, whatever the host is called: a socket's
+/// path has at most some 100 bytes.
+fn socket_path(destination: &str) -> io::Result<PathBuf> {
+    let directory = socket_directory();
+    match fs::DirBuilder::new().mode(0o700).create(&directory) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    let meta = fs::symlink_metadata(&directory)?;
+    if !meta.is_dir() || meta.uid() != Uid::effective().as_raw() || meta.mode() & 0o077 != 0 {
+        return Err(io::Error::other(format!("{} is not a directory of ours alone", directory.display())));
+    }
+    let digest = Md5::digest(destination.as_bytes());
+    let name: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    let random = crate::run_id::random_hex::<4>().map_err(|_| io::Error::other("no random numbers"))?;
+    Ok(directory.join(format!("{name}-{random}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reason_is_the_last_line_that_ssh_wrote() {
+        assert_eq!(
+            what_ssh_said(b"***\nbanner\nroot@db1: Permission denied (publickey).\r\n"),
+            "root@db1: Permission denied (publickey)."
+        );
+        assert_eq!(what_ssh_said(b""), "ssh ended without a word");
+        assert_eq!(
+            what_ssh_said(b"No ED25519 host key is known for db1.\nHost key verification failed.\n"),
+            "No ED25519 host key is known for db1. Host key verification failed."
+        );
+    }
+}

@@ -1,0 +1,34 @@
+//! Moves databases and large directory trees between the hosts of a datacenter.
+//!
+//! ```text
+//! argv ─▶ cli ─▶ settings ─▶ probe ─▶ preflight ─▶ plan ─▶ transfer (1 → N) ─▶ report ─▶ exit code
+//!                  ▲            │                              │
+//!                 file          └── host/ (ssh | local, guard) ┴── lease: port, firewall, staging
+//!                                                                  pipeline/: stages, render
+//!                                                                  verify
+//! ```
+//!
+//! Dependencies point down the list of modules in `docs/architecture.md` and never back; `tests/layers.rs` keeps it
+//! so.
+
+pub mod admin;
+pub mod cli;
+pub mod dry_run;
+pub mod endpoint;
+pub mod error;
+pub mod exit;
+pub mod firewall;
+pub mod host;
+pub mod lease;
+pub mod pipeline;
+pub mod plan;
+pub mod preflight;
+pub mod probe;
+pub mod progress;
+pub mod report;
+pub mod run;
+pub mod run_id;
+pub mod settings;
+pub mod signals;
+pub mod transfer;
+pub mod verify;

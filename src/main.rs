@@ -1,0 +1,92 @@
+//! Parse, log, run, report, exit: nothing else.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use transfer::admin::{Verb, admin};
+use transfer::cli::{Cli, Command};
+use transfer::error::Error;
+use transfer::exit::Exit;
+use transfer::run;
+use transfer::settings::Settings;
+use transfer::signals::Interrupts;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Err(error) = cli.check() {
+        error.exit();
+    }
+    // One thread: the work is waiting, and the ssh masters die with the thread that started them.
+    let exit = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => {
+            let exit = runtime.block_on(start(cli));
+            // Nothing that still waits may keep us.
+            runtime.shutdown_background();
+            exit
+        }
+        Err(error) => {
+            say(&format!("transfer: no runtime: {error}"));
+            Exit::Failed
+        }
+    };
+    exit.into()
+}
+
+async fn start(cli: Cli) -> Exit {
+    let Cli { source, targets, options, command } = cli;
+    let settings = match Settings::load(options) {
+        Ok(settings) => settings,
+        Err(error) => {
+            let error = Error::from(error);
+            say(&format!("transfer: {}", error.chain()));
+            return error.exit();
+        }
+    };
+    log(settings.verbose);
+    let interrupts = match Interrupts::listen() {
+        Ok(interrupts) => interrupts,
+        Err(error) => {
+            say(&format!("transfer: cannot listen for signals: {error}"));
+            return Exit::Failed;
+        }
+    };
+    let (hosts, verb) = match (command, source) {
+        (Some(Command::Status { hosts }), _) => (hosts, Verb::Status),
+        (Some(Command::Clean { hosts }), _) => (hosts, Verb::Clean),
+        (None, Some(source)) => {
+            let report = run::run(&settings, &source, &targets, &interrupts).await;
+            let (text, exit) = (report.to_string(), report.exit());
+            match exit {
+                _ if text.is_empty() => {}
+                Exit::Done => drop(writeln!(std::io::stdout(), "{text}")),
+                _ => say(&text),
+            }
+            return exit;
+        }
+        (None, None) => return Exit::Usage,
+    };
+    tokio::select! {
+        (text, exit) = admin(&hosts, verb) => {
+            let _ = write!(std::io::stdout(), "{text}");
+            exit
+        }
+        signal = interrupts.first() => Exit::Interrupted(signal),
+    }
+}
+
+/// Logs go to standard error, in colour only where that is a terminal.
+fn log(verbose: bool) {
+    let level = if verbose { tracing::Level::DEBUG } else { tracing::Level::WARN };
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .init();
+}
+
+/// A closed standard error must not end a run in a panic.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}

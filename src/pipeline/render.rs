@@ -1,0 +1,219 @@
+//! The only writer of shell text for the data path: a pipeline becomes one script for bash.
+//!
+//! The script makes its named pipes in the guard's directory, runs the stages with `pipefail`, and reports on
+//! descriptor 5 the exit status of each by name, then the digest. It exits with 0 when every stage did.
+
+use super::stage::{Pipeline, Stage};
+use crate::host::command::Word;
+
+/// The script.
+#[must_use]
+pub fn script(pipeline: &Pipeline) -> Vec<u8> {
+    let job = pipeline.job;
+    let errors = home(&format!("{job}.errors"));
+    let mut text = Text::default();
+    text.line("set -o pipefail; export LC_ALL=C; umask 022");
+    text.line(&format!("rm -f -- {errors}; mkfifo -- {errors} || exit"));
+    text.line(&format!("perl {} {job} <{errors} & complaints=$!", home("complain.pl")));
+    text.line(&format!("exec 2>{errors}"));
+    text.bytes(b"cd -- ");
+    text.word(&pipeline.directory);
+    text.line(" || exit");
+
+    let mut names: Vec<&str> = pipeline.stages.iter().map(|stage| stage.name.as_str()).collect();
+    let mut waits = String::new();
+    let mut digest = String::new();
+    for (number, side) in pipeline.stages.iter().filter_map(|stage| stage.side.as_ref()).enumerate() {
+        let pipe = home(&side.name);
+        text.line(&format!("rm -f -- {pipe}; mkfifo -- {pipe} || exit"));
+        text.words(&side.argv);
+        text.bytes(format!(" <{pipe}").as_bytes());
+        if side.is_digest {
+            let output = home(&format!("{}.out", side.name));
+            text.bytes(format!(" >{output}").as_bytes());
+            digest =
+                format!("read -r digest _ <{output} && printf '!\\tdigest\\t{job}\\t%s\\n' \"$digest\" >&5\n");
+        }
+        text.line(&format!(" & side{number}=$!"));
+        waits.push_str(&format!("wait \"$side{number}\"; status+=($?)\n"));
+        names.push(&side.name);
+    }
+
+    for (number, stage) in pipeline.stages.iter().enumerate() {
+        if number > 0 {
+            text.line(" |");
+        }
+        if number == 0 && pipeline.gated {
+            text.bytes(format!("{{ read -r _ <{} && exec ", home(&format!("{job}.gate"))).as_bytes());
+            text.stage(stage);
+            text.bytes(b"; }");
+        } else {
+            text.stage(stage);
+        }
+    }
+    text.line("");
+    text.line("status=(\"${PIPESTATUS[@]}\")");
+    text.bytes(waits.as_bytes());
+    text.line("exec 2>&-; wait \"$complaints\"");
+    let format: String = names.iter().map(|name| format!("\\t{name}=%s")).collect();
+    text.line(&format!("printf '!\\tstages\\t{job}{format}\\n' \"${{status[@]}}\" >&5"));
+    text.bytes(digest.as_bytes());
+    text.line("for one in \"${status[@]}\"; do ((one)) && exit 1; done; exit 0");
+    text.0
+}
+
+/// The stages alone, in one line, as a person reads them.
+#[must_use]
+pub fn summary(pipeline: &Pipeline) -> String {
+    let one = |argv: &[Word]| {
+        let words: Vec<String> = argv
+            .iter()
+            .map(|word| match word {
+                Word::Literal(_) => String::from_utf8_lossy(&word.render()).into_owned(),
+                Word::Home(name) => format!("$home/{name}"),
+            })
+            .collect();
+        words.join(" ")
+    };
+    let stages: Vec<String> = pipeline
+        .stages
+        .iter()
+        .map(|stage| match &stage.side {
+            Some(side) => format!("{} [beside it: {}]", one(&stage.argv), one(&side.argv)),
+            None => one(&stage.argv),
+        })
+        .collect();
+    stages.join(" | ")
+}
+
+fn home(name: &str) -> String {
+    String::from_utf8_lossy(&Word::Home(name.to_owned()).render()).into_owned()
+}
+
+#[derive(Default)]
+struct Text(Vec<u8>);
+
+impl Text {
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.0.extend(bytes);
+    }
+
+    fn line(&mut self, text: &str) {
+        self.0.extend(text.as_bytes());
+        self.0.push(b'\n');
+    }
+
+    fn word(&mut self, word: &Word) {
+        self.0.extend(word.render());
+    }
+
+    fn words(&mut self, argv: &[Word]) {
+        for (index, word) in argv.iter().enumerate() {
+            if index > 0 {
+                self.0.push(b' ');
+            }
+            self.word(word);
+        }
+    }
+
+    fn stage(&mut self, stage: &Stage) {
+        self.words(&stage.argv);
+        if stage.discard {
+            self.bytes(b" >/dev/null");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::stage::Side;
+    use super::*;
+    use std::process::Command;
+
+    fn argv(words: &[&str]) -> Vec<Word> {
+        words.iter().map(Word::from).collect()
+    }
+
+    /// Runs a pipeline in bash as the guard would, and returns its exit status and its events.
+    fn run(pipeline: &Pipeline) -> (i32, String) {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::write(home.path().join("complain.pl"), include_str!("../host/sh/complain.pl")).unwrap();
+        std::fs::write(home.path().join("pump.pl"), include_str!("../host/sh/pump.pl")).unwrap();
+        let script = String::from_utf8(script(pipeline)).unwrap();
+        let output = Command::new("bash")
+            .args(["--norc", "-c", &format!("exec 5>&1\n{script}")])
+            .env("home", home.path())
+            .envs([("nr_splice", "275"), ("nr_tee", "276")])
+            .output()
+            .unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
+    }
+
+    fn pipeline(stages: Vec<Stage>) -> Pipeline {
+        Pipeline { job: "sender", directory: Word::from("/"), gated: false, stages }
+    }
+
+    #[test]
+    fn every_status_comes_back_by_name() {
+        let stages = vec![
+            Stage::new("first", argv(&["sh", "-c", "echo it\\'s wrong >&2; exit 3"])),
+            Stage::new("second", argv(&["sh", "-c", "cat >&2; exit 4"])),
+            Stage::new("third", argv(&["true"])),
+        ];
+        let (status, events) = run(&pipeline(stages));
+        assert_eq!(status, 1);
+        assert!(events.contains("!\tstages\tsender\tfirst=3\tsecond=4\tthird=0\n"), "{events}");
+        assert!(events.contains("!\tstderr\tsender\tit's wrong\n"), "{events}");
+    }
+
+    #[test]
+    fn a_directory_that_is_gone_fails_the_job() {
+        let mut pipeline = pipeline(vec![Stage::new("first", argv(&["true"]))]);
+        pipeline.directory = Word::from("/nonexistent");
+        assert_eq!(run(&pipeline).0, 1);
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn the_pump_counts_and_feeds_the_digest() {
+        let mut meter = Stage::new("meter", vec![Word::from("perl"), Word::Home("pump.pl".into())]);
+        meter.argv.extend(argv(&["sender", "wire"]));
+        meter.argv.push(Word::Home("digest".into()));
+        meter.side = Some(Side { name: "digest".into(), argv: argv(&["md5sum"]), is_digest: true });
+        let stages = vec![
+            Stage::new("produce", argv(&["head", "-c", "3000000", "/dev/zero"])),
+            meter,
+            Stage::new("check", argv(&["sh", "-c", "test $(wc -c) = 3000000"])),
+        ];
+        let (status, events) = run(&pipeline(stages));
+        assert_eq!(status, 0, "{events}");
+        assert!(events.contains("!\tbytes\tsender\twire\t3000000\n"), "{events}");
+        assert!(events.contains("!\tdigest\tsender\tc9fc2d3dd83ab67a129ac10b09c9ebbb\n"), "{events}");
+        assert!(events.contains("check=0\tdigest=0\n"), "{events}");
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn a_sink_that_goes_away_or_stalls_is_dropped_and_the_others_go_on() {
+        let sink = |name: &str, program: &str| {
+            let mut meter = Stage::new(&format!("fan-{name}"), vec![Word::from("perl"), Word::Home("pump.pl".into())]);
+            meter.argv.extend(argv(&["sender", &format!("fan-{name}")]));
+            meter.argv.extend([Word::Home(name.into()), Word::from("1")]);
+            meter.side = Some(Side { name: name.into(), argv: argv(&["sh", "-c", program]), is_digest: false });
+            meter
+        };
+        let mut last = sink("good", "test $(wc -c) = 5000000");
+        last.discard = true;
+        let stages = vec![
+            Stage::new("produce", argv(&["head", "-c", "5000000", "/dev/zero"])),
+            sink("gone", "head -c 1000 >/dev/null"),
+            sink("stalled", "sleep 4"),
+            last,
+        ];
+        let (_, events) = run(&pipeline(stages));
+        assert!(events.contains("!\tdropped\tsender\tgone\tclosed\n"), "{events}");
+        assert!(events.contains("!\tdropped\tsender\tstalled\tstalled\n"), "{events}");
+        assert!(events.contains("\tgood=0"), "{events}");
+        assert!(events.contains("fan-good=0"), "{events}");
+    }
+}

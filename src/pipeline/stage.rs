@@ -1,0 +1,48 @@
+//! A pipeline and its stages.
+
+use crate::host::command::Word;
+
+/// A job of the guard: stages from left to right, each one's output the next one's input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pipeline {
+    /// The job's name in the guard's protocol.
+    pub job: &'static str,
+    /// Where it runs.
+    pub directory: Word,
+    /// The first stage waits for the guard's `open_gate`; all others are started and connected by then.
+    pub gated: bool,
+    /// The stages.
+    pub stages: Vec<Stage>,
+}
+
+/// One program of a pipeline.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stage {
+    /// By which its exit status is reported.
+    pub name: String,
+    /// The program and its arguments.
+    pub argv: Vec<Word>,
+    /// What reads the duplicate that this stage writes.
+    pub side: Option<Side>,
+    /// The output is thrown away: everything went to the sides.
+    pub discard: bool,
+}
+
+/// A program beside the pipeline, fed through a named pipe in the guard's directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Side {
+    /// By which its exit status is reported, and the name of its pipe.
+    pub name: String,
+    /// The program and its arguments.
+    pub argv: Vec<Word>,
+    /// Its first word of output is the stream's digest.
+    pub is_digest: bool,
+}
+
+impl Stage {
+    /// A stage without a side.
+    #[must_use]
+    pub fn new(name: &str, argv: Vec<Word>) -> Self {
+        Self { name: name.to_owned(), argv, side: None, discard: false }
+    }
+}

@@ -1,0 +1,72 @@
+//! Plain lines, for logs: each new phase, and while copying one line in ten seconds.
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use indicatif::{HumanBytes, HumanDuration};
+use tokio::sync::watch;
+
+use super::{Moment, Phase};
+
+const PERIOD: Duration = Duration::from_secs(10);
+
+pub(super) async fn show(moments: watch::Receiver<Moment>, mut ended: watch::Receiver<bool>) {
+    let mut phase = None;
+    let mut changes = moments.clone();
+    let mut next = tokio::time::interval(PERIOD);
+    next.reset();
+    loop {
+        let moment = *moments.borrow();
+        if phase != Some(moment.phase) {
+            // Connecting and preparing take no time that anybody waits for.
+            if !matches!(moment.phase, Phase::Connecting | Phase::Preparing) {
+                say(moment.phase.text());
+            }
+            phase = Some(moment.phase);
+            next.reset();
+        }
+        tokio::select! {
+            _ = ended.changed() => return,
+            changed = changes.changed() => if changed.is_err() { return },
+            _ = next.tick() => say(&line(&moment, moment.since.elapsed())),
+        }
+    }
+}
+
+fn line(moment: &Moment, elapsed: Duration) -> String {
+    if moment.phase != Phase::Copying {
+        return format!("{} for {}", moment.phase.text(), HumanDuration(elapsed));
+    }
+    let left = moment.left(elapsed).map_or_else(|| "unknown".to_owned(), |left| HumanDuration(left).to_string());
+    format!(
+        "copying: {} of about {} ({:.0} %), {}/s, {left} left",
+        HumanBytes(moment.moved),
+        HumanBytes(moment.expected),
+        moment.share() * 100.0,
+        HumanBytes(moment.rate(elapsed))
+    )
+}
+
+/// A closed standard error must not end a run.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    #[test]
+    fn a_line_tells_bytes_rate_share_and_time_left() {
+        let moment = Moment { phase: Phase::Copying, since: Instant::now(), moved: 1 << 30, expected: 4 << 30 };
+        assert_eq!(
+            line(&moment, Duration::from_secs(8)),
+            "copying: 1.00 GiB of about 4.00 GiB (25 %), 128.00 MiB/s, 24 seconds left"
+        );
+        let over = Moment { moved: 5 << 30, ..moment };
+        assert!(line(&over, Duration::from_secs(8)).contains("(99 %)"), "an estimate never claims the end");
+        let still = Moment { moved: 0, ..moment };
+        assert!(line(&still, Duration::from_secs(8)).ends_with("unknown left"));
+    }
+}

@@ -1,0 +1,194 @@
+//! The story of a run: probe, preflight, plan, guards, transfer, release, report.
+
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+
+use crate::dry_run::DryRun;
+use crate::endpoint::Endpoint;
+use crate::error::Error;
+use crate::host::guard::Guard;
+use crate::host::{Host, HostError};
+use crate::lease::{self, End};
+use crate::plan::{Plan, TargetFactsOf};
+use crate::preflight::{self, Finding};
+use crate::probe::{self, Hosts, Probe};
+use crate::progress::{Phase, Progress};
+use crate::report::Report;
+use crate::run_id::{GuardId, RunId};
+use crate::settings::Settings;
+use crate::signals::Interrupts;
+use crate::transfer::{self, Outcome};
+
+/// Does what the command line asked for, to the end of its release. Prints nothing but the plan of a dry run.
+pub async fn run(settings: &Settings, source: &Endpoint, targets: &[Endpoint], interrupts: &Interrupts) -> Report {
+    let (progress, renderer) = Progress::start();
+    let mut report = Report::default();
+    let probed = tokio::select! {
+        probed = probe::probe(source, targets, settings.lease_time) => probed,
+        signal = interrupts.first() => {
+            renderer.finish().await;
+            report.error = Some(Error::Interrupted(signal));
+            return report;
+        }
+    };
+    match probed {
+        Ok(mut probe) => {
+            let hosts = std::mem::take(&mut probe.hosts);
+            match plan(settings, source, targets, &probe, &mut report) {
+                Ok(plan) if settings.dry_run => print_plan(&plan),
+                Ok(plan) => execute(&plan, &hosts, interrupts, &progress, &mut report).await,
+                Err(error) => report.error = Some(error),
+            }
+            drop(probe);
+            close(hosts).await;
+        }
+        // Nothing has been changed, wherever it failed.
+        Err(error) => report.error = Some(refused(&[], &[&error])),
+    }
+    renderer.finish().await;
+    report
+}
+
+/// Preflight and plan. Targets that are left out are in the report.
+fn plan(
+    settings: &Settings,
+    source: &Endpoint,
+    targets: &[Endpoint],
+    probe: &Probe,
+    report: &mut Report,
+) -> Result<Plan, Error> {
+    let of_source = &probe.source.facts;
+    let mut findings = preflight::source(settings, source, of_source);
+    findings.extend(preflight::duplicates(targets));
+    if !findings.is_empty() {
+        return Err(refused(&findings, &[]));
+    }
+    let mut accepted = Vec::new();
+    let mut unreachable: Vec<&HostError> = Vec::new();
+    for (endpoint, probed) in targets.iter().zip(&probe.targets) {
+        match probed {
+            Ok(target) => {
+                let addresses = target.address.zip(target.peer);
+                let ends = ((source, of_source), (endpoint, &target.end.facts));
+                let found = preflight::target(settings, ends.0, ends.1, addresses.is_some());
+                match addresses {
+                    Some((address, peer)) if found.is_empty() => {
+                        accepted.push(TargetFactsOf { endpoint, facts: &target.end.facts, address, peer });
+                    }
+                    _ => {
+                        report.targets.push((endpoint.clone(), Outcome::Failed(refused(&found, &[]))));
+                        findings.extend(found);
+                    }
+                }
+            }
+            Err(error) => {
+                report.targets.push((endpoint.clone(), Outcome::Failed(Error::Refused(describe(error)))));
+                unreachable.push(error);
+            }
+        }
+    }
+    let all_accepted = findings.is_empty() && unreachable.is_empty();
+    if !all_accepted && (!settings.skip_refused || accepted.is_empty()) {
+        report.targets.clear();
+        return Err(refused(&findings, &unreachable));
+    }
+    let run = RunId::new().map_err(|error| Error::Failed(format!("no random numbers for a name: {error}")))?;
+    Ok(Plan::new(&run, settings, (source, of_source), &accepted))
+}
+
+/// Everything that stands against the run, at once.
+fn refused(findings: &[Finding], unreachable: &[&HostError]) -> Error {
+    let mut lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
+    lines.extend(unreachable.iter().map(|error| describe(error)));
+    Error::Refused(match lines.as_slice() {
+        [one] => format!("refused, nothing was changed: {one}"),
+        _ => format!("refused, nothing was changed:\n  {}", lines.join("\n  ")),
+    })
+}
+
+fn describe(error: &HostError) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+/// Starts the guards, transfers, and releases whatever happened.
+async fn execute(plan: &Plan, hosts: &Hosts, interrupts: &Interrupts, progress: &Progress, report: &mut Report) {
+    interrupts.on_second(farewell(hosts));
+    let mut ends: Vec<End> = Vec::new();
+    let body = async {
+        start_guards(plan, hosts, &mut ends).await?;
+        match ends.split_first() {
+            Some((source, targets)) => Ok(transfer::transfer(plan, source, targets, progress).await),
+            None => Ok(Vec::new()),
+        }
+    };
+    let result = tokio::select! {
+        result = body => result,
+        signal = interrupts.first() => Err(Error::Interrupted(signal)),
+    };
+    progress.phase(Phase::Releasing);
+    let leftovers = join_all(ends.into_iter().map(|end| lease::release(end, plan.lease_time))).await;
+    report.leftovers.extend(leftovers.into_iter().flatten());
+    match result {
+        Ok(outcomes) => {
+            report.targets.extend(plan.targets.iter().map(|target| target.endpoint.clone()).zip(outcomes));
+        }
+        Err(error) => report.error = Some(error),
+    }
+}
+
+/// The source's guard first, then those of the targets. Those that started are in `ends` even when others did not.
+async fn start_guards(plan: &Plan, hosts: &Hosts, ends: &mut Vec<End>) -> Result<(), Error> {
+    let wanted = [(&plan.source.endpoint, &plan.source.guard, "source")]
+        .into_iter()
+        .chain(plan.targets.iter().map(|target| (&target.endpoint, &target.guard, "target")));
+    let started = join_all(wanted.map(|(endpoint, id, role)| start_guard(hosts, endpoint, id, role, plan.lease_time))).await;
+    let mut failed = None;
+    for end in started {
+        match end {
+            Ok(end) => ends.push(end),
+            Err(error) => failed = Some(error),
+        }
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+async fn start_guard(
+    hosts: &Hosts,
+    endpoint: &Endpoint,
+    id: &GuardId,
+    role: &str,
+    lease: Duration,
+) -> Result<End, Error> {
+    let host: Arc<Host> = hosts
+        .get(&endpoint.host)
+        .map(Arc::clone)
+        .ok_or_else(|| Error::Failed(format!("{}: no connection", endpoint.host)))?;
+    let guard = Guard::start(&host, id, role, lease, endpoint.path.as_os_str().as_bytes()).await?;
+    Ok(End { guard, host })
+}
+
+/// What a second signal leaves on the screen.
+fn farewell(hosts: &Hosts) -> String {
+    let names: Vec<String> = hosts.keys().map(ToString::to_string).collect();
+    let names = names.join(" ");
+    format!(
+        "left at once; the hosts go on undoing what this run did there\n\
+         to see what is left: transfer status {names}\nto remove it: transfer clean {names}"
+    )
+}
+
+fn print_plan(plan: &Plan) {
+    use std::io::Write as _;
+    // A closed pipe is the reader's wish.
+    let _ = writeln!(std::io::stdout(), "{}", DryRun(plan));
+}
+
+async fn close(hosts: Hosts) {
+    join_all(hosts.into_values().filter_map(Arc::into_inner).map(Host::close)).await;
+}

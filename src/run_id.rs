@@ -1,0 +1,68 @@
+//! The name of a run: in every file, rule and process name that it leaves on a host for a while.
+
+use std::fmt;
+
+/// `20261120-231502-9f3c1a`: when it began (UTC) and 24 random bits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunId(String);
+
+impl RunId {
+    /// A name that no other run has.
+    ///
+    /// # Errors
+    /// When the system has no random numbers.
+    pub fn new() -> Result<Self, getrandom::Error> {
+        let now = jiff::Timestamp::now().strftime("%Y%m%d-%H%M%S");
+        Ok(Self(format!("{now}-{}", random_hex::<3>()?)))
+    }
+
+    /// The name of the run's guard at its source.
+    #[must_use]
+    pub fn source_guard(&self) -> GuardId {
+        GuardId(format!("{self}-source"))
+    }
+
+    /// The name of the run's guard at its target of that number, from 1.
+    #[must_use]
+    pub fn target_guard(&self, number: usize) -> GuardId {
+        GuardId(format!("{self}-target{number}"))
+    }
+}
+
+impl fmt::Display for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The name of one guard: that of its run and the end that it guards.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GuardId(String);
+
+impl GuardId {
+    /// As text; safe as a file name and as a firewall rule's comment.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for GuardId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// `N` random bytes of the system's generator as `2 * N` hexadecimal digits.
+///
+/// # Errors
+/// When the system has no random numbers.
+pub fn random_hex<const N: usize>() -> Result<String, getrandom::Error> {
+    use fmt::Write as _;
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes)?;
+    Ok(bytes.iter().fold(String::with_capacity(2 * N), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    }))
+}

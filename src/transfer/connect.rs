@@ -1,0 +1,206 @@
+//! From leased ports to a sender that is connected to every target, with the right peer on each port and nothing read
+//! yet. What goes wrong here costs nothing: everything is started again, on the next port.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+
+use super::Lane;
+use crate::error::Error;
+use crate::host::guard::{Guard, GuardError};
+use crate::host::wire::printable;
+use crate::lease::{self, End};
+use crate::pipeline::{build, render};
+use crate::plan::{Plan, TargetPlan};
+
+/// How long a listener may take to listen, and a sender to be connected.
+const CONNECT_LIMIT: Duration = Duration::from_secs(15);
+/// The wait between two looks at a socket; nothing announces a change of it.
+const SOCKET_POLL: Duration = Duration::from_millis(10);
+/// How often a port may be lost, to strangers mostly, before the run gives up.
+const TRIES: usize = 10;
+
+/// How one target's port stands once the sender was started.
+enum Peer {
+    Ours,
+    /// Somebody else was accepted in our place, or we cannot prove that it was us.
+    Stranger(String),
+    Failed(Error),
+}
+
+/// Brings sender and receivers together. Lanes that cannot be reached have failed afterwards; the error is the source's
+/// own.
+pub(super) async fn connect(plan: &Plan, source: &End, lanes: &mut [Lane<'_>], key: &str) -> Result<(), Error> {
+    let mut ranges: Vec<(u16, u16)> = vec![plan.port.range(); lanes.len()];
+    for attempt in 1.. {
+        join_all(lanes.iter_mut().zip(&mut ranges).filter(|(lane, _)| lane.is_live()).map(
+            |(lane, range)| async {
+                match listen(plan, lane, range, key).await {
+                    Ok(port) => lane.port = port,
+                    Err(error) => lane.fail(error),
+                }
+            },
+        ))
+        .await;
+        let sinks: Vec<(usize, IpAddr, u16)> = lanes
+            .iter()
+            .filter(|lane| lane.is_live())
+            .map(|lane| (lane.plan.number, lane.plan.address, lane.port))
+            .collect();
+        if sinks.is_empty() {
+            return Ok(());
+        }
+        let script = render::script(&build::sender(plan, &sinks));
+        lease::job(&source.guard, "sender", &script, key).await?;
+        let peers = join_all(lanes.iter().filter(|lane| lane.is_live()).map(|lane| peer(source, lane))).await;
+        if peers.iter().all(|peer| matches!(peer, Peer::Ours)) {
+            return Ok(());
+        }
+
+        // The sender has one script for all of its sinks, so all start again.
+        source.guard.call("stop_job", &[b"sender"]).await?;
+        let live = lanes.iter_mut().zip(&mut ranges).filter(|(lane, _)| lane.is_live());
+        join_all(live.zip(peers).map(|((lane, (first, last)), peer)| async move {
+            if let Err(error) = stop(lane).await {
+                lane.fail(error.into());
+            }
+            match peer {
+                Peer::Ours => {}
+                Peer::Failed(error) => lane.fail(error),
+                Peer::Stranger(text) if attempt >= TRIES => {
+                    lane.fail(Error::Busy(format!("{}: {text}, {TRIES} times", lane.plan.endpoint.host)));
+                }
+                Peer::Stranger(text) => {
+                    tracing::warn!("{}: {text}; trying again", lane.plan.endpoint.host);
+                    if *first < *last {
+                        *first = lane.port + 1;
+                    }
+                }
+            }
+        }))
+        .await;
+    }
+    Ok(())
+}
+
+/// Locks a port, opens the firewall and starts the receiver on it, until one listens.
+async fn listen(plan: &Plan, lane: &Lane<'_>, range: &mut (u16, u16), key: &str) -> Result<u16, Error> {
+    let guard = &lane.end.guard;
+    let target: &TargetPlan = lane.plan;
+    for _ in 0..TRIES {
+        let port = lease::port(guard, *range).await?;
+        lease::firewall(guard, target, port).await?;
+        let script = render::script(&build::receiver(plan, target, port));
+        lease::job(guard, "receiver", &script, key).await?;
+        if is_listening(guard, port).await? {
+            return Ok(port);
+        }
+        let job = guard.job("receiver");
+        stop(lane).await?;
+        let lost = job.complaints.iter().any(|line| line.contains("Address already in use"));
+        if !lost {
+            let said = job.complaints.join("; ");
+            return Err(Error::Failed(format!("{}: the receiver did not listen on port {port}: {said}", guard.host())));
+        }
+        tracing::debug!(host = guard.host(), port, "the port was lost between check and listen");
+        if range.0 == range.1 {
+            return Err(Error::Busy(format!("{}: port {port} was taken; choose another --port", guard.host())));
+        }
+        range.0 = port + 1;
+    }
+    Err(Error::Busy(format!("{}: {TRIES} ports in a row were taken", guard.host())))
+}
+
+async fn stop(lane: &Lane<'_>) -> Result<(), GuardError> {
+    lane.end.guard.call("stop_job", &[b"receiver"]).await?;
+    lease::close_firewall(&lane.end.guard, lane.plan, lane.port).await
+}
+
+async fn is_listening(guard: &Guard, port: u16) -> Result<bool, Error> {
+    let deadline = Instant::now() + CONNECT_LIMIT;
+    while Instant::now() < deadline {
+        if !guard.call("check_listening", &[b"receiver", port.to_string().as_bytes()]).await?.is_empty() {
+            return Ok(true);
+        }
+        if guard.job("receiver").exit.is_some() {
+            return Ok(false);
+        }
+        tokio::time::sleep(SOCKET_POLL).await;
+    }
+    Ok(false)
+}
+
+/// Whether the connection that the target accepted is the one that our sender made: both ends are asked.
+async fn peer(source: &End, lane: &Lane<'_>) -> Peer {
+    match ask_both(source, lane).await {
+        Ok(peer) => peer,
+        Err(error) => Peer::Failed(error),
+    }
+}
+
+async fn ask_both(source: &End, lane: &Lane<'_>) -> Result<Peer, Error> {
+    let port = lane.port.to_string();
+    let address = match lane.plan.address {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("[{address}]"),
+    };
+    let deadline = Instant::now() + CONNECT_LIMIT;
+    let host = &lane.plan.endpoint.host;
+    loop {
+        let there: [&[u8]; 2] = [b"receiver", port.as_bytes()];
+        let here: [&[u8]; 3] = [b"sender", address.as_bytes(), port.as_bytes()];
+        let (accepted, made) = tokio::join!(
+            lane.end.guard.call("accepted_peer", &there),
+            source.guard.call("local_address", &here)
+        );
+        let (accepted, made) = (sockets(&accepted?), sockets(&made?));
+        match (accepted.first(), made.as_slice()) {
+            (Some(accepted), made) if made.contains(accepted) => return Ok(Peer::Ours),
+            (Some(accepted), [made, ..]) => {
+                return Ok(Peer::Stranger(format!(
+                    "port {port} took a connection from {accepted} while ours is {made} (a stranger, or address translation between the hosts)"
+                )));
+            }
+            (Some(accepted), []) if Instant::now() >= deadline => {
+                return Ok(Peer::Stranger(format!("port {port} took a connection from {accepted}, which is not ours")));
+            }
+            _ => {}
+        }
+        if lane.end.guard.job("receiver").exit.is_some() {
+            return Ok(Peer::Stranger(format!("somebody used up port {port} before our sender was connected")));
+        }
+        if source.guard.job("sender").exit.is_some() || Instant::now() >= deadline {
+            let said = source.guard.job("sender").complaints.join("; ");
+            return Ok(Peer::Failed(Error::Failed(format!(
+                "{host}: the source cannot connect to {address}:{port} within {} s{}{said}; is another firewall between \
+                 them, or on {host} one that --firewall does not open?",
+                CONNECT_LIMIT.as_secs(),
+                if said.is_empty() { "" } else { ": " }
+            ))));
+        }
+        tokio::time::sleep(SOCKET_POLL).await;
+    }
+}
+
+/// Socket addresses as `ss` prints them; an IPv4 address may be mapped into IPv6.
+fn sockets(fields: &[Vec<u8>]) -> Vec<SocketAddr> {
+    fields
+        .iter()
+        .filter_map(|field| printable(field).parse::<SocketAddr>().ok())
+        .map(|socket| SocketAddr::new(socket.ip().to_canonical(), socket.port()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mapped_addresses_are_those_that_they_map() {
+        let fields = [b"[::ffff:10.0.0.1]:4400".to_vec(), b"10.0.0.1:4400".to_vec(), b"rubbish".to_vec()];
+        let sockets = sockets(&fields);
+        assert_eq!(sockets.len(), 2);
+        assert_eq!(sockets[0], sockets[1]);
+    }
+}

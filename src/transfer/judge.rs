@@ -1,0 +1,84 @@
+//! Whether a stream arrived as it left, from what both jobs told. Pure.
+
+use crate::error::Error;
+use crate::host::guard::Job;
+use crate::pipeline::build::WIRE;
+use crate::plan::{Plan, TargetPlan};
+
+/// The status of a stage that was killed by SIGPIPE: a consequence of another's end.
+const BROKEN_PIPE: i32 = 141;
+
+/// An error that names the cause, the first one if one led to others.
+pub(super) fn judge(plan: &Plan, target: &TargetPlan, sender: &Job, receiver: &Job) -> Result<(), Error> {
+    let host = &target.endpoint.host;
+    let origin = &plan.source.endpoint.host;
+    let (sent, received) = (sender.meters.get(WIRE), receiver.meters.get(WIRE));
+    let all_arrived = sent.is_some() && sent == received;
+    if plan.stream_digest.is_some() && all_arrived && sender.digest != receiver.digest {
+        return Err(Error::Verification(format!(
+            "{host}: the stream was altered on its way from {origin}: its {} there is {}, here {}",
+            plan.stream_digest.map(|digest| digest.to_string()).unwrap_or_default(),
+            sender.digest.as_deref().unwrap_or("missing"),
+            receiver.digest.as_deref().unwrap_or("missing")
+        )));
+    }
+    // Sinks are other targets' business; the sender's end of our own shows in what arrived.
+    let own = |stage: &str| !stage.starts_with("netcat");
+    if let Some(text) = failure(receiver, |_| true, false) {
+        // A sender that fails makes its receivers fail, and the other way round by broken pipes only.
+        return Err(Error::Failed(match failure(sender, own, false) {
+            Some(cause) => format!("{origin}: {cause}"),
+            None => format!("{host}: {text}"),
+        }));
+    }
+    if let Some(text) = failure(sender, own, false) {
+        return Err(Error::Failed(format!("{origin}: {text}")));
+    }
+    if !all_arrived {
+        return Err(Error::Verification(format!(
+            "{host}: {} bytes left {origin}, {} bytes arrived",
+            sent.map_or_else(|| "no".into(), u64::to_string),
+            received.map_or_else(|| "no".into(), u64::to_string)
+        )));
+    }
+    if let Some(text) = failure(receiver, |_| true, true) {
+        return Err(Error::Failed(format!("{host}: {text}")));
+    }
+    if let Some(text) = failure(sender, own, true) {
+        return Err(Error::Failed(format!("{origin}: {text}")));
+    }
+    Ok(())
+}
+
+/// What failed in a job, if anything: the stages with their statuses, and what they said. Broken pipes count only where
+/// `pipes` says so.
+fn failure(job: &Job, counts: impl Fn(&str) -> bool, pipes: bool) -> Option<String> {
+    let failed: Vec<String> = job
+        .stages
+        .iter()
+        .filter(|(stage, status)| counts(stage) && *status != 0 && (pipes || *status != BROKEN_PIPE))
+        .map(|(stage, status)| format!("{stage} ended with status {status}"))
+        .collect();
+    // A job that was killed as a whole has told of no stage.
+    if failed.is_empty() && !(job.stages.is_empty() && job.exit.is_some()) {
+        return None;
+    }
+    let mut text = match failed.as_slice() {
+        [] => "its processes were ended from outside".to_owned(),
+        failed => failed.join(", "),
+    };
+    text.push_str(&said(job));
+    Some(text)
+}
+
+/// What a job's stages said on standard error, as the tail of a message.
+pub(super) fn said(job: &Job) -> String {
+    let mut text = String::new();
+    if !job.complaints.is_empty() {
+        text = format!(": {}", job.complaints.join("; "));
+    }
+    if job.silenced > 0 {
+        text.push_str(&format!(" (and {} lines more)", job.silenced));
+    }
+    text
+}

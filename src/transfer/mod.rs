@@ -1,0 +1,148 @@
+//! One sender and its receivers, from the first lease to the last publication.
+//!
+//! Stage and listen on every target → connect and make sure of the peers ([`connect`]) → stream, watched for a
+//! standstill ([`stream`]) → per target judge ([`judge`]), compare and publish ([`settle`]). A target that fails keeps
+//! its error and the others go on. Nothing is undone here: that is the release of the guards, which `run` always
+//! reaches.
+
+mod connect;
+mod judge;
+mod settle;
+mod stream;
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+
+use crate::error::Error;
+use crate::lease::{self, End};
+use crate::pipeline::build;
+use crate::plan::{Plan, TargetPlan};
+use crate::progress::{Phase, Progress};
+use crate::run_id::random_hex;
+
+/// A target on its way.
+#[derive(Debug)]
+struct Lane<'a> {
+    plan: &'a TargetPlan,
+    end: &'a End,
+    port: u16,
+    error: Option<Error>,
+}
+
+/// What became of a target.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The copy has its final name.
+    Done(Copied),
+    /// It has not, and why.
+    Failed(Error),
+}
+
+/// The facts of a good copy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Copied {
+    /// Files, directories and all else.
+    pub entries: u64,
+    /// The sizes of all files, added up.
+    pub bytes: u64,
+    /// Bytes that crossed the network.
+    pub wire_bytes: u64,
+    /// From the first lease to the final name.
+    pub took: Duration,
+    /// Of that, the stream alone.
+    pub streamed: Duration,
+    /// The stream's digest, with its algorithm's name.
+    pub stream_digest: Option<String>,
+    /// How many files' digests were compared.
+    pub files_compared: Option<u64>,
+    /// What the stages remarked without failing: skipped sockets, mostly.
+    pub remarks: Vec<String>,
+}
+
+impl Lane<'_> {
+    fn is_live(&self) -> bool {
+        self.error.is_none()
+    }
+
+    fn fail(&mut self, error: Error) {
+        if self.error.is_none() {
+            tracing::debug!(target = %self.plan.endpoint, error = error.chain(), "target failed");
+            self.error = Some(error);
+        }
+    }
+}
+
+/// Copies the source to all targets. The outcomes are in the order of the plan's targets.
+pub async fn transfer(plan: &Plan, source: &End, targets: &[End], progress: &Progress) -> Vec<Outcome> {
+    let began = Instant::now();
+    let mut lanes: Vec<Lane<'_>> =
+        plan.targets.iter().zip(targets).map(|(plan, end)| Lane { plan, end, port: 0, error: None }).collect();
+    let (streamed, copied) = match body(plan, source, &mut lanes, progress, began).await {
+        Ok(result) => result,
+        // What ends all targets, such as a source that fails, is told for each of them.
+        Err(error) => {
+            let text = error.chain();
+            let mut error = Some(error);
+            for lane in &mut lanes {
+                if lane.is_live() {
+                    lane.fail(error.take().unwrap_or_else(|| Error::Failed(text.clone())));
+                }
+            }
+            (Duration::ZERO, Vec::new())
+        }
+    };
+    let mut copied = copied.into_iter();
+    lanes
+        .into_iter()
+        .map(|lane| match lane.error {
+            Some(error) => Outcome::Failed(error),
+            None => copied.next().map_or_else(
+                || Outcome::Failed(Error::Failed("no result".into())),
+                |copied| Outcome::Done(Copied { streamed, ..copied }),
+            ),
+        })
+        .collect()
+}
+
+/// Returns how long the stream took and the copies of the lanes that are live at the end.
+async fn body(
+    plan: &Plan,
+    source: &End,
+    lanes: &mut [Lane<'_>],
+    progress: &Progress,
+    began: Instant,
+) -> Result<(Duration, Vec<Copied>), Error> {
+    let key = match plan.encrypt {
+        true => random_hex::<32>().map_err(|error| Error::Failed(format!("no random numbers for a key: {error}")))?,
+        false => String::new(),
+    };
+    progress.phase(Phase::Preparing);
+    join_all(lanes.iter_mut().map(|lane| async {
+        if let Err(error) = lease::staging(&lane.end.guard, &lane.plan.staging).await {
+            lane.fail(error.into());
+        }
+    }))
+    .await;
+    connect::connect(plan, source, lanes, &key).await?;
+
+    progress.phase(Phase::Copying);
+    let stream_began = Instant::now();
+    lease::job(&source.guard, "manifest", &build::source_manifest(plan), "").await?;
+    source.guard.call("open_gate", &[]).await?;
+    let sender = stream::stream(plan, source, lanes, progress).await?;
+    let streamed = stream_began.elapsed();
+
+    for lane in lanes.iter_mut().filter(|lane| lane.is_live()) {
+        let receiver = lane.end.guard.job("receiver");
+        if let Err(error) = judge::judge(plan, lane.plan, &sender, &receiver) {
+            lane.fail(error);
+        }
+    }
+    if !lanes.iter().any(Lane::is_live) {
+        return Ok((streamed, Vec::new()));
+    }
+    progress.phase(Phase::Verifying);
+    let copied = settle::settle(plan, source, lanes, &sender, began).await?;
+    Ok((streamed, copied))
+}
