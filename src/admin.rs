@@ -62,7 +62,11 @@ impl Verb {
             let _ = match field(0) {
                 "run" => {
                     let boot = if field(3) == "other" { ", from before a reboot" } else { "" };
-                    let hint = if field(2) == "dead" { format!("; remove it: transfer clean {host}") } else { String::new() };
+                    let hint = if field(2) == "dead" {
+                        format!("; remove it: transfer clean {host}")
+                    } else {
+                        String::new()
+                    };
                     writeln!(
                         text,
                         "{host}: {} {}: {} of {}, by {}, since {}{boot}{hint}",

@@ -22,8 +22,9 @@ use crate::endpoint::{Endpoint, HostName};
 changed, 5 busy, 6 something could not be undone, 128+N interrupted by signal N."
 )]
 pub struct Cli {
-    /// What to copy: [USER@]HOST:/PATH, or /PATH or localhost:/PATH of this machine
+    /// The source.
     #[arg(required = true, value_name = "SOURCE", value_parser = endpoint())]
+    #[arg(help = "What to copy: [USER@]HOST:/PATH, or /PATH or localhost:/PATH of this machine")]
     pub source: Option<Endpoint>,
     /// The directories to copy it into, written like SOURCE
     #[arg(required = true, value_name = "TARGET", value_parser = endpoint())]

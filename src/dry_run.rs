@@ -18,7 +18,8 @@ impl fmt::Display for DryRun<'_> {
         let plan = self.0;
         let shown = |path: &Path| printable(path.as_os_str().as_bytes());
         let (first, last) = plan.port.range();
-        let ports = if first == last { first.to_string() } else { format!("the first free port of {first}-{last}") };
+        let ports =
+            if first == last { first.to_string() } else { format!("the first free port of {first}-{last}") };
         writeln!(f, "run {}: {} files, {} bytes", plan.run, plan.source.files, plan.source.bytes)?;
         for target in &plan.targets {
             writeln!(f, "\n{} (target, guard {})", target.endpoint.host, target.guard)?;

@@ -48,7 +48,9 @@ pub enum EndpointError {
     #[error("the path is not absolute: begin it with /")]
     Relative,
     /// A host name that ssh would misread, or an unclosed bracket.
-    #[error("the host name is empty, begins with a dash, or holds blanks, control characters, commas or slashes")]
+    #[error(
+        "the host name is empty, begins with a dash, or holds blanks, control characters, commas or slashes"
+    )]
     Host,
 }
 
@@ -59,11 +61,12 @@ impl Endpoint {
         if bytes.first() == Some(&b'/') {
             return Ok(Self { host: HostName::Local, path: trimmed(bytes) });
         }
-        let colon = if bytes.starts_with(b"[") || bytes.contains(&b'@') && bytes.windows(2).any(|two| two == b"@[") {
-            bytes.windows(2).position(|two| two == b"]:").map(|at| at + 1)
-        } else {
-            bytes.iter().position(|&byte| byte == b':')
-        };
+        let colon =
+            if bytes.starts_with(b"[") || bytes.contains(&b'@') && bytes.windows(2).any(|two| two == b"@[") {
+                bytes.windows(2).position(|two| two == b"]:").map(|at| at + 1)
+            } else {
+                bytes.iter().position(|&byte| byte == b':')
+            };
         let colon = colon.ok_or(EndpointError::NoPath)?;
         let host = HostName::parse(OsStr::from_bytes(&bytes[..colon]))?;
         let path = &bytes[colon + 1..];
@@ -102,7 +105,9 @@ impl HostName {
         let bad = |part: &str| {
             part.is_empty()
                 || part.starts_with('-')
-                || part.chars().any(|c| c.is_control() || c.is_whitespace() || "/,'\"$`\\;|&<>()[]".contains(c))
+                || part
+                    .chars()
+                    .any(|c| c.is_control() || c.is_whitespace() || "/,'\"$`\\;|&<>()[]".contains(c))
         };
         if bad(host) || user.is_some_and(bad) {
             return Err(EndpointError::Host);
@@ -161,7 +166,9 @@ mod tests {
 
     #[test]
     fn names_that_ssh_would_misread_are_refused() {
-        for word in ["-oProxyCommand=x:/srv", ":/srv", "a b:/srv", "a\n:/srv", "-l@db1:/srv", "@db1:/srv", "a;b:/x"] {
+        for word in
+            ["-oProxyCommand=x:/srv", ":/srv", "a b:/srv", "a\n:/srv", "-l@db1:/srv", "@db1:/srv", "a;b:/x"]
+        {
             assert_eq!(parse(word), Err(EndpointError::Host), "{word:?}");
         }
     }

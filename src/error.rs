@@ -41,9 +41,7 @@ impl Error {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Settings(_) => Exit::Usage,
-            Self::Host(_) | Self::Failed(_) => Exit::Failed,
-            Self::Guard(GuardError::Failed { code, .. }) if code == "busy" => Exit::Busy,
-            Self::Guard(_) => Exit::Failed,
+            Self::Host(_) | Self::Guard(_) | Self::Failed(_) => Exit::Failed,
             Self::Refused(_) => Exit::Refused,
             Self::Verification(_) => Exit::Verification,
             Self::Busy(_) => Exit::Busy,
@@ -66,5 +64,6 @@ impl Error {
 }
 
 fn signal_name(signal: i32) -> String {
-    nix::sys::signal::Signal::try_from(signal).map_or_else(|_| format!("signal {signal}"), |s| s.as_str().to_owned())
+    nix::sys::signal::Signal::try_from(signal)
+        .map_or_else(|_| format!("signal {signal}"), |s| s.as_str().to_owned())
 }

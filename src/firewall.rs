@@ -36,7 +36,12 @@ mod tests {
     #[test]
     fn every_layer_in_use_is_opened_once() {
         let facts = Facts {
-            firewall: vec![(Layer::IptablesLegacy, 4), (Layer::IptablesNft, 4), (Layer::Nftables, 4), (Layer::Nftables, 6)],
+            firewall: vec![
+                (Layer::IptablesLegacy, 4),
+                (Layer::IptablesNft, 4),
+                (Layer::Nftables, 4),
+                (Layer::Nftables, 6),
+            ],
             ..Facts::default()
         };
         let v4 = IpAddr::from([10, 0, 0, 1]);

@@ -149,9 +149,8 @@ impl Plan {
             () => Compression::Gzip,
         };
         // Encryption alone does not notice an altered byte: CTR has no authentication.
-        let stream_digest = (settings.parallel_checksum || settings.encrypt).then_some(
-            if everybody_has("openssl") { StreamDigest::Sha256 } else { StreamDigest::Md5 },
-        );
+        let stream_digest = (settings.parallel_checksum || settings.encrypt)
+            .then_some(if everybody_has("openssl") { StreamDigest::Sha256 } else { StreamDigest::Md5 });
         let of_source = source_facts.source.clone().unwrap_or_default();
         Self {
             run: run.clone(),
@@ -190,7 +189,13 @@ impl Plan {
 }
 
 impl TargetPlan {
-    fn new(run: &RunId, number: usize, settings: &Settings, source: &Endpoint, target: &TargetFactsOf<'_>) -> Self {
+    fn new(
+        run: &RunId,
+        number: usize,
+        settings: &Settings,
+        source: &Endpoint,
+        target: &TargetFactsOf<'_>,
+    ) -> Self {
         let guard = run.target_guard(number);
         let directory: &Path = &target.endpoint.path;
         Self {

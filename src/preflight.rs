@@ -53,11 +53,15 @@ pub fn source(settings: &Settings, endpoint: &Endpoint, facts: &Facts) -> Vec<Fi
     let source = facts.source.clone().unwrap_or_default();
     match source.file_type.as_str() {
         _ if endpoint.name().is_none() => {
-            findings.add("the root directory cannot be copied under a name of its own", "name a directory in it");
+            findings
+                .add("the root directory cannot be copied under a name of its own", "name a directory in it");
         }
         "directory" | "regular file" | "regular empty file" => {
             if !source.readable {
-                findings.add(&format!("{path} cannot be read by user id {}", facts.uid), "log in as a user who may");
+                findings.add(
+                    &format!("{path} cannot be read by user id {}", facts.uid),
+                    "log in as a user who may",
+                );
             }
         }
         "missing" | "" => findings.add(&format!("{path} does not exist"), "check the path"),
@@ -84,8 +88,10 @@ pub fn target(
     let of_target = facts.target.clone().unwrap_or_default();
     let of_source = source_facts.source.clone().unwrap_or_default();
     match of_target.file_type.as_str() {
-        "directory" if !of_target.writable => findings
-            .add(&format!("user id {} may not write into {path}", facts.uid), "log in as a user who may, or mount it writable"),
+        "directory" if !of_target.writable => findings.add(
+            &format!("user id {} may not write into {path}", facts.uid),
+            "log in as a user who may, or mount it writable",
+        ),
         "directory" => {}
         "missing" | "" => findings.add(&format!("{path} does not exist"), &format!("mkdir {path}")),
         other => findings.add(&format!("{path} is a {other}"), "name a directory: the source arrives in it"),
@@ -97,7 +103,9 @@ pub fn target(
         );
     }
     let same_host = source.host == endpoint.host
-        || (!facts.machine_id.is_empty() && facts.machine_id == source_facts.machine_id && facts.boot == source_facts.boot);
+        || (!facts.machine_id.is_empty()
+            && facts.machine_id == source_facts.machine_id
+            && facts.boot == source_facts.boot);
     if same_host && of_source.file_type == "directory" && of_target.real.starts_with(&of_source.real) {
         findings.add(&format!("{path} is inside of the source"), "choose a directory outside of it");
     }
@@ -182,10 +190,7 @@ impl Findings {
             );
         }
         if !facts.syscalls_known {
-            self.add(
-                &format!("its processor ({}) is not known", facts.machine),
-                "x86_64 and aarch64 are",
-            );
+            self.add(&format!("its processor ({}) is not known", facts.machine), "x86_64 and aarch64 are");
         }
     }
 }
@@ -279,11 +284,17 @@ mod tests {
         );
         assert!(against_target(|f| f.target.as_mut().unwrap().free_inodes = Some(9)).contains("inodes"));
         assert_eq!(against_target(|f| f.target = None), "db2: /srv does not exist; mkdir /srv");
-        assert!(against_target(|f| f.target.as_mut().unwrap().writable = false).contains("may not write into /srv"));
+        assert!(
+            against_target(|f| f.target.as_mut().unwrap().writable = false)
+                .contains("may not write into /srv")
+        );
         assert!(against_target(|f| f.netcat = "[v1.10-47]".into()).contains("apt install netcat-openbsd"));
         assert!(against_source(|f| f.source = None).contains("db1: /srv/data does not exist"));
         assert!(against_source(|f| f.source.as_mut().unwrap().readable = false).contains("cannot be read"));
-        assert!(against_source(|f| f.source.as_mut().unwrap().file_type = "socket".into()).contains("is a socket"));
+        assert!(
+            against_source(|f| f.source.as_mut().unwrap().file_type = "socket".into())
+                .contains("is a socket")
+        );
         assert!(
             against_source(|f| f.source.as_mut().unwrap().file_type = "symbolic link".into())
                 .contains("name what it points to")

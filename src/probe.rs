@@ -122,9 +122,16 @@ fn address_of(source: &Probed, target: &Probed, same_host: bool) -> Option<IpAdd
 }
 
 /// Asks the source from which of its addresses it reaches each target.
-async fn find_peers(source: &Probed, targets: &mut [Result<ProbedTarget, HostError>]) -> Result<(), HostError> {
-    let addresses: Vec<String> =
-        targets.iter().flatten().filter_map(|target| target.address).map(|address| address.to_string()).collect();
+async fn find_peers(
+    source: &Probed,
+    targets: &mut [Result<ProbedTarget, HostError>],
+) -> Result<(), HostError> {
+    let addresses: Vec<String> = targets
+        .iter()
+        .flatten()
+        .filter_map(|target| target.address)
+        .map(|address| address.to_string())
+        .collect();
     if addresses.is_empty() {
         return Ok(());
     }
@@ -137,7 +144,9 @@ async fn find_peers(source: &Probed, targets: &mut [Result<ProbedTarget, HostErr
             .find(|route| route.len() > 2 && route[1] == text.as_bytes())
             .and_then(|route| String::from_utf8_lossy(&route[2]).parse::<IpAddr>().ok())
             // Without `ip` there: the address that the controller reached.
-            .or_else(|| source.facts.ssh.map(|(_, own)| own).filter(|own| own.is_ipv4() == address.is_ipv4()));
+            .or_else(|| {
+                source.facts.ssh.map(|(_, own)| own).filter(|own| own.is_ipv4() == address.is_ipv4())
+            });
     }
     Ok(())
 }

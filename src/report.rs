@@ -66,8 +66,12 @@ impl fmt::Display for Report {
 fn summary(copied: &Copied) -> String {
     let seconds = copied.took.as_secs_f64();
     #[expect(clippy::cast_precision_loss, reason = "for display")]
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "for display, never negative")]
-    let rate = (copied.bytes as f64 / copied.streamed.as_secs_f64().max(0.001)) as u64;
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "for display, never negative"
+    )]
+    let rate = (copied.read_bytes as f64 / copied.streamed.as_secs_f64().max(0.001)) as u64;
     let mut checks = vec!["all names and sizes".to_owned()];
     checks.extend(copied.stream_digest.as_ref().map(|name| format!("{name} of the stream")));
     checks.extend(copied.files_compared.map(|files| format!("md5 of {files} files on both disks")));
@@ -95,6 +99,7 @@ mod tests {
         Outcome::Done(Copied {
             entries: 12,
             bytes: 1 << 30,
+            read_bytes: 1 << 30,
             wire_bytes: 1 << 29,
             took: Duration::from_millis(9_800),
             streamed: Duration::from_secs(8),
@@ -119,8 +124,14 @@ mod tests {
     #[test]
     fn what_is_left_is_listed_with_the_command_that_removes_it() {
         let report = Report {
-            targets: vec![(endpoint(), copied()), (endpoint(), Outcome::Failed(Error::Verification("db3: bad".into())))],
-            leftovers: vec![Leftover { host: "db2".into(), what: "could not be undone: rule nftables 4".into() }],
+            targets: vec![
+                (endpoint(), copied()),
+                (endpoint(), Outcome::Failed(Error::Verification("db3: bad".into()))),
+            ],
+            leftovers: vec![Leftover {
+                host: "db2".into(),
+                what: "could not be undone: rule nftables 4".into(),
+            }],
             error: None,
         };
         let text = report.to_string();

@@ -13,7 +13,7 @@ use crate::host::guard::Guard;
 use crate::host::{Host, HostError};
 use crate::lease::{self, End};
 use crate::plan::{Plan, TargetFactsOf};
-use crate::preflight::{self, Finding};
+use crate::preflight;
 use crate::probe::{self, Hosts, Probe};
 use crate::progress::{Phase, Progress};
 use crate::report::Report;
@@ -23,7 +23,12 @@ use crate::signals::Interrupts;
 use crate::transfer::{self, Outcome};
 
 /// Does what the command line asked for, to the end of its release. Prints nothing but the plan of a dry run.
-pub async fn run(settings: &Settings, source: &Endpoint, targets: &[Endpoint], interrupts: &Interrupts) -> Report {
+pub async fn run(
+    settings: &Settings,
+    source: &Endpoint,
+    targets: &[Endpoint],
+    interrupts: &Interrupts,
+) -> Report {
     let (progress, renderer) = Progress::start();
     let mut report = Report::default();
     let probed = tokio::select! {
@@ -46,7 +51,7 @@ pub async fn run(settings: &Settings, source: &Endpoint, targets: &[Endpoint], i
             close(hosts).await;
         }
         // Nothing has been changed, wherever it failed.
-        Err(error) => report.error = Some(refused(&[], &[&error])),
+        Err(error) => report.error = Some(refused(&[describe(&error)])),
     }
     renderer.finish().await;
     report
@@ -64,48 +69,50 @@ fn plan(
     let mut findings = preflight::source(settings, source, of_source);
     findings.extend(preflight::duplicates(targets));
     if !findings.is_empty() {
-        return Err(refused(&findings, &[]));
+        return Err(refused(&findings.iter().map(ToString::to_string).collect::<Vec<_>>()));
     }
     let mut accepted = Vec::new();
-    let mut unreachable: Vec<&HostError> = Vec::new();
+    let mut left_out = Vec::new();
     for (endpoint, probed) in targets.iter().zip(&probe.targets) {
-        match probed {
+        let reasons = match probed {
             Ok(target) => {
                 let addresses = target.address.zip(target.peer);
-                let ends = ((source, of_source), (endpoint, &target.end.facts));
-                let found = preflight::target(settings, ends.0, ends.1, addresses.is_some());
+                let facts = &target.end.facts;
+                let found =
+                    preflight::target(settings, (source, of_source), (endpoint, facts), addresses.is_some());
                 match addresses {
                     Some((address, peer)) if found.is_empty() => {
-                        accepted.push(TargetFactsOf { endpoint, facts: &target.end.facts, address, peer });
+                        accepted.push(TargetFactsOf { endpoint, facts, address, peer });
+                        continue;
                     }
-                    _ => {
-                        report.targets.push((endpoint.clone(), Outcome::Failed(refused(&found, &[]))));
-                        findings.extend(found);
-                    }
+                    _ => found.iter().map(ToString::to_string).collect(),
                 }
             }
-            Err(error) => {
-                report.targets.push((endpoint.clone(), Outcome::Failed(Error::Refused(describe(error)))));
-                unreachable.push(error);
-            }
-        }
+            Err(error) => vec![describe(error)],
+        };
+        left_out.push((endpoint, reasons));
     }
-    let all_accepted = findings.is_empty() && unreachable.is_empty();
-    if !all_accepted && (!settings.skip_refused || accepted.is_empty()) {
-        report.targets.clear();
-        return Err(refused(&findings, &unreachable));
+    if !left_out.is_empty() && (!settings.skip_refused || accepted.is_empty()) {
+        let reasons: Vec<String> = left_out.into_iter().flat_map(|(_, reasons)| reasons).collect();
+        return Err(refused(&reasons));
     }
-    let run = RunId::new().map_err(|error| Error::Failed(format!("no random numbers for a name: {error}")))?;
+    // The others are changed, so this is no refusal of the run any more.
+    report.targets.extend(left_out.into_iter().map(|(endpoint, reasons)| {
+        (
+            endpoint.clone(),
+            Outcome::Failed(Error::Failed(format!("left out (--skip-refused): {}", reasons.join("; ")))),
+        )
+    }));
+    let run =
+        RunId::new().map_err(|error| Error::Failed(format!("no random numbers for a name: {error}")))?;
     Ok(Plan::new(&run, settings, (source, of_source), &accepted))
 }
 
 /// Everything that stands against the run, at once.
-fn refused(findings: &[Finding], unreachable: &[&HostError]) -> Error {
-    let mut lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
-    lines.extend(unreachable.iter().map(|error| describe(error)));
-    Error::Refused(match lines.as_slice() {
+fn refused(reasons: &[String]) -> Error {
+    Error::Refused(match reasons {
         [one] => format!("refused, nothing was changed: {one}"),
-        _ => format!("refused, nothing was changed:\n  {}", lines.join("\n  ")),
+        _ => format!("refused, nothing was changed:\n  {}", reasons.join("\n  ")),
     })
 }
 
@@ -117,7 +124,13 @@ fn describe(error: &HostError) -> String {
 }
 
 /// Starts the guards, transfers, and releases whatever happened.
-async fn execute(plan: &Plan, hosts: &Hosts, interrupts: &Interrupts, progress: &Progress, report: &mut Report) {
+async fn execute(
+    plan: &Plan,
+    hosts: &Hosts,
+    interrupts: &Interrupts,
+    progress: &Progress,
+    report: &mut Report,
+) {
     interrupts.on_second(farewell(hosts));
     let mut ends: Vec<End> = Vec::new();
     let body = async {
@@ -147,7 +160,9 @@ async fn start_guards(plan: &Plan, hosts: &Hosts, ends: &mut Vec<End>) -> Result
     let wanted = [(&plan.source.endpoint, &plan.source.guard, "source")]
         .into_iter()
         .chain(plan.targets.iter().map(|target| (&target.endpoint, &target.guard, "target")));
-    let started = join_all(wanted.map(|(endpoint, id, role)| start_guard(hosts, endpoint, id, role, plan.lease_time))).await;
+    let started =
+        join_all(wanted.map(|(endpoint, id, role)| start_guard(hosts, endpoint, id, role, plan.lease_time)))
+            .await;
     let mut failed = None;
     for end in started {
         match end {

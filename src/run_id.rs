@@ -58,11 +58,13 @@ impl fmt::Display for GuardId {
 /// # Errors
 /// When the system has no random numbers.
 pub fn random_hex<const N: usize>() -> Result<String, getrandom::Error> {
-    use fmt::Write as _;
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes)?;
-    Ok(bytes.iter().fold(String::with_capacity(2 * N), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    }))
+    Ok(hex(&bytes))
+}
+
+/// Bytes as hexadecimal digits.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

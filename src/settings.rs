@@ -199,7 +199,8 @@ mod tests {
         let mut on_disk = tempfile::NamedTempFile::new().unwrap();
         on_disk.write_all(file.as_bytes()).unwrap();
         let path = on_disk.path().to_str().unwrap();
-        let words = ["transfer", "a:/x", "b:/y", "--config", path].into_iter().chain(arguments.iter().copied());
+        let words =
+            ["transfer", "a:/x", "b:/y", "--config", path].into_iter().chain(arguments.iter().copied());
         Settings::load(Cli::try_parse_from(words).unwrap().options)
     }
 
@@ -279,7 +280,12 @@ mod tests {
     #[test]
     fn times_are_seconds() {
         let seconds = Duration::from_secs;
-        check(|s| s.lease_time, seconds(30), ("lease_time = 60", seconds(60)), (&["--lease-time", "5"], seconds(5)));
+        check(
+            |s| s.lease_time,
+            seconds(30),
+            ("lease_time = 60", seconds(60)),
+            (&["--lease-time", "5"], seconds(5)),
+        );
         check(
             |s| s.idle_timeout,
             seconds(300),
@@ -311,10 +317,12 @@ mod tests {
 
     #[test]
     fn the_example_is_the_defaults() {
-        let example = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/transfer.conf.example")).unwrap();
+        let example =
+            std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/transfer.conf.example")).unwrap();
         assert_eq!(settings(&example, &[]).unwrap(), settings("", &[]).unwrap());
         // Each line that is commented out is a key that the file may hold.
-        let all: String = example.lines().filter_map(|line| line.strip_prefix("#:")).collect::<Vec<_>>().join("\n");
+        let all: String =
+            example.lines().filter_map(|line| line.strip_prefix("#:")).collect::<Vec<_>>().join("\n");
         assert_eq!(settings(&all, &[]).unwrap(), settings("", &[]).unwrap());
         assert_eq!(all.lines().count(), 11, "every key is in the example");
     }

@@ -30,7 +30,10 @@ async fn compare(
     let mut tell = |what: &str, record: &[u8]| {
         count += 1;
         if named.len() < MOST_NAMES {
-            named.push(format!("{}{what}", printable(path(record).strip_prefix(b"./").unwrap_or(path(record)))));
+            named.push(format!(
+                "{}{what}",
+                printable(path(record).strip_prefix(b"./").unwrap_or(path(record)))
+            ));
         }
     };
     let mut left = read_record(&mut there, 0).await?;
@@ -75,7 +78,8 @@ fn path(record: &[u8]) -> &[u8] {
 
 /// How two records of one path differ.
 fn describe(a: &[u8], b: &[u8]) -> String {
-    let details = |record: &[u8]| printable(record[path(record).len()..].strip_prefix(b"//").unwrap_or_default());
+    let details =
+        |record: &[u8]| printable(record[path(record).len()..].strip_prefix(b"//").unwrap_or_default());
     let (a, b) = (details(a), details(b));
     match (a.split_once("//"), b.split_once("//")) {
         (Some(("f", a)), Some(("f", b))) => format!(" ({a} bytes on the source, {b} on the target)"),
@@ -101,8 +105,11 @@ mod tests {
     #[tokio::test(flavor = "current_thread")]
     async fn differences_are_named_by_file() {
         assert_eq!(
-            compared(&["./d//d//", "./d/a//f//10", "./d/b//f//1", "./d-x//f//5"], &["./d//d//", "./d/a//f//11", "./d-x//f//5"])
-                .await,
+            compared(
+                &["./d//d//", "./d/a//f//10", "./d/b//f//1", "./d-x//f//5"],
+                &["./d//d//", "./d/a//f//11", "./d-x//f//5"]
+            )
+            .await,
             "2 entries differ: d/a (10 bytes on the source, 11 on the target), d/b is not on the target"
         );
         assert_eq!(
@@ -120,6 +127,9 @@ mod tests {
         let there: Vec<String> = (0..50).map(|n| format!("./d/{n:02}//f//1")).collect();
         let there: Vec<&str> = there.iter().map(String::as_str).collect();
         let text = compared(&there, &[]).await;
-        assert!(text.starts_with("50 entries differ: d/00 is not") && text.ends_with("and 30 more"), "{text}");
+        assert!(
+            text.starts_with("50 entries differ: d/00 is not") && text.ends_with("and 30 more"),
+            "{text}"
+        );
     }
 }

@@ -87,7 +87,9 @@ mod tests {
 
     #[test]
     fn what_a_shell_would_run_is_not_run() {
-        for word in [&b"$(touch /tmp/x)"[..], b"a'b", b"-rf", b"`id`", b"a\nb", b"", b"~", b"*", b"a;b", b"!x"] {
+        for word in
+            [&b"$(touch /tmp/x)"[..], b"a'b", b"-rf", b"`id`", b"a\nb", b"", b"~", b"*", b"a;b", b"!x"]
+        {
             assert_eq!(words_in_bash(&[word.to_vec()]), [word.to_vec()]);
         }
         assert_eq!(quote(b"/srv/sqldata"), b"/srv/sqldata");

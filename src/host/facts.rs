@@ -118,13 +118,16 @@ impl Facts {
             };
             match key.as_slice() {
                 b"host" => {
-                    (facts.hostname, facts.machine, facts.boot, facts.machine_id) = (text(0), text(1), text(2), text(3));
+                    (facts.hostname, facts.machine, facts.boot, facts.machine_id) =
+                        (text(0), text(1), text(2), text(3));
                 }
                 b"user" => facts.uid = text(0).parse().unwrap_or(u32::MAX),
                 b"ssh" => {
-                    facts.ssh = text(0).parse().ok().zip(text(2).parse().ok()).map(|(a, b): (IpAddr, IpAddr)| {
-                        (a.to_canonical(), b.to_canonical())
-                    });
+                    facts.ssh = text(0)
+                        .parse()
+                        .ok()
+                        .zip(text(2).parse().ok())
+                        .map(|(a, b): (IpAddr, IpAddr)| (a.to_canonical(), b.to_canonical()));
                 }
                 b"cores" => facts.cores = small(0),
                 b"bash" => facts.bash = (small(0), small(1)),

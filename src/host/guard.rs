@@ -126,7 +126,13 @@ pub enum Released {
 
 impl Guard {
     /// Starts a guard on a host and waits until it is ready to take commands.
-    pub async fn start(host: &Host, id: &GuardId, role: &str, lease: Duration, path: &[u8]) -> Result<Self, HostError> {
+    pub async fn start(
+        host: &Host,
+        id: &GuardId,
+        role: &str,
+        lease: Duration,
+        path: &[u8],
+    ) -> Result<Self, HostError> {
         let controller = format!(
             "{} (pid {})",
             nix::unistd::gethostname().unwrap_or_default().to_string_lossy(),
@@ -228,7 +234,9 @@ impl Guard {
         self.write(&fields).await.map_err(|_| lost())?;
         match tokio::time::timeout(REPLY_LIMIT, reply).await {
             Ok(Ok(Ok(fields))) => Ok(fields),
-            Ok(Ok(Err((code, text)))) => Err(GuardError::Failed { host: self.host.clone(), action, code, text }),
+            Ok(Ok(Err((code, text)))) => {
+                Err(GuardError::Failed { host: self.host.clone(), action, code, text })
+            }
             Ok(Err(_)) => Err(lost()),
             Err(_) => Err(GuardError::Failed {
                 host: self.host.clone(),
@@ -397,8 +405,10 @@ impl State {
                     }
                     "digest" => job.digest = Some(text(1)),
                     "manifest" if job.manifests.len() < MOST_NAMES => {
-                        job.manifests
-                            .insert(text(1), Manifest { records: number(2), bytes: number(3), digest: text(4) });
+                        job.manifests.insert(
+                            text(1),
+                            Manifest { records: number(2), bytes: number(3), digest: text(4) },
+                        );
                     }
                     "exit" => job.exit = Some(text(1).parse().unwrap_or(255)),
                     _ => {}

@@ -19,5 +19,9 @@ pub(super) fn shell() -> io::Result<Shell> {
         .spawn()?;
     let stdin = child.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
     let stdout = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
-    Ok(Shell { stdin: Box::new(stdin), stdout: BufReader::new(Box::new(stdout)), _process: Process::Local(child) })
+    Ok(Shell {
+        stdin: Box::new(stdin),
+        stdout: BufReader::new(Box::new(stdout)),
+        _process: Process::Local(child),
+    })
 }

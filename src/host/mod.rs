@@ -58,7 +58,9 @@ pub enum HostError {
         source: io::Error,
     },
     /// The shell ended before its answer did.
-    #[error("{host}: {action} gave no complete answer (it said: {said}); is bash there, and does its login shell run commands?")]
+    #[error(
+        "{host}: {action} gave no complete answer (it said: {said}); is bash there, and does its login shell run commands?"
+    )]
     Incomplete {
         /// The host.
         host: String,

@@ -39,7 +39,10 @@ impl Script {
     /// `status`, `clean` or `settle`, with its arguments.
     #[must_use]
     pub fn admin(arguments: &[&str]) -> Self {
-        Self::new(&[COMMON, JOURNAL, ADMIN], &arguments.iter().map(|a| a.as_bytes().to_vec()).collect::<Vec<_>>())
+        Self::new(
+            &[COMMON, JOURNAL, ADMIN],
+            &arguments.iter().map(|a| a.as_bytes().to_vec()).collect::<Vec<_>>(),
+        )
     }
 
     /// Prints a file of a guard's directory.

@@ -19,6 +19,7 @@ use tokio::io::{AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 use super::{HostError, Process, Shell};
+use crate::run_id::{hex, random_hex};
 
 /// Seconds that TCP and the SSH handshake may take.
 const CONNECT_SECONDS: u64 = 15;
@@ -150,10 +151,9 @@ fn socket_path(destination: &str) -> io::Result<PathBuf> {
     if !meta.is_dir() || meta.uid() != Uid::effective().as_raw() || meta.mode() & 0o077 != 0 {
         return Err(io::Error::other(format!("{} is not a directory of ours alone", directory.display())));
     }
-    let digest = Md5::digest(destination.as_bytes());
-    let name: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-    let random = crate::run_id::random_hex::<4>().map_err(|_| io::Error::other("no random numbers"))?;
-    Ok(directory.join(format!("{name}-{random}")))
+    let host = hex(&Md5::digest(destination.as_bytes())[..6]);
+    let random = random_hex::<4>().map_err(|_| io::Error::other("no random numbers"))?;
+    Ok(directory.join(format!("{host}-{random}")))
 }
 
 #[cfg(test)]

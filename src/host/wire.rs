@@ -59,10 +59,7 @@ pub fn decode(line: &[u8]) -> Vec<Field> {
 }
 
 /// The next record up to `end`, without it; `None` at the end of input. A last record without `end` counts.
-pub async fn read_record(
-    reader: &mut (impl AsyncBufRead + Unpin),
-    end: u8,
-) -> io::Result<Option<Vec<u8>>> {
+pub async fn read_record(reader: &mut (impl AsyncBufRead + Unpin), end: u8) -> io::Result<Option<Vec<u8>>> {
     let mut record = Vec::new();
     loop {
         let chunk = reader.fill_buf().await?;
@@ -89,7 +86,10 @@ pub fn printable(bytes: &[u8]) -> String {
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {
             // Bidirectional overrides can make a name read as another.
-            if c.is_control() || ('\u{202a}'..='\u{202e}').contains(&c) || ('\u{2066}'..='\u{2069}').contains(&c) {
+            if c.is_control()
+                || ('\u{202a}'..='\u{202e}').contains(&c)
+                || ('\u{2066}'..='\u{2069}').contains(&c)
+            {
                 text.extend(c.escape_default());
             } else {
                 text.push(c);

@@ -24,7 +24,8 @@ const BLOCKS: &str = "--blocking-factor=128";
 #[must_use]
 pub fn sender(plan: &Plan, sinks: &[(usize, IpAddr, u16)]) -> Pipeline {
     let job = "sender";
-    let mut tar = argv(&["tar", "--create", "--file=-", BLOCKS, "--format=posix", "--sparse", "--numeric-owner"]);
+    let mut tar =
+        argv(&["tar", "--create", "--file=-", BLOCKS, "--format=posix", "--sparse", "--numeric-owner"]);
     tar.extend(attributes(plan.source.root));
     tar.push(Word::from("--"));
     tar.push(entry(plan));
@@ -68,7 +69,8 @@ pub fn receiver(plan: &Plan, target: &TargetPlan, port: u16) -> Pipeline {
     }
     stages.push(meter(job, WIRE, plan.stream_digest));
     stages.extend(decompressor(plan.compression));
-    let mut tar = argv(&["tar", "--extract", "--file=-", BLOCKS, "--preserve-permissions", "--numeric-owner"]);
+    let mut tar =
+        argv(&["tar", "--extract", "--file=-", BLOCKS, "--preserve-permissions", "--numeric-owner"]);
     tar.push(Word::from(if target.root { "--same-owner" } else { "--no-same-owner" }));
     tar.push(Word::from("--delay-directory-restore"));
     tar.extend(attributes(target.root));

@@ -31,8 +31,9 @@ pub fn script(pipeline: &Pipeline) -> Vec<u8> {
         if side.is_digest {
             let output = home(&format!("{}.out", side.name));
             text.bytes(format!(" >{output}").as_bytes());
-            digest =
-                format!("read -r digest _ <{output} && printf '!\\tdigest\\t{job}\\t%s\\n' \"$digest\" >&5\n");
+            digest = format!(
+                "read -r digest _ <{output} && printf '!\\tdigest\\t{job}\\t%s\\n' \"$digest\" >&5\n"
+            );
         }
         text.line(&format!(" & side{number}=$!"));
         waits.push_str(&format!("wait \"$side{number}\"; status+=($?)\n"));
@@ -196,10 +197,12 @@ mod tests {
     #[cfg(target_arch = "x86_64")]
     fn a_sink_that_goes_away_or_stalls_is_dropped_and_the_others_go_on() {
         let sink = |name: &str, program: &str| {
-            let mut meter = Stage::new(&format!("fan-{name}"), vec![Word::from("perl"), Word::Home("pump.pl".into())]);
+            let mut meter =
+                Stage::new(&format!("fan-{name}"), vec![Word::from("perl"), Word::Home("pump.pl".into())]);
             meter.argv.extend(argv(&["sender", &format!("fan-{name}")]));
             meter.argv.extend([Word::Home(name.into()), Word::from("1")]);
-            meter.side = Some(Side { name: name.into(), argv: argv(&["sh", "-c", program]), is_digest: false });
+            meter.side =
+                Some(Side { name: name.into(), argv: argv(&["sh", "-c", program]), is_digest: false });
             meter
         };
         let mut last = sink("good", "test $(wc -c) = 5000000");

@@ -11,7 +11,8 @@ const REDRAW: Duration = Duration::from_millis(200);
 
 pub(super) async fn show(moments: watch::Receiver<Moment>, mut ended: watch::Receiver<bool>) {
     let bar = ProgressBar::with_draw_target(Some(1000), ProgressDrawTarget::stderr());
-    let copying = ProgressStyle::with_template("copying [{bar:30}] {msg}").map(|style| style.progress_chars("=> "));
+    let copying =
+        ProgressStyle::with_template("copying [{bar:30}] {msg}").map(|style| style.progress_chars("=> "));
     let waiting = ProgressStyle::with_template("{spinner} {msg}");
     let mut redraw = tokio::time::interval(REDRAW);
     loop {
@@ -28,7 +29,9 @@ pub(super) async fn show(moments: watch::Receiver<Moment>, mut ended: watch::Rec
         if moment.phase == Phase::Copying {
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 990")]
             bar.set_position((moment.share() * 1000.0) as u64);
-            let left = moment.left(elapsed).map_or_else(|| "?".to_owned(), |left| format!("{:#}", HumanDuration(left)));
+            let left = moment
+                .left(elapsed)
+                .map_or_else(|| "?".to_owned(), |left| format!("{:#}", HumanDuration(left)));
             bar.set_message(format!(
                 "{:.0} %  {} of about {}  {}/s  {left} left",
                 moment.share() * 100.0,

@@ -109,7 +109,11 @@ impl Moment {
     /// Bytes a second since the phase began.
     fn rate(&self, elapsed: Duration) -> u64 {
         #[expect(clippy::cast_precision_loss, reason = "for display")]
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "for display, never negative")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "for display, never negative"
+        )]
         ((self.moved as f64 / elapsed.as_secs_f64().max(0.001)) as u64)
     }
 

@@ -37,7 +37,8 @@ fn line(moment: &Moment, elapsed: Duration) -> String {
     if moment.phase != Phase::Copying {
         return format!("{} for {}", moment.phase.text(), HumanDuration(elapsed));
     }
-    let left = moment.left(elapsed).map_or_else(|| "unknown".to_owned(), |left| HumanDuration(left).to_string());
+    let left =
+        moment.left(elapsed).map_or_else(|| "unknown".to_owned(), |left| HumanDuration(left).to_string());
     format!(
         "copying: {} of about {} ({:.0} %), {}/s, {left} left",
         HumanBytes(moment.moved),
@@ -59,7 +60,8 @@ mod tests {
 
     #[test]
     fn a_line_tells_bytes_rate_share_and_time_left() {
-        let moment = Moment { phase: Phase::Copying, since: Instant::now(), moved: 1 << 30, expected: 4 << 30 };
+        let moment =
+            Moment { phase: Phase::Copying, since: Instant::now(), moved: 1 << 30, expected: 4 << 30 };
         assert_eq!(
             line(&moment, Duration::from_secs(8)),
             "copying: 1.00 GiB of about 4.00 GiB (25 %), 128.00 MiB/s, 24 seconds left"

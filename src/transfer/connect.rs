@@ -31,7 +31,12 @@ enum Peer {
 
 /// Brings sender and receivers together. Lanes that cannot be reached have failed afterwards; the error is the source's
 /// own.
-pub(super) async fn connect(plan: &Plan, source: &End, lanes: &mut [Lane<'_>], key: &str) -> Result<(), Error> {
+pub(super) async fn connect(
+    plan: &Plan,
+    source: &End,
+    lanes: &mut [Lane<'_>],
+    key: &str,
+) -> Result<(), Error> {
     let mut ranges: Vec<(u16, u16)> = vec![plan.port.range(); lanes.len()];
     for attempt in 1.. {
         join_all(lanes.iter_mut().zip(&mut ranges).filter(|(lane, _)| lane.is_live()).map(
@@ -101,11 +106,17 @@ async fn listen(plan: &Plan, lane: &Lane<'_>, range: &mut (u16, u16), key: &str)
         let lost = job.complaints.iter().any(|line| line.contains("Address already in use"));
         if !lost {
             let said = job.complaints.join("; ");
-            return Err(Error::Failed(format!("{}: the receiver did not listen on port {port}: {said}", guard.host())));
+            return Err(Error::Failed(format!(
+                "{}: the receiver did not listen on port {port}: {said}",
+                guard.host()
+            )));
         }
         tracing::debug!(host = guard.host(), port, "the port was lost between check and listen");
         if range.0 == range.1 {
-            return Err(Error::Busy(format!("{}: port {port} was taken; choose another --port", guard.host())));
+            return Err(Error::Busy(format!(
+                "{}: port {port} was taken; choose another --port",
+                guard.host()
+            )));
         }
         range.0 = port + 1;
     }
@@ -163,12 +174,16 @@ async fn ask_both(source: &End, lane: &Lane<'_>) -> Result<Peer, Error> {
                 )));
             }
             (Some(accepted), []) if Instant::now() >= deadline => {
-                return Ok(Peer::Stranger(format!("port {port} took a connection from {accepted}, which is not ours")));
+                return Ok(Peer::Stranger(format!(
+                    "port {port} took a connection from {accepted}, which is not ours"
+                )));
             }
             _ => {}
         }
         if lane.end.guard.job("receiver").exit.is_some() {
-            return Ok(Peer::Stranger(format!("somebody used up port {port} before our sender was connected")));
+            return Ok(Peer::Stranger(format!(
+                "somebody used up port {port} before our sender was connected"
+            )));
         }
         if source.guard.job("sender").exit.is_some() || Instant::now() >= deadline {
             let said = source.guard.job("sender").complaints.join("; ");

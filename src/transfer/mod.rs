@@ -46,6 +46,8 @@ pub struct Copied {
     pub entries: u64,
     /// The sizes of all files, added up.
     pub bytes: u64,
+    /// Bytes that were read from the source: less than `bytes` where files are sparse.
+    pub read_bytes: u64,
     /// Bytes that crossed the network.
     pub wire_bytes: u64,
     /// From the first lease to the final name.
@@ -76,8 +78,12 @@ impl Lane<'_> {
 /// Copies the source to all targets. The outcomes are in the order of the plan's targets.
 pub async fn transfer(plan: &Plan, source: &End, targets: &[End], progress: &Progress) -> Vec<Outcome> {
     let began = Instant::now();
-    let mut lanes: Vec<Lane<'_>> =
-        plan.targets.iter().zip(targets).map(|(plan, end)| Lane { plan, end, port: 0, error: None }).collect();
+    let mut lanes: Vec<Lane<'_>> = plan
+        .targets
+        .iter()
+        .zip(targets)
+        .map(|(plan, end)| Lane { plan, end, port: 0, error: None })
+        .collect();
     let (streamed, copied) = match body(plan, source, &mut lanes, progress, began).await {
         Ok(result) => result,
         // What ends all targets, such as a source that fails, is told for each of them.
@@ -113,9 +119,10 @@ async fn body(
     progress: &Progress,
     began: Instant,
 ) -> Result<(Duration, Vec<Copied>), Error> {
-    let key = match plan.encrypt {
-        true => random_hex::<32>().map_err(|error| Error::Failed(format!("no random numbers for a key: {error}")))?,
-        false => String::new(),
+    let key = if plan.encrypt {
+        random_hex::<32>().map_err(|error| Error::Failed(format!("no random numbers for a key: {error}")))?
+    } else {
+        String::new()
     };
     progress.phase(Phase::Preparing);
     join_all(lanes.iter_mut().map(|lane| async {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 
 use super::judge::said;
+use super::stream::bytes_read;
 use super::{Copied, Lane};
 use crate::error::Error;
 use crate::host::guard::{GuardError, Job, Manifest};
@@ -64,13 +65,15 @@ async fn publish(
     }
     let staged = lane.plan.staging.join(&plan.source.name);
     let name = lane.plan.final_path.as_os_str().as_bytes();
-    lane.end.guard.call("publish", &[staged.as_os_str().as_bytes(), name]).await.map_err(|error| match error {
-        GuardError::Failed { host, code, .. } if code == "exists" => Error::Failed(format!(
-            "{host}: {} was made by somebody else meanwhile and is left as it is",
-            crate::host::wire::printable(name)
-        )),
-        other => other.into(),
-    })?;
+    lane.end.guard.call("publish", &[staged.as_os_str().as_bytes(), name]).await.map_err(
+        |error| match error {
+            GuardError::Failed { host, code, .. } if code == "exists" => Error::Failed(format!(
+                "{host}: {} was made by somebody else meanwhile and is left as it is",
+                crate::host::wire::printable(name)
+            )),
+            other => other.into(),
+        },
+    )?;
     Ok(of_target.manifests.get("entries").cloned().unwrap_or_default())
 }
 
@@ -93,6 +96,7 @@ fn copied(plan: &Plan, entries: &Manifest, sender: &Job, lane: &Lane<'_>, took: 
     Copied {
         entries: entries.records,
         bytes: entries.bytes,
+        read_bytes: bytes_read(sender),
         wire_bytes: receiver.meters.get(WIRE).copied().unwrap_or_default() + header,
         took,
         streamed: Duration::ZERO,

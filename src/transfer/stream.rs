@@ -25,10 +25,7 @@ pub(super) async fn stream(
     progress: &Progress,
 ) -> Result<Job, Error> {
     let receivers = join_all(lanes.iter().map(|lane| async {
-        match lane.is_live() {
-            true => lane.end.guard.ended("receiver").await.map(drop),
-            false => Ok(()),
-        }
+        if lane.is_live() { lane.end.guard.ended("receiver").await.map(drop) } else { Ok(()) }
     }));
     let ends = async { tokio::join!(source.guard.ended("sender"), receivers) };
     let (sender, receivers) = tokio::select! {
@@ -73,7 +70,8 @@ async fn watch(plan: &Plan, source: &End, lanes: &[Lane<'_>], progress: &Progres
             _ = look.tick() => {}
         }
         report(plan, source, progress);
-        let guards = lanes.iter().filter(|lane| lane.is_live()).map(|lane| &lane.end.guard).chain([&source.guard]);
+        let guards =
+            lanes.iter().filter(|lane| lane.is_live()).map(|lane| &lane.end.guard).chain([&source.guard]);
         // The end of one is a movement, too: what is left may now begin to flow.
         let now = guards.fold((0, 0), |(moved, ended), guard| {
             let over = ["sender", "receiver"].iter().filter(|job| guard.job(job).exit.is_some()).count();
@@ -96,15 +94,20 @@ async fn watch(plan: &Plan, source: &End, lanes: &[Lane<'_>], progress: &Progres
             lost += usize::from(lane.end.guard.is_lost());
         }
         if live > 0 && lost == live {
-            let host = lanes.iter().find(|lane| lane.is_live()).map_or_else(String::new, |lane| lane.end.guard.host().into());
+            let host = lanes
+                .iter()
+                .find(|lane| lane.is_live())
+                .map_or_else(String::new, |lane| lane.end.guard.host().into());
             return GuardError::Lost { host }.into();
         }
     }
 }
 
 fn report(plan: &Plan, source: &End, progress: &Progress) {
-    let job = source.guard.job("sender");
-    let wire = job.meters.get(WIRE).copied().unwrap_or_default();
-    let read = job.meters.get(READ).copied().unwrap_or(wire);
-    progress.moved(read, plan.expected_bytes());
+    progress.moved(bytes_read(&source.guard.job("sender")), plan.expected_bytes());
+}
+
+/// What tar has written: before the compression, where there is one.
+pub(super) fn bytes_read(sender: &Job) -> u64 {
+    sender.meters.get(READ).or_else(|| sender.meters.get(WIRE)).copied().unwrap_or_default()
 }

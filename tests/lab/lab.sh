@@ -13,6 +13,7 @@
 #   lab.sh boot ID HOST                 start a host that is down, on the disk that it had
 #   lab.sh cut ID A B | heal ID A B     drop, and no longer drop, all frames between two hosts
 #   lab.sh switch ID CMD…               run CMD where the hosts' cables end (ports are named after the hosts)
+#   lab.sh with CMD…                    run CMD with $TRANSFER_LAB naming a lab of its own, which is removed afterwards
 #   lab.sh down ID                      remove the lab and all its traces
 #   lab.sh sweep                        remove the labs whose owner is gone
 #
@@ -277,7 +278,7 @@ become_host() {
     # As a host of metal: no system call filter, and /tmp on the disk as Debian 12 has it.
     exec env -i PATH="$PATH" SYSTEMD_SECCOMP=0 SYSTEMD_NSPAWN_TMPFS_TMP=0 systemd-nspawn --quiet --directory="$dir/root" \
         --boot --machine="tl-$id-$host" --hostname="$host" --network-namespace-path="/run/netns/$(host_ns "$id" "$host")" \
-        --register=no --keep-unit --capability=all --bind="$dir/srv:/srv" --resolv-conf=off --timezone=off \
+        --register=no --keep-unit --capability=all --bind="${dir//:/\\:}/srv:/srv" --resolv-conf=off --timezone=off \
         --link-journal=no --console=read-only
 }
 
@@ -441,7 +442,7 @@ load_modules() {
 }
 
 up() {
-    local id=$1 owner=$PPID owner_start hosts=() host jobs=() job failed=0 base
+    local id=$1 owner=$PPID owner_start hosts=() host jobs=() job failed=0 base new
     valid_id "$id"
     shift
     while (($#)); do
@@ -470,8 +471,10 @@ up() {
         ! owned "$id" || die "lab $id is up already; lab.sh down $id"
         down "$id"
     fi
-    mkdir "$labs/$id" 2>/dev/null || die "lab $id is being made by somebody else"
-    printf '%s %s %s\n' "$owner" "$owner_start" "$(</proc/sys/kernel/random/boot_id)" >"$labs/$id/owner"
+    # With its owner in it from the start, or a sweep at the same time would take it for an orphan.
+    new=$(mktemp -d "$labs/.new.XXXXXX")
+    printf '%s %s %s\n' "$owner" "$owner_start" "$(</proc/sys/kernel/random/boot_id)" >"$new/owner"
+    mv -T "$new" "$labs/$id" 2>/dev/null || { rm -rf "$new" && die "lab $id is being made by somebody else"; }
     # shellcheck disable=SC2064 # the id of now
     trap "kill \$(jobs -p) 2>/dev/null || true; down $id" EXIT
     trap 'exit 130' INT TERM HUP
@@ -531,8 +534,21 @@ down() {
     rm -rf --one-file-system "${labs:?}/$id"
 }
 
+# One lab for one command, such as all tests. The status is the command's.
+with() {
+    local id=t$$ status=0
+    # shellcheck disable=SC2064 # the id of now
+    trap "down $id" EXIT
+    trap 'exit 130' INT TERM HUP
+    sweep
+    "$(source_dir)/lab.sh" up "$id" --owner $$ >&2
+    TRANSFER_LAB=$id "$@" || status=$?
+    exit "$status"
+}
+
 sweep() {
     local dir
+    [[ ! -d $labs ]] || find "$labs" -maxdepth 1 -name '.new.*' -mmin +1 -exec rm -rf {} +
     for dir in "$labs"/*/; do
         [[ ! -d $dir ]] || owned "$(basename "$dir")" || down "$(basename "$dir")"
     done
@@ -550,6 +566,7 @@ command=${1-}
 case $command:$# in
 check:0 | base:0 | sweep:0) "$command" ;;
 up:[1-9]*) up "$@" ;;
+with:[1-9]*) with "$@" ;;
 list:1 | down:1) "$command" "$@" ;;
 exec:0 | exec:1) usage ;;
 exec:*) enter "$@" ;;

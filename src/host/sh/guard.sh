@@ -62,7 +62,6 @@ release() {
   trap '' HUP INT TERM
   exec 3<&- 4>&- 7>&-
   replay "$home" 2>/dev/null
-  rmdir -- "$runtime" "$state" 2>/dev/null
   event bye "$1"
   exit 0
 }

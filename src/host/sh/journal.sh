@@ -113,7 +113,7 @@ undo() {
 
 # replay DIRECTORY: undoes all leases of a journal whose lock the caller holds, newest first: what ends with a boot
 # (seconds) before what is on disk (may take long). Calls `undone` or `left` for each. Removes the directory when
-# nothing is left.
+# nothing is left, and the directories above it when they are empty.
 replay() {
   local directory=$1 guard=${1##*/} scope index complete=1
   local -a header records words
@@ -132,7 +132,10 @@ replay() {
       fi
     done
   done
-  ((complete)) && rm -rf -- "$directory"
+  ((complete)) || return 1
+  rm -rf -- "$directory"
+  rmdir -- "$runtime" "$state" 2>/dev/null
+  return 0
 }
 
 # lock_journal DIRECTORY [-n]: takes the journal's lock on descriptor 9; false when it is held (with -n) or gone.

@@ -1,0 +1,7 @@
+//! Tests on real Debian hosts, in the lab that `lab.sh` brings up; `README.md` beside this file says how it is made and
+//! how to run one. Tests share the hosts and run at the same time, each in directories of its own; the ones that look
+//! at or break a whole host are in a module called `alone`, which `.config/nextest.toml` runs by itself.
+
+mod harness;
+mod self_test;
+mod snapshot;
