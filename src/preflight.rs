@@ -271,7 +271,9 @@ mod tests {
     #[test]
     fn each_finding_names_its_host_and_its_fix() {
         assert_eq!(
-            against_target(|f| drop(f.tools.remove("nc"))),
+            against_target(|f| {
+                f.tools.remove("nc");
+            }),
             "db2: programs are missing: nc; apt install netcat-openbsd"
         );
         assert_eq!(

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncWrite, AsyncWriteExt};
-use tokio::sync::{Mutex as AsyncMutex, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::scripts::Script;
@@ -25,18 +25,10 @@ const MOST_NAMES: usize = 64;
 pub struct Guard {
     id: GuardId,
     host: String,
-    input: Arc<AsyncMutex<Option<Input>>>,
+    /// Whole lines to the guard. Closing this ends the guard's input, after what was sent before.
+    input: Mutex<Option<mpsc::UnboundedSender<Vec<u8>>>>,
     shared: Arc<Shared>,
     reader: JoinHandle<()>,
-    heartbeat: JoinHandle<()>,
-}
-
-struct Input(Box<dyn AsyncWrite + Send + Unpin>);
-
-impl std::fmt::Debug for Input {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Input")
-    }
 }
 
 /// Why a command to a guard had no effect that counts.
@@ -163,22 +155,15 @@ impl Guard {
                 drop(process);
             }
         });
-        let input = Arc::new(AsyncMutex::new(Some(Input(stdin))));
-        let heartbeat = tokio::spawn({
-            let input = Arc::clone(&input);
-            async move {
-                let mut beat = tokio::time::interval((lease / 4).min(Duration::from_secs(15)));
-                loop {
-                    beat.tick().await;
-                    let mut input = input.lock().await;
-                    let Some(Input(writer)) = input.as_mut() else { break };
-                    if writer.write_all(b"0\tping\n").await.is_err() || writer.flush().await.is_err() {
-                        break;
-                    }
-                }
-            }
-        });
-        let guard = Self { id: id.clone(), host: host.name().to_string(), input, shared, reader, heartbeat };
+        let (input, lines) = mpsc::unbounded_channel();
+        tokio::spawn(write_lines(stdin, lines, (lease / 4).min(Duration::from_secs(15))));
+        let guard = Self {
+            id: id.clone(),
+            host: host.name().to_string(),
+            input: Mutex::new(Some(input)),
+            shared,
+            reader,
+        };
         let began = guard
             .wait(REPLY_LIMIT, |state| match () {
                 () if state.ready => Some(Ok(())),
@@ -231,7 +216,9 @@ impl Guard {
         let sequence = sequence.to_string();
         let mut fields: Vec<&[u8]> = vec![sequence.as_bytes(), action.as_bytes()];
         fields.extend(arguments);
-        self.write(&fields).await.map_err(|_| lost())?;
+        if !self.write(&fields) {
+            return Err(lost());
+        }
         match tokio::time::timeout(REPLY_LIMIT, reply).await {
             Ok(Ok(Ok(fields))) => Ok(fields),
             Ok(Ok(Err((code, text)))) => {
@@ -247,13 +234,15 @@ impl Guard {
         }
     }
 
-    async fn write(&self, fields: &[&[u8]]) -> std::io::Result<()> {
+    /// False when the guard's input has ended already.
+    fn write(&self, fields: &[&[u8]]) -> bool {
         let mut line = encode(fields);
         line.push(b'\n');
-        let mut input = self.input.lock().await;
-        let Input(writer) = input.as_mut().ok_or(std::io::ErrorKind::BrokenPipe)?;
-        writer.write_all(&line).await?;
-        writer.flush().await
+        self.input().as_ref().is_some_and(|input| input.send(line).is_ok())
+    }
+
+    fn input(&self) -> MutexGuard<'_, Option<mpsc::UnboundedSender<Vec<u8>>>> {
+        self.input.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What a job has told so far.
@@ -291,9 +280,8 @@ impl Guard {
     /// Tells the guard to undo everything and waits until it has, or until `deadline` has passed.
     pub async fn release(&self, deadline: Duration) -> Released {
         // Its input ends too: whatever happens to this message, the guard starts.
-        let _ = self.write(&[b"0", b"release"]).await;
-        self.input.lock().await.take();
-        self.heartbeat.abort();
+        self.write(&[b"0", b"release"]);
+        self.input().take();
         self.wait(deadline, |state| (state.bye || state.lost).then(|| (state.bye, state.left.clone())))
             .await
             .map_or(Released::Lost, |(bye, left)| if bye { Released::Told(left) } else { Released::Lost })
@@ -329,9 +317,29 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        self.heartbeat.abort();
         self.reader.abort();
     }
+}
+
+/// Writes line by line, and a heartbeat in between, until nobody sends any more. In a task of its own: a caller that is
+/// cancelled must not leave half a line, which would glue itself to the next command.
+async fn write_lines(
+    mut input: Box<dyn AsyncWrite + Send + Unpin>,
+    mut lines: mpsc::UnboundedReceiver<Vec<u8>>,
+    period: Duration,
+) {
+    let mut beat = tokio::time::interval(period);
+    loop {
+        let line = tokio::select! {
+            line = lines.recv() => line,
+            _ = beat.tick() => Some(b"0\tping\n".to_vec()),
+        };
+        let Some(line) = line else { break };
+        if input.write_all(&line).await.is_err() || input.flush().await.is_err() {
+            break;
+        }
+    }
+    // Dropping the input ends it.
 }
 
 impl Shared {

@@ -31,6 +31,17 @@ pub(super) type RemoteChild = openssh::Child<Arc<Session>>;
 pub(super) struct Connection {
     session: Arc<Session>,
     master: Child,
+    _socket: Socket,
+}
+
+/// The master's socket. ssh removes it when it ends in order; this does when it was killed.
+struct Socket(PathBuf);
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+        let _ = fs::remove_dir(socket_directory());
+    }
 }
 
 impl std::fmt::Debug for Connection {
@@ -43,10 +54,10 @@ impl Connection {
     /// Connects to `[user@]host` as the user's own ssh configuration says.
     pub(super) async fn open(destination: &str, silence: Duration) -> Result<Self, HostError> {
         let failed = |text: String| HostError::Connect { host: destination.to_owned(), text };
-        let socket = socket_path(destination).map_err(|error| failed(error.to_string()))?;
+        let socket = Socket(socket_path(destination).map_err(|error| failed(error.to_string()))?);
         let mut master = Command::new("setpriv")
             .args(["--pdeathsig", "TERM", "--", "ssh", "-M", "-N", "-T", "-S"])
-            .arg(&socket)
+            .arg(&socket.0)
             .args(["-o", "ControlPersist=no", "-o", "BatchMode=yes", "-o", "ServerAliveCountMax=3"])
             .args(["-o", "ForwardAgent=no", "-o", "ForwardX11=no", "-o", "ClearAllForwardings=yes"])
             .arg("-o")
@@ -63,7 +74,7 @@ impl Connection {
             .map_err(|error| failed(format!("cannot start setpriv and ssh: {error}")))?;
         let mut stderr = master.stderr.take();
         loop {
-            if socket.exists() {
+            if socket.0.exists() {
                 break;
             }
             if master.try_wait().map_err(|error| failed(error.to_string()))?.is_some() {
@@ -82,8 +93,8 @@ impl Connection {
                 while matches!(stderr.read(&mut sink).await, Ok(n) if n > 0) {}
             }
         });
-        let session = Session::resume_mux(socket.into_boxed_path(), None);
-        Ok(Self { session: Arc::new(session), master })
+        let session = Session::resume_mux(socket.0.clone().into_boxed_path(), None);
+        Ok(Self { session: Arc::new(session), master, _socket: socket })
     }
 
     pub(super) async fn shell(&self) -> io::Result<Shell> {
@@ -110,7 +121,6 @@ impl Connection {
             let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
         }
         let _ = tokio::time::timeout(Duration::from_secs(2), self.master.wait()).await;
-        let _ = fs::remove_dir(socket_directory());
     }
 }
 

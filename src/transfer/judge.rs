@@ -14,7 +14,8 @@ pub(super) fn judge(plan: &Plan, target: &TargetPlan, sender: &Job, receiver: &J
     let origin = &plan.source.endpoint.host;
     let (sent, received) = (sender.meters.get(WIRE), receiver.meters.get(WIRE));
     let all_arrived = sent.is_some() && sent == received;
-    if plan.stream_digest.is_some() && all_arrived && sender.digest != receiver.digest {
+    let same_digest = sender.digest.is_some() && sender.digest == receiver.digest;
+    if plan.stream_digest.is_some() && all_arrived && !same_digest {
         return Err(Error::Verification(format!(
             "{host}: the stream was altered on its way from {origin}: its {} there is {}, here {}",
             plan.stream_digest.map(|digest| digest.to_string()).unwrap_or_default(),

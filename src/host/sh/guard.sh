@@ -29,7 +29,8 @@ begin() {
   find_directories
   this_boot
   local try index
-  home=$state/$guard
+  # Under a name that `clean_dead` of another run passes over, until the journal is locked.
+  home=$state/.new-$guard
   # Another run's release may remove the empty parent in between.
   for try in 1 2 3; do
     mkdir -p -m 0700 -- "$state" && [[ -O $state ]] && mkdir -m 0700 -- "$home" && break
@@ -37,10 +38,13 @@ begin() {
   done
   exec 9>>"$home/journal" && flock -n 9 || return 1
   line transfer-journal 1 "$boot" "$role" "$controller" "$(date +%s)" "$path" .
-  printf '%s\n' "$REPLY" >&9 && sync -d "$home/journal" && sync -- "$state" || return 1
+  printf '%s\n' "$REPLY" >&9 && sync -d "$home/journal" || return 1
   for ((index = 0; index < ${#tools[@]}; index += 2)); do
     printf '%s' "${tools[index + 1]}" >"$home/${tools[index]}" || return 1
   done
+  mv -T -- "$home" "$state/$guard" || return 1
+  home=$state/$guard
+  sync -- "$state"
 }
 
 # The sentinel waits for the journal's lock, which is free when the guard and its effects in flight are gone. If the
@@ -82,8 +86,9 @@ lease_port() {
     mkdir -p -m 0700 -- "$runtime" && [[ -O $runtime ]] || { fail runtime "$runtime cannot be used"; return; }
     exec 7>>"$lock" || continue
     # The file that was locked must be the one that others see: its last owner may have removed it in between.
-    if flock -n 7 && [[ $lock -ef /proc/self/fd/7 ]] && ! listening "$port" && record boot port "$port"; then
-      ok "$port"
+    if flock -n 7 && [[ $lock -ef /proc/self/fd/7 ]] && ! listening "$port"; then
+      # A lock file that is left behind does no harm; so it may be there before its record.
+      if record boot port "$port"; then ok "$port"; else fail journal "$home/journal cannot be written"; fi
       return
     fi
     exec 7>&-

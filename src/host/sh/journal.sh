@@ -153,13 +153,11 @@ clean_dead() {
   local directory
   for directory in "$state/${1-}"*/; do
     directory=${directory%/}
-    [[ -d $directory ]] || continue
-    if [[ ! -e $directory/journal ]]; then
-      # A guard that died before its first record: nothing was done.
-      rm -rf -- "$directory"
-    elif lock_journal "$directory" -n; then
+    if lock_journal "$directory" -n; then
       replay "$directory"
       exec 9>&-
     fi
   done
+  # A guard that died before it was ready has changed nothing else.
+  find "$state" -maxdepth 1 -name '.new-*' -mmin +60 -exec rm -rf -- {} + 2>/dev/null
 }

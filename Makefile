@@ -1,0 +1,28 @@
+.PHONY: help setup build demo test lint bench clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
+
+setup: ## install what this machine lacks, with apt
+	scripts/setup.sh test
+
+build: ## target/release/transfer
+	cargo build --release --locked
+
+demo: ## build it and watch it copy a made-up database on this machine
+	scripts/demo.sh
+
+test: ## all tests; LAB=off: without those on real hosts; ARGS='...': for cargo nextest run
+	scripts/test.sh $(ARGS)
+
+lint: ## formatting, clippy, shellcheck, perl
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	scripts/lint.sh
+
+bench: ## measure it, in a lab of its own
+	scripts/setup.sh test
+	tests/bench/bench.sh
+
+clean: ## remove what was built
+	cargo clean

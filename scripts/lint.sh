@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Checks everything that is written in shell or perl.
+set -euo pipefail
+cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
+status=0
+
+# joined EXCLUDE PART...: checks files of src/host/sh as src/host/scripts.rs sends them, one behind the other, and names
+# the files in what it finds.
+joined() {
+    local exclude=$1
+    shift
+    # The guard is sent with its tools in front.
+    { echo 'tools=()'; cat "${@/#/src/host/sh/}"; } | shellcheck --shell=bash --exclude="$exclude" --format=gcc - |
+        awk -F: -v parts="$*" '
+            BEGIN {
+                names = split(parts, name, " ")
+                where[++lines] = "tools"
+                for (i = 1; i <= names; i++)
+                    for (at = 1; (getline line < ("src/host/sh/" name[i])) > 0; at++)
+                        where[++lines] = "src/host/sh/" name[i] ":" at
+            }
+            { sub(/^-:[0-9]+/, where[$2]); print }' || status=1
+}
+
+mapfile -d '' -t scripts < <(find . \( -name target -o -path ./.git -o -path ./src \) -prune -o -name '*.sh' -print0)
+shellcheck .ci/run "${scripts[@]}" || status=1
+joined '' common.sh journal.sh guard.sh
+# SC2034: what common.sh sets is for the guard, and nobody uses the tools. SC2154: the guard exports $home.
+joined SC2034 common.sh journal.sh facts.sh
+joined SC2034 common.sh journal.sh admin.sh
+joined SC2034 common.sh routes.sh
+joined SC2034,SC2154 manifest.sh
+for file in src/host/sh/*.pl; do perl -wc "$file" || status=1; done
+exit "$status"

@@ -1,0 +1,328 @@
+//! A place for one test, and the program started in it.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::Read;
+use std::net::TcpListener;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, geteuid};
+use tempfile::TempDir;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_transfer");
+/// In the environment of every process of a sandbox; its value is the sandbox's directory.
+pub(crate) const MARKER: &str = "TRANSFER_SANDBOX";
+/// Far more than any run here takes on a busy machine. A test that needs it has failed.
+pub(crate) const LONG: Duration = Duration::from_secs(90);
+
+/// Words of a command line: texts and paths alike.
+pub(crate) type Words<'a> = &'a [&'a dyn AsRef<OsStr>];
+
+/// Directories, an account and a state that belong to one test.
+pub(crate) struct Sandbox {
+    directory: TempDir,
+    program: PathBuf,
+    /// The account of the processes where it is not the test's own.
+    account: Option<u32>,
+    /// Where programs are looked for, after the shims.
+    path: String,
+}
+
+impl Sandbox {
+    /// A sandbox without privileges: with an account of its own where the tests run as root, else with theirs. `None`,
+    /// and a note, where this user cannot become another.
+    pub(crate) fn new() -> Option<Self> {
+        if !geteuid().is_root() {
+            return Some(Self::make(None));
+        }
+        let mut sandbox = Self::make(Some(50_000 + number() % 10_000));
+        if !sandbox.can("test -x \"$1\"", PROGRAM) {
+            // The source tree may lie where only root can look, such as in /root.
+            sandbox.program = sandbox.directory.path().join("transfer");
+            fs::copy(PROGRAM, &sandbox.program).unwrap();
+        }
+        if sandbox.can("cd \"$1\" && test -w .", sandbox.directory.path()) {
+            return Some(sandbox);
+        }
+        println!("skipped: root cannot become another user here (setpriv), or TMPDIR is closed to others");
+        None
+    }
+
+    /// A sandbox with root's rights. `None`, and a note, when the tests do not have them. The state is that of the machine.
+    pub(crate) fn root() -> Option<Self> {
+        if geteuid().is_root() {
+            return Some(Self::make(None));
+        }
+        println!("skipped: not root");
+        None
+    }
+
+    /// A sandbox with the account of the tests, whichever it is: the user database knows it, as ssh wants.
+    pub(crate) fn own() -> Self {
+        Self::make(None)
+    }
+
+    fn make(account: Option<u32>) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = std::env::var("PATH").unwrap_or_default();
+        let sandbox = Self { directory, program: PROGRAM.into(), account, path };
+        sandbox.own_it(sandbox.directory.path());
+        sandbox.dir("bin");
+        sandbox
+    }
+
+    fn can(&self, script: &str, argument: impl AsRef<OsStr>) -> bool {
+        self.through(&["sh", "-c", script, "sh"]).arg(argument).status().is_ok_and(|status| status.success())
+    }
+
+    /// Hides programs from the runs.
+    pub(crate) fn without(&mut self, hidden: &[&str]) {
+        let tools = self.dir("tools");
+        for directory in std::env::split_paths(&self.path) {
+            for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+                if !hidden.iter().any(|name| entry.file_name() == *name) {
+                    // The first one of a name is the one that counts.
+                    let _ = std::os::unix::fs::symlink(entry.path(), tools.join(entry.file_name()));
+                }
+            }
+        }
+        self.path = tools.to_str().unwrap().to_owned();
+    }
+
+    /// The sandbox's directory or a path in it.
+    pub(crate) fn path(&self, name: impl AsRef<OsStr>) -> PathBuf {
+        self.directory.path().join(Path::new(name.as_ref()))
+    }
+
+    /// A new directory, owned by the sandbox's account.
+    pub(crate) fn dir(&self, name: impl AsRef<OsStr>) -> PathBuf {
+        let path = self.path(name);
+        fs::create_dir(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        self.own_it(&path);
+        path
+    }
+
+    /// A new file, owned by the sandbox's account.
+    pub(crate) fn file(&self, name: impl AsRef<OsStr>, contents: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        fs::write(&path, contents).unwrap();
+        self.own_it(&path);
+        path
+    }
+
+    /// A directory `NAME` with a file `large` of 2 MiB, more than what pipes hold, and a `small` one.
+    pub(crate) fn source(&self, name: &str) -> PathBuf {
+        let source = self.dir(name);
+        self.file(source.join("large"), crate::tree::noise(2 << 20));
+        self.file(source.join("small"), "small\n");
+        source
+    }
+
+    /// Gives a path to the sandbox's account.
+    pub(crate) fn own_it(&self, path: &Path) {
+        if self.account.is_some() {
+            chown(path, self.account, self.account).unwrap();
+        }
+    }
+
+    /// Where runs keep their journals.
+    pub(crate) fn state(&self) -> PathBuf {
+        if self.is_root() { "/var/lib/transfer".into() } else { self.path("state/transfer") }
+    }
+
+    /// Where runs keep the locks of their ports.
+    pub(crate) fn runtime(&self) -> PathBuf {
+        let uid = self.account.unwrap_or_else(|| geteuid().as_raw());
+        if self.is_root() { "/run/transfer".into() } else { self.path(format!("run/transfer-{uid}")) }
+    }
+
+    pub(crate) fn is_root(&self) -> bool {
+        self.account.is_none() && geteuid().is_root()
+    }
+
+    /// A port that nobody listens on, outside of the range that the kernel and the program choose from by themselves.
+    pub(crate) fn port() -> u16 {
+        let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+        let first = 20_000 + u16::try_from(number() % 9_000).unwrap();
+        (first..30_000).find(free).unwrap()
+    }
+
+    /// A command in the sandbox's environment and account. An ignored signal of the tests is not inherited.
+    pub(crate) fn through(&self, words: &[&str]) -> Command {
+        let mut start = Vec::new();
+        if let Some(uid) = self.account {
+            start = vec!["setpriv".into(), format!("--reuid={uid}"), format!("--regid={uid}"), "--clear-groups".into()];
+        }
+        start.extend(["env".to_owned(), "--default-signal=HUP,INT,TERM".to_owned()]);
+        let mut command = Command::new(&start[0]);
+        command.args(&start[1..]).args(words).current_dir("/").stdin(Stdio::null()).env_clear();
+        command.env("PATH", format!("{}:{}", self.path("bin").display(), self.path));
+        command.env("HOME", self.path("")).env(MARKER, self.path(""));
+        command.env("XDG_STATE_HOME", self.path("state")).env("XDG_RUNTIME_DIR", self.path("run"));
+        command
+    }
+
+    /// The program with these arguments, not started.
+    pub(crate) fn command(&self, words: Words<'_>) -> Command {
+        let mut command = self.through(&[self.program.to_str().unwrap()]);
+        command.args(words.iter().map(|word| word.as_ref()));
+        command
+    }
+
+    /// The program with these arguments, to be started by a script that calls it `"$@"`.
+    pub(crate) fn scripted(&self, script: &str, words: Words<'_>) -> Command {
+        let mut command = self.through(&["sh", "-c", script, "sh", self.program.to_str().unwrap()]);
+        command.args(words.iter().map(|word| word.as_ref()));
+        command
+    }
+
+    /// Starts the program.
+    pub(crate) fn spawn(&self, words: Words<'_>) -> Running {
+        Running::start(self.command(words))
+    }
+
+    /// Runs the program to its end.
+    #[track_caller]
+    pub(crate) fn run(&self, words: Words<'_>) -> Ended {
+        self.spawn(words).wait(LONG)
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        // Only a test that failed leaves anything; it was told by then.
+        for process in self.processes() {
+            process.signal(Signal::SIGKILL);
+        }
+    }
+}
+
+/// A number that no other test has at this time.
+fn number() -> u32 {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    std::process::id() + COUNT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// Waits for something that has to happen.
+#[track_caller]
+pub(crate) fn wait_until(what: &str, limit: Duration, mut happened: impl FnMut() -> bool) {
+    let deadline = Instant::now() + limit;
+    while !happened() {
+        assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The program, started.
+pub(crate) struct Running {
+    child: Child,
+    outputs: Option<(Receiver<Vec<u8>>, Receiver<Vec<u8>>)>,
+    began: Instant,
+}
+
+impl Running {
+    /// Starts a command and reads what it prints.
+    pub(crate) fn start(mut command: Command) -> Self {
+        let mut running = Self::unread(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
+        let stdout = collect(running.child.stdout.take().unwrap());
+        running.outputs = Some((stdout, collect(running.child.stderr.take().unwrap())));
+        running
+    }
+
+    /// Starts a command whose outputs are somebody else's business.
+    pub(crate) fn unread(command: &mut Command) -> Self {
+        Self { child: command.spawn().unwrap(), outputs: None, began: Instant::now() }
+    }
+
+    pub(crate) fn pid(&self) -> i32 {
+        i32::try_from(self.child.id()).unwrap()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.pid()), signal).unwrap();
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub(crate) fn wait(mut self, limit: Duration) -> Ended {
+        let deadline = Instant::now() + limit;
+        let status = loop {
+            match self.child.try_wait().unwrap() {
+                Some(status) => break Some(status),
+                None if Instant::now() > deadline => break None,
+                None => thread::sleep(Duration::from_millis(5)),
+            }
+        };
+        let took = self.began.elapsed();
+        if status.is_none() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+        let text = |output: &Receiver<Vec<u8>>| {
+            let bytes = output.recv_timeout(Duration::from_secs(10)).expect("somebody keeps the output open");
+            String::from_utf8_lossy(&bytes).into_owned()
+        };
+        let (stdout, stderr) = self.outputs.as_ref().map(|(out, err)| (text(out), text(err))).unwrap_or_default();
+        let Some(status) = status else { panic!("no end within {limit:?}\nstdout: {stdout}\nstderr: {stderr}") };
+        Ended { status, stdout, stderr, took }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn collect(mut output: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
+    let (sender, receiver) = channel();
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let _ = output.read_to_end(&mut bytes);
+        let _ = sender.send(bytes);
+    });
+    receiver
+}
+
+/// The program's end.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Ended {
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+    pub(crate) took: Duration,
+}
+
+impl Ended {
+    /// It ended with this exit code, and no panic.
+    #[track_caller]
+    pub(crate) fn expect(self, code: i32) -> Self {
+        assert_eq!(self.status.code(), Some(code), "signal {:?}, {self}", self.status.signal());
+        assert!(!self.stderr.contains("panicked"), "{self}");
+        self
+    }
+
+    /// It printed this on either output.
+    #[track_caller]
+    pub(crate) fn says(self, text: &str) -> Self {
+        assert!(self.stdout.contains(text) || self.stderr.contains(text), "does not say {text:?}: {self}");
+        self
+    }
+}
+
+impl std::fmt::Display for Ended {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} after {:?}\nstdout: {}\nstderr: {}", self.status, self.took, self.stdout, self.stderr)
+    }
+}

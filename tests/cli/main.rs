@@ -1,0 +1,21 @@
+//! The real binary on this machine: no SSH, no lab, and no root but where owners and other users' rights matter.
+//!
+//! Each test has a [`harness::Sandbox`]: directories, an account and a state of its own, so that tests may run side by
+//! side. What has to be caught in the middle of a run is held there by [`hold`]; nothing waits for luck.
+
+mod configuration;
+mod copies;
+mod damage;
+mod failures;
+mod harness;
+mod hold;
+mod interrupts;
+mod kills;
+mod limits;
+mod options;
+mod output;
+mod procs;
+mod refusals;
+mod secrets;
+mod targets;
+mod tree;
