@@ -35,6 +35,7 @@ generate() {
 
 scripts/setup.sh demo
 cargo build --release --locked
+transfer=${CARGO_TARGET_DIR:-target}/release/transfer
 
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/transfer-demo.XXXXXX")
 trap 'rm -rf -- "$tmp"' EXIT
@@ -42,8 +43,8 @@ trap 'exit 130' INT TERM HUP
 mkdir -p "$tmp/source/sqldata" "$tmp/target" "$tmp/target2"
 generate "$tmp/source/sqldata"
 show du -sh "$tmp/source/sqldata"
-show target/release/transfer "localhost:$tmp/source/sqldata" "localhost:$tmp/target" --parallel-checksum
-show target/release/transfer "localhost:$tmp/source/sqldata" "localhost:$tmp/target2"
-show ls "$tmp/target" "$tmp/target/sqldata" "$tmp/target2"
-show diff -r "$tmp/source/sqldata" "$tmp/target2/sqldata"
-show target/release/transfer status localhost
+show "$transfer" "localhost:$tmp/source/sqldata" "localhost:$tmp/target" --parallel-checksum
+show "$transfer" "localhost:$tmp/source/sqldata" "localhost:$tmp/target2"
+show ls -lh "$tmp/target" "$tmp/target/sqldata"
+show diff -r "$tmp/source/sqldata" "$tmp/target2/sqldata" && echo "no difference"
+show "$transfer" status localhost

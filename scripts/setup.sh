@@ -34,8 +34,8 @@ install() {
     echo "setup: installing $*"
     # A mirror of something else that does not answer is no reason to stop; one that is needed stops the next command.
     "${root[@]}" apt-get update -qq </dev/null || true
-    "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" </dev/null ||
-        give_up "$@"
+    "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" \
+        </dev/null >/dev/null || give_up "$@"
 }
 
 give_up() {

@@ -171,9 +171,9 @@ make_datadir() {
 run_one() { # SET METHOD ROUND
     local before after result status=0
     before=$(processor_time)
-    result=$(on_controller ctl.sh run "$2" "/srv/bench/data/$1") && on_controller ctl.sh check "/srv/bench/data/$1" ||
-        status=$?
+    result=$(on_controller ctl.sh run "$2" "/srv/bench/data/$1") || status=$?
     after=$(processor_time)
+    ((status)) || on_controller ctl.sh check "/srv/bench/data/$1" || status=$?
     on_controller ctl.sh clear
     if ((status)); then
         say "$2 of $1 failed in round $3"
@@ -223,7 +223,7 @@ HEADER
 }
 
 # Reads the list of runs; prints the table, tab-separated.
-table() { awk -F '\t' -v files="$million" -f "$here/table.awk" "$scratch/runs"; }
+table() { awk -F '\t' -v files="$million" -v size_mb="$size_mb" -f "$here/table.awk" "$scratch/runs"; }
 
 main() {
     [[ $what == all || $what == million ]] || { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2 && exit 2; }
@@ -246,11 +246,11 @@ main() {
     : >"$scratch/runs"
     for set in "${sets[@]}"; do run_set "$set"; done
     table >"$scratch/table"
-    column -t -s $'\t' -n <"$scratch/table"
     if [[ ${BENCH_OUT-} ]]; then
         cp "$scratch/table" "$BENCH_OUT"
         cp "$scratch/runs" "$BENCH_OUT.runs"
     fi
+    column -t -s $'\t' <"$scratch/table"
     if grep -q $'\tfailed$' "$scratch/runs"; then exit 1; fi
 }
 

@@ -12,12 +12,12 @@ cd /srv/bench/data
 # MB of random bytes that are the same every time.
 random() { head -c "$1M" /dev/zero | openssl enc -aes-256-ctr -K 01 -iv 00 2>/dev/null; }
 
-# Pages of 16 KB, as a database has them: 5.5 KB random, then records.
+# Pages of 16 KB, as a database has them: 5 KB random, then records.
 pages() { # MB
-    random $((($1 * 11 + 31) / 32)) | perl -e '
+    random $((($1 * 10 + 31) / 32)) | perl -e '
         my ($pages, $record) = (shift() * 64, 0);
         while ($pages-- > 0) {
-            read(STDIN, my $page, 5632);
+            read(STDIN, my $page, 5120);
             $page .= sprintf "%09d|customer %d|2024-%02d-%02d|delivered|-----------------------|", $record++,
                 $record * 7919 % 100003, $record % 12 + 1, $record % 28 + 1 while length $page < 16384;
             print substr $page, 0, 16384;

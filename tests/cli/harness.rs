@@ -1,27 +1,22 @@
-//! A place for one test, and the program started in it.
+//! A place for one test, and how the program is started in it.
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::Read;
 use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::{Receiver, channel};
-use std::thread;
-use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, geteuid};
+use nix::sys::signal::Signal;
+use nix::unistd::geteuid;
 use tempfile::TempDir;
+
+use crate::running::{Ended, LONG, Running};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_transfer");
 /// In the environment of every process of a sandbox; its value is the sandbox's directory.
 pub(crate) const MARKER: &str = "TRANSFER_SANDBOX";
-/// Far more than any run here takes on a busy machine. A test that needs it has failed.
-pub(crate) const LONG: Duration = Duration::from_secs(90);
 
 /// Words of a command line: texts and paths alike.
 pub(crate) type Words<'a> = &'a [&'a dyn AsRef<OsStr>];
@@ -127,6 +122,12 @@ impl Sandbox {
         source
     }
 
+    /// A new named pipe.
+    pub(crate) fn fifo(&self, path: &Path) {
+        assert!(Command::new("mkfifo").args(["-m", "0600"]).arg(path).status().unwrap().success());
+        self.own_it(path);
+    }
+
     /// Gives a path to the sandbox's account.
     pub(crate) fn own_it(&self, path: &Path) {
         if self.account.is_some() {
@@ -203,6 +204,8 @@ impl Drop for Sandbox {
         for process in self.processes() {
             process.signal(Signal::SIGKILL);
         }
+        // Copies of read-only directories could not be removed without root.
+        let _ = Command::new("chmod").args(["-R", "u+rwx"]).arg(self.path("")).stderr(Stdio::null()).status();
     }
 }
 
@@ -210,119 +213,4 @@ impl Drop for Sandbox {
 fn number() -> u32 {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     std::process::id() + COUNT.fetch_add(1, Ordering::Relaxed)
-}
-
-/// Waits for something that has to happen.
-#[track_caller]
-pub(crate) fn wait_until(what: &str, limit: Duration, mut happened: impl FnMut() -> bool) {
-    let deadline = Instant::now() + limit;
-    while !happened() {
-        assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
-        thread::sleep(Duration::from_millis(5));
-    }
-}
-
-/// The program, started.
-pub(crate) struct Running {
-    child: Child,
-    outputs: Option<(Receiver<Vec<u8>>, Receiver<Vec<u8>>)>,
-    began: Instant,
-}
-
-impl Running {
-    /// Starts a command and reads what it prints.
-    pub(crate) fn start(mut command: Command) -> Self {
-        let mut running = Self::unread(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
-        let stdout = collect(running.child.stdout.take().unwrap());
-        running.outputs = Some((stdout, collect(running.child.stderr.take().unwrap())));
-        running
-    }
-
-    /// Starts a command whose outputs are somebody else's business.
-    pub(crate) fn unread(command: &mut Command) -> Self {
-        Self { child: command.spawn().unwrap(), outputs: None, began: Instant::now() }
-    }
-
-    pub(crate) fn pid(&self) -> i32 {
-        i32::try_from(self.child.id()).unwrap()
-    }
-
-    pub(crate) fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.pid()), signal).unwrap();
-    }
-
-    /// Waits for its end.
-    #[track_caller]
-    pub(crate) fn wait(mut self, limit: Duration) -> Ended {
-        let deadline = Instant::now() + limit;
-        let status = loop {
-            match self.child.try_wait().unwrap() {
-                Some(status) => break Some(status),
-                None if Instant::now() > deadline => break None,
-                None => thread::sleep(Duration::from_millis(5)),
-            }
-        };
-        let took = self.began.elapsed();
-        if status.is_none() {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
-        }
-        let text = |output: &Receiver<Vec<u8>>| {
-            let bytes = output.recv_timeout(Duration::from_secs(10)).expect("somebody keeps the output open");
-            String::from_utf8_lossy(&bytes).into_owned()
-        };
-        let (stdout, stderr) = self.outputs.as_ref().map(|(out, err)| (text(out), text(err))).unwrap_or_default();
-        let Some(status) = status else { panic!("no end within {limit:?}\nstdout: {stdout}\nstderr: {stderr}") };
-        Ended { status, stdout, stderr, took }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn collect(mut output: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
-    let (sender, receiver) = channel();
-    thread::spawn(move || {
-        let mut bytes = Vec::new();
-        let _ = output.read_to_end(&mut bytes);
-        let _ = sender.send(bytes);
-    });
-    receiver
-}
-
-/// The program's end.
-#[derive(Debug)]
-#[must_use]
-pub(crate) struct Ended {
-    pub(crate) status: ExitStatus,
-    pub(crate) stdout: String,
-    pub(crate) stderr: String,
-    pub(crate) took: Duration,
-}
-
-impl Ended {
-    /// It ended with this exit code, and no panic.
-    #[track_caller]
-    pub(crate) fn expect(self, code: i32) -> Self {
-        assert_eq!(self.status.code(), Some(code), "signal {:?}, {self}", self.status.signal());
-        assert!(!self.stderr.contains("panicked"), "{self}");
-        self
-    }
-
-    /// It printed this on either output.
-    #[track_caller]
-    pub(crate) fn says(self, text: &str) -> Self {
-        assert!(self.stdout.contains(text) || self.stderr.contains(text), "does not say {text:?}: {self}");
-        self
-    }
-}
-
-impl std::fmt::Display for Ended {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} after {:?}\nstdout: {}\nstderr: {}", self.status, self.took, self.stdout, self.stderr)
-    }
 }

@@ -16,6 +16,7 @@ mod options;
 mod output;
 mod procs;
 mod refusals;
+mod running;
 mod secrets;
 mod targets;
 mod tree;

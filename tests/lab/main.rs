@@ -2,6 +2,10 @@
 //! how to run one. Tests share the hosts and run at the same time, each in directories of its own; the ones that look
 //! at or break a whole host are in a module called `alone`, which `.config/nextest.toml` runs by itself.
 
+mod copies;
+mod fixtures;
 mod harness;
+mod kills;
+mod scene;
 mod self_test;
 mod snapshot;

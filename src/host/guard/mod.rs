@@ -1,24 +1,24 @@
-//! The Rust half of a guard: commands out, replies and events in, and the heartbeat. The other half is `sh/guard.sh`;
+//! The Rust half of a guard: commands out, replies and events in, and the heartbeat. The other half is `../sh/guard.sh`;
 //! the protocol is in `docs/guard-protocol.md`.
 
-use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncWrite, AsyncWriteExt};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+mod told;
+
 use super::scripts::Script;
-use super::wire::{Field, decode, encode, printable, read_record};
+use super::wire::{Field, decode, encode, read_record};
 use super::{Host, HostError, Shell};
 use crate::run_id::GuardId;
+pub use told::{Job, Manifest};
+use told::{Shared, State};
 
 /// The longest that any command may take on the host; the waits in `guard.sh` are shorter.
 const REPLY_LIMIT: Duration = Duration::from_secs(60);
-/// Of what a host says, no more than this is kept.
-const MOST_COMPLAINTS: usize = 64;
-const MOST_NAMES: usize = 64;
 
 /// A running guard. When this is dropped its input ends, and it undoes everything.
 #[derive(Debug)]
@@ -54,59 +54,6 @@ pub enum GuardError {
     },
 }
 
-#[derive(Debug)]
-struct Shared {
-    state: Mutex<State>,
-    changed: watch::Sender<()>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    ready: bool,
-    refused: Option<String>,
-    lost: bool,
-    bye: bool,
-    next: u64,
-    waiting: HashMap<u64, oneshot::Sender<Reply>>,
-    jobs: BTreeMap<String, Job>,
-    undone: u64,
-    left: Vec<String>,
-}
-
-type Reply = Result<Vec<Field>, (String, String)>;
-
-/// What a job has told so far.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Job {
-    /// Bytes that went through each of its meters.
-    pub meters: BTreeMap<String, u64>,
-    /// Its stages' exit statuses, in the pipeline's order.
-    pub stages: Vec<(String, i32)>,
-    /// The digest of the stream, hexadecimal.
-    pub digest: Option<String>,
-    /// What its stages wrote on standard error.
-    pub complaints: Vec<String>,
-    /// How many lines more there were.
-    pub silenced: u64,
-    /// Its manifests, by the list's name.
-    pub manifests: BTreeMap<String, Manifest>,
-    /// Sinks that were dropped, with the reason.
-    pub dropped: BTreeMap<String, String>,
-    /// Its own exit status, once it has ended.
-    pub exit: Option<i32>,
-}
-
-/// A list that lies on the host, in short.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Manifest {
-    /// Records in it.
-    pub records: u64,
-    /// Sizes of the files in it, added up.
-    pub bytes: u64,
-    /// The SHA-256 of the list.
-    pub digest: String,
-}
-
 /// What is left of a guard's leases after its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Released {
@@ -139,7 +86,7 @@ impl Guard {
         ];
         let shell = host.shell("start of the guard", &Script::guard(&arguments)).await?;
         let Shell { stdin, mut stdout, _process: process } = shell;
-        let shared = Arc::new(Shared { state: Mutex::default(), changed: watch::Sender::new(()) });
+        let shared = Arc::<Shared>::default();
         let reader = tokio::spawn({
             let shared = Arc::clone(&shared);
             async move {
@@ -293,12 +240,6 @@ impl Guard {
         self.shared.state().jobs.values().flat_map(|job| job.meters.values()).sum()
     }
 
-    /// Notices of anything that the guard tells.
-    #[must_use]
-    pub fn changes(&self) -> watch::Receiver<()> {
-        self.shared.changed.subscribe()
-    }
-
     async fn wait_forever<T>(&self, mut check: impl FnMut(&State) -> Option<T>) -> T {
         let mut changes = self.shared.changed.subscribe();
         loop {
@@ -340,116 +281,4 @@ async fn write_lines(
         }
     }
     // Dropping the input ends it.
-}
-
-impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Takes in one line of the guard; what is not of the protocol (a login shell's greeting) is ignored.
-    fn take(&self, message: &[Field]) {
-        let text = |index: usize| message.get(index).map(|field| printable(field)).unwrap_or_default();
-        let number = |index: usize| text(index).parse::<u64>().unwrap_or_default();
-        let mut state = self.state();
-        match message.first().map(Vec::as_slice) {
-            Some(b"=") => {
-                if let Some(waiting) = state.waiting.remove(&number(1)) {
-                    let reply = match text(2).as_str() {
-                        "ok" => Ok(message[3..].to_vec()),
-                        _ => Err((text(3), text(4))),
-                    };
-                    let _ = waiting.send(reply);
-                }
-            }
-            Some(b"!") => state.event(&text(1), message.get(2..).unwrap_or_default()),
-            _ => {}
-        }
-        drop(state);
-        self.changed.send_replace(());
-    }
-}
-
-impl State {
-    fn event(&mut self, kind: &str, fields: &[Field]) {
-        let text = |index: usize| fields.get(index).map(|field| printable(field)).unwrap_or_default();
-        let number = |index: usize| text(index).parse::<u64>().unwrap_or_default();
-        match kind {
-            "ready" => self.ready = true,
-            "refused" => self.refused = Some(text(0)),
-            "bye" => self.bye = true,
-            "undone" => self.undone += 1,
-            "left" => {
-                if self.left.len() < MOST_COMPLAINTS {
-                    self.left.push(fields.iter().skip(1).map(|f| printable(f)).collect::<Vec<_>>().join(" "));
-                }
-            }
-            _ => {
-                let name = text(0);
-                if !self.jobs.contains_key(&name) && self.jobs.len() >= MOST_NAMES {
-                    return;
-                }
-                let job = self.jobs.entry(name).or_default();
-                match kind {
-                    "bytes" if job.meters.len() < MOST_NAMES => {
-                        job.meters.insert(text(1), number(2));
-                    }
-                    "dropped" if job.dropped.len() < MOST_NAMES => {
-                        job.dropped.insert(text(1), text(2));
-                    }
-                    "stderr" if job.complaints.len() < MOST_COMPLAINTS => job.complaints.push(text(1)),
-                    "silenced" => job.silenced = number(1),
-                    "stages" => {
-                        job.stages = fields
-                            .iter()
-                            .skip(1)
-                            .take(MOST_NAMES)
-                            .filter_map(|field| {
-                                let field = printable(field);
-                                let (stage, status) = field.split_once('=')?;
-                                Some((stage.to_owned(), status.parse().ok()?))
-                            })
-                            .collect();
-                    }
-                    "digest" => job.digest = Some(text(1)),
-                    "manifest" if job.manifests.len() < MOST_NAMES => {
-                        job.manifests.insert(
-                            text(1),
-                            Manifest { records: number(2), bytes: number(3), digest: text(4) },
-                        );
-                    }
-                    "exit" => job.exit = Some(text(1).parse().unwrap_or(255)),
-                    _ => {}
-                }
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_hostile_guard_cannot_fill_the_memory() {
-        let mut state = State::default();
-        for n in 0..10_000 {
-            let name = format!("job{n}").into_bytes();
-            state.event("stderr", &[name, b"x".to_vec()]);
-            state.event("stderr", &[b"job0".to_vec(), b"\x1b[2J".to_vec()]);
-            state.event("bytes", &[b"job0".to_vec(), n.to_string().into_bytes(), b"7".to_vec()]);
-        }
-        assert_eq!(state.jobs.len(), MOST_NAMES);
-        assert_eq!(state.jobs["job0"].complaints.len(), MOST_COMPLAINTS);
-        assert_eq!(state.jobs["job0"].complaints[1], "\\u{1b}[2J");
-        assert_eq!(state.jobs["job0"].meters.len(), MOST_NAMES);
-    }
-
-    #[test]
-    fn a_message_of_too_few_fields_does_no_harm() {
-        let shared = Shared { state: Mutex::default(), changed: watch::Sender::new(()) };
-        for line in ["", "=", "=\t1", "!", "!\tstages", "!\texit", "!\tleft", "rubbish"] {
-            shared.take(&decode(line.as_bytes()));
-        }
-    }
 }

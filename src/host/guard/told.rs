@@ -1,0 +1,176 @@
+//! What guards tell, kept in bounded form: replies to whoever waits, and per job its counters and messages.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{oneshot, watch};
+
+use crate::host::wire::{Field, printable};
+
+/// Of what a host says, no more than this is kept.
+const MOST_COMPLAINTS: usize = 64;
+const MOST_NAMES: usize = 64;
+
+/// What a job has told so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Job {
+    /// Bytes that went through each of its meters.
+    pub meters: BTreeMap<String, u64>,
+    /// Its stages' exit statuses, in the pipeline's order.
+    pub stages: Vec<(String, i32)>,
+    /// The digest of the stream, hexadecimal.
+    pub digest: Option<String>,
+    /// What its stages wrote on standard error.
+    pub complaints: Vec<String>,
+    /// How many lines more there were.
+    pub silenced: u64,
+    /// Its manifests, by the list's name.
+    pub manifests: BTreeMap<String, Manifest>,
+    /// Sinks that were dropped, with the reason.
+    pub dropped: BTreeMap<String, String>,
+    /// Its own exit status, once it has ended.
+    pub exit: Option<i32>,
+}
+
+/// A list that lies on the host, in short.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Manifest {
+    /// Records in it.
+    pub records: u64,
+    /// Sizes of the files in it, added up.
+    pub bytes: u64,
+    /// The SHA-256 of the list.
+    pub digest: String,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    pub(super) state: Mutex<State>,
+    pub(super) changed: watch::Sender<()>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub(super) ready: bool,
+    pub(super) refused: Option<String>,
+    pub(super) lost: bool,
+    pub(super) bye: bool,
+    pub(super) next: u64,
+    pub(super) waiting: HashMap<u64, oneshot::Sender<Reply>>,
+    pub(super) jobs: BTreeMap<String, Job>,
+    pub(super) left: Vec<String>,
+}
+
+pub(super) type Reply = Result<Vec<Field>, (String, String)>;
+
+impl Shared {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in one line of the guard; what is not of the protocol (a login shell's greeting) is ignored.
+    pub(super) fn take(&self, message: &[Field]) {
+        let text = |index: usize| message.get(index).map(|field| printable(field)).unwrap_or_default();
+        let number = |index: usize| text(index).parse::<u64>().unwrap_or_default();
+        let mut state = self.state();
+        match message.first().map(Vec::as_slice) {
+            Some(b"=") => {
+                if let Some(waiting) = state.waiting.remove(&number(1)) {
+                    let reply = match text(2).as_str() {
+                        "ok" => Ok(message[3..].to_vec()),
+                        _ => Err((text(3), text(4))),
+                    };
+                    let _ = waiting.send(reply);
+                }
+            }
+            Some(b"!") => state.event(&text(1), message.get(2..).unwrap_or_default()),
+            _ => {}
+        }
+        drop(state);
+        self.changed.send_replace(());
+    }
+}
+
+impl State {
+    fn event(&mut self, kind: &str, fields: &[Field]) {
+        let text = |index: usize| fields.get(index).map(|field| printable(field)).unwrap_or_default();
+        let number = |index: usize| text(index).parse::<u64>().unwrap_or_default();
+        match kind {
+            "ready" => self.ready = true,
+            "refused" => self.refused = Some(text(0)),
+            "bye" => self.bye = true,
+            "left" => {
+                if self.left.len() < MOST_COMPLAINTS {
+                    self.left.push(fields.iter().skip(1).map(|f| printable(f)).collect::<Vec<_>>().join(" "));
+                }
+            }
+            _ => {
+                let name = text(0);
+                if !self.jobs.contains_key(&name) && self.jobs.len() >= MOST_NAMES {
+                    return;
+                }
+                let job = self.jobs.entry(name).or_default();
+                match kind {
+                    "bytes" if job.meters.len() < MOST_NAMES => {
+                        job.meters.insert(text(1), number(2));
+                    }
+                    "dropped" if job.dropped.len() < MOST_NAMES => {
+                        job.dropped.insert(text(1), text(2));
+                    }
+                    "stderr" if job.complaints.len() < MOST_COMPLAINTS => job.complaints.push(text(1)),
+                    "silenced" => job.silenced = number(1),
+                    "stages" => {
+                        job.stages = fields
+                            .iter()
+                            .skip(1)
+                            .take(MOST_NAMES)
+                            .filter_map(|field| {
+                                let field = printable(field);
+                                let (stage, status) = field.split_once('=')?;
+                                Some((stage.to_owned(), status.parse().ok()?))
+                            })
+                            .collect();
+                    }
+                    "digest" => job.digest = Some(text(1)),
+                    "manifest" if job.manifests.len() < MOST_NAMES => {
+                        job.manifests.insert(
+                            text(1),
+                            Manifest { records: number(2), bytes: number(3), digest: text(4) },
+                        );
+                    }
+                    "exit" => job.exit = Some(text(1).parse().unwrap_or(255)),
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::wire::decode;
+
+    #[test]
+    fn a_hostile_guard_cannot_fill_the_memory() {
+        let mut state = State::default();
+        for n in 0..10_000 {
+            let name = format!("job{n}").into_bytes();
+            state.event("stderr", &[name, b"x".to_vec()]);
+            state.event("stderr", &[b"job0".to_vec(), b"\x1b[2J".to_vec()]);
+            state.event("bytes", &[b"job0".to_vec(), n.to_string().into_bytes(), b"7".to_vec()]);
+        }
+        assert_eq!(state.jobs.len(), MOST_NAMES);
+        assert_eq!(state.jobs["job0"].complaints.len(), MOST_COMPLAINTS);
+        assert_eq!(state.jobs["job0"].complaints[1], "\\u{1b}[2J");
+        assert_eq!(state.jobs["job0"].meters.len(), MOST_NAMES);
+    }
+
+    #[test]
+    fn a_message_of_too_few_fields_does_no_harm() {
+        let shared = Shared::default();
+        for line in ["", "=", "=\t1", "!", "!\tstages", "!\texit", "!\tleft", "rubbish"] {
+            shared.take(&decode(line.as_bytes()));
+        }
+    }
+}

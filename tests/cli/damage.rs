@@ -1,0 +1,83 @@
+//! Damage that no status tells of: a byte on the wire, a byte on the disk, a list that is short.
+
+use crate::harness::Sandbox;
+use crate::procs::names;
+
+/// Reads everything and changes the byte at an offset.
+const FLIP: &str =
+    r"flip() { LC_ALL=C; head -c 5000; head -c 1 | tr '\000-\377' '\001-\377\000'; exec cat; }; set -o pipefail";
+
+#[test]
+fn a_byte_flipped_on_the_wire_is_a_failed_verification() {
+    for encryption in ["--encrypt", "--no-encrypt"] {
+        let Some(sandbox) = Sandbox::new() else { return };
+        sandbox.shim("nc", &format!("{FLIP}; [[ \" $* \" == *' -l '* ]] && {{ \"$real\" \"$@\" | flip; exit; }}"));
+        let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+        let ended = sandbox.run(&[&source, &target, &"--no-compress", &"--parallel-checksum", &encryption]).expect(3);
+        ended.says("the stream was altered on its way");
+        assert_eq!(names(&target), Vec::<String>::new());
+        sandbox.is_clean(&[&target]);
+    }
+}
+
+#[test]
+fn a_byte_flipped_in_what_is_compressed_publishes_nothing() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    sandbox.shim("nc", &format!("{FLIP}; [[ \" $* \" == *' -l '* ]] && {{ \"$real\" \"$@\" | flip; exit; }}"));
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    let ended = sandbox.run(&[&source, &target]);
+    // Which of the stages sees it first is a race; that the run fails is not.
+    assert!(matches!(ended.status.code(), Some(1 | 3)), "{ended}");
+    assert_eq!(names(&target), Vec::<String>::new());
+    sandbox.is_clean(&[&target]);
+}
+
+#[test]
+fn a_byte_flipped_on_the_targets_disk_is_named_by_file() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    sandbox.shim("tar", "[[ $1 == --extract ]] && { \"$real\" \"$@\" && printf Small | dd of=source/small conv=notrunc; exit; }");
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    sandbox.run(&[&source, &target]).expect(3).says("1 entry differs: source/small (other contents)");
+    assert_eq!(names(&target), Vec::<String>::new());
+    sandbox.is_clean(&[&target]);
+    // The stream's digest cannot see that, and does not claim to.
+    let told = sandbox.run(&[&source, &target, &"--parallel-checksum"]).expect(0);
+    assert!(!told.stdout.contains("both disks"), "{told}");
+}
+
+#[test]
+fn a_file_that_did_not_arrive_is_named_without_any_digest() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    sandbox.shim("tar", "[[ $1 == --extract ]] && { \"$real\" \"$@\" && rm source/small; exit; }");
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    let plain = ["--no-checksum", "--no-encrypt"];
+    let ended = sandbox.run(&[&source, &target, &plain[0], &plain[1]]).expect(3);
+    ended.says("1 entry differs: source/small is not on the target");
+    assert_eq!(names(&target), Vec::<String>::new());
+    sandbox.is_clean(&[&target]);
+}
+
+#[test]
+fn a_stream_that_is_cut_short_publishes_nothing() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    // The connection ends in the middle and every status is good.
+    sandbox.shim("nc", "[[ \" $* \" == *' -l '* ]] && { \"$real\" \"$@\" | { head -c 1000000; cat >/dev/null; }; exit; }");
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    for compression in ["--compress", "--no-compress"] {
+        let ended = sandbox.run(&[&source, &target, &compression]);
+        assert!(matches!(ended.status.code(), Some(1 | 3)), "{ended}");
+        assert_eq!(names(&target), Vec::<String>::new());
+        sandbox.is_clean(&[&target]);
+    }
+}
+
+#[test]
+fn a_stage_that_fails_is_named_with_its_status_and_its_words() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    sandbox.shim("tar", "[[ $1 == --extract ]] && { \"$real\" \"$@\"; echo 'the disk is on fire' >&2; exit 7; }");
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    let ended = sandbox.run(&[&source, &target]).expect(1);
+    ended.says("tar ended with status 7").says("the disk is on fire");
+    assert_eq!(names(&target), Vec::<String>::new());
+    sandbox.is_clean(&[&target]);
+}

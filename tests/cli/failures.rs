@@ -1,0 +1,178 @@
+//! A copy that cannot be what the source is fails, names the reason, and leaves nothing.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+
+use crate::harness::Sandbox;
+use crate::hold::Point;
+use crate::procs::{is_listening, names};
+use crate::running::{LONG, wait_until};
+use crate::tree::{assert_same, noise};
+
+#[test]
+fn a_file_that_cannot_be_read_fails_the_run_by_name() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    fs::set_permissions(source.join("small"), fs::Permissions::from_mode(0o000)).unwrap();
+    let ended = sandbox.run(&[&source, &target]);
+    if nix::unistd::geteuid().is_root() || ended.status.code() != Some(0) {
+        ended.expect(1).says("./source/small").says("Permission denied");
+        assert_eq!(names(&target), Vec::<String>::new());
+        sandbox.is_clean(&[&target]);
+    }
+}
+
+#[test]
+fn a_file_that_grows_while_it_is_read_fails_the_run_by_name() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let hold = sandbox.hold(Point::Archive);
+    let (source, target) = (sandbox.dir("source"), sandbox.dir("target"));
+    let growing = sandbox.file("source/growing", noise(2 << 20));
+    let running = sandbox.spawn(&[&source, &target]);
+    hold.reached();
+    OpenOptions::new().append(true).open(growing).unwrap().write_all(&noise(1 << 20)).unwrap();
+    hold.open();
+    running.wait(LONG).expect(1).says("source/growing").says("changed");
+    assert_eq!(names(&target), Vec::<String>::new());
+    sandbox.is_clean(&[&target]);
+}
+
+#[test]
+fn a_file_that_shrinks_while_it_is_read_fails_the_run_by_name() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let hold = sandbox.hold(Point::Archive);
+    let target = sandbox.dir("target");
+    let shrinking = sandbox.file("shrinking", noise(2 << 20));
+    let running = sandbox.spawn(&[&shrinking, &target]);
+    hold.reached();
+    OpenOptions::new().write(true).open(shrinking).unwrap().set_len(1 << 20).unwrap();
+    hold.open();
+    running.wait(LONG).expect(1).says("./shrinking");
+    assert_eq!(names(&target), Vec::<String>::new());
+    sandbox.is_clean(&[&target]);
+}
+
+#[test]
+fn a_file_that_vanishes_before_it_is_read_fails_the_run_by_name() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let hold = sandbox.hold(Point::Archive);
+    let (source, target) = (sandbox.dir("source"), sandbox.dir("target"));
+    // One of them is being read when the run is held; whichever comes later is gone then.
+    let files = ["one", "two"].map(|name| sandbox.file(source.join(name), noise(2 << 20)));
+    let running = sandbox.spawn(&[&source, &target]);
+    hold.reached();
+    files.iter().for_each(|file| fs::remove_file(file).unwrap());
+    hold.open();
+    let ended = running.wait(LONG);
+    assert!(ended.stderr.contains("source/one") || ended.stderr.contains("source/two"), "{ended}");
+    ended.expect(1);
+    assert_eq!(names(&target), Vec::<String>::new());
+    sandbox.is_clean(&[&target]);
+}
+
+#[test]
+fn a_file_that_appears_while_the_tree_is_read_is_no_silent_loss() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let hold = sandbox.hold(Point::Archive);
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    let running = sandbox.spawn(&[&source, &target]);
+    hold.reached();
+    sandbox.file(source.join("late"), "late");
+    hold.open();
+    // tar has listed the directory by then; it sees that the directory has changed.
+    running.wait(LONG).expect(1).says("changed");
+    assert_eq!(names(&target), Vec::<String>::new());
+    sandbox.is_clean(&[&target]);
+}
+
+#[test]
+fn a_name_that_somebody_took_meanwhile_is_left_as_it_is() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let hold = sandbox.hold(Point::Archive);
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    let running = sandbox.spawn(&[&source, &target]);
+    hold.reached();
+    // An empty directory: a plain rename would replace it.
+    let theirs = sandbox.dir("target/source");
+    hold.open();
+    running.wait(LONG).expect(1).says("made by somebody else meanwhile and is left as it is");
+    assert_eq!(names(&theirs), Vec::<String>::new());
+    assert_eq!(names(&target), ["source"]);
+    sandbox.is_clean(&[&target]);
+}
+
+#[test]
+fn a_target_that_is_removed_meanwhile_fails_the_run() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let hold = sandbox.hold(Point::Archive);
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    let running = sandbox.spawn(&[&source, &target]);
+    hold.reached();
+    fs::remove_dir_all(&target).unwrap();
+    hold.open();
+    running.wait(LONG).expect(1);
+    assert!(!target.exists());
+    sandbox.is_clean(&[]);
+}
+
+#[test]
+fn a_port_that_somebody_else_listens_on_is_busy() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    for address in ["127.0.0.1:0", "0.0.0.0:0", "[::]:0"] {
+        let Ok(theirs) = TcpListener::bind(address) else { continue };
+        let port = theirs.local_addr().unwrap().port().to_string();
+        let ended = sandbox.run(&[&source, &target, &"--port", &port]).expect(5);
+        ended.says(&format!("port {port} is taken; choose another --port, or 0 for any"));
+        assert_eq!(names(&target), Vec::<String>::new());
+        sandbox.is_clean(&[&target]);
+    }
+}
+
+#[test]
+fn a_port_that_this_user_may_not_have_fails_with_the_reason() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let unprivileged = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap_or_default();
+    if unprivileged.trim().parse::<u32>().unwrap_or(1024) <= 77 {
+        println!("skipped: every user may listen on any port here");
+        return;
+    }
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    sandbox.run(&[&source, &target, &"--port", &"77"]).expect(1).says("port 77").says("ermission denied");
+    sandbox.is_clean(&[&target]);
+}
+
+#[test]
+fn a_stranger_who_connects_first_gets_nothing_and_spoils_nothing() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let hold = sandbox.hold(Point::Connect);
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    let port = Sandbox::port();
+    let running = sandbox.spawn(&[&source, &target, &"--port", &port.to_string()]);
+    hold.reached();
+    wait_until("the target listens", LONG, || is_listening(port));
+    let stranger = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    hold.open();
+    running.wait(LONG).expect(0).says("a stranger").says("trying again");
+    assert_same(&source, &target.join("source"), true);
+    let mut got = Vec::new();
+    let _ = std::io::Read::read_to_end(&mut &stranger, &mut got);
+    assert_eq!(got, b"");
+    sandbox.is_clean(&[&target]);
+}
+
+#[test]
+fn a_state_that_cannot_be_written_fails_before_anything_is_made() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    if sandbox.is_root() {
+        return;
+    }
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    sandbox.file("state", "this is not a directory");
+    let ended = sandbox.run(&[&source, &target]).expect(1);
+    assert!(ended.stderr.contains("state/transfer/") && ended.stderr.contains("cannot be written"), "{ended}");
+    assert_eq!(names(&target), Vec::<String>::new());
+    sandbox.is_clean(&[&target]);
+}

@@ -1,0 +1,153 @@
+//! SIGINT, SIGTERM, SIGHUP: 128 + the signal, everything undone, within the time that is promised.
+
+use std::os::unix::process::ExitStatusExt;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::harness::Sandbox;
+use crate::hold::Point;
+use crate::procs::{is_listening, names, staging};
+use crate::running::{LONG, Running, wait_until};
+use crate::tree::assert_same;
+
+/// Within that time pipelines are dead and port and hole closed.
+const PROMISE: Duration = Duration::from_secs(5);
+
+#[track_caller]
+fn interrupted_in_mid_stream(signal: Signal) {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let hold = sandbox.hold(Point::Archive);
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    let running = sandbox.spawn(&[&source, &target]);
+    hold.reached();
+    assert_eq!(staging(&target).len(), 1);
+    assert_eq!(sandbox.journals().len(), 2);
+    running.signal(signal);
+    running.wait(PROMISE).expect(128 + signal as i32).says(&format!("interrupted by {signal}"));
+    assert_eq!(names(&target), Vec::<String>::new());
+    sandbox.is_clean(&[&target]);
+}
+
+#[test]
+fn sigint_in_mid_stream_undoes_everything() {
+    interrupted_in_mid_stream(Signal::SIGINT);
+}
+
+#[test]
+fn sigterm_in_mid_stream_undoes_everything() {
+    interrupted_in_mid_stream(Signal::SIGTERM);
+}
+
+#[test]
+fn sighup_in_mid_stream_undoes_everything() {
+    interrupted_in_mid_stream(Signal::SIGHUP);
+}
+
+#[test]
+fn a_signal_before_the_stream_closes_the_port() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let hold = sandbox.hold(Point::Connect);
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    let port = Sandbox::port();
+    let running = sandbox.spawn(&[&source, &target, &"--port", &port.to_string()]);
+    hold.reached();
+    wait_until("the target listens", LONG, || is_listening(port));
+    running.signal(Signal::SIGTERM);
+    running.wait(PROMISE).expect(143);
+    assert!(!is_listening(port));
+    sandbox.is_clean(&[&target]);
+}
+
+#[test]
+fn a_signal_while_the_hosts_are_asked_ends_the_run_with_nothing_done() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    // The first program that the probe runs on the source's path.
+    let asked = sandbox.path("asked");
+    sandbox.shim("readlink", &format!(": >'{}'; sleep 60", asked.display()));
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    let running = sandbox.spawn(&[&source, &target]);
+    wait_until("the probe runs", LONG, || asked.exists());
+    running.signal(Signal::SIGINT);
+    running.wait(PROMISE).expect(130);
+    assert_eq!(names(&target), Vec::<String>::new());
+}
+
+#[test]
+fn a_second_signal_leaves_at_once_and_the_guards_go_on_undoing() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let (streaming, removing) = (sandbox.hold(Point::Archive), sandbox.hold(Point::Removal));
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    let running = sandbox.spawn(&[&source, &target]);
+    streaming.reached();
+    running.signal(Signal::SIGINT);
+    removing.reached();
+    running.signal(Signal::SIGTERM);
+    let ended = running.wait(PROMISE).expect(143).says("the hosts go on undoing");
+    ended.says("transfer status localhost").says("transfer clean localhost");
+    assert_eq!(staging(&target).len(), 1);
+    removing.open();
+    sandbox.gets_clean(&[&target], PROMISE);
+}
+
+#[test]
+fn an_undo_that_takes_long_is_waited_for() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let (streaming, removing) = (sandbox.hold(Point::Archive), sandbox.hold(Point::Removal));
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    // Longer than the lease: that must not cut it short.
+    let running = sandbox.spawn(&[&source, &target, &"--lease-time", &"2"]);
+    streaming.reached();
+    running.signal(Signal::SIGINT);
+    removing.reached();
+    std::thread::sleep(Duration::from_secs(3));
+    removing.open();
+    running.wait(PROMISE).expect(130).says("cleaning up");
+    sandbox.is_clean(&[&target]);
+}
+
+#[test]
+fn a_hangup_that_is_ignored_stays_ignored() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let hold = sandbox.hold(Point::Archive);
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    let running = Running::start(sandbox.scripted("trap '' HUP; exec \"$@\"", &[&source, &target]));
+    hold.reached();
+    running.signal(Signal::SIGHUP);
+    hold.open();
+    running.wait(LONG).expect(0);
+    assert_same(&source, &target.join("source"), true);
+    sandbox.is_clean(&[&target]);
+}
+
+#[test]
+fn the_hangup_of_a_lost_terminal_does_not_reach_the_guards() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let hold = sandbox.hold(Point::Archive);
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    let running = Running::start(sandbox.scripted("trap '' HUP; exec \"$@\"", &[&source, &target]));
+    hold.reached();
+    // What a ^C in the terminal or its loss would reach: the controller's process group and no other.
+    for process in sandbox.processes() {
+        let group = nix::unistd::getpgid(Some(nix::unistd::Pid::from_raw(process.pid))).unwrap();
+        assert!(process.pid == running.pid() || group.as_raw() != running.pid(), "{process:?}");
+        assert_ne!(Some(group), nix::unistd::getpgid(None).ok().filter(|_| process.pid != running.pid()));
+    }
+    hold.open();
+    running.wait(LONG).expect(0);
+}
+
+#[test]
+fn status_and_clean_can_be_interrupted() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let asked = sandbox.path("asked");
+    sandbox.shim("flock", &format!(": >'{}'; sleep 60", asked.display()));
+    let dead = sandbox.path("state/transfer/20200101-000000-000000-target1");
+    std::fs::create_dir_all(&dead).unwrap();
+    sandbox.file(dead.join("journal"), "transfer-journal\t1\tx\ttarget\ty\t0\t/srv\t.\n");
+    let running = sandbox.spawn(&[&"status", &"localhost"]);
+    wait_until("the host is asked", LONG, || asked.exists());
+    running.signal(Signal::SIGINT);
+    let ended = running.wait(PROMISE);
+    assert_eq!((ended.status.code(), ended.status.signal()), (Some(130), None), "{ended}");
+}

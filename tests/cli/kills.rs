@@ -1,0 +1,208 @@
+//! SIGKILL of whoever should have undone: somebody else does, or `transfer clean`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::harness::Sandbox;
+use crate::hold::{Hold, Point};
+use crate::procs::{Process, names, staging};
+use crate::running::{LONG, Running, wait_until};
+use crate::tree::assert_same;
+
+/// A few seconds: the guards notice at once, and a busy machine is slow.
+const SOON: Duration = Duration::from_secs(10);
+
+/// A run that is held in mid-stream.
+struct Held {
+    sandbox: Sandbox,
+    hold: Hold,
+    source: PathBuf,
+    target: PathBuf,
+    running: Running,
+}
+
+fn held() -> Option<Held> {
+    let sandbox = Sandbox::new()?;
+    let hold = sandbox.hold(Point::Archive);
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    // The lease is long: what undoes here is not the silence.
+    let running = sandbox.spawn(&[&source, &target, &"--lease-time", &"600"]);
+    hold.reached();
+    assert_eq!(staging(&target).len(), 1);
+    Some(Held { sandbox, hold, source, target, running })
+}
+
+/// Ends these, all before one of them can act: they are stopped first.
+fn kill_all(processes: &[Process]) {
+    for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
+        processes.iter().for_each(|process| process.signal(signal));
+    }
+}
+
+#[test]
+fn when_the_controller_is_killed_the_guards_undo() {
+    let Some(Held { sandbox, target, running, .. }) = held() else { return };
+    running.signal(Signal::SIGKILL);
+    running.wait(SOON);
+    sandbox.gets_clean(&[&target], SOON);
+    assert_eq!(names(&target), Vec::<String>::new());
+}
+
+#[test]
+fn when_the_controller_falls_silent_the_guards_undo_after_the_lease_time() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let hold = sandbox.hold(Point::Archive);
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    let running = sandbox.spawn(&[&source, &target, &"--lease-time", &"2"]);
+    hold.reached();
+    running.signal(Signal::SIGSTOP);
+    wait_until("the guards have undone", SOON, || staging(&target).is_empty() && sandbox.journals().is_empty());
+    running.signal(Signal::SIGCONT);
+    running.wait(SOON).expect(1);
+    sandbox.is_clean(&[&target]);
+    assert_eq!(names(&target), Vec::<String>::new());
+}
+
+#[test]
+fn a_controller_that_lives_keeps_its_lease_however_long_the_stream_rests() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let hold = sandbox.hold(Point::Archive);
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    let running = sandbox.spawn(&[&source, &target, &"--lease-time", &"2"]);
+    hold.reached();
+    std::thread::sleep(Duration::from_secs(5));
+    hold.open();
+    running.wait(LONG).expect(0);
+    assert_same(&source, &target.join("source"), true);
+    sandbox.is_clean(&[&target]);
+}
+
+#[track_caller]
+fn guard_killed(end: &str) {
+    let Some(Held { sandbox, target, running, .. }) = held() else { return };
+    sandbox.guard(&running, end).signal(Signal::SIGKILL);
+    running.wait(SOON).expect(1).says("lost the guard");
+    sandbox.is_clean(&[&target]);
+    assert_eq!(names(&target), Vec::<String>::new());
+}
+
+#[test]
+fn when_the_targets_guard_is_killed_its_sentinel_undoes_and_the_run_fails() {
+    guard_killed("target1");
+}
+
+#[test]
+fn when_the_sources_guard_is_killed_its_sentinel_undoes_and_the_run_fails() {
+    guard_killed("source");
+}
+
+#[test]
+fn when_a_guard_and_the_controller_are_killed_the_sentinel_undoes() {
+    let Some(Held { sandbox, target, running, .. }) = held() else { return };
+    let guard = sandbox.guard(&running, "target1");
+    running.signal(Signal::SIGSTOP);
+    guard.signal(Signal::SIGKILL);
+    running.signal(Signal::SIGKILL);
+    running.wait(SOON);
+    sandbox.gets_clean(&[&target], SOON);
+    assert_eq!(names(&target), Vec::<String>::new());
+}
+
+#[test]
+fn when_guard_and_sentinel_are_killed_the_controller_has_it_undone() {
+    let Some(Held { sandbox, target, running, .. }) = held() else { return };
+    kill_all(&sandbox.keepers("target1"));
+    running.wait(SOON).expect(1).says("lost the guard");
+    sandbox.is_clean(&[&target]);
+    assert_eq!(names(&target), Vec::<String>::new());
+}
+
+#[test]
+fn what_is_left_when_all_are_killed_is_listed_and_cleaned() {
+    let Some(Held { sandbox, target, running, .. }) = held() else { return };
+    running.signal(Signal::SIGSTOP);
+    kill_all(&sandbox.keepers(""));
+    running.signal(Signal::SIGKILL);
+    running.wait(SOON);
+    assert!(!sandbox.processes().is_empty() && !staging(&target).is_empty());
+
+    let status = sandbox.run(&[&"status", &"localhost"]).expect(0);
+    let status = status.says(": source of /").says(&format!(": target of {}", target.display()));
+    assert_eq!(status.stdout.matches("localhost: dead ").count(), 2, "{status}");
+    status
+        .says("; remove it: transfer clean localhost")
+        .says(&format!("  holds staging {}", staging(&target)[0].display()))
+        .says("  holds job ")
+        .says("  holds port 4");
+
+    let clean = sandbox.run(&[&"clean", &"localhost"]).expect(0).says("undone: job ").says("undone: staging ");
+    assert!(!clean.stdout.contains("LEFT BEHIND"), "{clean}");
+    sandbox.is_clean(&[&target]);
+    sandbox.run(&[&"status", &"localhost"]).expect(0).says("localhost: no runs");
+    sandbox.run(&[&"clean", &"localhost"]).expect(0).says("localhost: nothing to undo");
+}
+
+#[test]
+fn the_next_run_undoes_what_a_dead_one_left() {
+    let Some(Held { sandbox, hold, source, target, running }) = held() else { return };
+    running.signal(Signal::SIGSTOP);
+    kill_all(&sandbox.keepers(""));
+    running.signal(Signal::SIGKILL);
+    running.wait(SOON);
+    hold.open();
+    sandbox.run(&[&source, &target]).expect(0);
+    assert_same(&source, &target.join("source"), true);
+    sandbox.is_clean(&[&target]);
+    assert_eq!(names(&target), ["source"]);
+}
+
+#[test]
+fn a_run_that_lives_is_shown_and_not_touched() {
+    let Some(Held { sandbox, hold, source, target, running }) = held() else { return };
+    let status = sandbox.run(&[&"status", &"localhost"]).expect(0);
+    assert_eq!(status.stdout.matches("localhost: live ").count(), 2, "{status}");
+    let pid = format!("(pid {})", running.pid());
+    status.says(&pid).says("  holds staging ");
+    sandbox.run(&[&"clean", &"localhost"]).expect(0).says("localhost: nothing to undo");
+    // Nor does another run of the same user.
+    hold.open();
+    let beside = sandbox.dir("beside");
+    sandbox.run(&[&source, &beside]).expect(0);
+    running.wait(LONG).expect(0);
+    assert_same(&source, &target.join("source"), true);
+    sandbox.is_clean(&[&target, &beside]);
+}
+
+#[test]
+fn a_journal_that_was_torn_is_undone_as_far_as_it_goes() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    if sandbox.is_root() {
+        return;
+    }
+    let (target, precious) = (sandbox.dir("target"), sandbox.dir("precious"));
+    let guard = "20200101-000000-000000-target1";
+    let directory = sandbox.state().join(guard);
+    std::fs::create_dir_all(&directory).unwrap();
+    for path in [sandbox.path("state"), sandbox.state(), directory.clone()] {
+        sandbox.own_it(&path);
+    }
+    let staged = sandbox.dir(format!("target/.transfer-{guard}"));
+    sandbox.file(
+        directory.join("journal"),
+        format!(
+            "transfer-journal\t1\tanother-boot\ttarget\tctl (pid 1)\t1700000000\t/srv\t.\n\
+             \nlease\tdisk\tstaging\t{}\t.\n\
+             \nlease\tboot\tjob\t/etc/passwd\t.\n\
+             \nlease\tdisk\tstaging\t{}",
+            staged.display(),
+            precious.display()
+        ),
+    );
+    sandbox.run(&[&"status", &"localhost"]).expect(0).says("from before a reboot").says("2023-11-14");
+    sandbox.run(&[&"clean", &"localhost"]).expect(0).says("undone: staging");
+    assert_eq!(names(&target), Vec::<String>::new());
+    assert!(precious.exists());
+    sandbox.is_clean(&[&target]);
+}

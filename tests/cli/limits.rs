@@ -1,0 +1,70 @@
+//! Times: a stream that stands still, a target that takes nothing, an output that nobody reads.
+
+use std::fs::OpenOptions;
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt;
+use std::process::Stdio;
+use std::time::Duration;
+
+use crate::harness::Sandbox;
+use crate::hold::Point;
+use crate::procs::names;
+use crate::running::{LONG, Running, wait_until};
+use crate::tree::assert_same;
+
+#[test]
+fn a_stream_that_stands_still_fails_after_the_idle_timeout() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let hold = sandbox.hold(Point::Archive);
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    let running = sandbox.spawn(&[&source, &target, &"--idle-timeout", &"2"]);
+    hold.reached();
+    let ended = running.wait(Duration::from_secs(15)).expect(1).says("no byte has moved for 2 s (--idle-timeout)");
+    assert!(ended.took >= Duration::from_secs(2), "{ended}");
+    assert_eq!(names(&target), Vec::<String>::new());
+    sandbox.is_clean(&[&target]);
+}
+
+#[test]
+fn a_target_that_takes_nothing_is_dropped_and_the_others_get_their_copy() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let hold = sandbox.hold(Point::Unpack("stalled"));
+    let source = sandbox.dir("source");
+    // More than all pipes and socket buffers of the way hold.
+    sandbox.file(source.join("large"), crate::tree::noise(48 << 20));
+    let (good, stalled) = (sandbox.dir("good"), sandbox.dir("stalled"));
+    let running = sandbox.spawn(&[&source, &stalled, &good, &"--idle-timeout", &"2"]);
+    hold.reached();
+    let ended = running.wait(LONG).expect(1).says("it took nothing for 2 s").says("good: done: ");
+    assert!(!ended.stderr.contains("good: FAILED"), "{ended}");
+    assert_same(&source, &good.join("source"), true);
+    assert_eq!(names(&stalled), Vec::<String>::new());
+    sandbox.is_clean(&[&good, &stalled]);
+}
+
+#[test]
+fn progress_that_nobody_reads_does_not_stop_the_copy() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    let pipe = sandbox.path("full pipe");
+    sandbox.fifo(&pipe);
+    let mut reader = OpenOptions::new().read(true).write(true).custom_flags(nix::libc::O_NONBLOCK).open(&pipe).unwrap();
+    while reader.write(&[b'x'; 4096]).is_ok() {}
+    let writer = OpenOptions::new().write(true).open(&pipe).unwrap();
+    let mut command = sandbox.command(&[&source, &target, &"--verbose"]);
+    let running = Running::unread(command.stdout(Stdio::null()).stderr(writer));
+    drop(command);
+    wait_until("the copy is there, with standard error full", Duration::from_secs(20), || target.join("source").exists());
+    // Once somebody reads again, the run ends.
+    let drain = std::thread::spawn(move || {
+        let mut buffer = [0; 65536];
+        for _ in 0..2000 {
+            let _ = reader.read(&mut buffer);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    });
+    running.wait(LONG).expect(0);
+    drop(drain);
+    assert_same(&source, &target.join("source"), true);
+    sandbox.is_clean(&[&target]);
+}

@@ -1,0 +1,93 @@
+//! Options change the way, never what arrives.
+
+use crate::harness::Sandbox;
+use crate::tree::assert_same;
+
+/// Both settings of both checks with these options.
+#[track_caller]
+fn all_checks(options: [&str; 2]) {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let source = sandbox.source("source");
+    for (checksum, files) in [("--checksum", true), ("--no-checksum", false)] {
+        for (parallel, stream) in [("--parallel-checksum", true), ("--no-parallel-checksum", false)] {
+            let target = sandbox.dir(format!("target{checksum}{parallel}"));
+            let ended = sandbox.run(&[&source, &target, &options[0], &options[1], &checksum, &parallel]).expect(0);
+            assert_same(&source, &target.join("source"), true);
+            assert_eq!(ended.stdout.contains("md5 of 2 files on both disks"), files, "{ended}");
+            // An explicit check of the files beats that of the stream; encryption always has the latter.
+            let stream = stream && !files || options[1] == "--encrypt";
+            assert_eq!(ended.stdout.contains("sha256 of the stream"), stream, "{ended}");
+            sandbox.is_clean(&[&target]);
+        }
+    }
+}
+
+#[test]
+fn compressed_and_encrypted_the_bytes_are_the_same() {
+    all_checks(["--compress", "--encrypt"]);
+}
+
+#[test]
+fn compressed_only_the_bytes_are_the_same() {
+    all_checks(["--compress", "--no-encrypt"]);
+}
+
+#[test]
+fn encrypted_only_the_bytes_are_the_same() {
+    all_checks(["--no-compress", "--encrypt"]);
+}
+
+#[test]
+fn neither_compressed_nor_encrypted_the_bytes_are_the_same() {
+    all_checks(["--no-compress", "--no-encrypt"]);
+}
+
+#[test]
+fn compression_makes_the_stream_smaller_and_only_it() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let source = sandbox.file("zeros", vec![0; 4 << 20]);
+    let (small, large) = (sandbox.dir("small"), sandbox.dir("large"));
+    sandbox.run(&[&source, &small]).expect(0).says("KiB on the wire").says("4.00 MiB in 1 entries");
+    sandbox.run(&[&source, &large, &"--no-compress"]).expect(0).says("MiB on the wire");
+    assert_same(&small.join("zeros"), &large.join("zeros"), true);
+}
+
+#[test]
+fn without_zstd_pigz_compresses_and_without_both_gzip() {
+    for (hidden, taken) in [(&["zstd"][..], "pigz -1 "), (&["zstd", "pigz"], "gzip -1 ")] {
+        let Some(mut sandbox) = Sandbox::new() else { return };
+        sandbox.without(hidden);
+        let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+        sandbox.run(&[&source, &target, &"--dry-run"]).expect(0).says(taken);
+        sandbox.run(&[&source, &target]).expect(0);
+        assert_same(&source, &target.join("source"), true);
+        sandbox.is_clean(&[&target]);
+    }
+}
+
+#[test]
+fn without_openssl_the_stream_is_checked_with_md5() {
+    let Some(mut sandbox) = Sandbox::new() else { return };
+    sandbox.without(&["openssl"]);
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    sandbox.run(&[&source, &target]).expect(4).says("programs are missing: openssl; apt install openssl");
+    let plain = ["--no-encrypt", "--parallel-checksum"];
+    sandbox.run(&[&source, &target, &plain[0], &plain[1]]).expect(0).says("md5 of the stream");
+    assert_same(&source, &target.join("source"), true);
+    sandbox.is_clean(&[&target]);
+}
+
+#[test]
+fn the_port_that_was_asked_for_is_the_one_that_is_used() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let hold = sandbox.hold(crate::hold::Point::Connect);
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    let port = Sandbox::port();
+    let running = sandbox.spawn(&[&source, &target, &"--port", &port.to_string()]);
+    hold.reached();
+    assert!(crate::procs::is_listening(port));
+    hold.open();
+    running.wait(crate::running::LONG).expect(0).says("done");
+    assert!(!crate::procs::is_listening(port));
+    sandbox.is_clean(&[&target]);
+}

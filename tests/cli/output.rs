@@ -1,0 +1,151 @@
+//! What is printed: help, plans, reports; and terminals that are gone.
+
+use std::process::Stdio;
+
+use crate::harness::Sandbox;
+use crate::procs::names;
+use crate::running::{LONG, Running};
+use crate::tree::{assert_same, walk};
+
+/// Every option of the issue and of the configuration file.
+const OPTIONS: [&str; 17] = [
+    "--port",
+    "--type",
+    "--compress",
+    "--no-compress",
+    "--encrypt",
+    "--no-encrypt",
+    "--checksum",
+    "--no-checksum",
+    "--parallel-checksum",
+    "--no-parallel-checksum",
+    "--firewall",
+    "--skip-refused",
+    "--dry-run",
+    "--lease-time",
+    "--idle-timeout",
+    "--config",
+    "--verbose",
+];
+
+#[test]
+fn help_tells_every_option_every_exit_code_and_both_other_commands() {
+    let sandbox = Sandbox::own();
+    for help in ["--help", "-h"] {
+        let ended = sandbox.run(&[&help]).expect(0);
+        for option in OPTIONS {
+            assert!(ended.stdout.split_whitespace().any(|word| word.trim_matches(',') == option), "{option}: {ended}");
+        }
+        let text = ended.stdout.split_whitespace().collect::<Vec<_>>().join(" ");
+        for code in ["0 done", "1 failed", "2 usage", "3 verif", "4 refused", "5 busy", "6 something", "128+N"] {
+            assert!(text.contains(code), "{code}: {ended}");
+        }
+        ended.says("transfer status HOST").says("transfer clean HOST").says("4400-4500");
+    }
+}
+
+#[test]
+fn every_key_of_the_configuration_file_is_an_option_in_the_help() {
+    let example = include_str!("../../transfer.conf.example");
+    let keys = example.lines().filter_map(|line| line.strip_prefix("#:")?.split(' ').next());
+    for key in keys {
+        assert!(OPTIONS.contains(&format!("--{}", key.replace('_', "-")).as_str()), "{key}");
+    }
+}
+
+#[test]
+fn a_dry_run_changes_nothing_and_prints_both_ends_with_their_undos() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    let before = walk(&sandbox.path(""));
+    let ended = sandbox.run(&[&source, &target, &"--dry-run"]).expect(0);
+    assert_eq!(walk(&sandbox.path("")), before, "neither staging nor state");
+    let undos = ended.stdout.matches("     undo     ").count();
+    assert!(undos >= 4, "{ended}");
+    let staging = format!("rm -rf {}/.transfer-", target.display());
+    let publish = format!("to {}/source, not over an existing one", target.display());
+    ended
+        .says("localhost (target, guard ")
+        .says("localhost (source, guard ")
+        .says(&staging)
+        .says(&publish)
+        .says("the first free port of 4400-4500")
+        .says("tar --create")
+        .says("tar --extract")
+        .says("2 files, 2097158 bytes")
+        .says("nothing was changed (dry run)");
+    sandbox.is_clean(&[&target]);
+    // It refuses what the run would refuse.
+    sandbox.run(&[&source, &sandbox.path("missing"), &"--dry-run"]).expect(4);
+}
+
+#[test]
+fn a_good_run_prints_one_line_on_standard_output() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    let ended = sandbox.run(&[&source, &target]).expect(0);
+    let line = format!("localhost:{}: done: 2.00 MiB in 3 entries, ", target.display());
+    assert!(ended.stdout.starts_with(&line) && ended.stdout.lines().count() == 1, "{ended}");
+    assert!(!ended.stderr.contains("DEBUG") && !ended.stderr.contains('\x1b'), "{ended}");
+    let verbose = sandbox.run(&[&source, &sandbox.dir("another"), &"-v"]).expect(0);
+    assert!(verbose.stderr.contains("make_staging"), "{verbose}");
+}
+
+#[test]
+fn outputs_that_are_closed_end_no_run() {
+    for script in ["exec \"$@\" >&- 2>&-", "exec \"$@\" <&- >&- 2>&-"] {
+        let Some(sandbox) = Sandbox::new() else { return };
+        let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+        Running::start(sandbox.scripted(script, &[&source, &target, &"-v"])).wait(LONG).expect(0);
+        assert_same(&source, &target.join("source"), true);
+        sandbox.is_clean(&[&target]);
+    }
+}
+
+/// A pipe that nobody reads from.
+fn broken() -> Stdio {
+    let mut reader = std::process::Command::new("true").stdin(Stdio::piped()).spawn().unwrap();
+    let pipe = reader.stdin.take().unwrap();
+    reader.wait().unwrap();
+    pipe.into()
+}
+
+#[test]
+fn outputs_that_nobody_reads_end_no_run() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    let mut command = sandbox.command(&[&source, &target, &"--verbose"]);
+    Running::unread(command.stdout(broken()).stderr(broken())).wait(LONG).expect(0);
+    assert_same(&source, &target.join("source"), true);
+    sandbox.is_clean(&[&target]);
+    // The same for whatever else is printed.
+    let dry = [source.to_str().unwrap(), "/var/tmp", "--dry-run"];
+    for words in [&["--help"][..], &["--version"], &dry, &["status", "localhost"]] {
+        let mut command = sandbox.command(&[]);
+        Running::unread(command.args(words).stdout(broken()).stderr(broken())).wait(LONG).expect(0);
+    }
+    for words in [&["--nonsense"][..], &["/etc/hostname", "/tmp", "--type", "xtrabackup"]] {
+        let mut command = sandbox.command(&[]);
+        Running::unread(command.args(words).stdout(broken()).stderr(broken())).wait(LONG).expect(2);
+    }
+}
+
+#[test]
+fn what_a_host_says_cannot_control_the_terminal() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let (source, target) = (sandbox.dir("esc\x1b[2J\nlocalhost: done"), sandbox.dir("target\x1b]0;title\x07"));
+    sandbox.dir(target.join("esc\x1b[2J\nlocalhost: done"));
+    let refused = sandbox.run(&[&source, &target]).expect(4);
+    assert!(!refused.stderr.contains(['\x1b', '\x07']), "{refused}");
+    assert!(!refused.stderr.lines().any(|line| line.starts_with("localhost: done")), "{refused}");
+    std::fs::remove_dir(target.join("esc\x1b[2J\nlocalhost: done")).unwrap();
+    for dry in [&["--dry-run"][..], &["--verbose"]] {
+        let mut command = sandbox.command(&[&source, &target]);
+        command.args(dry);
+        let ended = Running::start(command).wait(LONG).expect(0);
+        let text = ended.stdout.clone() + &ended.stderr;
+        assert!(!text.contains(['\x1b', '\x07']), "{ended}");
+        assert!(!text.lines().any(|line| line.starts_with("localhost: done")), "{ended}");
+    }
+    assert_eq!(names(&target).len(), 1);
+}

@@ -1,0 +1,153 @@
+//! What a run has on this machine: processes, journals, locks, staging directories.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::harness::{MARKER, Sandbox};
+use crate::running::{Running, wait_until};
+
+/// A process of a sandbox, as it was when it was looked at.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pub(crate) pid: i32,
+    pub(crate) parent: i32,
+    /// Its words, separated by blanks.
+    pub(crate) command: String,
+    pub(crate) environment: Vec<u8>,
+}
+
+impl Process {
+    fn look_at(pid: i32) -> Option<Self> {
+        let directory = PathBuf::from(format!("/proc/{pid}"));
+        let stat = fs::read_to_string(directory.join("stat")).ok()?;
+        let parent = stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()?;
+        let command = fs::read(directory.join("cmdline")).ok()?;
+        let command = String::from_utf8_lossy(&command).replace('\0', " ");
+        Some(Self { pid, parent, command, environment: fs::read(directory.join("environ")).ok()? })
+    }
+
+    /// What a descriptor is open on.
+    fn descriptor(&self, number: u32) -> Option<PathBuf> {
+        fs::read_link(format!("/proc/{}/fd/{number}", self.pid)).ok()
+    }
+
+    /// The name of the guard whose journal this process may write to: the guard's own, or its sentinel's.
+    pub(crate) fn keeps(&self) -> Option<String> {
+        let journal = self.descriptor(9)?;
+        (journal.file_name()? == "journal").then_some(())?;
+        Some(journal.parent()?.file_name()?.to_str()?.to_owned())
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let _ = kill(Pid::from_raw(self.pid), signal);
+    }
+}
+
+impl Sandbox {
+    /// All processes that were started in the sandbox and live, by the mark in their environment.
+    pub(crate) fn processes(&self) -> Vec<Process> {
+        let mark = [MARKER.as_bytes(), b"=", self.path("").as_os_str().as_bytes()].concat();
+        fs::read_dir("/proc")
+            .unwrap()
+            .flatten()
+            .filter_map(|entry| Process::look_at(entry.file_name().to_str()?.parse().ok()?))
+            .filter(|process| process.environment.split(|&byte| byte == 0).any(|word| word == mark))
+            .collect()
+    }
+
+    /// The guard of one end (`source`, `target1`) of a run.
+    #[track_caller]
+    pub(crate) fn guard(&self, controller: &Running, end: &str) -> Process {
+        let is_it = |process: &Process| {
+            process.parent == controller.pid() && process.keeps().is_some_and(|guard| guard.ends_with(end))
+        };
+        self.processes().into_iter().find(is_it).unwrap_or_else(|| panic!("no guard of {end}"))
+    }
+
+    /// A guard, its sentinel and what they wait with.
+    pub(crate) fn keepers(&self, end: &str) -> Vec<Process> {
+        let mut found = self.processes();
+        found.retain(|process| process.keeps().is_some_and(|guard| guard.ends_with(end)));
+        found
+    }
+
+    /// The journals of the sandbox's runs. Those of other runs in a shared state do not count.
+    pub(crate) fn journals(&self) -> Vec<PathBuf> {
+        let ours = |path: &Path| {
+            let path_here = self.path("");
+            let mark = path_here.as_os_str().as_bytes();
+            !self.is_root() || fs::read(path).is_ok_and(|text| text.windows(mark.len()).any(|part| part == mark))
+        };
+        let guards = fs::read_dir(self.state()).into_iter().flatten().flatten();
+        guards.map(|guard| guard.path().join("journal")).filter(|path| ours(path)).collect()
+    }
+
+    /// Everything that a run of the sandbox still has; `targets` are the directories that it copied into.
+    fn left(&self, targets: &[&Path]) -> Vec<String> {
+        let mut left: Vec<String> = self.journals().iter().map(|path| path.display().to_string()).collect();
+        left.extend(targets.iter().flat_map(|target| staging(target)).map(|path| path.display().to_string()));
+        if !self.is_root() {
+            let locks = fs::read_dir(self.runtime()).into_iter().flatten().flatten();
+            left.extend(locks.map(|lock| lock.path().display().to_string()));
+        }
+        left
+    }
+
+    /// The run that has ended has undone all of it. Its processes are given a moment to follow.
+    #[track_caller]
+    pub(crate) fn is_clean(&self, targets: &[&Path]) {
+        assert_eq!(self.left(targets), Vec::<String>::new());
+        self.gets_clean(targets, Duration::from_secs(5));
+    }
+
+    /// Nothing of any run is left within that time, whoever undoes it.
+    #[track_caller]
+    pub(crate) fn gets_clean(&self, targets: &[&Path], limit: Duration) {
+        let everything = || {
+            let mut left = self.left(targets);
+            left.extend(self.processes().iter().map(|process| format!("{} {}", process.pid, process.command)));
+            left
+        };
+        let mut last = Vec::new();
+        let mut seen = BTreeSet::new();
+        wait_until("nothing is left", limit, || {
+            last = everything();
+            if seen.insert(last.clone()) && !last.is_empty() {
+                println!("left: {last:#?}");
+            }
+            last.is_empty()
+        });
+    }
+}
+
+/// The staging directories in a target.
+pub(crate) fn staging(target: &Path) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = fs::read_dir(target).into_iter().flatten().flatten().map(|e| e.path()).collect();
+    found.retain(|path| path.file_name().unwrap().as_bytes().starts_with(b".transfer-"));
+    found
+}
+
+/// What is in a directory, by name.
+pub(crate) fn names(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).unwrap().flatten();
+    let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+/// Somebody listens on a port of this machine.
+pub(crate) fn is_listening(port: u16) -> bool {
+    let suffix = format!(":{port:04X}");
+    ["/proc/net/tcp", "/proc/net/tcp6"].iter().any(|table| {
+        let table = fs::read_to_string(table).unwrap_or_default();
+        table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).any(|columns| {
+            columns.len() > 3 && columns[1].ends_with(&suffix) && columns[3] == "0A"
+        })
+    })
+}

@@ -1,0 +1,179 @@
+//! What is refused before anything is changed: exit code 2 for what was typed, 4 for what the hosts are.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::harness::{Sandbox, Words};
+use crate::procs::names;
+
+/// Runs what must be refused, and looks that nothing in the sandbox is other than before.
+#[track_caller]
+fn refused(sandbox: &Sandbox, words: Words<'_>, why: &str) {
+    let before = crate::tree::walk(&sandbox.path(""));
+    sandbox.run(words).expect(4).says("refused, nothing was changed").says(why);
+    assert_eq!(crate::tree::walk(&sandbox.path("")), before);
+    sandbox.is_clean(&[]);
+}
+
+#[test]
+fn a_command_line_that_cannot_be_is_2() {
+    let sandbox = Sandbox::own();
+    let cases: [(Words<'_>, &str); 12] = [
+        (&[], "Usage"),
+        (&[&"/etc/hostname"], "TARGET"),
+        (&[&"/etc/hostname", &"/tmp", &"--fast"], "--fast"),
+        (&[&"etc/hostname", &"/tmp"], "HOST:/PATH"),
+        (&[&"/etc/hostname", &"db2:tmp"], "not absolute"),
+        (&[&"/etc/hostname", &"-oProxyCommand=touch PWNED:/tmp"], "unexpected argument"),
+        (&[&"/etc/hostname", &"--", &"-oProxyCommand=x:/tmp"], "host name"),
+        (&[&"/etc/hostname", &"/tmp", &"--port", &"65536"], "--port"),
+        (&[&"/etc/hostname", &"/tmp", &"--lease-time", &"1"], "--lease-time"),
+        (&[&"/etc/hostname", &"/tmp", &"--idle-timeout", &"0"], "--idle-timeout"),
+        (&[&"/etc/hostname", &"/tmp", &"--firewall", &"ufw"], "auto"),
+        (&[&"status"], "HOST"),
+    ];
+    for (words, why) in cases {
+        sandbox.run(words).expect(2).says(why);
+    }
+}
+
+#[test]
+fn a_type_of_a_later_version_is_2() {
+    let sandbox = Sandbox::own();
+    for later in ["xtrabackup", "decompress"] {
+        let ended = sandbox.run(&[&"/etc/hostname", &"/tmp", &"--type", &later]).expect(2);
+        ended.says(&format!("--type {later} is not in this version: only --type file is"));
+    }
+}
+
+#[test]
+fn a_source_that_is_missing_or_no_file_or_directory_is_refused() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let target = sandbox.dir("target");
+    let missing = sandbox.path("missing");
+    refused(&sandbox, &[&missing, &target], "missing does not exist; check the path");
+    let link = sandbox.path("link");
+    symlink(sandbox.dir("real"), &link).unwrap();
+    let fix = format!("is a symbolic link; name what it points to: {}", sandbox.path("real").display());
+    refused(&sandbox, &[&link, &target], &fix);
+    let _listener = UnixListener::bind(sandbox.path("socket")).unwrap();
+    refused(&sandbox, &[&sandbox.path("socket"), &target], "is a socket; name a file or a directory");
+    sandbox.fifo(&sandbox.path("fifo"));
+    refused(&sandbox, &[&sandbox.path("fifo"), &target], "is a fifo");
+    refused(&sandbox, &[&"/", &target], "root directory");
+}
+
+#[test]
+fn a_source_that_may_not_be_read_is_refused() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    if sandbox.is_root() {
+        return;
+    }
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    let file = sandbox.file("file", "secret");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o000)).unwrap();
+    refused(&sandbox, &[&file, &target], "cannot be read by user id");
+    fs::set_permissions(&source, fs::Permissions::from_mode(0o300)).unwrap();
+    let ended = sandbox.run(&[&source, &target]).expect(4).says("cannot be read by user id");
+    drop(ended);
+    assert_eq!(names(&target), Vec::<String>::new());
+}
+
+#[test]
+fn a_target_that_cannot_take_it_is_refused() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let source = sandbox.source("source");
+    let missing = sandbox.path("missing");
+    refused(&sandbox, &[&source, &missing], &format!("missing does not exist; mkdir {}", missing.display()));
+    let file = sandbox.file("file", "");
+    refused(&sandbox, &[&source, &file], "is a regular empty file; name a directory");
+    let closed = sandbox.dir("closed");
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o555)).unwrap();
+    refused(&sandbox, &[&source, &closed], "may not write into");
+}
+
+#[test]
+fn a_name_that_is_taken_is_refused_and_left_alone() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let source = sandbox.source("source");
+    for taken in ["file", "directory", "dangling link"] {
+        let target = sandbox.dir(format!("target with {taken}"));
+        let name = target.join("source");
+        match taken {
+            "file" => fs::write(&name, "mine").unwrap(),
+            "directory" => fs::create_dir(&name).unwrap(),
+            _ => symlink("/nowhere", &name).unwrap(),
+        }
+        let before = fs::symlink_metadata(&name).unwrap();
+        refused(&sandbox, &[&source, &target], "source exists already; move it away or choose another directory");
+        let after = fs::symlink_metadata(&name).unwrap();
+        assert_eq!((before.file_type(), before.modified().unwrap()), (after.file_type(), after.modified().unwrap()));
+    }
+    refused(&sandbox, &[&source, &sandbox.path("")], "exists already");
+}
+
+#[test]
+fn a_target_inside_of_the_source_is_refused() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let source = sandbox.source("source");
+    let inside = sandbox.dir("source/inside");
+    refused(&sandbox, &[&source, &inside], "is inside of the source");
+    refused(&sandbox, &[&source, &source], "is inside of the source");
+    let link = sandbox.path("way in");
+    symlink(&inside, &link).unwrap();
+    refused(&sandbox, &[&source, &link], "is inside of the source");
+    // A name that only begins alike is another directory.
+    let beside = sandbox.dir("source-beside");
+    sandbox.run(&[&source, &beside]).expect(0).says("done");
+}
+
+#[test]
+fn a_target_that_is_named_twice_is_refused() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    let words = [format!("localhost:{}/", target.display()), format!("{}/../target", target.display())];
+    refused(&sandbox, &[&source, &target, &words[0]], "is named twice as a target; name it once");
+    refused(&sandbox, &[&source, &target, &words[1]], "is named twice as a target; name it once");
+    let link = sandbox.path("the same");
+    symlink(&target, &link).unwrap();
+    refused(&sandbox, &[&source, &target, &link], "is named twice as a target; name it once");
+}
+
+#[test]
+fn one_refused_target_refuses_the_run_and_skipped_the_others_get_their_copy() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let (source, good) = (sandbox.source("source"), sandbox.dir("good"));
+    let missing = sandbox.path("missing");
+    refused(&sandbox, &[&source, &missing, &good], "missing does not exist");
+    assert_eq!(names(&good), Vec::<String>::new());
+    let ended = sandbox.run(&[&source, &missing, &good, &"--skip-refused"]).expect(4);
+    ended.says(&format!("localhost:{}: FAILED: refused", missing.display())).says("good: done: ");
+    crate::tree::assert_same(&source, &good.join("source"), true);
+    sandbox.is_clean(&[&good]);
+    // With none left there is nothing to do.
+    refused(&sandbox, &[&source, &missing, &Path::new("/nowhere"), &"--skip-refused"], "/nowhere does not exist");
+}
+
+#[test]
+fn a_missing_program_is_refused_with_its_package() {
+    let Some(mut sandbox) = Sandbox::new() else { return };
+    sandbox.without(&["nc", "flock"]);
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    refused(&sandbox, &[&source, &target], "programs are missing: flock, nc; apt install netcat-openbsd util-linux");
+}
+
+#[test]
+fn a_host_without_an_address_is_refused_soon_and_named() {
+    let sandbox = Sandbox::own();
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    let dead = "no-such-host.invalid:/srv";
+    for words in [[dead, target.to_str().unwrap()], [source.to_str().unwrap(), dead]] {
+        let running = sandbox.spawn(&[&words[0], &words[1]]);
+        let ended = running.wait(Duration::from_secs(20)).expect(4).says("cannot connect with ssh");
+        ended.says("ssh no-such-host.invalid true");
+    }
+    assert_eq!(names(&target), Vec::<String>::new());
+}

@@ -1,0 +1,92 @@
+//! The key of a run is in no argument, no environment and no file.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::harness::Sandbox;
+use crate::hold::Point;
+use crate::procs::staging;
+use crate::running::LONG;
+
+/// A word of 64 hexadecimal digits, as keys are written.
+fn key_in(bytes: &[u8]) -> Option<String> {
+    let word = bytes.split(|byte| !byte.is_ascii_hexdigit()).find(|word| word.len() == 64)?;
+    Some(String::from_utf8_lossy(word).into_owned())
+}
+
+/// What of the sandbox's processes shows a key, and how many of them do the ciphering.
+fn look_at_processes(sandbox: &Sandbox) -> (Vec<String>, usize) {
+    let processes = sandbox.processes();
+    let ciphers = processes.iter().filter(|process| process.command.contains("-aes-256-ctr -bufsize")).count();
+    let shows = processes.into_iter().filter(|process| {
+        key_in(process.command.as_bytes()).or_else(|| key_in(&process.environment)).is_some()
+    });
+    (shows.map(|process| format!("{process:?}")).collect(), ciphers)
+}
+
+#[test]
+fn the_key_is_in_no_argument_environment_or_file() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let hold = sandbox.hold(Point::Archive);
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    let running = sandbox.spawn(&[&source, &target, &"--verbose"]);
+    let over = AtomicBool::new(false);
+    let (mut seen, mut ciphers) = (Vec::new(), 0);
+    let ended = std::thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            let (mut seen, mut ciphers) = (Vec::new(), 0);
+            while !over.load(Ordering::Relaxed) {
+                let (shows, now) = look_at_processes(&sandbox);
+                seen.extend(shows);
+                ciphers = now.max(ciphers);
+            }
+            (seen, ciphers)
+        });
+        hold.reached();
+        let (shows, now) = look_at_processes(&sandbox);
+        seen.extend(shows);
+        ciphers = now.max(ciphers);
+        for journal in sandbox.journals() {
+            for file in fs::read_dir(journal.parent().unwrap()).unwrap().flatten() {
+                if file.file_type().unwrap().is_file() {
+                    let key = key_in(&fs::read(file.path()).unwrap());
+                    // The digest of a list ends in `.count`.
+                    let is_digest = file.path().extension().is_some_and(|extension| extension == "count");
+                    assert!(key.is_none() || is_digest, "{}", file.path().display());
+                }
+            }
+        }
+        hold.open();
+        let ended = running.wait(LONG);
+        over.store(true, Ordering::Relaxed);
+        let (shows, now) = watcher.join().unwrap();
+        seen.extend(shows);
+        ciphers = now.max(ciphers);
+        ended
+    });
+    assert_eq!(seen, Vec::<String>::new());
+    assert!(ciphers >= 2, "both ends cipher, and {ciphers} were seen");
+    assert_eq!(key_in(ended.stderr.as_bytes()), None, "{ended}");
+    ended.expect(0);
+    sandbox.is_clean(&[&target]);
+}
+
+#[test]
+fn what_is_under_way_is_closed_to_other_users() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let hold = sandbox.hold(Point::Archive);
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    let running = sandbox.spawn(&[&source, &target]);
+    hold.reached();
+    let journals = sandbox.journals();
+    let guards = journals.iter().map(|journal| journal.parent().unwrap().to_owned());
+    for directory in guards.chain(staging(&target)).chain([sandbox.state(), sandbox.runtime()]) {
+        let mode = fs::metadata(&directory).unwrap().permissions().mode() & 0o7777;
+        assert_eq!(mode, 0o700, "{}", directory.display());
+    }
+    hold.open();
+    running.wait(LONG).expect(0);
+    // The state's own directory may stay, the copy has the mode of the source.
+    assert_eq!(fs::metadata(target.join("source")).unwrap().permissions().mode() & 0o7777, 0o755);
+}

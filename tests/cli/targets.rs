@@ -1,0 +1,106 @@
+//! Several targets, and several runs, at once.
+
+use std::fs;
+
+use crate::harness::Sandbox;
+use crate::hold::Point;
+use crate::procs::names;
+use crate::running::LONG;
+use crate::tree::{assert_same, odd_tree};
+
+#[test]
+fn several_targets_are_fed_from_one_read() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let reads = sandbox.path("reads");
+    sandbox.shim("tar", &format!("[[ $1 == --create ]] && echo read >>'{}'", reads.display()));
+    let source = odd_tree(&sandbox, "tree".as_ref());
+    let targets = ["one", "two", "three"].map(|name| sandbox.dir(name));
+    let ended = sandbox.run(&[&source, &targets[0], &targets[1], &targets[2]]).expect(0);
+    assert_eq!(ended.stdout.matches(": done: ").count(), 3, "{ended}");
+    for target in &targets {
+        assert_same(&source, &target.join("tree"), true);
+        sandbox.is_clean(&[target]);
+    }
+    assert_eq!(fs::read_to_string(reads).unwrap(), "read\n");
+}
+
+#[test]
+fn several_targets_work_with_every_way_of_sending() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let source = sandbox.source("source");
+    for (compress, encrypt) in
+        [("--compress", "--no-encrypt"), ("--no-compress", "--encrypt"), ("--no-compress", "--no-encrypt")]
+    {
+        let targets = ["one", "two"].map(|name| sandbox.dir(format!("{name}{compress}{encrypt}")));
+        sandbox.run(&[&source, &targets[0], &targets[1], &compress, &encrypt]).expect(0);
+        for target in &targets {
+            assert_same(&source, &target.join("source"), true);
+            sandbox.is_clean(&[target]);
+        }
+    }
+}
+
+#[test]
+fn a_target_that_fails_takes_no_other_with_it() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    sandbox.shim("tar", "[[ $1 == --extract && $PWD == */broken/* ]] && { echo 'no space left' >&2; exit 2; }");
+    let source = sandbox.source("source");
+    let (first, broken, last) = (sandbox.dir("first"), sandbox.dir("broken"), sandbox.dir("last"));
+    let ended = sandbox.run(&[&source, &first, &broken, &last]).expect(1);
+    assert_eq!(format!("{ended}").matches(": done: ").count(), 2, "{ended}");
+    ended.says("broken: FAILED: ").says("no space left");
+    assert_same(&source, &first.join("source"), true);
+    assert_same(&source, &last.join("source"), true);
+    assert_eq!(names(&broken), Vec::<String>::new());
+    sandbox.is_clean(&[&first, &broken, &last]);
+}
+
+#[test]
+fn a_target_that_is_altered_comes_before_one_that_failed() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    sandbox.shim(
+        "tar",
+        "[[ $1 == --extract && $PWD == */broken/* ]] && exit 2
+        [[ $1 == --extract && $PWD == */altered/* ]] && { \"$real\" \"$@\" && rm source/small; exit; }",
+    );
+    let source = sandbox.source("source");
+    let (broken, altered) = (sandbox.dir("broken"), sandbox.dir("altered"));
+    let ended = sandbox.run(&[&source, &broken, &altered]).expect(3);
+    ended.says("broken: FAILED: ").says("altered: FAILED: ").says("source/small is not on the target");
+    sandbox.is_clean(&[&broken, &altered]);
+}
+
+#[test]
+fn a_source_that_fails_is_told_for_every_target() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    sandbox.shim("tar", "[[ $1 == --create ]] && { \"$real\" \"$@\" | head -c 600000; exit 2; }");
+    let source = sandbox.source("source");
+    let targets = ["one", "two"].map(|name| sandbox.dir(name));
+    let ended = sandbox.run(&[&source, &targets[0], &targets[1]]).expect(1);
+    assert_eq!(ended.stderr.matches("FAILED: localhost: tar ended with status 2").count(), 2, "{ended}");
+    for target in &targets {
+        assert_eq!(names(target), Vec::<String>::new());
+        sandbox.is_clean(&[target]);
+    }
+}
+
+#[test]
+fn runs_at_the_same_time_do_not_collide() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let hold = sandbox.hold(Point::Archive);
+    let source = sandbox.source("source");
+    let targets = ["one", "two", "three", "four"].map(|name| sandbox.dir(name));
+    let runs = targets.each_ref().map(|target| sandbox.spawn(&[&source, target]));
+    hold.reached_by(runs.len());
+    assert_eq!(sandbox.journals().len(), 2 * runs.len());
+    let locks = names(&sandbox.runtime());
+    assert_eq!(locks.iter().filter(|name| name.starts_with("port.")).count(), runs.len(), "{locks:?}");
+    hold.open();
+    for (run, target) in runs.into_iter().zip(&targets) {
+        let _ = run.wait(LONG).expect(0);
+        assert_same(&source, &target.join("source"), true);
+    }
+    for target in &targets {
+        sandbox.is_clean(&[target]);
+    }
+}

@@ -1,0 +1,215 @@
+//! What ends in mid-stream by SIGKILL: the controller, guards, sentinels, connections, and the stages of the data path.
+
+/// Each test compares whole hosts.
+mod alone {
+    use crate::harness::{Host, eventually};
+    use crate::scene::{Found, LEASE, SOON, Scene, finish};
+
+    #[test]
+    fn a_killed_controller_leaves_nothing() {
+        let Some(scene) = Scene::set() else { return };
+        let run = scene.start_stream(&[]);
+        run.signal("KILL");
+        scene.expect_as_before(LEASE);
+    }
+
+    #[test]
+    fn a_killed_guard_fails_the_run_and_leaves_nothing() {
+        let Some(scene) = Scene::set() else { return };
+        for (host, name) in [(&scene.source, "db1"), (&scene.target, "db2")] {
+            let run = scene.start_stream(&[]);
+            scene.find(host, &["guard"]).signal("KILL");
+            let said = scene.expect_end(run, 1, SOON);
+            assert!(said.contains(&format!("{name}: lost the guard of this run")), "{said}");
+            scene.expect_as_before(LEASE);
+        }
+    }
+
+    #[test]
+    fn the_controller_does_what_a_killed_guard_and_its_killed_sentinel_cannot() {
+        let Some(scene) = Scene::set() else { return };
+        for (host, name) in [(&scene.source, "db1"), (&scene.target, "db2")] {
+            let run = scene.start_stream(&[]);
+            scene.find(host, &["guard", "sentinel"]).signal("KILL");
+            let said = scene.expect_end(run, 1, SOON);
+            assert!(said.contains(&format!("{name}: lost the guard of this run")), "{said}");
+            scene.expect_as_before(LEASE);
+        }
+    }
+
+    #[test]
+    fn the_sentinel_does_what_a_killed_guard_without_a_controller_cannot() {
+        let Some(scene) = Scene::set() else { return };
+        for host in [&scene.source, &scene.target] {
+            let run = scene.start_stream(&[]);
+            // Stopped, the guard cannot act in between.
+            let guard = scene.find(host, &["guard"]);
+            guard.signal("STOP");
+            run.signal("KILL");
+            guard.signal("KILL");
+            scene.expect_as_before(LEASE);
+        }
+    }
+
+    /// Kills everything of a run that could undo it; its jobs go on.
+    fn orphan(scene: &Scene, hosts: &[&Host]) {
+        let run = scene.start_stream(&[]);
+        let found: Vec<Found> = hosts.iter().map(|host| scene.find(host, &["guard", "sentinel"])).collect();
+        found.iter().for_each(|found| found.signal("STOP"));
+        run.signal("KILL");
+        found.iter().for_each(|found| found.signal("KILL"));
+    }
+
+    #[test]
+    fn what_nobody_is_left_to_undo_is_shown_and_cleaned() {
+        let Some(scene) = Scene::set() else { return };
+        orphan(&scene, &[&scene.source, &scene.target]);
+        let (source, target) = (scene.guard(&scene.source), scene.guard(&scene.target));
+        scene.sh(&scene.source, "[[ -n $(process sender tar --create) ]]");
+        scene.sh(&scene.target, "[[ -n $(process receiver tar --extract) ]]");
+
+        let status = scene.lab.transfer(&["status", "db1", "db2"]).expect_success().stdout;
+        let staging = scene.join(&format!("in/.transfer-{target}"));
+        for expected in [
+            format!("db1: dead {source}: source of {}, by ctl (pid ", scene.join("data")),
+            format!("db2: dead {target}: target of {}, by ctl (pid ", scene.join("in")),
+            "; remove it: transfer clean db1\n".into(),
+            "; remove it: transfer clean db2\n".into(),
+            format!("  holds staging {staging}\n"),
+            format!("  holds rule nftables 4 transfer-{target}\n"),
+        ] {
+            assert!(status.contains(&expected), "no '{expected}' in\n{status}");
+        }
+
+        let cleaned = scene.lab.transfer(&["clean", "db1", "db2"]).expect_success().stdout;
+        assert!(cleaned.contains(&format!("db2: undone: staging {staging} (run {target})\n")), "{cleaned}");
+        scene.expect_as_before(SOON);
+        let status = scene.lab.transfer(&["status", "db1", "db2"]).expect_success().stdout;
+        assert_eq!(status, "db1: no runs\ndb2: no runs\n");
+    }
+
+    #[test]
+    fn a_live_run_is_not_cleaned() {
+        let Some(scene) = Scene::set() else { return };
+        let run = scene.start_stream(&[]);
+        let cleaned = scene.lab.transfer(&["clean", "db1", "db2"]).expect_success().stdout;
+        assert_eq!(cleaned, "db1: nothing to undo\ndb2: nothing to undo\n");
+        scene.open_throttle();
+        finish(run, SOON).expect_success();
+        scene.expect_copied();
+        scene.expect_as_before(SOON);
+    }
+
+    #[test]
+    fn the_next_run_undoes_a_dead_one_whose_late_sentinel_then_undoes_nothing_of_it() {
+        let Some(scene) = Scene::set() else { return };
+        let run = scene.start_stream(&[]);
+        let [guard, sentinel] = ["guard", "sentinel"].map(|who| scene.find(&scene.target, &[who]));
+        sentinel.signal("STOP");
+        guard.signal("STOP");
+        run.signal("KILL");
+        guard.signal("KILL");
+        let dead = scene.guard(&scene.target);
+
+        let next = scene.start(&[]);
+        scene.target.sh(&format!(
+            "for try in {{1..200}}; do [[ ! -e /var/lib/transfer/{dead} ]] && exit; sleep 0.02; done; exit 1"
+        ));
+        scene.await_stream();
+        assert_ne!(scene.guard(&scene.target), dead);
+        let journal = scene.sh(&scene.target, "cat $home/journal");
+        assert!(journal.contains("\tport\t4400\t"), "the same port, or the test shows nothing: {journal}");
+        sentinel.signal("CONT");
+        assert!(eventually(SOON, || sentinel.are_gone()), "the late sentinel does not end");
+        scene.open_throttle();
+        finish(next, SOON).expect_success();
+        scene.expect_copied();
+        scene.expect_as_before(SOON);
+    }
+
+    #[test]
+    fn a_killed_connection_fails_the_run_and_leaves_nothing() {
+        let Some(scene) = Scene::set() else { return };
+        for name in ["db1", "db2"] {
+            let run = scene.start_stream(&[]);
+            scene.controller.sh(&format!("pkill -KILL -P {} -f ' {name}$'", run.pid()));
+            let said = scene.expect_end(run, 1, SOON);
+            assert!(said.contains(&format!("{name}: lost the guard of this run")), "{said}");
+            scene.expect_as_before(LEASE);
+        }
+    }
+
+    #[test]
+    fn a_killed_session_of_sshd_fails_the_run_and_leaves_nothing() {
+        let Some(scene) = Scene::set() else { return };
+        let run = scene.start_stream(&[]);
+        scene.find(&scene.target, &["session"]).signal("KILL");
+        let said = scene.expect_end(run, 1, SOON);
+        assert!(said.contains("db2: lost the guard of this run"), "{said}");
+        scene.expect_as_before(LEASE);
+    }
+
+    /// Kills one process of a job after the other, each in a run of its own, and expects each to be blamed.
+    fn kill_each(scene: &Scene, host: &Host, job: &str, stages: &[(&str, &str, &str)]) {
+        let mut wrong = Vec::new();
+        for (command, arguments, blamed) in stages {
+            let run = scene.start_stream(&[]);
+            scene.find(host, &[&format!("process {job} {command} '{arguments}'")]).signal("KILL");
+            let said = scene.expect_end(run, 1, SOON);
+            if !said.contains(blamed) {
+                wrong.push(format!("{command} {arguments} was killed, no '{blamed}' in\n{said}"));
+            }
+            scene.expect_as_before(LEASE);
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
+
+    #[test]
+    fn a_killed_stage_of_the_sender_is_named() {
+        let Some(scene) = Scene::set() else { return };
+        kill_each(
+            &scene,
+            &scene.source,
+            "sender",
+            &[
+                ("tar", "--create", "db1: tar ended with status 137"),
+                ("perl", "sender read", "db1: read ended with status 137"),
+                ("zstd", "-c", "db1: compress ended with status 137"),
+                ("perl", "sender wire", "db1: wire ended with status 137"),
+                ("openssl", "dgst", "db1: sender.digest ended with status 137"),
+                ("openssl", "enc", "db1: encrypt ended with status 137"),
+                ("nc", "-N", "netcat1 ended with status 137"),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_killed_stage_of_a_receiver_is_named() {
+        let Some(scene) = Scene::set() else { return };
+        kill_each(
+            &scene,
+            &scene.target,
+            "receiver",
+            &[
+                ("nc", "-l", "db2: netcat ended with status 137"),
+                ("openssl", "enc", "db2: decrypt ended with status 137"),
+                ("openssl", "dgst", "db2: receiver.digest ended with status 137"),
+                ("perl", "receiver wire", "db2: wire ended with status 137"),
+                ("zstd", "-c", "db2: decompress ended with status 137"),
+                ("tar", "--extract", "db2: tar ended with status 137"),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_killed_shell_of_a_job_ends_its_stages() {
+        let Some(scene) = Scene::set() else { return };
+        for (host, job, name) in [(&scene.source, "sender", "db1"), (&scene.target, "receiver", "db2")] {
+            let run = scene.start_stream(&[]);
+            scene.find(host, &[&format!("process {job} bash -c")]).signal("KILL");
+            let said = scene.expect_end(run, 1, SOON);
+            assert!(said.contains(&format!("{name}: its processes were ended from outside")), "{said}");
+            scene.expect_as_before(LEASE);
+        }
+    }
+}
