@@ -16,8 +16,8 @@ use crate::host::{Host, HostError};
 use crate::plan::TargetPlan;
 use crate::run_id::GuardId;
 
-/// How long a lost guard's sentinel is given to undo everything, in seconds.
-const SETTLE_SECONDS: u64 = 15;
+/// How long, beyond the lease time, a guard that was lost or its sentinel is given to undo everything.
+const SETTLE: Duration = Duration::from_secs(15);
 
 /// An end of a run: its guard and the connection to its host.
 #[derive(Debug)]
@@ -92,28 +92,41 @@ pub struct Leftover {
     pub what: String,
 }
 
+/// The end of a guard.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Release {
+    /// What it could not undo, or what is not known to be undone.
+    pub leftovers: Vec<Leftover>,
+    /// The copy has its final name.
+    pub published: bool,
+}
+
 /// Undoes everything that a guard holds, and makes sure of it: a guard that went without a word is asked for over
 /// the connection, or over a new one. `silence` is as in [`Host::connect`].
-pub async fn release(end: End, silence: Duration) -> Vec<Leftover> {
+pub async fn release(end: End, silence: Duration) -> Release {
     let End { guard, host } = end;
     let name = guard.host().to_owned();
     let id = guard.id().clone();
     // A large staging directory may take its time; the user is told, and may leave with a second signal.
     let told = guard.release(Duration::from_secs(24 * 3600)).await;
+    let published = guard.published();
     drop(guard);
-    match told {
+    let leftovers = match told {
         Released::Told(left) => left
             .into_iter()
             .map(|what| Leftover { host: name.clone(), what: format!("could not be undone: {what}") })
             .collect(),
         Released::Lost => settle(&host, host.name(), &id, silence).await,
-    }
+    };
+    Release { leftovers, published }
 }
 
 async fn settle(host: &Host, name: &HostName, id: &GuardId, silence: Duration) -> Vec<Leftover> {
-    let seconds = SETTLE_SECONDS.to_string();
+    // Where only our side of the connection broke, the guard waits for the whole lease time.
+    let patience = silence + SETTLE;
+    let seconds = patience.as_secs().to_string();
     let script = Script::admin(&["settle", id.as_str(), &seconds]);
-    let limit = Duration::from_secs(2 * SETTLE_SECONDS);
+    let limit = patience + SETTLE;
     let mut answer = within(limit, host.ask("clean-up", &script)).await;
     if answer.is_err() {
         if let Ok(again) = Host::connect(name, silence).await {
@@ -126,7 +139,9 @@ async fn settle(host: &Host, name: &HostName, id: &GuardId, silence: Duration) -
             .iter()
             .filter_map(|message| match message.first().map(Vec::as_slice) {
                 Some(b"left") => Some(format!("could not be undone: {}", words(&message[1..]))),
-                Some(b"held") => Some("is still being undone by the run's sentinel".to_owned()),
+                Some(b"held") => {
+                    Some("is still held, or being undone, by the run's guard or sentinel".to_owned())
+                }
                 _ => None,
             })
             .map(|what| Leftover { host: name.to_string(), what })

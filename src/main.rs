@@ -83,6 +83,8 @@ fn log(verbose: bool) {
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .with_target(false)
+        // Which would panic where standard error is closed.
+        .log_internal_errors(false)
         .init();
 }
 

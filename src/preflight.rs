@@ -183,10 +183,11 @@ impl Findings {
         if facts.has("tar") && !facts.tar.contains("GNU tar") {
             self.add("its tar is not GNU tar", "apt install tar");
         }
-        if facts.bash < (4, 4) {
+        // Before 5.1 the key would pass through a temporary file.
+        if facts.bash < (5, 1) {
             self.add(
                 &format!("its bash is {}.{}", facts.bash.0, facts.bash.1),
-                "bash 4.4 or newer is needed",
+                "bash 5.1 or newer is needed",
             );
         }
         if !facts.syscalls_known {

@@ -47,6 +47,9 @@ impl fmt::Display for Report {
                     lines.push(format!("{endpoint}: done: {}", summary(copied)));
                     lines.extend(copied.remarks.iter().map(|remark| format!("  note: {remark}")));
                 }
+                Outcome::Published => {
+                    lines.push(format!("{endpoint}: done: verified and published before the interruption"))
+                }
                 Outcome::Failed(error) => lines.push(format!("{endpoint}: FAILED: {}", error.chain())),
             }
         }

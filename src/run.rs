@@ -44,7 +44,7 @@ pub async fn run(
             let hosts = std::mem::take(&mut probe.hosts);
             match plan(settings, source, targets, &probe, &mut report) {
                 Ok(plan) if settings.dry_run => print_plan(&plan),
-                Ok(plan) => execute(&plan, &hosts, interrupts, &progress, &mut report).await,
+                Ok(plan) => execute(plan, &hosts, interrupts, &progress, &mut report).await,
                 Err(error) => report.error = Some(error),
             }
             drop(probe);
@@ -125,52 +125,76 @@ fn describe(error: &HostError) -> String {
 
 /// Starts the guards, transfers, and releases whatever happened.
 async fn execute(
-    plan: &Plan,
+    mut plan: Plan,
     hosts: &Hosts,
     interrupts: &Interrupts,
     progress: &Progress,
     report: &mut Report,
 ) {
     interrupts.on_second(farewell(hosts));
-    let mut ends: Vec<End> = Vec::new();
-    let body = async {
-        start_guards(plan, hosts, &mut ends).await?;
-        match ends.split_first() {
-            Some((source, targets)) => Ok(transfer::transfer(plan, source, targets, progress).await),
-            None => Ok(Vec::new()),
+    let started = tokio::select! {
+        started = start_guards(&plan, hosts) => started,
+        signal = interrupts.first() => {
+            // Those that began see the end of their input; they have made nothing yet.
+            report.error = Some(Error::Interrupted(signal));
+            return;
         }
     };
-    let result = tokio::select! {
-        result = body => result,
-        signal = interrupts.first() => Err(Error::Interrupted(signal)),
+    let (source, started) = started;
+    let mut targets: Vec<End> = Vec::new();
+    let wanted = std::mem::take(&mut plan.targets);
+    for (target, end) in wanted.into_iter().zip(started) {
+        match end {
+            Ok(end) => {
+                targets.push(end);
+                plan.targets.push(target);
+            }
+            Err(error) => report.targets.push((target.endpoint, Outcome::Failed(error))),
+        }
+    }
+    let result = match &source {
+        Ok(source) if !targets.is_empty() => tokio::select! {
+            outcomes = transfer::transfer(&plan, source, &targets, progress) => Ok(outcomes),
+            signal = interrupts.first() => Err(Error::Interrupted(signal)),
+        },
+        _ => Ok(Vec::new()),
     };
     progress.phase(Phase::Releasing);
-    let leftovers = join_all(ends.into_iter().map(|end| lease::release(end, plan.lease_time))).await;
-    report.leftovers.extend(leftovers.into_iter().flatten());
+    let (source, error) = match source {
+        Ok(source) => (Some(source), None),
+        Err(error) => (None, Some(error)),
+    };
+    let of_source = async {
+        match source {
+            Some(end) => lease::release(end, plan.lease_time).await,
+            None => lease::Release::default(),
+        }
+    };
+    let of_targets = join_all(targets.into_iter().map(|end| lease::release(end, plan.lease_time)));
+    let (of_source, of_targets) = tokio::join!(of_source, of_targets);
+    let endpoints = plan.targets.iter().map(|target| target.endpoint.clone());
     match result {
         Ok(outcomes) => {
-            report.targets.extend(plan.targets.iter().map(|target| target.endpoint.clone()).zip(outcomes));
+            report.error = error;
+            report.targets.extend(endpoints.zip(outcomes));
         }
-        Err(error) => report.error = Some(error),
+        Err(interrupted) => {
+            report.error = Some(interrupted);
+            let published = endpoints.zip(&of_targets).filter(|(_, release)| release.published);
+            report.targets.extend(published.map(|(endpoint, _)| (endpoint, Outcome::Published)));
+        }
     }
+    report.leftovers =
+        [of_source].into_iter().chain(of_targets).flat_map(|release| release.leftovers).collect();
 }
 
-/// The source's guard first, then those of the targets. Those that started are in `ends` even when others did not.
-async fn start_guards(plan: &Plan, hosts: &Hosts, ends: &mut Vec<End>) -> Result<(), Error> {
-    let wanted = [(&plan.source.endpoint, &plan.source.guard, "source")]
-        .into_iter()
-        .chain(plan.targets.iter().map(|target| (&target.endpoint, &target.guard, "target")));
-    let started =
-        join_all(wanted.map(|(endpoint, id, role)| start_guard(hosts, endpoint, id, role, plan.lease_time)))
-            .await;
-    let mut failed = None;
-    for end in started {
-        match end {
-            Ok(end) => ends.push(end),
-            Err(error) => failed = Some(error),
-        }
-    }
-    failed.map_or(Ok(()), Err)
+/// The guards of the source and of the targets, side by side.
+async fn start_guards(plan: &Plan, hosts: &Hosts) -> (Result<End, Error>, Vec<Result<End, Error>>) {
+    let start = |endpoint, id, role| start_guard(hosts, endpoint, id, role, plan.lease_time);
+    tokio::join!(
+        start(&plan.source.endpoint, &plan.source.guard, "source"),
+        join_all(plan.targets.iter().map(|target| start(&target.endpoint, &target.guard, "target")))
+    )
 }
 
 async fn start_guard(

@@ -35,8 +35,6 @@ pub struct Facts {
     pub netcat: String,
     /// Firewall layers that see incoming packets, with their address family (4 or 6).
     pub firewall: Vec<(Layer, u8)>,
-    /// Guards of earlier runs that died without undoing everything.
-    pub dead_guards: Vec<String>,
     /// What the path is, on a source.
     pub source: Option<SourceFacts>,
     /// What the directory is, on a target.
@@ -146,7 +144,6 @@ impl Facts {
                     };
                     facts.firewall.extend(layer.zip(family));
                 }
-                b"dead" => facts.dead_guards.push(text(0)),
                 b"source_real" => facts.source.get_or_insert_default().real = path(0),
                 b"source_type" => facts.source.get_or_insert_default().file_type = text(0),
                 b"source_readable" => facts.source.get_or_insert_default().readable = true,

@@ -22,6 +22,8 @@ use wire::{Field, decode, printable, read_record};
 
 /// The longest that a script which only asks may take. Listing a tree of many millions of files is within it.
 const ASK_LIMIT: Duration = Duration::from_secs(3600);
+/// Of an answer, and of what start-up files print before it, no more than this is read.
+const MOST_BYTES: usize = 1 << 20;
 
 /// A host that can be asked and told.
 #[derive(Debug)]
@@ -56,6 +58,14 @@ pub enum HostError {
         action: &'static str,
         /// The cause.
         source: io::Error,
+    },
+    /// The guard cannot keep its journal there.
+    #[error("{host}: no guard can be started: {text}; is there space, and may we write there?")]
+    Refused {
+        /// The host.
+        host: String,
+        /// What it said.
+        text: String,
     },
     /// The shell ended before its answer did.
     #[error(
@@ -107,9 +117,8 @@ impl Host {
         let mut messages: Vec<Vec<Field>> = Vec::new();
         let answer = async {
             let mut shell = self.shell(action, script).await?;
-            while let Some(line) =
-                read_record(&mut shell.stdout, b'\n').await.map_err(|source| self.broken(action, source))?
-            {
+            let mut bytes = 0;
+            while let Some(line) = self.line(action, &mut shell, &mut bytes).await? {
                 messages.push(decode(&line));
                 if line == b"end" {
                     return Ok(true);
@@ -128,7 +137,23 @@ impl Host {
         }
     }
 
-    /// Starts a shell on a script and leaves its input open.
+    /// The next line of a shell that may send a bounded number of bytes.
+    async fn line(
+        &self,
+        action: &'static str,
+        shell: &mut Shell,
+        bytes: &mut usize,
+    ) -> Result<Option<Vec<u8>>, HostError> {
+        let line =
+            read_record(&mut shell.stdout, b'\n').await.map_err(|source| self.broken(action, source))?;
+        *bytes += line.as_ref().map_or(0, |line| line.len() + 1);
+        if *bytes > MOST_BYTES {
+            return Err(self.broken(action, io::Error::other("the host sends more than 1 MiB")));
+        }
+        Ok(line)
+    }
+
+    /// Starts a shell on a script and leaves its input open. What start-up files print has been read.
     pub(crate) async fn shell(&self, action: &'static str, script: &Script) -> Result<Shell, HostError> {
         let started = match &self.backend {
             Backend::Local => local::shell(),
@@ -137,7 +162,15 @@ impl Host {
         let mut shell = started.map_err(|source| self.broken(action, source))?;
         shell.stdin.write_all(script.as_bytes()).await.map_err(|source| self.broken(action, source))?;
         shell.stdin.flush().await.map_err(|source| self.broken(action, source))?;
-        Ok(shell)
+        let mut bytes = 0;
+        let mut said = b"nothing".to_vec();
+        while let Some(line) = self.line(action, &mut shell, &mut bytes).await? {
+            if line == b"begin" {
+                return Ok(shell);
+            }
+            said = line;
+        }
+        Err(HostError::Incomplete { host: self.name.to_string(), action, said: printable(&said) })
     }
 
     /// Ends the connection.

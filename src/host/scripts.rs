@@ -27,7 +27,7 @@ impl Script {
     /// Asks for all facts of a host: role (`source`, `target`), the path, the name that will be in it.
     #[must_use]
     pub fn facts(role: &str, path: &[u8], name: &[u8]) -> Self {
-        Self::new(&[COMMON, JOURNAL, FACTS], &[role.into(), path.into(), name.into()])
+        Self::new(&[COMMON, FACTS], &[role.into(), path.into(), name.into()])
     }
 
     /// Asks from which address the host reaches others.
@@ -76,7 +76,8 @@ impl Script {
 
     fn new(parts: &[&str], arguments: &[Field]) -> Self {
         let mut text = parts.concat().into_bytes();
-        text.extend(b"main");
+        // What a login shell's start-up files print comes before this line and is not ours.
+        text.extend(b"echo begin\nmain");
         for argument in arguments {
             text.push(b' ');
             text.extend(quote(argument));

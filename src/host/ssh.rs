@@ -11,18 +11,23 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
+use backon::{ExponentialBuilder, Retryable as _};
 use md5::{Digest, Md5};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid};
 use openssh::{Session, Stdio as SessionStdio};
 use tokio::io::{AsyncReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStderr, Command};
 
 use super::{HostError, Process, Shell};
 use crate::run_id::{hex, random_hex};
 
 /// Seconds that TCP and the SSH handshake may take.
 const CONNECT_SECONDS: u64 = 15;
+/// The longest that a login may take as a whole, authentication included.
+const LOGIN_LIMIT: Duration = Duration::from_secs(60);
+/// Of what ssh writes, the last bytes are kept.
+const MOST_WORDS: usize = 16 * 1024;
 /// How long to wait between two looks for the master's socket; nothing announces it.
 const SOCKET_POLL: Duration = Duration::from_millis(4);
 
@@ -40,7 +45,6 @@ struct Socket(PathBuf);
 impl Drop for Socket {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.0);
-        let _ = fs::remove_dir(socket_directory());
     }
 }
 
@@ -51,10 +55,25 @@ impl std::fmt::Debug for Connection {
 }
 
 impl Connection {
-    /// Connects to `[user@]host` as the user's own ssh configuration says.
+    /// Connects to `[user@]host` as the user's own ssh configuration says. A server that drops the connection because
+    /// too many log in at once (`MaxStartups`) is asked again.
     pub(super) async fn open(destination: &str, silence: Duration) -> Result<Self, HostError> {
-        let failed = |text: String| HostError::Connect { host: destination.to_owned(), text };
-        let socket = Socket(socket_path(destination).map_err(|error| failed(error.to_string()))?);
+        let patience = ExponentialBuilder::default()
+            .with_min_delay(Duration::from_millis(200))
+            .with_max_delay(Duration::from_secs(3))
+            .with_max_times(7)
+            .with_jitter();
+        (|| Self::try_open(destination, silence))
+            .retry(patience)
+            .when(|text| {
+                ["Connection closed by", "Connection reset by"].iter().any(|reason| text.contains(reason))
+            })
+            .await
+            .map_err(|text| HostError::Connect { host: destination.to_owned(), text })
+    }
+
+    async fn try_open(destination: &str, silence: Duration) -> Result<Self, String> {
+        let socket = Socket(socket_path(destination).map_err(|error| error.to_string())?);
         let mut master = Command::new("setpriv")
             .args(["--pdeathsig", "TERM", "--", "ssh", "-M", "-N", "-T", "-S"])
             .arg(&socket.0)
@@ -71,28 +90,23 @@ impl Connection {
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
-            .map_err(|error| failed(format!("cannot start setpriv and ssh: {error}")))?;
-        let mut stderr = master.stderr.take();
-        loop {
-            if socket.0.exists() {
-                break;
-            }
-            if master.try_wait().map_err(|error| failed(error.to_string()))?.is_some() {
-                let mut said = Vec::new();
-                if let Some(stderr) = stderr.take() {
-                    let _ = stderr.take(16 * 1024).read_to_end(&mut said).await;
+            .map_err(|error| format!("cannot start setpriv and ssh: {error}"))?;
+        // Read to the end, whatever it is: a master that cannot write would hang.
+        let said = tokio::spawn(last_words(master.stderr.take()));
+        let ready = async {
+            loop {
+                if socket.0.exists() {
+                    return Ok(());
                 }
-                return Err(failed(what_ssh_said(&said)));
+                if master.try_wait().map_err(|error| error.to_string())?.is_some() {
+                    return Err(what_ssh_said(&said.await.unwrap_or_default()));
+                }
+                tokio::time::sleep(SOCKET_POLL).await;
             }
-            tokio::time::sleep(SOCKET_POLL).await;
-        }
-        // What the master says later (a broken connection, mostly) is seen by its sessions' ends.
-        tokio::spawn(async move {
-            if let Some(mut stderr) = stderr {
-                let mut sink = [0; 1024];
-                while matches!(stderr.read(&mut sink).await, Ok(n) if n > 0) {}
-            }
-        });
+        };
+        tokio::time::timeout(LOGIN_LIMIT, ready)
+            .await
+            .unwrap_or_else(|_| Err(format!("no login within {} s", LOGIN_LIMIT.as_secs())))?;
         let session = Session::resume_mux(socket.0.clone().into_boxed_path(), None);
         Ok(Self { session: Arc::new(session), master, _socket: socket })
     }
@@ -122,6 +136,19 @@ impl Connection {
         }
         let _ = tokio::time::timeout(Duration::from_secs(2), self.master.wait()).await;
     }
+}
+
+/// The end of what ssh writes on standard error.
+async fn last_words(stderr: Option<ChildStderr>) -> Vec<u8> {
+    let mut said = Vec::new();
+    let mut chunk = [0; 4096];
+    if let Some(mut stderr) = stderr {
+        while let Ok(length @ 1..) = stderr.read(&mut chunk).await {
+            said.extend_from_slice(&chunk[..length]);
+            said.drain(..said.len().saturating_sub(MOST_WORDS));
+        }
+    }
+    said
 }
 
 /// The last lines that ssh wrote, which say why; its banners come before.

@@ -1,7 +1,7 @@
 //! Plan → stages. Pure.
 //!
-//! Sender: tar → (meter, compress) → meter with digest → (encrypt) → netcat, or one netcat per target beside the last
-//! meters. Receiver: netcat → (decrypt) → meter with digest → (decompress) → tar. The meters on both sides stand at the
+//! Sender: tar → (meter, compress) → meter with digest → (encrypt) → netcat, or a chain of meters with one netcat beside
+//! each. Receiver: netcat → (decrypt) → meter with digest → (decompress) → tar. The meters on both sides stand at the
 //! same place of the stream, so their counts must agree.
 
 use std::net::IpAddr;
@@ -26,6 +26,8 @@ pub fn sender(plan: &Plan, sinks: &[(usize, IpAddr, u16)]) -> Pipeline {
     let job = "sender";
     let mut tar =
         argv(&["tar", "--create", "--file=-", BLOCKS, "--format=posix", "--sparse", "--numeric-owner"]);
+    // Names are taken as they are: a backslash in one is no escape.
+    tar.push(Word::from("--no-unquote"));
     tar.extend(attributes(plan.source.root));
     tar.push(Word::from("--"));
     tar.push(entry(plan));
@@ -44,10 +46,10 @@ pub fn sender(plan: &Plan, sinks: &[(usize, IpAddr, u16)]) -> Pipeline {
         let patience = plan.idle_timeout.as_secs().to_string();
         for (number, address, port) in sinks {
             let name = sink_name(*number);
-            let mut stage = Stage::new(&format!("fan{number}"), pump(job, &format!("fan{number}")));
-            stage.argv.extend([Word::Home(name.clone()), Word::from(&patience)]);
-            stage.side = Some(Side { name, argv: connect(*address, *port), is_digest: false });
-            stages.push(stage);
+            let mut words = pump(job, &name);
+            words.extend(argv(&["--sink", &patience]));
+            words.extend(connect(*address, *port));
+            stages.push(Stage::new(&name, words));
         }
         if let Some(last) = stages.last_mut() {
             last.discard = true;
@@ -99,7 +101,8 @@ pub fn target_manifest(plan: &Plan, target: &TargetPlan) -> Vec<u8> {
 /// For the dry run.
 #[must_use]
 pub fn describe_verification(plan: &Plan) -> String {
-    let mut checks = vec!["bytes on the wire".to_owned(), "names, types, sizes of all entries".to_owned()];
+    let mut checks =
+        vec!["bytes on the wire".to_owned(), "names, types, sizes, modes, owners of all entries".to_owned()];
     checks.extend(plan.stream_digest.map(|digest| format!("{digest} of the stream")));
     if plan.compare_files {
         checks.push("md5 of every file, read from both disks".into());
@@ -115,6 +118,9 @@ fn manifest(plan: &Plan, job: &str, directory: &Word, workers: u32, fresh: bool)
     words.extend([Word::from(job), directory.clone(), Word::from(&plan.source.name)]);
     words.push(Word::from(if plan.compare_files { "md5" } else { "none" }));
     words.extend([Word::from(&workers.to_string()), Word::from(&batch.to_string())]);
+    // Numbers of owners, and what a mode keeps, are only root's to give.
+    let root = plan.source.root && plan.targets.iter().all(|target| target.root);
+    words.push(Word::from(if root { "owners" } else { "no-owners" }));
     if fresh {
         words.push(Word::from("fresh"));
     }
@@ -154,7 +160,7 @@ fn meter(job: &str, name: &str, digest: Option<StreamDigest>) -> Stage {
         };
         let pipe = format!("{job}.digest");
         stage.argv.push(Word::Home(pipe.clone()));
-        stage.side = Some(Side { name: pipe, argv: program, is_digest: true });
+        stage.side = Some(Side { name: pipe, argv: program });
     }
     stage
 }

@@ -28,15 +28,14 @@ pub struct Stage {
     pub discard: bool,
 }
 
-/// A program beside the pipeline, fed through a named pipe in the guard's directory.
+/// A program beside the pipeline, fed through a named pipe in the guard's directory; its first word of output is the
+/// stream's digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Side {
     /// By which its exit status is reported, and the name of its pipe.
     pub name: String,
     /// The program and its arguments.
     pub argv: Vec<Word>,
-    /// Its first word of output is the stream's digest.
-    pub is_digest: bool,
 }
 
 impl Stage {

@@ -1,25 +1,17 @@
 //! A bar on a terminal.
 
-use std::time::Duration;
-
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::sync::watch;
 
-use super::{Moment, Phase};
+use super::{LOOK, Moment, Phase};
 
-const REDRAW: Duration = Duration::from_millis(200);
-
-pub(super) async fn show(moments: watch::Receiver<Moment>, mut ended: watch::Receiver<bool>) {
+pub(super) fn show(moments: &watch::Receiver<Moment>, ended: &watch::Receiver<bool>) {
     let bar = ProgressBar::with_draw_target(Some(1000), ProgressDrawTarget::stderr());
     let copying =
         ProgressStyle::with_template("copying [{bar:30}] {msg}").map(|style| style.progress_chars("=> "));
     let waiting = ProgressStyle::with_template("{spinner} {msg}");
-    let mut redraw = tokio::time::interval(REDRAW);
-    loop {
-        tokio::select! {
-            _ = ended.changed() => break,
-            _ = redraw.tick() => {}
-        }
+    while !*ended.borrow() {
+        std::thread::sleep(LOOK);
         let moment = *moments.borrow();
         let elapsed = moment.since.elapsed();
         let style = if moment.phase == Phase::Copying { &copying } else { &waiting };

@@ -35,6 +35,9 @@ impl Phase {
     }
 }
 
+/// How often a renderer looks.
+const LOOK: Duration = Duration::from_millis(100);
+
 /// A moment of a run.
 #[derive(Clone, Copy, Debug)]
 struct Moment {
@@ -49,10 +52,11 @@ struct Moment {
 #[derive(Clone, Debug)]
 pub struct Progress(watch::Sender<Moment>);
 
-/// Shows a progress until it is finished.
+/// Shows a progress until it is finished. In a thread of its own: a terminal that takes nothing (^S, a full pipe) must
+/// not hold up the heartbeats of the guards.
 #[derive(Debug)]
 pub struct Renderer {
-    task: tokio::task::JoinHandle<()>,
+    thread: tokio::task::JoinHandle<()>,
     end: watch::Sender<bool>,
 }
 
@@ -65,12 +69,12 @@ impl Progress {
         let (end, ended) = watch::channel(false);
         let moments = sender.subscribe();
         let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
-        let task = if std::io::stderr().is_terminal() && !dumb {
-            tokio::spawn(bar::show(moments, ended))
+        let thread = if std::io::stderr().is_terminal() && !dumb {
+            tokio::task::spawn_blocking(move || bar::show(&moments, &ended))
         } else {
-            tokio::spawn(plain::show(moments, ended))
+            tokio::task::spawn_blocking(move || plain::show(&moments, &ended))
         };
-        (Self(sender), Renderer { task, end })
+        (Self(sender), Renderer { thread, end })
     }
 
     /// A new phase has begun.
@@ -92,7 +96,7 @@ impl Renderer {
     /// Takes the bar away.
     pub async fn finish(self) {
         self.end.send_replace(true);
-        let _ = self.task.await;
+        let _ = tokio::time::timeout(Duration::from_secs(1), self.thread).await;
     }
 }
 

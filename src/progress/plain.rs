@@ -1,21 +1,19 @@
 //! Plain lines, for logs: each new phase, and while copying one line in ten seconds.
 
 use std::io::Write as _;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, HumanDuration};
 use tokio::sync::watch;
 
-use super::{Moment, Phase};
+use super::{LOOK, Moment, Phase};
 
 const PERIOD: Duration = Duration::from_secs(10);
 
-pub(super) async fn show(moments: watch::Receiver<Moment>, mut ended: watch::Receiver<bool>) {
+pub(super) fn show(moments: &watch::Receiver<Moment>, ended: &watch::Receiver<bool>) {
     let mut phase = None;
-    let mut changes = moments.clone();
-    let mut next = tokio::time::interval(PERIOD);
-    next.reset();
-    loop {
+    let mut last = Instant::now();
+    while !*ended.borrow() {
         let moment = *moments.borrow();
         if phase != Some(moment.phase) {
             // Connecting and preparing take no time that anybody waits for.
@@ -23,13 +21,12 @@ pub(super) async fn show(moments: watch::Receiver<Moment>, mut ended: watch::Rec
                 say(moment.phase.text());
             }
             phase = Some(moment.phase);
-            next.reset();
+            last = Instant::now();
+        } else if last.elapsed() >= PERIOD {
+            say(&line(&moment, moment.since.elapsed()));
+            last = Instant::now();
         }
-        tokio::select! {
-            _ = ended.changed() => return,
-            changed = changes.changed() => if changed.is_err() { return },
-            _ = next.tick() => say(&line(&moment, moment.since.elapsed())),
-        }
+        std::thread::sleep(LOOK);
     }
 }
 
@@ -56,7 +53,6 @@ fn say(text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Instant;
 
     #[test]
     fn a_line_tells_bytes_rate_share_and_time_left() {

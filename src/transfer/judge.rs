@@ -26,10 +26,11 @@ pub(super) fn judge(plan: &Plan, target: &TargetPlan, sender: &Job, receiver: &J
     // Sinks are other targets' business; the sender's end of our own shows in what arrived.
     let own = |stage: &str| !stage.starts_with("netcat");
     if let Some(text) = failure(receiver, |_| true, false) {
-        // A sender that fails makes its receivers fail, and the other way round by broken pipes only.
+        // A sender that fails makes its receivers fail, and the other way round by broken pipes only. One without
+        // statuses was ended because nobody received any more.
         return Err(Error::Failed(match failure(sender, own, false) {
-            Some(cause) => format!("{origin}: {cause}"),
-            None => format!("{host}: {text}"),
+            Some(cause) if !sender.stages.is_empty() => format!("{origin}: {cause}"),
+            _ => format!("{host}: {text}"),
         }));
     }
     if let Some(text) = failure(sender, own, false) {
@@ -47,6 +48,9 @@ pub(super) fn judge(plan: &Plan, target: &TargetPlan, sender: &Job, receiver: &J
     }
     if let Some(text) = failure(sender, own, true) {
         return Err(Error::Failed(format!("{origin}: {text}")));
+    }
+    if receiver.exit != Some(0) {
+        return Err(Error::Failed(format!("{host}: the receiver ended with status {:?}", receiver.exit)));
     }
     Ok(())
 }

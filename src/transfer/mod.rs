@@ -35,6 +35,8 @@ struct Lane<'a> {
 pub enum Outcome {
     /// The copy has its final name.
     Done(Copied),
+    /// So it had when the run was interrupted.
+    Published,
     /// It has not, and why.
     Failed(Error),
 }

@@ -9,7 +9,8 @@ use super::judge::said;
 use super::stream::bytes_read;
 use super::{Copied, Lane};
 use crate::error::Error;
-use crate::host::guard::{GuardError, Job, Manifest};
+use crate::host::guard::{GuardError, Job};
+use crate::host::wire::printable;
 use crate::lease::{self, End};
 use crate::pipeline::build::{self, CIPHER_HEADER, WIRE};
 use crate::plan::Plan;
@@ -34,7 +35,7 @@ pub(super) async fn settle(
     let results = join_all(lanes.iter_mut().filter(|lane| lane.is_live()).zip(of_targets).map(
         |(lane, of_target)| async {
             match publish(plan, source, lane, &of_source, of_target).await {
-                Ok(entries) => Some(copied(plan, &entries, sender, lane, began.elapsed())),
+                Ok(listed) => Some(copied(plan, &listed, sender, lane, began.elapsed())),
                 Err(error) => {
                     lane.fail(error);
                     None
@@ -46,14 +47,14 @@ pub(super) async fn settle(
     Ok(results.into_iter().flatten().collect())
 }
 
-/// Compares one target with the source and gives its copy the final name. Returns the list of its entries.
+/// Compares one target with the source and gives its copy the final name. Returns what was listed there.
 async fn publish(
     plan: &Plan,
     source: &End,
     lane: &Lane<'_>,
     of_source: &Job,
     of_target: Result<Job, Error>,
-) -> Result<Manifest, Error> {
+) -> Result<Job, Error> {
     let of_target = of_target?;
     let lists: &[&str] = if plan.compare_files { &["entries", "digests"] } else { &["entries"] };
     for list in lists {
@@ -65,16 +66,17 @@ async fn publish(
     }
     let staged = lane.plan.staging.join(&plan.source.name);
     let name = lane.plan.final_path.as_os_str().as_bytes();
-    lane.end.guard.call("publish", &[staged.as_os_str().as_bytes(), name]).await.map_err(
-        |error| match error {
-            GuardError::Failed { host, code, .. } if code == "exists" => Error::Failed(format!(
-                "{host}: {} was made by somebody else meanwhile and is left as it is",
-                crate::host::wire::printable(name)
-            )),
-            other => other.into(),
-        },
-    )?;
-    Ok(of_target.manifests.get("entries").cloned().unwrap_or_default())
+    let published = lane.end.guard.call("publish", &[staged.as_os_str().as_bytes(), name]).await;
+    match published {
+        Ok(_) => Ok(of_target),
+        // It is proven and has its name; what failed came after that.
+        Err(_) if lane.end.guard.published() => Ok(of_target),
+        Err(GuardError::Failed { host, code, .. }) if code == "exists" => Err(Error::Failed(format!(
+            "{host}: {} was made by somebody else meanwhile and is left as it is",
+            printable(name)
+        ))),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Waits for a job that lists and digests.
@@ -90,7 +92,8 @@ async fn manifests(end: &End, job: &str) -> Result<Job, Error> {
     Ok(ended)
 }
 
-fn copied(plan: &Plan, entries: &Manifest, sender: &Job, lane: &Lane<'_>, took: Duration) -> Copied {
+fn copied(plan: &Plan, listed: &Job, sender: &Job, lane: &Lane<'_>, took: Duration) -> Copied {
+    let entries = listed.manifests.get("entries").cloned().unwrap_or_default();
     let receiver = lane.end.guard.job("receiver");
     let header = if plan.encrypt { CIPHER_HEADER } else { 0 };
     Copied {
@@ -101,7 +104,7 @@ fn copied(plan: &Plan, entries: &Manifest, sender: &Job, lane: &Lane<'_>, took: 
         took,
         streamed: Duration::ZERO,
         stream_digest: plan.stream_digest.map(|digest| digest.to_string()),
-        files_compared: plan.compare_files.then_some(plan.source.files),
+        files_compared: listed.manifests.get("digests").map(|digests| digests.records),
         remarks: sender.complaints.iter().chain(&receiver.complaints).cloned().collect(),
     }
 }

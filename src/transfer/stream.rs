@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 
 use super::Lane;
 use crate::error::Error;
-use crate::host::guard::{GuardError, Job};
+use crate::host::guard::Job;
 use crate::lease::End;
 use crate::pipeline::build::{READ, WIRE, sink_name};
 use crate::plan::Plan;
@@ -15,6 +15,18 @@ use crate::progress::Progress;
 
 /// How often the progress is looked at; the hosts tell it once a second.
 const LOOK: Duration = Duration::from_millis(500);
+/// How long a sender may go on when all of its receivers are gone.
+const GRACE: Duration = Duration::from_secs(1);
+/// By how much the source's own patience with one of several targets comes first.
+const DROP_MARGIN: Duration = Duration::from_secs(10);
+
+/// How the watch over a stream ended.
+enum Verdict {
+    /// Nobody receives any more.
+    Futile,
+    /// It stands still, or the source's guard is gone.
+    Dead(Error),
+}
 
 /// Waits until all have ended. A lane has failed afterwards when its guard was lost or its sink was dropped; the error
 /// is one of the source or a standstill of all.
@@ -24,33 +36,45 @@ pub(super) async fn stream(
     lanes: &mut [Lane<'_>],
     progress: &Progress,
 ) -> Result<Job, Error> {
-    let receivers = join_all(lanes.iter().map(|lane| async {
-        if lane.is_live() { lane.end.guard.ended("receiver").await.map(drop) } else { Ok(()) }
+    let receivers = join_all(lanes.iter().filter(|lane| lane.is_live()).map(|lane| async {
+        let sink = sink_name(lane.plan.number);
+        tokio::select! {
+            ended = lane.end.guard.ended("receiver") => ended.map(drop),
+            // The one that took nothing may never end by itself.
+            dropped = source.guard.until("sender", |job| job.dropped.get(&sink).is_some_and(|why| why == "stalled")) =>
+                dropped.map(drop),
+        }
     }));
     let ends = async { tokio::join!(source.guard.ended("sender"), receivers) };
-    let (sender, receivers) = tokio::select! {
-        ends = ends => ends,
-        error = watch(plan, source, lanes, progress) => return Err(error),
+    tokio::pin!(ends);
+    let verdict = tokio::select! {
+        ends = &mut ends => Ok(ends),
+        verdict = watch(plan, source, lanes, progress) => Err(verdict),
+    };
+    let (sender, receivers) = match verdict {
+        Ok(ends) => ends,
+        Err(Verdict::Dead(error)) => return Err(error),
+        Err(Verdict::Futile) => {
+            source.guard.call("stop_job", &[b"sender"]).await?;
+            ends.await
+        }
     };
     report(plan, source, progress);
     let sender = sender?;
-    for (lane, receiver) in lanes.iter_mut().zip(receivers) {
-        if !lane.is_live() {
-            continue;
-        }
-        if let Some(reason) = sender.dropped.get(&sink_name(lane.plan.number)) {
-            let receiver = lane.end.guard.job("receiver");
-            // A receiver that failed by itself says why; one that took nothing has no more to say.
-            if reason == "stalled" || receiver.exit == Some(0) {
-                lane.fail(Error::Failed(format!(
-                    "{}: dropped from the stream: {}",
-                    lane.plan.endpoint.host,
-                    match reason.as_str() {
-                        "stalled" => format!("it took nothing for {} s", plan.idle_timeout.as_secs()),
-                        _ => "its connection was closed".to_owned(),
-                    }
-                )));
-            }
+    for (lane, receiver) in lanes.iter_mut().filter(|lane| lane.is_live()).zip(receivers) {
+        let told = lane.end.guard.job("receiver");
+        match sender.dropped.get(&sink_name(lane.plan.number)).map(String::as_str) {
+            Some("stalled") => lane.fail(Error::Failed(format!(
+                "{}: dropped from the stream: it took nothing for {} s (--idle-timeout)",
+                lane.plan.endpoint.host,
+                plan.idle_timeout.as_secs()
+            ))),
+            // A receiver that failed by itself says why.
+            Some(_) if told.exit == Some(0) => lane.fail(Error::Failed(format!(
+                "{}: dropped from the stream: its connection was closed",
+                lane.plan.endpoint.host
+            ))),
+            _ => {}
         }
         if let Err(error) = receiver {
             lane.fail(error.into());
@@ -59,46 +83,47 @@ pub(super) async fn stream(
     Ok(sender)
 }
 
-/// Never ends well: returns when nothing has moved for the idle timeout, or the source's guard is lost.
-async fn watch(plan: &Plan, source: &End, lanes: &[Lane<'_>], progress: &Progress) -> Error {
+/// Never ends well: returns when nothing has moved for the idle timeout, when nobody receives any more, or when the
+/// source's guard is lost.
+async fn watch(plan: &Plan, source: &End, lanes: &[Lane<'_>], progress: &Progress) -> Verdict {
+    let live: Vec<&Lane<'_>> = lanes.iter().filter(|lane| lane.is_live()).collect();
+    // With several targets the source drops the one that stalls, so that the others go on.
+    let patience = if live.len() > 1 { plan.idle_timeout + DROP_MARGIN } else { plan.idle_timeout };
     let mut last = (0, 0);
     let mut since = Instant::now();
+    let mut futile_since = None;
     let mut look = tokio::time::interval(LOOK);
     loop {
         tokio::select! {
-            lost = source.guard.lost() => return lost.into(),
+            lost = source.guard.lost() => return Verdict::Dead(lost.into()),
             _ = look.tick() => {}
         }
         report(plan, source, progress);
-        let guards =
-            lanes.iter().filter(|lane| lane.is_live()).map(|lane| &lane.end.guard).chain([&source.guard]);
+        let sender = source.guard.job("sender");
+        let moved: u64 = live.iter().map(|lane| lane.end.guard.moved()).sum::<u64>() + source.guard.moved();
         // The end of one is a movement, too: what is left may now begin to flow.
-        let now = guards.fold((0, 0), |(moved, ended), guard| {
-            let over = ["sender", "receiver"].iter().filter(|job| guard.job(job).exit.is_some()).count();
-            (moved + guard.moved(), ended + over)
-        });
-        if now != last {
-            (last, since) = (now, Instant::now());
-        } else if since.elapsed() > plan.idle_timeout {
-            return Error::Failed(format!(
+        let ended = live.iter().filter(|lane| lane.end.guard.job("receiver").exit.is_some()).count()
+            + usize::from(sender.exit.is_some())
+            + sender.dropped.len();
+        if (moved, ended) != last {
+            (last, since) = ((moved, ended), Instant::now());
+        } else if since.elapsed() > patience {
+            return Verdict::Dead(Error::Failed(format!(
                 "no byte has moved for {} s (--idle-timeout) between {} and its targets",
-                plan.idle_timeout.as_secs(),
+                patience.as_secs(),
                 source.guard.host()
-            ));
+            )));
         }
-        // All lanes may have lost their guards while the sender waits for them.
-        let mut lost = 0;
-        let mut live = 0;
-        for lane in lanes.iter().filter(|lane| lane.is_live()) {
-            live += 1;
-            lost += usize::from(lane.end.guard.is_lost());
-        }
-        if live > 0 && lost == live {
-            let host = lanes
-                .iter()
-                .find(|lane| lane.is_live())
-                .map_or_else(String::new, |lane| lane.end.guard.host().into());
-            return GuardError::Lost { host }.into();
+        let gone = |lane: &&&Lane<'_>| {
+            lane.end.guard.is_lost()
+                || lane.end.guard.job("receiver").exit.is_some_and(|status| status != 0)
+                || sender.dropped.contains_key(&sink_name(lane.plan.number))
+        };
+        if sender.exit.is_none() && live.iter().filter(gone).count() == live.len() {
+            // A moment for the sender to notice by itself, and to tell the statuses of its stages.
+            if futile_since.get_or_insert_with(Instant::now).elapsed() > GRACE {
+                return Verdict::Futile;
+            }
         }
     }
 }

@@ -27,10 +27,11 @@ function fastest(row,    i, least) {
     return least
 }
 
-# How a row compares with a method on the same data, `-` without both.
-function ratio(row, set, method,    other) {
+# How a row compares with a method on the same data, `-` without both. The medians of what they have in common are
+# compared: seconds or, which other work on the machine hardly changes, processor seconds.
+function ratio(row, set, method, medians,    other) {
     other = set SUBSEP method
-    return runs[row] && runs[other] ? sprintf("%.2f", middle[row] / middle[other]) : "-"
+    return medians[row] > 0 && medians[other] > 0 ? sprintf("%.2f", medians[row] / medians[other]) : "-"
 }
 
 function verdict(text, met) { goals = goals (goals == "" ? "" : "; ") text (met ? ": met" : ": MISSED") }
@@ -55,18 +56,21 @@ function judge(row, set, method,    mode, thousands, million) {
 }
 
 END {
-    print "data", "method", "runs", "median s", "fastest s", "cpu s", "x bare", "x hand", "peak MB", "goals"
-    for (i = 1; i <= rows; i++) if (runs[set[i], method[i]])
-        middle[set[i], method[i]] = median(wall, set[i] SUBSEP method[i], runs[set[i], method[i]])
+    print "data", "method", "runs", "median s", "fastest s", "cpu s", "x bare", "x hand", "cpu x hand", "peak MB", "goals"
+    for (i = 1; i <= rows; i++) {
+        row = set[i] SUBSEP method[i]
+        if (!runs[row]) continue
+        middle[row] = median(wall, row, runs[row])
+        used[row] = median(cpu, row, runs[row])
+    }
     for (i = 1; i <= rows; i++) {
         row = set[i] SUBSEP method[i]
         if (!runs[row]) { print set[i], method[i], 0, "failed", "-", "-", "-", "-", "-", "-"; continue }
-        hand = method[i]
-        sub(/^transfer/, "hand", hand)
+        hand = method[i] ~ /^transfer/ ? "hand" substr(method[i], 9) : "none"
         print set[i], method[i], runs[row] (failed[row] ? " of " runs[row] + failed[row] : ""), \
             sprintf("%.2f", middle[row]), sprintf("%.2f", fastest(row)), \
-            (cpu[row, 1] == "-" ? "-" : sprintf("%.2f", median(cpu, row, runs[row]))), \
-            ratio(row, set[i], "bare"), (method[i] ~ /^transfer/ ? ratio(row, set[i], hand) : "-"), \
+            (used[row] > 0 ? sprintf("%.2f", used[row]) : "-"), ratio(row, set[i], "bare", middle), \
+            ratio(row, set[i], hand, middle), ratio(row, set[i], hand, used), \
             (peak[row] ? sprintf("%.1f", peak[row] / 1024) : "-"), judge(row, set[i], method[i])
     }
 }

@@ -11,8 +11,9 @@ fn the_file_sets_and_the_command_line_beats_it() {
     assert!(set.stdout.contains("lock 4477") && !set.stdout.contains("openssl enc"), "{set}");
     assert!(!set.stdout.contains("zstd") && !set.stdout.contains("gzip"), "{set}");
     let typed = ["--port", "0", "--encrypt", "--dry-run", "--config"];
-    let beaten =
-        sandbox.run(&[&source, &target, &typed[0], &typed[1], &typed[2], &typed[3], &typed[4], &file]).expect(0);
+    let beaten = sandbox
+        .run(&[&source, &target, &typed[0], &typed[1], &typed[2], &typed[3], &typed[4], &file])
+        .expect(0);
     assert!(beaten.stdout.contains("4400-4500") && beaten.stdout.contains("openssl enc"), "{beaten}");
 }
 

@@ -33,7 +33,9 @@ fn a_tree_of_every_kind_of_entry_arrives_with_owners_by_number_as_root() {
     let owner = fs::metadata(source.join("names")).unwrap().uid();
     sandbox.run(&[&source, &target, &"--firewall", &"none"]).expect(0);
     assert_same(&source, &target.join("tree"), true);
-    assert!(walk(&source).iter().any(|entry| fs::symlink_metadata(source.join(entry)).unwrap().uid() != owner));
+    assert!(
+        walk(&source).iter().any(|entry| fs::symlink_metadata(source.join(entry)).unwrap().uid() != owner)
+    );
     nothing_was_run(&sandbox);
     sandbox.is_clean(&[&target]);
 }
@@ -64,7 +66,9 @@ fn a_single_file_arrives_under_its_own_name() {
     let Some(sandbox) = Sandbox::new() else { return };
     let target = sandbox.dir("target");
     let odd = OsStr::from_bytes(b"-a $(touch PWNED)\nfile\xff");
-    for (name, contents) in [(OsStr::new("plain"), &b"contents"[..]), (odd, b"odd"), (OsStr::new("empty"), b"")] {
+    for (name, contents) in
+        [(OsStr::new("plain"), &b"contents"[..]), (odd, b"odd"), (OsStr::new("empty"), b"")]
+    {
         let source = sandbox.file(name, contents);
         fs::set_permissions(&source, fs::Permissions::from_mode(0o640)).unwrap();
         sandbox.run(&[&source, &target]).expect(0);

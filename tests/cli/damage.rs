@@ -1,19 +1,21 @@
 //! Damage that no status tells of: a byte on the wire, a byte on the disk, a list that is short.
 
 use crate::harness::Sandbox;
+use crate::hold::Role;
 use crate::procs::names;
 
-/// Reads everything and changes the byte at an offset.
-const FLIP: &str =
-    r"flip() { LC_ALL=C; head -c 5000; head -c 1 | tr '\000-\377' '\001-\377\000'; exec cat; }; set -o pipefail";
+/// Receives everything and changes one byte of it.
+const FLIP: &str = r#""$real" "$@" |
+    { head -c 5000; head -c 1 | LC_ALL=C tr '\000-\377' '\001-\377\000'; exec cat; }"#;
 
 #[test]
 fn a_byte_flipped_on_the_wire_is_a_failed_verification() {
     for encryption in ["--encrypt", "--no-encrypt"] {
         let Some(sandbox) = Sandbox::new() else { return };
-        sandbox.shim("nc", &format!("{FLIP}; [[ \" $* \" == *' -l '* ]] && {{ \"$real\" \"$@\" | flip; exit; }}"));
+        sandbox.replace(Role::Receive, FLIP);
         let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
-        let ended = sandbox.run(&[&source, &target, &"--no-compress", &"--parallel-checksum", &encryption]).expect(3);
+        let ended =
+            sandbox.run(&[&source, &target, &"--no-compress", &"--parallel-checksum", &encryption]).expect(3);
         ended.says("the stream was altered on its way");
         assert_eq!(names(&target), Vec::<String>::new());
         sandbox.is_clean(&[&target]);
@@ -23,7 +25,7 @@ fn a_byte_flipped_on_the_wire_is_a_failed_verification() {
 #[test]
 fn a_byte_flipped_in_what_is_compressed_publishes_nothing() {
     let Some(sandbox) = Sandbox::new() else { return };
-    sandbox.shim("nc", &format!("{FLIP}; [[ \" $* \" == *' -l '* ]] && {{ \"$real\" \"$@\" | flip; exit; }}"));
+    sandbox.replace(Role::Receive, FLIP);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     let ended = sandbox.run(&[&source, &target]);
     // Which of the stages sees it first is a race; that the run fails is not.
@@ -35,7 +37,8 @@ fn a_byte_flipped_in_what_is_compressed_publishes_nothing() {
 #[test]
 fn a_byte_flipped_on_the_targets_disk_is_named_by_file() {
     let Some(sandbox) = Sandbox::new() else { return };
-    sandbox.shim("tar", "[[ $1 == --extract ]] && { \"$real\" \"$@\" && printf Small | dd of=source/small conv=notrunc; exit; }");
+    sandbox
+        .replace(Role::Unpack, r#""$real" "$@" && printf S | dd of=source/small conv=notrunc status=none"#);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     sandbox.run(&[&source, &target]).expect(3).says("1 entry differs: source/small (other contents)");
     assert_eq!(names(&target), Vec::<String>::new());
@@ -48,7 +51,7 @@ fn a_byte_flipped_on_the_targets_disk_is_named_by_file() {
 #[test]
 fn a_file_that_did_not_arrive_is_named_without_any_digest() {
     let Some(sandbox) = Sandbox::new() else { return };
-    sandbox.shim("tar", "[[ $1 == --extract ]] && { \"$real\" \"$@\" && rm source/small; exit; }");
+    sandbox.replace(Role::Unpack, r#""$real" "$@" && rm source/small"#);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     let plain = ["--no-checksum", "--no-encrypt"];
     let ended = sandbox.run(&[&source, &target, &plain[0], &plain[1]]).expect(3);
@@ -61,7 +64,7 @@ fn a_file_that_did_not_arrive_is_named_without_any_digest() {
 fn a_stream_that_is_cut_short_publishes_nothing() {
     let Some(sandbox) = Sandbox::new() else { return };
     // The connection ends in the middle and every status is good.
-    sandbox.shim("nc", "[[ \" $* \" == *' -l '* ]] && { \"$real\" \"$@\" | { head -c 1000000; cat >/dev/null; }; exit; }");
+    sandbox.replace(Role::Receive, r#""$real" "$@" | { head -c 1000000; cat >/dev/null; }"#);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     for compression in ["--compress", "--no-compress"] {
         let ended = sandbox.run(&[&source, &target, &compression]);
@@ -74,7 +77,7 @@ fn a_stream_that_is_cut_short_publishes_nothing() {
 #[test]
 fn a_stage_that_fails_is_named_with_its_status_and_its_words() {
     let Some(sandbox) = Sandbox::new() else { return };
-    sandbox.shim("tar", "[[ $1 == --extract ]] && { \"$real\" \"$@\"; echo 'the disk is on fire' >&2; exit 7; }");
+    sandbox.replace(Role::Unpack, r#""$real" "$@"; echo "the disk is on fire" >&2; exit 7"#);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     let ended = sandbox.run(&[&source, &target]).expect(1);
     ended.says("tar ended with status 7").says("the disk is on fire");

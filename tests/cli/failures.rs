@@ -132,9 +132,25 @@ fn a_port_that_somebody_else_listens_on_is_busy() {
 }
 
 #[test]
+fn a_port_that_is_lost_after_it_was_locked_is_busy_and_leaves_no_lock() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let hold = sandbox.hold(Point::Lock);
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    let port = Sandbox::port();
+    let running = sandbox.spawn(&[&source, &target, &"--port", &port.to_string()]);
+    hold.reached();
+    let _theirs = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    hold.open();
+    running.wait(LONG).expect(5).says(&format!("port {port} is taken"));
+    assert_eq!(names(&target), Vec::<String>::new());
+    sandbox.is_clean(&[&target]);
+}
+
+#[test]
 fn a_port_that_this_user_may_not_have_fails_with_the_reason() {
     let Some(sandbox) = Sandbox::new() else { return };
-    let unprivileged = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap_or_default();
+    let unprivileged =
+        fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap_or_default();
     if unprivileged.trim().parse::<u32>().unwrap_or(1024) <= 77 {
         println!("skipped: every user may listen on any port here");
         return;
@@ -172,7 +188,10 @@ fn a_state_that_cannot_be_written_fails_before_anything_is_made() {
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     sandbox.file("state", "this is not a directory");
     let ended = sandbox.run(&[&source, &target]).expect(1);
-    assert!(ended.stderr.contains("state/transfer/") && ended.stderr.contains("cannot be written"), "{ended}");
+    assert!(
+        ended.stderr.contains("state/transfer/") && ended.stderr.contains("cannot be written"),
+        "{ended}"
+    );
     assert_eq!(names(&target), Vec::<String>::new());
     sandbox.is_clean(&[&target]);
 }

@@ -161,7 +161,12 @@ impl Sandbox {
     pub(crate) fn through(&self, words: &[&str]) -> Command {
         let mut start = Vec::new();
         if let Some(uid) = self.account {
-            start = vec!["setpriv".into(), format!("--reuid={uid}"), format!("--regid={uid}"), "--clear-groups".into()];
+            start = vec![
+                "setpriv".into(),
+                format!("--reuid={uid}"),
+                format!("--regid={uid}"),
+                "--clear-groups".into(),
+            ];
         }
         start.extend(["env".to_owned(), "--default-signal=HUP,INT,TERM".to_owned()]);
         let mut command = Command::new(&start[0]);

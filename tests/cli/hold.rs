@@ -13,6 +13,8 @@ use crate::running::{LONG, wait_until};
 pub(crate) enum Point {
     /// The source's tar has written 256 KiB of its archive and blocks on the next.
     Archive,
+    /// The target's guard has locked its port; nobody listens there yet.
+    Lock,
     /// The target listens; the source's netcat has not connected yet.
     Connect,
     /// A target whose directory has this name takes nothing from the stream.
@@ -25,6 +27,7 @@ impl Point {
     fn program(self) -> &'static str {
         match self {
             Self::Archive | Self::Unpack(_) => "tar",
+            Self::Lock => "flock",
             Self::Connect => "nc",
             Self::Removal => "rm",
         }
@@ -39,11 +42,25 @@ impl Point {
                 exit
             fi"#
             .to_owned(),
+            Self::Lock => {
+                "[[ $* == '-n 7' ]] && { \"$real\" \"$@\"; status=$?; held; exit \"$status\"; }".to_owned()
+            }
             Self::Connect => "[[ \" $* \" == *' -l '* || $1 == -h ]] || held".to_owned(),
             Self::Unpack(target) => format!("[[ $1 == --extract && $PWD == */{target}/* ]] && held"),
             Self::Removal => "[[ $* == *--one-file-system* ]] && held".to_owned(),
         }
     }
+}
+
+/// What one of the programs of a run does.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Role {
+    /// tar, on the source.
+    Pack,
+    /// tar, on a target.
+    Unpack,
+    /// netcat, on a target.
+    Receive,
 }
 
 /// Runs that are held.
@@ -57,14 +74,22 @@ impl Sandbox {
     /// becomes it at its end.
     pub(crate) fn shim(&self, program: &str, script: &str) {
         let path = std::env::var("PATH").unwrap();
-        let real = std::env::split_paths(&path).map(|path| path.join(program)).find(|path| path.exists()).unwrap();
+        let real =
+            std::env::split_paths(&path).map(|path| path.join(program)).find(|path| path.exists()).unwrap();
         let text = format!("#!/bin/bash\nreal={}\n{script}\nexec \"$real\" \"$@\"\n", real.display());
         let path = self.path("bin").join(program);
-        // Not written where it will be run: a child of another thread may hold it open for writing.
-        let draft = path.with_extension("draft");
-        fs::write(&draft, text).unwrap();
-        fs::set_permissions(&draft, Permissions::from_mode(0o755)).unwrap();
-        fs::rename(draft, path).unwrap();
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// As `shim`, with a script that runs instead of the program, with `"$real"` at hand, in one role of it.
+    pub(crate) fn replace(&self, role: Role, script: &str) {
+        let (program, condition) = match role {
+            Role::Pack => ("tar", "[[ $1 == --create ]]"),
+            Role::Unpack => ("tar", "[[ $1 == --extract ]]"),
+            Role::Receive => ("nc", "[[ \" $* \" == *' -l '* ]]"),
+        };
+        self.shim(program, &format!("set -o pipefail\nif {condition}; then {script}; exit; fi"));
     }
 
     /// Holds all runs of the sandbox at a point, until the gate is opened or the test is over.
@@ -72,11 +97,7 @@ impl Sandbox {
         let marks = self.dir(format!("held-{}", point.program()));
         let gate = self.path(format!("gate-{}", point.program()));
         self.fifo(&gate);
-        let held = format!(
-            "held() {{ : >'{}'/$$; read -r _ <'{}'; }}\n",
-            marks.display(),
-            gate.display()
-        );
+        let held = format!("held() {{ : >'{}'/$$; read -r _ <'{}'; }}\n", marks.display(), gate.display());
         self.shim(point.program(), &(held + &point.script()));
         // Open for reading, too: opening does not wait for a reader, and what is written waits for one.
         let gate = OpenOptions::new().read(true).write(true).open(gate).unwrap();

@@ -4,10 +4,12 @@ use std::fs::OpenOptions;
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::harness::Sandbox;
-use crate::hold::Point;
+use crate::hold::{Point, Role};
 use crate::procs::names;
 use crate::running::{LONG, Running, wait_until};
 use crate::tree::assert_same;
@@ -19,10 +21,30 @@ fn a_stream_that_stands_still_fails_after_the_idle_timeout() {
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     let running = sandbox.spawn(&[&source, &target, &"--idle-timeout", &"2"]);
     hold.reached();
-    let ended = running.wait(Duration::from_secs(15)).expect(1).says("no byte has moved for 2 s (--idle-timeout)");
+    let ended =
+        running.wait(Duration::from_secs(15)).expect(1).says("no byte has moved for 2 s (--idle-timeout)");
     assert!(ended.took >= Duration::from_secs(2), "{ended}");
     assert_eq!(names(&target), Vec::<String>::new());
     sandbox.is_clean(&[&target]);
+}
+
+#[test]
+fn a_connection_that_closes_late_fails_no_run() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    // tar ends with its archive, and not with its input.
+    sandbox.replace(Role::Receive, r#""$real" "$@"; sleep 1"#);
+    let source = sandbox.source("source");
+    for (compress, encrypt) in [
+        ("--compress", "--encrypt"),
+        ("--compress", "--no-encrypt"),
+        ("--no-compress", "--encrypt"),
+        ("--no-compress", "--no-encrypt"),
+    ] {
+        let target = sandbox.dir(format!("target{compress}{encrypt}"));
+        sandbox.run(&[&source, &target, &compress, &encrypt]).expect(0);
+        assert_same(&source, &target.join("source"), true);
+        sandbox.is_clean(&[&target]);
+    }
 }
 
 #[test]
@@ -42,29 +64,45 @@ fn a_target_that_takes_nothing_is_dropped_and_the_others_get_their_copy() {
     sandbox.is_clean(&[&good, &stalled]);
 }
 
-#[test]
-fn progress_that_nobody_reads_does_not_stop_the_copy() {
+/// The copy is made while standard error is a full pipe; once somebody reads, the run ends.
+#[track_caller]
+fn nobody_reads(options: &[&str]) {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     let pipe = sandbox.path("full pipe");
     sandbox.fifo(&pipe);
-    let mut reader = OpenOptions::new().read(true).write(true).custom_flags(nix::libc::O_NONBLOCK).open(&pipe).unwrap();
+    let mut reader =
+        OpenOptions::new().read(true).write(true).custom_flags(nix::libc::O_NONBLOCK).open(&pipe).unwrap();
     while reader.write(&[b'x'; 4096]).is_ok() {}
     let writer = OpenOptions::new().write(true).open(&pipe).unwrap();
-    let mut command = sandbox.command(&[&source, &target, &"--verbose"]);
-    let running = Running::unread(command.stdout(Stdio::null()).stderr(writer));
-    drop(command);
-    wait_until("the copy is there, with standard error full", Duration::from_secs(20), || target.join("source").exists());
-    // Once somebody reads again, the run ends.
-    let drain = std::thread::spawn(move || {
-        let mut buffer = [0; 65536];
-        for _ in 0..2000 {
-            let _ = reader.read(&mut buffer);
-            std::thread::sleep(Duration::from_millis(5));
+    let mut command = sandbox.command(&[&source, &target]);
+    let running = Running::unread(command.args(options).stdout(Stdio::null()).stderr(writer));
+    let published = || target.join("source").exists();
+    wait_until("the copy is there, with standard error full", Duration::from_secs(20), published);
+    let over = Arc::new(AtomicBool::new(false));
+    let drain = std::thread::spawn({
+        let over = Arc::clone(&over);
+        move || {
+            while !over.load(Ordering::Relaxed) {
+                let _ = reader.read(&mut [0; 65536]);
+                std::thread::sleep(Duration::from_millis(5));
+            }
         }
     });
-    running.wait(LONG).expect(0);
-    drop(drain);
+    let ended = running.wait(LONG);
+    over.store(true, Ordering::Relaxed);
+    drain.join().unwrap();
+    ended.expect(0);
     assert_same(&source, &target.join("source"), true);
     sandbox.is_clean(&[&target]);
+}
+
+#[test]
+fn progress_that_nobody_reads_does_not_stop_the_copy() {
+    nobody_reads(&[]);
+}
+
+#[test]
+fn a_log_that_nobody_reads_does_not_stop_the_copy() {
+    nobody_reads(&["--verbose"]);
 }

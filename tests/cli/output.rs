@@ -34,10 +34,15 @@ fn help_tells_every_option_every_exit_code_and_both_other_commands() {
     for help in ["--help", "-h"] {
         let ended = sandbox.run(&[&help]).expect(0);
         for option in OPTIONS {
-            assert!(ended.stdout.split_whitespace().any(|word| word.trim_matches(',') == option), "{option}: {ended}");
+            assert!(
+                ended.stdout.split_whitespace().any(|word| word.trim_matches(',') == option),
+                "{option}: {ended}"
+            );
         }
         let text = ended.stdout.split_whitespace().collect::<Vec<_>>().join(" ");
-        for code in ["0 done", "1 failed", "2 usage", "3 verif", "4 refused", "5 busy", "6 something", "128+N"] {
+        for code in
+            ["0 done", "1 failed", "2 usage", "3 verif", "4 refused", "5 busy", "6 something", "128+N"]
+        {
             assert!(text.contains(code), "{code}: {ended}");
         }
         ended.says("transfer status HOST").says("transfer clean HOST").says("4400-4500");
@@ -110,30 +115,52 @@ fn broken() -> Stdio {
     pipe.into()
 }
 
-#[test]
-fn outputs_that_nobody_reads_end_no_run() {
+/// A run with both outputs broken, and these options.
+#[track_caller]
+fn copies_into_the_void(options: &[&str]) {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
-    let mut command = sandbox.command(&[&source, &target, &"--verbose"]);
-    Running::unread(command.stdout(broken()).stderr(broken())).wait(LONG).expect(0);
+    let mut command = sandbox.command(&[&source, &target]);
+    Running::unread(command.args(options).stdout(broken()).stderr(broken())).wait(LONG).expect(0);
     assert_same(&source, &target.join("source"), true);
     sandbox.is_clean(&[&target]);
-    // The same for whatever else is printed.
+}
+
+#[test]
+fn outputs_whose_reader_is_gone_end_no_run() {
+    copies_into_the_void(&[]);
+}
+
+#[test]
+fn a_log_whose_reader_is_gone_ends_no_run() {
+    copies_into_the_void(&["--verbose"]);
+}
+
+#[test]
+fn exit_codes_are_the_same_when_nobody_reads() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let source = sandbox.source("source");
     let dry = [source.to_str().unwrap(), "/var/tmp", "--dry-run"];
-    for words in [&["--help"][..], &["--version"], &dry, &["status", "localhost"]] {
+    let missing = ["/nowhere", "/var/tmp"];
+    for (words, code) in [
+        (&["--help"][..], 0),
+        (&["--version"], 0),
+        (&dry, 0),
+        (&["status", "localhost"], 0),
+        (&["--nonsense"], 2),
+        (&["/etc/hostname", "/tmp", "--type", "xtrabackup"], 2),
+        (&missing, 4),
+    ] {
         let mut command = sandbox.command(&[]);
-        Running::unread(command.args(words).stdout(broken()).stderr(broken())).wait(LONG).expect(0);
-    }
-    for words in [&["--nonsense"][..], &["/etc/hostname", "/tmp", "--type", "xtrabackup"]] {
-        let mut command = sandbox.command(&[]);
-        Running::unread(command.args(words).stdout(broken()).stderr(broken())).wait(LONG).expect(2);
+        Running::unread(command.args(words).stdout(broken()).stderr(broken())).wait(LONG).expect(code);
     }
 }
 
 #[test]
 fn what_a_host_says_cannot_control_the_terminal() {
     let Some(sandbox) = Sandbox::new() else { return };
-    let (source, target) = (sandbox.dir("esc\x1b[2J\nlocalhost: done"), sandbox.dir("target\x1b]0;title\x07"));
+    let (source, target) =
+        (sandbox.dir("esc\x1b[2J\nlocalhost: done"), sandbox.dir("target\x1b]0;title\x07"));
     sandbox.dir(target.join("esc\x1b[2J\nlocalhost: done"));
     let refused = sandbox.run(&[&source, &target]).expect(4);
     assert!(!refused.stderr.contains(['\x1b', '\x07']), "{refused}");

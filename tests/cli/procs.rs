@@ -82,7 +82,8 @@ impl Sandbox {
         let ours = |path: &Path| {
             let path_here = self.path("");
             let mark = path_here.as_os_str().as_bytes();
-            !self.is_root() || fs::read(path).is_ok_and(|text| text.windows(mark.len()).any(|part| part == mark))
+            !self.is_root()
+                || fs::read(path).is_ok_and(|text| text.windows(mark.len()).any(|part| part == mark))
         };
         let guards = fs::read_dir(self.state()).into_iter().flatten().flatten();
         guards.map(|guard| guard.path().join("journal")).filter(|path| ours(path)).collect()
@@ -111,7 +112,9 @@ impl Sandbox {
     pub(crate) fn gets_clean(&self, targets: &[&Path], limit: Duration) {
         let everything = || {
             let mut left = self.left(targets);
-            left.extend(self.processes().iter().map(|process| format!("{} {}", process.pid, process.command)));
+            left.extend(
+                self.processes().iter().map(|process| format!("{} {}", process.pid, process.command)),
+            );
             left
         };
         let mut last = Vec::new();
@@ -128,7 +131,8 @@ impl Sandbox {
 
 /// The staging directories in a target.
 pub(crate) fn staging(target: &Path) -> Vec<PathBuf> {
-    let mut found: Vec<PathBuf> = fs::read_dir(target).into_iter().flatten().flatten().map(|e| e.path()).collect();
+    let mut found: Vec<PathBuf> =
+        fs::read_dir(target).into_iter().flatten().flatten().map(|e| e.path()).collect();
     found.retain(|path| path.file_name().unwrap().as_bytes().starts_with(b".transfer-"));
     found
 }
@@ -136,7 +140,8 @@ pub(crate) fn staging(target: &Path) -> Vec<PathBuf> {
 /// What is in a directory, by name.
 pub(crate) fn names(directory: &Path) -> Vec<String> {
     let entries = fs::read_dir(directory).unwrap().flatten();
-    let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     names.sort();
     names
 }
@@ -146,8 +151,9 @@ pub(crate) fn is_listening(port: u16) -> bool {
     let suffix = format!(":{port:04X}");
     ["/proc/net/tcp", "/proc/net/tcp6"].iter().any(|table| {
         let table = fs::read_to_string(table).unwrap_or_default();
-        table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).any(|columns| {
-            columns.len() > 3 && columns[1].ends_with(&suffix) && columns[3] == "0A"
-        })
+        table
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>())
+            .any(|columns| columns.len() > 3 && columns[1].ends_with(&suffix) && columns[3] == "0A")
     })
 }

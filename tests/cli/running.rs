@@ -72,8 +72,11 @@ impl Running {
             let bytes = output.recv_timeout(Duration::from_secs(10)).expect("somebody keeps the output open");
             String::from_utf8_lossy(&bytes).into_owned()
         };
-        let (stdout, stderr) = self.outputs.as_ref().map(|(out, err)| (text(out), text(err))).unwrap_or_default();
-        let Some(status) = status else { panic!("no end within {limit:?}\nstdout: {stdout}\nstderr: {stderr}") };
+        let (stdout, stderr) =
+            self.outputs.as_ref().map(|(out, err)| (text(out), text(err))).unwrap_or_default();
+        let Some(status) = status else {
+            panic!("no end within {limit:?}\nstdout: {stdout}\nstderr: {stderr}")
+        };
         Ended { status, stdout, stderr, took }
     }
 }

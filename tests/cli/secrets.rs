@@ -18,7 +18,8 @@ fn key_in(bytes: &[u8]) -> Option<String> {
 /// What of the sandbox's processes shows a key, and how many of them do the ciphering.
 fn look_at_processes(sandbox: &Sandbox) -> (Vec<String>, usize) {
     let processes = sandbox.processes();
-    let ciphers = processes.iter().filter(|process| process.command.contains("-aes-256-ctr -bufsize")).count();
+    let ciphers =
+        processes.iter().filter(|process| process.command.contains("-aes-256-ctr -bufsize")).count();
     let shows = processes.into_iter().filter(|process| {
         key_in(process.command.as_bytes()).or_else(|| key_in(&process.environment)).is_some()
     });

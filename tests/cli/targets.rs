@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::harness::Sandbox;
-use crate::hold::Point;
+use crate::hold::{Point, Role};
 use crate::procs::names;
 use crate::running::LONG;
 use crate::tree::{assert_same, odd_tree};
@@ -12,7 +12,7 @@ use crate::tree::{assert_same, odd_tree};
 fn several_targets_are_fed_from_one_read() {
     let Some(sandbox) = Sandbox::new() else { return };
     let reads = sandbox.path("reads");
-    sandbox.shim("tar", &format!("[[ $1 == --create ]] && echo read >>'{}'", reads.display()));
+    sandbox.replace(Role::Pack, &format!("echo read >>'{}'; exec \"$real\" \"$@\"", reads.display()));
     let source = odd_tree(&sandbox, "tree".as_ref());
     let targets = ["one", "two", "three"].map(|name| sandbox.dir(name));
     let ended = sandbox.run(&[&source, &targets[0], &targets[1], &targets[2]]).expect(0);
@@ -43,7 +43,8 @@ fn several_targets_work_with_every_way_of_sending() {
 #[test]
 fn a_target_that_fails_takes_no_other_with_it() {
     let Some(sandbox) = Sandbox::new() else { return };
-    sandbox.shim("tar", "[[ $1 == --extract && $PWD == */broken/* ]] && { echo 'no space left' >&2; exit 2; }");
+    let script = r#"[[ $PWD == */broken/* ]] || exec "$real" "$@"; echo "no space left" >&2; exit 2"#;
+    sandbox.replace(Role::Unpack, script);
     let source = sandbox.source("source");
     let (first, broken, last) = (sandbox.dir("first"), sandbox.dir("broken"), sandbox.dir("last"));
     let ended = sandbox.run(&[&source, &first, &broken, &last]).expect(1);
@@ -58,11 +59,7 @@ fn a_target_that_fails_takes_no_other_with_it() {
 #[test]
 fn a_target_that_is_altered_comes_before_one_that_failed() {
     let Some(sandbox) = Sandbox::new() else { return };
-    sandbox.shim(
-        "tar",
-        "[[ $1 == --extract && $PWD == */broken/* ]] && exit 2
-        [[ $1 == --extract && $PWD == */altered/* ]] && { \"$real\" \"$@\" && rm source/small; exit; }",
-    );
+    sandbox.replace(Role::Unpack, r#"[[ $PWD == */altered/* ]] || exit 2; "$real" "$@" && rm source/small"#);
     let source = sandbox.source("source");
     let (broken, altered) = (sandbox.dir("broken"), sandbox.dir("altered"));
     let ended = sandbox.run(&[&source, &broken, &altered]).expect(3);
@@ -73,7 +70,7 @@ fn a_target_that_is_altered_comes_before_one_that_failed() {
 #[test]
 fn a_source_that_fails_is_told_for_every_target() {
     let Some(sandbox) = Sandbox::new() else { return };
-    sandbox.shim("tar", "[[ $1 == --create ]] && { \"$real\" \"$@\" | head -c 600000; exit 2; }");
+    sandbox.replace(Role::Pack, r#""$real" "$@" | head -c 600000; exit 2"#);
     let source = sandbox.source("source");
     let targets = ["one", "two"].map(|name| sandbox.dir(name));
     let ended = sandbox.run(&[&source, &targets[0], &targets[1]]).expect(1);

@@ -148,10 +148,12 @@ fn attributes(root: &Path, entries: &[PathBuf]) -> String {
             }
         }"#;
     let mut perl = Command::new("perl");
-    perl.args(["-e", script, list, get]).current_dir(root).stdin(Stdio::piped()).stdout(Stdio::piped());
+    // A file has no entries but itself.
+    let directory = if root.is_dir() { root } else { Path::new("/") };
+    perl.args(["-e", script, list, get]).current_dir(directory).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut perl = perl.spawn().unwrap();
     let mut input = Vec::new();
-    for entry in entries {
+    for entry in entries.iter().filter(|_| root.is_dir()) {
         input.extend([b"./", entry.as_os_str().as_bytes(), b"\0"].concat());
     }
     let mut stdin = perl.stdin.take().unwrap();
@@ -161,14 +163,20 @@ fn attributes(root: &Path, entries: &[PathBuf]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+/// An entry of a tree; the empty path is the tree itself, which may be a file.
+fn at(root: &Path, relative: &Path) -> PathBuf {
+    if relative.as_os_str().is_empty() { root.to_owned() } else { root.join(relative) }
+}
+
 /// All entries of a tree, relative to it, its top (an empty path) first and each directory before what is in it.
 pub(crate) fn walk(root: &Path) -> Vec<PathBuf> {
     let mut found = vec![PathBuf::new()];
     let mut next = 0;
     while let Some(relative) = found.get(next).cloned() {
-        let path = root.join(&relative);
+        let path = at(root, &relative);
         if fs::symlink_metadata(&path).unwrap().is_dir() {
-            let mut entries: Vec<_> = fs::read_dir(path).unwrap().map(|e| relative.join(e.unwrap().file_name())).collect();
+            let mut entries: Vec<_> =
+                fs::read_dir(path).unwrap().map(|e| relative.join(e.unwrap().file_name())).collect();
             entries.sort();
             found.extend(entries);
         }
@@ -178,14 +186,21 @@ pub(crate) fn walk(root: &Path) -> Vec<PathBuf> {
 }
 
 /// What a copy has to keep of one entry, bytes aside. Directories' sizes are the file system's business.
-fn facts(path: &Path, owners: bool, first_names: &mut BTreeMap<(u64, u64), PathBuf>, relative: &Path) -> String {
+fn facts(
+    path: &Path,
+    owners: bool,
+    first_names: &mut BTreeMap<(u64, u64), PathBuf>,
+    relative: &Path,
+) -> String {
     let metadata = fs::symlink_metadata(path).unwrap();
-    let mut facts = format!("mode {:o} modified {}.{:09}", metadata.mode(), metadata.mtime(), metadata.mtime_nsec());
+    let mut facts =
+        format!("mode {:o} modified {}.{:09}", metadata.mode(), metadata.mtime(), metadata.mtime_nsec());
     if owners {
         facts += &format!(" owner {}:{}", metadata.uid(), metadata.gid());
     }
     if metadata.is_file() {
-        let same_as = first_names.entry((metadata.dev(), metadata.ino())).or_insert_with(|| relative.to_owned());
+        let same_as =
+            first_names.entry((metadata.dev(), metadata.ino())).or_insert_with(|| relative.to_owned());
         facts += &format!(" same as {same_as:?}, {} names, {} bytes", metadata.nlink(), metadata.len());
         facts += &format!(" in {} blocks", metadata.blocks());
     }
@@ -202,8 +217,7 @@ pub(crate) fn assert_same(source: &Path, copy: &Path, owners: bool) {
     assert_eq!(there, here, "names");
     let mut first_names = (BTreeMap::new(), BTreeMap::new());
     for entry in &there {
-        let joined = |root: &Path| if entry.as_os_str().is_empty() { root.to_owned() } else { root.join(entry) };
-        let (left, right) = (joined(source), joined(copy));
+        let (left, right) = (at(source, entry), at(copy, entry));
         let left_facts = facts(&left, owners, &mut first_names.0, entry);
         assert_eq!(left_facts, facts(&right, owners, &mut first_names.1, entry), "{entry:?}");
         if fs::symlink_metadata(&left).unwrap().is_file() {

@@ -27,7 +27,8 @@ fn copies_every_kind_of_entry(options: &[&str]) {
 
     assert_same((&db1, &source), (&db2, &copy));
     for name in ["random", "sparse", "hole", "punched"] {
-        let sizes = [(&db1, &source), (&db2, &copy)].map(|(host, path)| allocated(host, &format!("{path}/{name}")));
+        let sizes =
+            [(&db1, &source), (&db2, &copy)].map(|(host, path)| allocated(host, &format!("{path}/{name}")));
         assert!(sizes[0].abs_diff(sizes[1]) <= 64 << 10, "{name} takes {sizes:?} bytes");
     }
     assert_eq!(db2.sh(&of_target), before);
@@ -35,7 +36,10 @@ fn copies_every_kind_of_entry(options: &[&str]) {
     // The only kind of entry that is not copied, because it would be of no use.
     assert!(!db2.run(&["test", "-e", &format!("{copy}/socket")]).status.success());
     assert!(output.stdout.contains("socket") && output.stdout.contains("socket ignored"), "{output}");
-    assert!(!lab.host("db2").run(&["test", "-e", "/tmp/x"]).status.success(), "a name was run");
+    for host in ["ctl", "db1", "db2"] {
+        let pwned = lab.host(host).sh("find / -xdev -name pwned; find /srv /run /tmp -name pwned");
+        assert_eq!(pwned, "", "a name was run on {host}");
+    }
 }
 
 #[test]
@@ -53,7 +57,7 @@ fn a_single_file_arrives_even_if_its_name_looks_like_an_option() {
     let Some(lab) = Lab::get() else { return };
     let (db1, db2) = (lab.host("db1"), lab.host("db2"));
     let scratch = lab.scratch(&["db1", "db2"]);
-    for name in ["-rf", "a file: $(touch /tmp/x)\n", "empty"] {
+    for name in ["-rf", "a file: $(touch pwned)\n", "empty"] {
         let path = scratch.join(name);
         let script = r#"printf %s "${2#empty}" >"$1"; setfattr -n user.a -v b "$1"; touch -d '2001-02-03 04:05:06.7Z' "$1""#;
         db1.run(&["bash", "-c", script, "bash", &path, name]).expect_success();
@@ -70,23 +74,15 @@ fn hosts_may_be_named_by_ipv6_and_with_a_user() {
     let source = scratch.join("source");
     make_random(&db1, &source, 1);
     for (number, [from, to]) in
-        [["db16", "db26"], ["root@db1", "root@db2"], ["[fd77::11]", "root@[fd77::12]"], ["db146", "db2"]].iter().enumerate()
+        [["db16", "db26"], ["root@db1", "root@db2"], ["[fd77::11]", "root@[fd77::12]"], ["db16", "db2"]]
+            .iter()
+            .enumerate()
     {
         let target = scratch.join(&number.to_string());
         db2.run(&["mkdir", &target]).expect_success();
         lab.transfer(&[&format!("{from}:{source}"), &format!("{to}:{target}")]).expect_success();
         assert_same((&db1, &source), (&db2, &format!("{target}/source")));
     }
-}
-
-#[test]
-fn hosts_without_an_address_family_in_common_are_refused() {
-    let Some(lab) = Lab::get() else { return };
-    let scratch = lab.scratch(&["db1", "db2"]);
-    lab.host("db1").put("x", &scratch.join("source"), 0o600);
-    let output = lab.transfer(&[&format!("db16:{}", scratch.join("source")), &format!("db2:{}", scratch.path())]);
-    assert!(output.expect_code(4).stderr.contains("one family"));
-    assert!(names(&lab.host("db2"), scratch.path()).is_empty());
 }
 
 #[test]
@@ -107,10 +103,15 @@ fn an_account_without_privileges_copies_what_it_may() {
     // What root has closed is missed by name.
     db1.put("secret", &format!("{source}/secret"), 0o600);
     db2.run(&["mkdir", "-m", "0777", &scratch.join("other")]).expect_success();
-    let output = lab.transfer(&[&format!("{from}{source}"), &format!("{to}{}", scratch.join("other"))]).expect_code(1);
-    assert!(output.stderr.contains("source/secret") && output.stderr.contains("Permission denied"), "{output}");
+    let output =
+        lab.transfer(&[&format!("{from}{source}"), &format!("{to}{}", scratch.join("other"))]).expect_code(1);
+    assert!(
+        output.stderr.contains("source/secret") && output.stderr.contains("Permission denied"),
+        "{output}"
+    );
     assert!(names(&db2, &scratch.join("other")).is_empty());
-    let output = lab.transfer(&[&format!("{from}{source}/secret"), &format!("{to}{}", scratch.join("other"))]);
+    let output =
+        lab.transfer(&[&format!("{from}{source}/secret"), &format!("{to}{}", scratch.join("other"))]);
     assert!(output.expect_code(4).stderr.contains("secret cannot be read"));
 }
 
@@ -153,10 +154,4 @@ fn a_file_that_shrinks_while_it_is_read_fails_the_run_by_name() {
 #[test]
 fn a_file_that_vanishes_before_it_is_read_fails_the_run_by_name() {
     fails_by_name_when(false, r#"rm "$1""#, "removed before we read it");
-}
-
-#[test]
-fn a_file_that_comes_after_the_listing_fails_the_run_by_name() {
-    // tar does not know it, the list of the source may or may not: it is not copied, and never in silence.
-    fails_by_name_when(false, r#"echo new >"${1%/*}/${1##*/}""#, "");
 }

@@ -1,12 +1,12 @@
-//! What the tests of transfers share: a tree with every kind of entry, all that can be known about a tree, and a
-//! transfer that stands still in the middle of its stream.
+//! What the tests of transfers share: a tree with every kind of entry, all that can be known about a tree, a transfer
+//! that stands still in the middle of its stream, and programs that are not what they seem.
 
 use std::time::Duration;
 
 use crate::harness::{Host, Lab, Output, Running, eventually};
 
 /// How long anything may take that is no wait of the program's own.
-pub(crate) const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(60);
 
 /// A stream of this many MiB does not fit into the buffers between two hosts: it stands still when its receiver does.
 pub(crate) const MORE_THAN_BUFFERS: u32 = 48;
@@ -16,7 +16,7 @@ const EVERY_KIND: &str = r#"
     mkdir -- "$1"; cd -- "$1"
     : >empty; mkdir empty-dir
     echo plain >plain
-    for name in ' ' 'two  blanks ' $'new\nline' $'\n' $'tab\tbell\a' "it's" '"quoted"' '$(touch /tmp/x)' '`touch /tmp/x`' \
+    for name in ' ' 'two  blanks ' $'new\nline' $'\n' $'tab\tbell\a' "it's" '"quoted"' '$(touch pwned)' '`touch pwned`' \
         -rf --checkpoint-action=exec=false '*' '?[a-z]' '~' '!!' '#' ';' '&' '|' '\' '\n' '%s%n' @list .hidden ... \
         'grün' $'latin\xe9' $'\xff\xfe\x01' "$(printf 'x%.0s' {1..255})"; do
         printf '%q' "$name" >"./$name"
@@ -68,7 +68,7 @@ const LIST: &str = r#"
         elif [[ -f $path ]]; then
             facts+=" contents=$(md5sum <"$path")"
         fi
-        attributes=$(getfattr -h -d -m - -e hex --absolute-names -- "$path" | grep -v '^#' | sort | tr '\n' ' ')
+        attributes=$(getfattr -h -d -m - -e hex --absolute-names -- "$path" | sed '/^#/d' | sort | tr '\n' ' ')
         printf '%q\n' "$path $facts $attributes"
     done
 "#;
@@ -204,5 +204,29 @@ impl Held {
     pub(crate) fn go(self) -> Output {
         self.target.run(&["/bin/kill", "-s", "CONT", &self.receiver]).expect_success();
         self.transfer.wait()
+    }
+}
+
+/// A program of a host that stands in front of the real one, `$real` in its script, until this is dropped. The whole
+/// host sees it: only for tests that are alone.
+pub(crate) struct Wrapper {
+    host: Host,
+    path: String,
+}
+
+impl Wrapper {
+    /// Puts a bash script in front of a program; behind its end, the real program takes over.
+    pub(crate) fn new(host: &Host, program: &str, script: &str) -> Self {
+        let path = format!("/usr/local/bin/{program}");
+        let wrapper = Self { host: host.clone(), path };
+        let text = format!("#!/bin/bash\nreal=/usr/bin/{program}\n{script}\nexec $real \"$@\"\n");
+        host.put(text, &wrapper.path, 0o755);
+        wrapper
+    }
+}
+
+impl Drop for Wrapper {
+    fn drop(&mut self) {
+        self.host.run(&["rm", "-f", &self.path]);
     }
 }

@@ -3,9 +3,17 @@
 //! at or break a whole host are in a module called `alone`, which `.config/nextest.toml` runs by itself.
 
 mod copies;
+mod crashes;
+mod firewalls;
 mod fixtures;
 mod harness;
 mod kills;
+mod moments;
+mod processes;
 mod scene;
+mod secrets;
 mod self_test;
+mod signals;
 mod snapshot;
+mod targets;
+mod wire;

@@ -4,16 +4,17 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::harness::{Host, Lab, Output, Running, Scratch, eventually};
+use crate::harness::{Host, Invocation, Lab, Output, Running, Scratch, eventually};
+use crate::processes::{FIND, FREEZER, Found};
 use crate::snapshot::Snapshot;
 
 /// `--lease-time` of the runs.
 pub(crate) const LEASE: Duration = Duration::from_secs(4);
-/// Enough for anything that waits for no timeout.
-pub(crate) const SOON: Duration = Duration::from_secs(10);
+/// Enough for anything that waits for no timeout, and less than the stream takes.
+pub(crate) const SOON: Duration = Duration::from_secs(15);
 
-/// Four megabytes a second: the stream takes twelve seconds, unless a test opens the throttle.
-const THROTTLE: &str = "tc qdisc replace dev e0 root tbf rate 32mbit burst 32k latency 50ms";
+/// Two megabytes a second: the stream takes 24 seconds, unless a test opens the throttle.
+const THROTTLE: &str = "tc qdisc replace dev e0 root tbf rate 16mbit burst 32k latency 50ms";
 const BYTES: &str = "48M";
 
 /// A target that lets nobody in but ssh: a hole is needed, and one that stays is seen.
@@ -31,40 +32,13 @@ const FIREWALL: &str = "nft -f - <<'RULES'
     }
 RULES";
 
-/// Shell functions that find the processes of a run, by the descriptors that only they have. `$home` is the directory
-/// of the guard.
-const FIND: &str = r#"
-    of() {
-        local fd
-        for fd in /proc/[0-9]*/fd/"$1"; do
-            if [[ $fd -ef $2 ]]; then fd=${fd#/proc/}; echo "${fd%%/*}"; fi
-        done
-    }
-    parent() { awk '$1 == "PPid:" { print $2 }' "/proc/$1/status"; }
-    guard() {
-        local pid
-        for pid in $(of 9 "$home/journal"); do
-            if [[ $(<"/proc/$(parent "$pid")/comm") == sshd ]]; then echo "$pid"; fi
-        done
-    }
-    session() { parent "$(guard)"; }
-    sentinel() {
-        local pid
-        for pid in $(of 9 "$home/journal"); do
-            if [[ ! -e /proc/$pid/fd/3 ]]; then echo "$pid"; fi
-        done
-    }
-    # process JOB COMMAND ARGUMENTS: one process of a job, by its name and a part of its arguments.
-    process() {
-        local pid
-        for pid in $(of 8 "$home/$1.job"); do
-            if [[ $(<"/proc/$pid/comm") == "$2" && " $(tr '\0' ' ' <"/proc/$pid/cmdline")" == *" $3 "* ]]; then
-                echo "$pid"
-            fi
-        done
-    }
-    home=$(echo /var/lib/transfer/*)
-"#;
+/// After a test that failed, so that the next one does not fail for it: wakes stopped guards, ends lost jobs.
+const RESCUE: &str = r#"
+    for home in /var/lib/transfer/*; do kill -CONT $(of 9 "$home/journal"); done
+    for fd in /proc/[0-9]*/fd/8; do
+        if [[ $(readlink "$fd") == /var/lib/transfer/* ]]; then fd=${fd#/proc/}; kill -KILL "${fd%%/*}"; fi
+    done
+    rm -rf /run/transfer"#;
 
 /// The hosts, the data, and what the hosts were before any run.
 pub(crate) struct Scene {
@@ -89,7 +63,7 @@ impl Scene {
         let scratch = lab.scratch(&["ctl", "db1", "db2"]);
         lab.transfer(&["--version"]).expect_success();
         source.sh(&format!(
-            "mkdir -p '{0}/sub'; echo small >'{0}/sub/small'; head -c {BYTES} /dev/urandom >'{0}/big'; {THROTTLE}",
+            "mkdir -p '{0}/sub'; echo small >'{0}/sub/small'; head -c {BYTES} /dev/urandom >'{0}/big'",
             scratch.join("data")
         ));
         target.sh(&format!("mkdir '{}'; {FIREWALL}\n{script}", scratch.join("in")));
@@ -122,23 +96,64 @@ impl Scene {
     /// Starts the run and waits until it is in mid-stream.
     #[track_caller]
     pub(crate) fn start_stream(&self, options: &[&str]) -> Running {
-        let run = self.start(options);
-        self.await_stream();
+        self.close_throttle();
+        let mut run = self.start(options);
+        self.await_stream(&mut run);
         run
+    }
+
+    /// The same of a command that is or becomes the program, on the controller.
+    #[track_caller]
+    pub(crate) fn start_stream_of(&self, command: Invocation) -> Running {
+        self.close_throttle();
+        let mut run = command.spawn();
+        self.await_stream(&mut run);
+        run
+    }
+
+    /// Waits until more has arrived than had before.
+    #[track_caller]
+    pub(crate) fn await_more(&self) {
+        let arrived = || self.target.sh(&format!("stat -c %s '{}'/.transfer-*/data/big", self.join("in")));
+        let before = arrived();
+        assert!(eventually(SOON, || arrived() != before), "nothing more arrives");
     }
 
     /// Waits until a part of the data, and not all of it, has arrived in the staging directory.
     #[track_caller]
-    pub(crate) fn await_stream(&self) {
-        let look =
-            format!("find '{}'/.transfer-*/data/big -size +0 2>/dev/null | grep -q .", self.join("in"));
-        let streams = eventually(SOON, || self.target.run(&["bash", "-c", &look]).status.success());
-        assert!(streams, "nothing arrives");
+    pub(crate) fn await_stream(&self, run: &mut Running) {
+        run.wait_for("copying", SOON);
+        // One process that looks often, instead of many that look once.
+        let look = format!(
+            "for try in {{1..500}}; do [[ ! -s $(echo '{}'/.transfer-*/data/big) ]] || exit 0; sleep 0.02; done; exit 1",
+            self.join("in")
+        );
+        let streams = self.target.run(&["bash", "-c", &look]).status.success();
+        assert!(streams && run.is_running(), "nothing arrives, or all has");
+    }
+
+    /// Kills everything of a run in mid-stream that could undo it on these hosts, without a moment in which one could
+    /// act for the other; its jobs go on.
+    #[track_caller]
+    pub(crate) fn orphan(&self, hosts: &[&Host]) {
+        let run = self.start_stream(&[]);
+        let found: Vec<Found> = hosts.iter().map(|host| Found::of(host, &["guard", "sentinel"])).collect();
+        for found in &found {
+            found.signal("STOP");
+        }
+        run.signal("KILL");
+        for found in &found {
+            found.signal("KILL");
+        }
+    }
+
+    fn close_throttle(&self) {
+        self.source.sh(THROTTLE);
     }
 
     /// Lets the rest of the data through at once.
     pub(crate) fn open_throttle(&self) {
-        self.source.sh("tc qdisc del dev e0 root");
+        self.source.sh("tc qdisc replace dev e0 root pfifo");
     }
 
     /// Brings back the target's rules, which end with its boot.
@@ -146,36 +161,17 @@ impl Scene {
         self.target.sh(FIREWALL);
     }
 
-    /// Runs a script with `$home` and the functions that find processes: `guard`, `session`, `sentinel`, `process`.
-    #[track_caller]
-    pub(crate) fn sh(&self, host: &Host, script: &str) -> String {
-        host.sh(&format!("{FIND}{script}"))
-    }
-
-    /// All processes that some of these functions find now; each of them has to find one.
-    #[track_caller]
-    pub(crate) fn find(&self, host: &Host, whom: &[&str]) -> Found {
-        let finds: String =
-            whom.iter().map(|who| format!("found=$({who}); echo ${{found:?no {who}}}\n")).collect();
-        let pids = self.sh(host, &finds).split_whitespace().map(ToOwned::to_owned).collect();
-        Found { host: host.clone(), pids }
-    }
-
-    /// The name of the one run that has a journal on the host.
-    #[track_caller]
-    pub(crate) fn guard(&self, host: &Host) -> String {
-        self.sh(host, "[[ -e $home/journal ]]; echo -n \"${home##*/}\"")
-    }
-
-    /// What still differs from before on all hosts, sooner or later; the controller is looked at first.
+    /// What still differs from before on all hosts, once they have had time to get back.
     pub(crate) fn remaining(&self, within: Duration) -> Vec<String> {
-        let deadline = Instant::now() + within;
-        let mut lines = Vec::new();
-        for ((host, name), before) in self.hosts().into_iter().zip(&self.before) {
-            let rest = before.remaining(host, deadline.saturating_duration_since(Instant::now()));
-            lines.extend(rest.into_iter().map(|line| format!("{name}: {line}")));
-        }
-        lines
+        let look = |(host, name): (&Host, &str), before: &Snapshot| -> Vec<String> {
+            before.remaining(host, within).iter().map(|line| format!("{name}: {line:.200}")).collect()
+        };
+        thread::scope(|scope| {
+            let lookers: Vec<_> = (self.hosts().into_iter().zip(&self.before))
+                .map(|(host, before)| scope.spawn(move || look(host, before)))
+                .collect();
+            lookers.into_iter().flat_map(|looker| looker.join().expect("a snapshot failed")).collect()
+        })
     }
 
     /// Waits until every host is what it was before.
@@ -201,6 +197,9 @@ impl Scene {
                 lines.retain(|line| !line.contains("process: sshd "));
                 lines.is_empty()
             });
+            for line in &mut lines {
+                line.truncate(200);
+            }
             assert!(undone, "not undone on {} within {within:?}: {lines:#?}", self.hosts()[index].1);
         }
     }
@@ -210,15 +209,6 @@ impl Scene {
     pub(crate) fn expect_no_socket(&self) {
         let found = self.controller.sh("find /run/transfer-ssh -mindepth 1 2>/dev/null || :");
         assert_eq!(found, "", "sockets stay on the controller");
-    }
-
-    /// Waits for the end of a run that has to fail with this exit code, and returns what it said. The data must not
-    /// have got its final name.
-    #[track_caller]
-    pub(crate) fn expect_end(&self, run: Running, code: i32, within: Duration) -> String {
-        let output = finish(run, within).expect_code(code);
-        self.target.sh(&format!("! test -e '{}'", self.join("in/data")));
-        output.stderr
     }
 
     /// Compares the copy with the source and takes it away.
@@ -240,25 +230,6 @@ impl Scene {
     }
 }
 
-/// Processes that were found once, whatever has become of their parents.
-pub(crate) struct Found {
-    host: Host,
-    pids: Vec<String>,
-}
-
-impl Found {
-    /// Sends a signal to all of them at once.
-    #[track_caller]
-    pub(crate) fn signal(&self, name: &str) {
-        self.host.sh(&format!("kill -s {name} {}", self.pids.join(" ")));
-    }
-
-    /// Whether none of them is left.
-    pub(crate) fn are_gone(&self) -> bool {
-        self.pids.iter().all(|pid| !self.host.run(&["test", "-e", &format!("/proc/{pid}")]).status.success())
-    }
-}
-
 /// Waits for the end of a run, at most for a while.
 #[track_caller]
 pub(crate) fn finish(mut run: Running, within: Duration) -> Output {
@@ -266,23 +237,26 @@ pub(crate) fn finish(mut run: Running, within: Duration) -> Output {
     run.wait()
 }
 
+/// The same of one that has to fail with this exit code; returns what it said.
+#[track_caller]
+pub(crate) fn expect_end(run: Running, code: i32, within: Duration) -> String {
+    finish(run, within).expect_code(code).stderr
+}
+
 impl Drop for Scene {
     fn drop(&mut self) {
-        // Not what panics: a host may be down.
+        // Nothing here may panic: a host may be down.
         self.source.run(&["tc", "qdisc", "del", "dev", "e0", "root"]);
-        self.target.run(&["nft", "delete", "table", "inet", "scene"]);
         if thread::panicking() {
-            // What one test left behind must not fail the next one: stopped guards and dead runs.
             for host in [&self.source, &self.target] {
-                host.run(&[
-                    "bash",
-                    "-c",
-                    &format!(
-                        "{FIND}\nkill -CONT $(for home in /var/lib/transfer/*; do of 9 $home/journal; done)"
-                    ),
-                ]);
+                host.run(&["bash", "-c", &format!("{FIND}{RESCUE}")]);
             }
             self.lab.transfer(&["clean", "db1", "db2"]);
         }
+        let tidy = format!(
+            "nft delete table inet scene; umount -q /run/transfer /var/lib/transfer; \
+             rmdir /run/transfer /var/lib/transfer {FREEZER}"
+        );
+        self.target.run(&["bash", "-c", &tidy]);
     }
 }

@@ -126,10 +126,10 @@ impl Guard {
     }
 
     fn did_not_start(&self, said: Option<String>) -> HostError {
-        HostError::Incomplete {
-            host: self.host.clone(),
-            action: "start of the guard",
-            said: said.unwrap_or_else(|| "nothing".into()),
+        let host = self.host.clone();
+        match said {
+            Some(text) => HostError::Refused { host, text },
+            None => HostError::Incomplete { host, action: "start of the guard", said: "nothing".into() },
         }
     }
 
@@ -205,12 +205,23 @@ impl Guard {
 
     /// Waits until a job has ended. An error when the guard is lost.
     pub async fn ended(&self, name: &str) -> Result<Job, GuardError> {
+        self.until(name, |job| job.exit.is_some()).await
+    }
+
+    /// Waits until a job has told something. An error when the guard is lost.
+    pub async fn until(&self, name: &str, told: impl Fn(&Job) -> bool) -> Result<Job, GuardError> {
         self.wait_forever(|state| match state.jobs.get(name) {
-            Some(job) if job.exit.is_some() => Some(Ok(job.clone())),
+            Some(job) if told(job) => Some(Ok(job.clone())),
             _ if state.lost => Some(Err(GuardError::Lost { host: self.host.clone() })),
             _ => None,
         })
         .await
+    }
+
+    /// The copy has its final name, whatever was heard or not heard afterwards.
+    #[must_use]
+    pub fn published(&self) -> bool {
+        self.shared.state().published
     }
 
     /// Waits until the guard is lost; never returns before.
@@ -229,9 +240,19 @@ impl Guard {
         // Its input ends too: whatever happens to this message, the guard starts.
         self.write(&[b"0", b"release"]);
         self.input().take();
-        self.wait(deadline, |state| (state.bye || state.lost).then(|| (state.bye, state.left.clone())))
-            .await
-            .map_or(Released::Lost, |(bye, left)| if bye { Released::Told(left) } else { Released::Lost })
+        let ended = self
+            .wait(deadline, |state| (state.bye || state.lost).then(|| (state.bye, state.left.clone())))
+            .await;
+        let Some((true, left)) = ended else { return Released::Lost };
+        let (ours, others): (Vec<_>, Vec<_>) =
+            left.into_iter().partition(|(guard, _)| guard == self.id.as_str());
+        for (guard, what) in others {
+            tracing::warn!(
+                "{}: an earlier run ({guard}) left something that cannot be undone: {what}",
+                self.host
+            );
+        }
+        Released::Told(ours.into_iter().map(|(_, what)| what).collect())
     }
 
     /// The sum of all meters of all jobs: it grows as long as anything moves.

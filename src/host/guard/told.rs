@@ -9,7 +9,7 @@ use crate::host::wire::{Field, printable};
 
 /// Of what a host says, no more than this is kept.
 const MOST_COMPLAINTS: usize = 64;
-const MOST_NAMES: usize = 64;
+const MOST_NAMES: usize = 256;
 
 /// What a job has told so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,7 +58,10 @@ pub(super) struct State {
     pub(super) next: u64,
     pub(super) waiting: HashMap<u64, oneshot::Sender<Reply>>,
     pub(super) jobs: BTreeMap<String, Job>,
-    pub(super) left: Vec<String>,
+    /// Guard and lease, of earlier runs too.
+    pub(super) left: Vec<(String, String)>,
+    /// The copy has its final name.
+    pub(super) published: bool,
 }
 
 pub(super) type Reply = Result<Vec<Field>, (String, String)>;
@@ -99,9 +102,12 @@ impl State {
             "ready" => self.ready = true,
             "refused" => self.refused = Some(text(0)),
             "bye" => self.bye = true,
+            "published" => self.published = true,
             "left" => {
                 if self.left.len() < MOST_COMPLAINTS {
-                    self.left.push(fields.iter().skip(1).map(|f| printable(f)).collect::<Vec<_>>().join(" "));
+                    let what =
+                        fields.iter().skip(1).map(|field| printable(field)).collect::<Vec<_>>().join(" ");
+                    self.left.push((text(0), what));
                 }
             }
             _ => {
@@ -111,7 +117,7 @@ impl State {
                 }
                 let job = self.jobs.entry(name).or_default();
                 match kind {
-                    "bytes" if job.meters.len() < MOST_NAMES => {
+                    "bytes" if job.meters.len() < MOST_NAMES || job.meters.contains_key(&text(1)) => {
                         job.meters.insert(text(1), number(2));
                     }
                     "dropped" if job.dropped.len() < MOST_NAMES => {
@@ -127,7 +133,7 @@ impl State {
                             .filter_map(|field| {
                                 let field = printable(field);
                                 let (stage, status) = field.split_once('=')?;
-                                Some((stage.to_owned(), status.parse().ok()?))
+                                Some((stage.to_owned(), status.parse().unwrap_or(255)))
                             })
                             .collect();
                     }

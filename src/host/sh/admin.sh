@@ -32,11 +32,15 @@ list_runs() {
 # settle GUARD SECONDS: waits until the sentinel of a lost guard has done its work, then does what it could not.
 settle() {
   local deadline=$((SECONDS + $2))
-  while [[ -e $state/$1/journal ]] && ((SECONDS < deadline)); do
-    lock_journal "$state/$1" -n && { replay "$state/$1"; exec 9>&-; break; }
+  while [[ -e $state/$1/journal ]]; do
+    if lock_journal "$state/$1" -n; then
+      replay "$state/$1"
+      exec 9>&-
+      return
+    fi
+    ((SECONDS < deadline)) || { say held "$1"; return; }
     sleep 0.1
   done
-  [[ -e $state/$1/journal ]] && say held "$1"
 }
 
 # main status | clean | settle GUARD SECONDS

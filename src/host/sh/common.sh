@@ -6,6 +6,8 @@
 
 export LC_ALL=C
 umask 077
+# What a user's environment may tell the tools to do otherwise.
+unset BASH_ENV ENV GZIP PERL5OPT PERL5LIB PIGZ POSIXLY_CORRECT TAPE TAR_OPTIONS ZSTD_CLEVEL ZSTD_NBTHREADS
 
 # escape VALUE: sets REPLY to VALUE as one field.
 escape() {

@@ -7,6 +7,7 @@ my ($fadvise, $dont_need) = ($ENV{nr_fadvise} + 0, 4);
 $/ = "\0";
 while (my $name = <STDIN>) {
     chomp $name;
-    open(my $file, '<', $name) or next;
+    open(my $file, '<', $name) or die "drop: $name: $!\n";
+    # posix_fadvise; a file system without a cache to drop refuses it.
     syscall($fadvise, fileno($file), 0, 0, $dont_need);
 }

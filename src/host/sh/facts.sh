@@ -29,7 +29,9 @@ firewalls() {
       grep -qsx filter "/proc/net/${prefix%tables}_tables_names"; then
       fact firewall iptables-legacy "$family"
     fi
-    if command -v "$prefix-nft-save" >/dev/null && "$prefix-nft-save" -t filter 2>/dev/null | grep -q '^:INPUT'; then
+    # An empty table is listed where there is none, and opening it would make it.
+    if command -v "$prefix-nft-save" >/dev/null &&
+      "$prefix-nft-save" -t filter 2>/dev/null | grep -Evq '^(#|\*|COMMIT|:[A-Z]+ ACCEPT )'; then
       fact firewall iptables-nft "$family"
     fi
   done
@@ -40,18 +42,6 @@ firewalls() {
       END { if (seen["ip"] || seen["inet"]) print 4; if (seen["ip6"] || seen["inet"]) print 6 }')
     for family in $chains; do fact firewall nftables "$family"; done
   fi
-}
-
-runs() {
-  local directory
-  for directory in "$state"/*/; do
-    directory=${directory%/}
-    [[ -e $directory/journal ]] || continue
-    if lock_journal "$directory" -n; then
-      exec 9>&-
-      fact dead "${directory##*/}"
-    fi
-  done
 }
 
 source_facts() {
@@ -85,7 +75,6 @@ target_facts() {
 
 # main ROLE PATH NAME
 main() {
-  find_directories
   this_boot
   fact facts 1
   fact host "$(uname -n)" "$(uname -m)" "$boot" "$(cat /etc/machine-id 2>/dev/null)"
@@ -97,7 +86,6 @@ main() {
   find_syscalls && fact syscalls
   tools
   firewalls
-  runs
   case $1 in
     source)
       fact source_real "$(readlink -f -- "$2")"

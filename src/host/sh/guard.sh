@@ -33,7 +33,8 @@ begin() {
   home=$state/.new-$guard
   # Another run's release may remove the empty parent in between.
   for try in 1 2 3; do
-    mkdir -p -m 0700 -- "$state" && [[ -O $state ]] && mkdir -m 0700 -- "$home" && break
+    # The umask makes them ours alone.
+    mkdir -p -- "$state" && [[ -O $state && ! -L $state ]] && mkdir -- "$home" && break
     ((try < 3)) || return 1
   done
   exec 9>>"$home/journal" && flock -n 9 || return 1
@@ -42,7 +43,7 @@ begin() {
   for ((index = 0; index < ${#tools[@]}; index += 2)); do
     printf '%s' "${tools[index + 1]}" >"$home/${tools[index]}" || return 1
   done
-  mv -T -- "$home" "$state/$guard" || return 1
+  sync -- "$home" && mv -T -- "$home" "$state/$guard" || return 1
   home=$state/$guard
   sync -- "$state"
 }
@@ -62,12 +63,31 @@ start_sentinel() {
   set +m
 }
 
+# Everything is undone before a word is said about it: nobody may be listening any more, and a full pipe would hold us.
 release() {
+  local word
+  local -a told=()
   trap '' HUP INT TERM
   exec 3<&- 4>&- 7>&-
-  replay "$home" 2>/dev/null
+  undone() { line '!' undone "$@"; told+=("$REPLY"); }
+  left() { line '!' left "$@"; told+=("$REPLY"); }
+  replay "$home"
+  exec 9>&-
+  for word in "${told[@]}"; do printf '%s\n' "$word" >&5; done 2>/dev/null
   event bye "$1"
   exit 0
+}
+
+# What earlier runs left here is undone beside our own work: it may take long, and concerns nobody else.
+clean_up_after_others() {
+  set -m
+  (
+    exec 3<&- 9>&-
+    undone() { :; }
+    clean_dead
+  ) &
+  disown
+  set +m
 }
 
 listening() {
@@ -78,13 +98,17 @@ listening() {
 
 # lease_port FIRST LAST: the first port that nobody listens on and whose lock can be had.
 lease_port() {
-  local port lock
+  local port lock try
   exec 7>&-
   for ((port = $1; port <= $2; port++)); do
     listening "$port" && continue
     lock=$runtime/port.$port
-    mkdir -p -m 0700 -- "$runtime" && [[ -O $runtime ]] || { fail runtime "$runtime cannot be used"; return; }
-    exec 7>>"$lock" || continue
+    # Another run's release may remove the empty directory in between.
+    for try in 1 2 3; do
+      mkdir -p -- "$runtime"
+      if [[ -O $runtime && ! -L $runtime ]]; then exec 7>>"$lock" && break; fi
+      ((try < 3)) || { fail runtime "$runtime cannot be used"; return; }
+    done
     # The file that was locked must be the one that others see: its last owner may have removed it in between.
     if flock -n 7 && [[ $lock -ef /proc/self/fd/7 ]] && ! listening "$port"; then
       # A lock file that is left behind does no harm; so it may be there before its record.
@@ -103,12 +127,15 @@ open_rule() {
   if [[ $layer == nftables ]]; then
     local ip=ip
     [[ $family == 6 ]] && ip=ip6
-    rules=$(nft list ruleset | awk -v ip="$ip" -v rule="$ip saddr $source tcp dport $port accept comment \"$tag\"" '
-      $1 == "table" { family = $2; table = $3 }
+    rules=$(nft list ruleset 2>&1) || { fail firewall "${rules%%$'\n'*}"; return; }
+    # A table with an owner can be changed by that process only.
+    rules=$(awk -v ip="$ip" -v rule="$ip saddr $source tcp dport $port accept comment \"$tag\"" '
+      $1 == "table" { family = $2; table = $3; owned = 0 }
+      $1 == "flags" && /owner/ { owned = 1 }
       $1 == "chain" { chain = $2 }
-      $1 == "type" && $2 == "filter" && $4 == "input" && (family == "inet" || family == ip) {
+      $1 == "type" && $2 == "filter" && $4 == "input" && (family == "inet" || family == ip) && !owned {
         print "insert rule", family, table, chain, rule
-      }')
+      }' <<<"$rules")
     [[ -z $rules ]] && { ok 0; return; }
     if message=$(nft -f - <<<"$rules" 2>&1); then ok "$(wc -l <<<"$rules")"; else fail firewall "${message%%$'\n'*}"; fi
   else
@@ -118,10 +145,24 @@ open_rule() {
   fi
 }
 
+# make_staging PATH: the directory, on a file system of which we have seen that it can publish.
 make_staging() {
   local message
   record disk staging "$1" || { fail journal "$home/journal cannot be written"; return; }
-  if message=$(mkdir -m 0700 -- "$1" 2>&1); then ok; else fail staging "$message"; fi
+  if ! message=$(mkdir -- "$1" "$1/a" 2>&1); then
+    fail staging "$message"
+  elif ! message=$(rename_exclusively "$1/a" "$1/b"); then
+    fail staging "this file system cannot rename without replacing: $message"
+  else
+    rmdir -- "$1/b"
+    ok
+  fi
+}
+
+# rename_exclusively FROM TO: never over an existing name. Prints why not.
+rename_exclusively() {
+  # shellcheck disable=SC2016 # perl's variables
+  perl -e 'syscall($ARGV[0] + 0, -100, $ARGV[1], -100, $ARGV[2], 1) == 0 or print($!), exit 1' "$nr_renameat2" "$1" "$2"
 }
 
 # start_job NAME SCRIPT [KEY]: runs a script in a process group of its own; `exit NAME STATUS` tells its end. A job that
@@ -180,9 +221,9 @@ check_listening() {
 # publish FROM TO: gives the proven copy its final name, never over an existing one, and makes the name durable.
 publish() {
   local message
-  # shellcheck disable=SC2016 # perl's variables
-  if message=$(perl -e 'syscall($ARGV[0] + 0, -100, $ARGV[1], -100, $ARGV[2], 1) == 0 or print $!, exit 1' \
-    "$nr_renameat2" "$1" "$2" 2>&1); then
+  if message=$(rename_exclusively "$1" "$2"); then
+    # Told at once: whatever happens now, it has its name.
+    event published "$2"
     if message=$(sync -- "${2%/*}/" 2>&1); then ok; else fail publish "$message"; fi
   elif [[ -e $2 || -L $2 ]]; then
     fail exists "${message:-it exists}"
@@ -193,6 +234,7 @@ publish() {
 
 # undo_rules: for another try on another port.
 undo_rules() {
+  local lock_wait=5
   if close_rules "$1" "$2" "transfer-$guard"; then ok; else fail firewall "the rule of port $3 stays"; fi
 }
 
@@ -218,7 +260,6 @@ main() {
   find_directories
   this_boot
   find_syscalls
-  clean_dead
   if ! begin; then
     event refused "$state/$guard cannot be written"
     rm -rf -- "${home:?}"
@@ -229,6 +270,7 @@ main() {
   trap 'release TERM' TERM
   start_sentinel
   event ready 1
+  clean_up_after_others
   while IFS= read -r -t "$lease" message <&3; do
     split "$message"
     sequence=${words[0]}

@@ -62,25 +62,37 @@ iptables_command() {
   command -v "$REPLY" >/dev/null || REPLY=$prefix
 }
 
-# close_rules LAYER FAMILY TAG: removes every rule that carries TAG; true when none is left.
+# close_rules LAYER FAMILY TAG: removes every rule that carries TAG; true when none is left. What cannot be listed
+# cannot be said to be gone. `lock_wait`: seconds to wait for the lock of the old tables.
 close_rules() {
-  local layer=$1 family=$2 tag=$3 rule spec
+  local layer=$1 family=$2 tag=$3 program rules rule
+  local -a spec
   if [[ $layer == nftables ]]; then
-    nft -a list ruleset | awk -v tag="comment \"$tag\" # handle " '
+    rules=$(nft -a list ruleset) || return 1
+    awk -v tag="comment \"$tag\" # handle " '
       $1 == "table" { family = $2; table = $3 }
       $1 == "chain" { chain = $2 }
       (at = index($0, tag)) { print "delete rule", family, table, chain, "handle", substr($0, at + length(tag)) }
-    ' | nft -f -
-    ! nft list ruleset | grep -qF "comment \"$tag\""
+    ' <<<"$rules" | nft -f -
+    rules=$(nft list ruleset) || return 1
+    [[ $rules != *"comment \"$tag\""* ]]
   else
     iptables_command "$layer" "$family"
+    program=$REPLY
+    rules=$("$program" -w "$lock_wait" -S INPUT) || return 1
     while IFS= read -r rule; do
-      [[ $rule == *" --comment $tag "* || $rule == *" --comment \"$tag\" "* ]] || continue
+      carries "$rule" "$tag" || continue
       read -ra spec <<<"${rule//\"/}"
-      "$REPLY" -w 30 -D "${spec[@]:1}" || return 1
-    done < <("$REPLY" -w 30 -S INPUT 2>/dev/null)
-    ! "$REPLY" -w 30 -S INPUT 2>/dev/null | grep -qF -- "$tag"
+      "$program" -w "$lock_wait" -D "${spec[@]:1}" || return 1
+    done <<<"$rules"
+    rules=$("$program" -w "$lock_wait" -S INPUT) || return 1
+    ! carries "$rules" "$tag"
   fi
+}
+
+# carries RULES TAG: whether that comment, and not a longer one, is in what iptables listed.
+carries() {
+  [[ $1 == *" --comment $2 "* || $1 == *" --comment \"$2\" "* ]]
 }
 
 # free_port PORT: removes the lock file of a port, unless another run holds it by now.
@@ -112,27 +124,36 @@ undo() {
 }
 
 # replay DIRECTORY: undoes all leases of a journal whose lock the caller holds, newest first: what ends with a boot
-# (seconds) before what is on disk (may take long). Calls `undone` or `left` for each. Removes the directory when
-# nothing is left, and the directories above it when they are empty.
+# (seconds) before what is on disk (may take long). What fails is tried once more at the end, with more patience. Calls
+# `undone` or `left` for each lease. Removes the directory when nothing is left, and the directories above it when they
+# are empty.
 replay() {
-  local directory=$1 guard=${1##*/} scope index complete=1
-  local -a header records words
+  local directory=$1 guard=${1##*/} scope index record lock_wait=3
+  local -a header records words again=()
   read_journal "$directory/journal"
   for scope in boot disk; do
     [[ $scope == boot && ${header[2]-} != "$boot" ]] && continue
     for ((index = ${#records[@]} - 1; index >= 0; index--)); do
       split "${records[index]}"
-      unset 'words[-1]'
       [[ ${words[1]} == "$scope" ]] || continue
-      if undo "$guard" "${words[@]:2}"; then
-        undone "$guard" "${words[@]:2}"
+      if undo "$guard" "${words[@]:2:${#words[@]}-3}"; then
+        undone "$guard" "${words[@]:2:${#words[@]}-3}"
       else
-        left "$guard" "${words[@]:2}"
-        complete=0
+        again+=("${records[index]}")
       fi
     done
   done
-  ((complete)) || return 1
+  lock_wait=30 index=0
+  for record in "${again[@]}"; do
+    split "$record"
+    if undo "$guard" "${words[@]:2:${#words[@]}-3}"; then
+      undone "$guard" "${words[@]:2:${#words[@]}-3}"
+    else
+      left "$guard" "${words[@]:2:${#words[@]}-3}"
+      index=1
+    fi
+  done
+  ((index == 0)) || return 1
   rm -rf -- "$directory"
   rmdir -- "$runtime" "$state" 2>/dev/null
   return 0
@@ -142,16 +163,17 @@ replay() {
 lock_journal() {
   local journal=$1/journal
   [[ -e $journal ]] || return 1
-  exec 9>>"$journal" || return 1
+  # For reading: it must not come into being again while its owner removes it.
+  exec 9<"$journal" || return 1
   if flock ${2+"$2"} 9 && [[ $journal -ef /proc/self/fd/9 ]]; then return 0; fi
   exec 9>&-
   return 1
 }
 
-# clean_dead [GUARD-PREFIX]: replays the journals that nobody holds any more.
+# clean_dead: replays the journals that nobody holds any more.
 clean_dead() {
   local directory
-  for directory in "$state/${1-}"*/; do
+  for directory in "$state"/*/; do
     directory=${directory%/}
     if lock_journal "$directory" -n; then
       replay "$directory"

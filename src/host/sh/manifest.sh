@@ -1,27 +1,39 @@
 # shellcheck shell=bash
-# manifest.sh JOB DIRECTORY NAME HASH WORKERS BATCH [fresh]: what is in DIRECTORY/NAME, as sorted lists in the guard's
-# directory, to be compared with the other host's.
+# manifest.sh JOB DIRECTORY NAME HASH WORKERS BATCH OWNERS [fresh]: what is in DIRECTORY/NAME, as sorted lists in the
+# guard's directory, to be compared with the other host's.
 #
 # $home/entries: `PATH//TYPE//SIZE` of every file, `PATH//TYPE//TARGET` of a symbolic link, `PATH//TYPE//` of all
-# else; sockets are not copied and not listed. $home/digests (unless HASH is `none`): `PATH//DIGEST` of every file.
+# else; sockets are not copied and not listed. With OWNERS `owners` each is followed by `//MODE UID GID`, and by the
+# seconds of a file's mtime. $home/digests (unless HASH is `none`): `PATH//DIGEST` of every file.
 # Records end with NUL. No path contains two slashes in a row, so the order of the records is that of the paths.
 # WORKERS processes take BATCH files each. `fresh`: written just now; sync, and read from the disk, not from the cache.
 #
 # Events: `manifest JOB LIST RECORDS BYTES SHA256`, BYTES being the sizes of all files added up (entries) or 0.
 set -uo pipefail
 export LC_ALL=C
-job=$1 directory=$2 name=$3 hash=$4 workers=$5 batch=$6 fresh=${7-}
+job=$1 directory=$2 name=$3 hash=$4 workers=$5 batch=$6 owners=$7 fresh=${8-}
 hash_command=("${hash}sum")
 
 report() { # LIST
   # shellcheck disable=SC2016 # perl's variables
   perl -e '
-    my ($job, $list) = @ARGV;
-    my ($records, $bytes) = (0, 0);
+    my ($job, $list, $home) = @ARGV;
+    my ($records, $files, $bytes) = (0, 0, 0);
     $/ = "\0";
-    while (<STDIN>) { $records++; $bytes += $1 if $list eq "entries" && m{//f//(\d+)\0\z} }
+    while (<STDIN>) {
+      $records++;
+      if ($list eq "entries" && m{\A(?:(?!//).)*//f//(\d+)}s) { $files++; $bytes += $1 }
+    }
+    if ($list eq "entries") {
+      open(my $count, ">", "$home/files") or die "$home/files: $!";
+      print $count $files;
+    } else {
+      open(my $count, "<", "$home/files") or die "$home/files: $!";
+      my $expected = <$count>;
+      die "$records of $expected files have a digest\n" if $records != $expected;
+    }
     print join("\t", "!", "manifest", $job, $list, $records, $bytes), "\t";
-  ' "$job" "$1" <"$home/$1" >"$home/$1.count" &&
+  ' "$job" "$1" "$home" <"$home/$1" >"$home/$1.count" &&
     sha256sum <"$home/$1" | cut -c1-64 >>"$home/$1.count" &&
     cat "$home/$1.count" >&5
 }
@@ -39,16 +51,20 @@ hash_files() {
 cd -- "$directory" || exit
 if [[ $fresh ]]; then
   sync -f -- . || exit
-  [[ $hash == none ]] || list_files | perl "$home/drop.pl"
+  if [[ $hash != none ]]; then list_files | perl "$home/drop.pl" || exit; fi
 fi
 rm -f -- "$home"/digests.part.*
 
-find "./$name" -type s -o -type f -printf '%p//f//%s\0' -o -type l -printf '%p//l//%l\0' -o -printf '%p//%y//\0' |
+attributes='' times=''
+[[ $owners == owners ]] && attributes=//'%m %U %G' times=' %Ts'
+# In whole seconds: not every file system has finer ones.
+find "./$name" -type s -o -type f -printf "%p//f//%s$attributes$times\0" -o -type l -printf "%p//l//%l$attributes\0" \
+  -o -printf "%p//%y//$attributes\0" |
   sort -z -S 64M -T "$home" >"$home/entries" && report entries || exit
 [[ $hash == none ]] && exit
 
 hash_files || exit
 # shellcheck disable=SC2016 # perl's variables
-{ cat "$home"/digests.part.* 2>/dev/null || :; } |
+{ if compgen -G "$home/digests.part.*" >/dev/null; then cat "$home"/digests.part.*; fi; } |
   perl -0 -pe 's{^([0-9a-f]+) [ *](.*)\0\z}{$2//$1\0}s' |
   sort -z -S 64M -T "$home" >"$home/digests" && report digests

@@ -1,49 +1,57 @@
-# pump.pl JOB METER [SIDE [SECONDS]]: moves its input to its output without copying it (splice), counts the bytes, and
-# gives a duplicate (tee) to the named pipe SIDE. A side with SECONDS is a sink: when it goes away or takes nothing for
-# that long it is dropped and told about; a side without (a digest) must take everything.
+# pump.pl JOB METER [DIGEST-PIPE]
+# pump.pl JOB METER --sink SECONDS PROGRAM ARGUMENT...
 #
-# Events on descriptor 5: `bytes JOB METER N` once a second and at the end, `dropped JOB SIDE REASON`.
+# Moves its input to its output without copying it (splice), counts the bytes, and gives a duplicate (tee) to a side:
+# to a named pipe, whose reader must take everything, or to a sink, a program that is started here. A sink that goes
+# away, or takes nothing for SECONDS, is ended and dropped, and the rest goes on.
+#
+# Events on descriptor 5: `bytes JOB METER N` once a second and at the end, `dropped JOB METER REASON`.
 # Exit status: 0; 141 when the output was closed; 1 otherwise.
 use strict;
 use warnings;
 
-my ($job, $meter, $side, $patience) = @ARGV;
+my ($job, $meter, $side, $patience, @program) = @ARGV;
 my ($splice, $tee) = ($ENV{nr_splice} + 0, $ENV{nr_tee} + 0);
-my ($most, $nonblock, $setpipe_sz, $eagain, $eintr, $epipe) = (1 << 20, 2, 1031, 11, 4, 32);
+my ($most, $nonblock, $setpipe_sz, $eagain, $eintr, $epipe, $wnohang) = (1 << 20, 2, 1031, 11, 4, 32, 1);
 $SIG{PIPE} = 'IGNORE';
 open(my $events, '>&=', 5) or die "pump: no event channel: $!\n";
 
 sub event { syswrite($events, join("\t", '!', @_) . "\n") }
 
-my $out;
-if (defined $side) {
+my ($out, $sink);
+if (@program) {
+    pipe(my $in, $out) or die "pump: $!\n";
+    $sink = fork() // die "pump: $!\n";
+    if ($sink == 0) {
+        $SIG{PIPE} = 'DEFAULT';
+        open(STDIN, '<&', $in) or die "pump: $!\n";
+        exec { $program[0] } @program or die "pump: $program[0]: $!\n";
+    }
+    close $in;
+} elsif (defined $side) {
     open($out, '>', $side) or die "pump: $side: $!\n";
-    fcntl($out, $setpipe_sz, $most);
 }
-fcntl(STDIN, $setpipe_sz, $most);
-fcntl(STDOUT, $setpipe_sz, $most);
+fcntl($_, $setpipe_sz, $most) for grep { defined } $out, \*STDIN, \*STDOUT;
 
 my ($total, $told) = (0, 0);
 
 sub drop {
-    event('dropped', $job, $side =~ s{.*/}{}r, shift);
+    event('dropped', $job, $meter, shift);
     close $out;
     undef $out;
-}
-
-# Waits until the sink takes something; false when it was dropped.
-sub sink_is_ready {
-    my $set = '';
-    vec($set, fileno($out), 1) = 1;
-    return 1 if select(undef, $set, undef, $patience) > 0;
-    drop('stalled');
-    return 0;
+    # Ours and not waited for yet, so the number cannot be another's.
+    kill 'KILL', $sink;
+    waitpid $sink, 0;
 }
 
 # Duplicates what the input holds into the side; returns the number of bytes, 0 at the end, undef to try again.
 sub duplicate {
-    return undef if defined $patience && !sink_is_ready();
-    my $bytes = syscall($tee, 0, fileno($out), $most, defined $patience ? $nonblock : 0);
+    if (defined $sink) {
+        my $set = '';
+        vec($set, fileno($out), 1) = 1;
+        if (select(undef, $set, undef, $patience) == 0) { drop('stalled'); return undef }
+    }
+    my $bytes = syscall($tee, 0, fileno($out), $most, defined $sink ? $nonblock : 0);
     return $bytes if $bytes >= 0;
     my $error = $! + 0;
     if ($error == $eagain || $error == $eintr) {
@@ -53,17 +61,17 @@ sub duplicate {
         select($set, undef, undef, undef);
         return undef;
     }
-    die "pump: the reader of $meter is gone\n" if !defined $patience;
+    die "pump: the reader of $meter is gone\n" if !defined $sink;
     drop($error == $epipe ? 'closed' : "$!");
     return undef;
 }
 
 # Moves at most that many bytes to the output; returns how many, 0 at the end.
 sub forward {
-    my ($most_now) = @_;
+    my ($bytes) = @_;
     while (1) {
-        my $bytes = syscall($splice, 0, 0, 1, 0, $most_now, 0);
-        return $bytes if $bytes >= 0;
+        my $moved = syscall($splice, 0, 0, 1, 0, $bytes, 0);
+        return $moved if $moved >= 0;
         exit 141 if $! == $epipe;
         die "pump: $meter: $!\n" if $! != $eintr;
     }
@@ -90,3 +98,18 @@ while (1) {
     }
 }
 event('bytes', $job, $meter, $total);
+
+# The sink still has to send what its pipe and its socket hold.
+if (defined $sink && defined $out) {
+    close $out;
+    my $end = time + $patience;
+    while (waitpid($sink, $wnohang) == 0) {
+        if (time > $end) {
+            event('dropped', $job, $meter, 'stalled');
+            kill 'KILL', $sink;
+            waitpid $sink, 0;
+            last;
+        }
+        select(undef, undef, undef, 0.02);
+    }
+}
