@@ -43,7 +43,7 @@ async fn start(cli: Cli) -> Exit {
             return error.exit();
         }
     };
-    log(settings.verbose);
+    let _log = log(settings.verbose);
     let interrupts = match Interrupts::listen() {
         Ok(interrupts) => interrupts,
         Err(error) => {
@@ -75,17 +75,20 @@ async fn start(cli: Cli) -> Exit {
     }
 }
 
-/// Logs go to standard error, in colour only where that is a terminal.
-fn log(verbose: bool) {
+/// Logs go to standard error, in colour only where that is a terminal, through a thread of their own: lines that nobody
+/// takes are dropped, and hold up nothing. What is returned must live as long as there is something to log.
+fn log(verbose: bool) -> tracing_appender::non_blocking::WorkerGuard {
     let level = if verbose { tracing::Level::DEBUG } else { tracing::Level::WARN };
+    let (writer, worker) = tracing_appender::non_blocking(std::io::stderr());
     tracing_subscriber::fmt()
         .with_max_level(level)
         .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
+        .with_writer(writer)
         .with_target(false)
         // Which would panic where standard error is closed.
         .log_internal_errors(false)
         .init();
+    worker
 }
 
 /// A closed standard error must not end a run in a panic.

@@ -102,10 +102,7 @@ pub fn target(
             "move it away or choose another directory",
         );
     }
-    let same_host = source.host == endpoint.host
-        || (!facts.machine_id.is_empty()
-            && facts.machine_id == source_facts.machine_id
-            && facts.boot == source_facts.boot);
+    let same_host = source.host == endpoint.host || same_machine(facts, source_facts);
     if same_host && of_source.file_type == "directory" && of_target.real.starts_with(&of_source.real) {
         findings.add(&format!("{path} is inside of the source"), "choose a directory outside of it");
     }
@@ -135,16 +132,23 @@ pub fn target(
     findings.list
 }
 
-/// Findings against targets that are named twice: they would get the same final name.
+/// A finding against a target that is a directory named before under another name.
 #[must_use]
-pub fn duplicates(targets: &[Endpoint]) -> Vec<Finding> {
-    let twice = |(index, target): &(usize, &Endpoint)| targets[..*index].contains(*target);
-    let named = targets.iter().enumerate().filter(twice).map(|(_, target)| Finding {
-        host: target.host.to_string(),
-        problem: format!("{} is named twice as a target", shown(&target.path)),
+pub fn same_place(endpoint: &Endpoint, facts: &Facts, before: &[(&Endpoint, &Facts)]) -> Option<Finding> {
+    let real = |facts: &Facts| facts.target.as_ref().map(|target| target.real.clone());
+    let other = before.iter().find(|(other, of_other)| {
+        (other.host == endpoint.host || same_machine(facts, of_other)) && real(facts) == real(of_other)
+    })?;
+    Some(Finding {
+        host: endpoint.host.to_string(),
+        problem: format!("{} is named twice as a target", shown(&other.0.path)),
         fix: "name it once".into(),
-    });
-    named.collect()
+    })
+}
+
+/// Two names of one host.
+fn same_machine(one: &Facts, other: &Facts) -> bool {
+    !one.machine_id.is_empty() && one.machine_id == other.machine_id && one.boot == other.boot
 }
 
 struct Findings {

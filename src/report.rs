@@ -48,7 +48,7 @@ impl fmt::Display for Report {
                     lines.extend(copied.remarks.iter().map(|remark| format!("  note: {remark}")));
                 }
                 Outcome::Published => {
-                    lines.push(format!("{endpoint}: done: verified and published before the interruption"))
+                    lines.push(format!("{endpoint}: done: verified and published before the interruption"));
                 }
                 Outcome::Failed(error) => lines.push(format!("{endpoint}: FAILED: {}", error.chain())),
             }

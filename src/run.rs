@@ -66,20 +66,22 @@ fn plan(
     report: &mut Report,
 ) -> Result<Plan, Error> {
     let of_source = &probe.source.facts;
-    let mut findings = preflight::source(settings, source, of_source);
-    findings.extend(preflight::duplicates(targets));
+    let findings = preflight::source(settings, source, of_source);
     if !findings.is_empty() {
         return Err(refused(&findings.iter().map(ToString::to_string).collect::<Vec<_>>()));
     }
     let mut accepted = Vec::new();
     let mut left_out = Vec::new();
+    let mut before = Vec::new();
     for (endpoint, probed) in targets.iter().zip(&probe.targets) {
         let reasons = match probed {
             Ok(target) => {
                 let addresses = target.address.zip(target.peer);
                 let facts = &target.end.facts;
-                let found =
+                let mut found =
                     preflight::target(settings, (source, of_source), (endpoint, facts), addresses.is_some());
+                found.extend(preflight::same_place(endpoint, facts, &before));
+                before.push((endpoint, facts));
                 match addresses {
                     Some((address, peer)) if found.is_empty() => {
                         accepted.push(TargetFactsOf { endpoint, facts, address, peer });

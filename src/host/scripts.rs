@@ -63,8 +63,7 @@ impl Script {
             tools.push(b' ');
         }
         tools.extend(b")\n");
-        let mut script = Self::new(&[COMMON, JOURNAL, GUARD], arguments);
-        tools.append(&mut script.0);
+        tools.extend(call(&[COMMON, JOURNAL, GUARD], arguments));
         Self(tools)
     }
 
@@ -74,15 +73,23 @@ impl Script {
         &self.0
     }
 
+    /// A script that ends with its `main`, whatever else may come on its input.
     fn new(parts: &[&str], arguments: &[Field]) -> Self {
-        let mut text = parts.concat().into_bytes();
-        // What a login shell's start-up files print comes before this line and is not ours.
-        text.extend(b"echo begin\nmain");
-        for argument in arguments {
-            text.push(b' ');
-            text.extend(quote(argument));
-        }
-        text.push(b'\n');
+        let mut text = call(parts, arguments);
+        text.extend(b"exit\n");
         Self(text)
     }
+}
+
+/// The parts one behind the other, and the call of `main`. What a login shell's start-up files print comes before the
+/// line `begin` and is not ours.
+fn call(parts: &[&str], arguments: &[Field]) -> Vec<u8> {
+    let mut text = parts.concat().into_bytes();
+    text.extend(b"echo begin\nmain");
+    for argument in arguments {
+        text.push(b' ');
+        text.extend(quote(argument));
+    }
+    text.push(b'\n');
+    text
 }

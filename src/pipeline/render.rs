@@ -5,6 +5,7 @@
 
 use super::stage::{Pipeline, Stage};
 use crate::host::command::Word;
+use crate::host::wire::printable;
 
 /// The script.
 #[must_use]
@@ -67,7 +68,7 @@ pub fn summary(pipeline: &Pipeline) -> String {
         let words: Vec<String> = argv
             .iter()
             .map(|word| match word {
-                Word::Literal(_) => String::from_utf8_lossy(&word.render()).into_owned(),
+                Word::Literal(_) => printable(&word.render()),
                 Word::Home(name) => format!("$home/{name}"),
             })
             .collect();

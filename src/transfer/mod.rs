@@ -134,6 +134,9 @@ async fn body(
     }))
     .await;
     connect::connect(plan, source, lanes, &key).await?;
+    if !lanes.iter().any(Lane::is_live) {
+        return Ok((Duration::ZERO, Vec::new()));
+    }
 
     progress.phase(Phase::Copying);
     let stream_began = Instant::now();

@@ -90,7 +90,7 @@ read_only() {
 
 bring_up() {
     say "lab $id"
-    trap '"$lab" down "$id"; rm -rf -- "$scratch"' EXIT
+    trap finish EXIT
     trap 'exit 130' INT TERM HUP
     "$lab" up "$id" --owner $$ ctl db1 db2 >/dev/null
     local host limit=$((3 * size_mb + 500))
@@ -113,6 +113,13 @@ bring_up() {
     on_controller ctl.sh prepare
 }
 
+# Also when it was stopped half-way, since the runs until then are worth as much.
+finish() {
+    "$lab" down "$id"
+    if [[ -s $scratch/runs ]]; then report; fi
+    rm -rf -- "$scratch"
+}
+
 # What runs on the controller by our hand is counted with the lab's processor time, as what runs there by sshd is.
 on_controller() { # SCRIPT ARGUMENT...
     (
@@ -123,7 +130,8 @@ on_controller() { # SCRIPT ARGUMENT...
 
 # Prints microseconds, 0 when the machine does not count them.
 processor_time() {
-    awk '$1 == "usage_usec" { n = $2 } END { print n + 0 }' "$group/cpu.stat" 2>/dev/null || echo 0
+    # Taken as text: mawk would print a large number as 1e+10.
+    awk '$1 == "usage_usec" { n = $2 } END { print n == "" ? 0 : n }' "$group/cpu.stat" 2>/dev/null || echo 0
 }
 
 find_group() {
@@ -222,7 +230,16 @@ HEADER
     echo
 }
 
-# Reads the list of runs; prints the table, tab-separated.
+# The table of the list of runs, on the screen and, if wanted, in files.
+report() {
+    table >"$scratch/table"
+    if [[ ${BENCH_OUT-} ]]; then
+        cp "$scratch/table" "$BENCH_OUT"
+        cp "$scratch/runs" "$BENCH_OUT.runs"
+    fi
+    column -t -s $'\t' <"$scratch/table"
+}
+
 table() { awk -F '\t' -v files="$million" -v size_mb="$size_mb" -f "$here/table.awk" "$scratch/runs"; }
 
 main() {
@@ -245,12 +262,6 @@ main() {
     header
     : >"$scratch/runs"
     for set in "${sets[@]}"; do run_set "$set"; done
-    table >"$scratch/table"
-    if [[ ${BENCH_OUT-} ]]; then
-        cp "$scratch/table" "$BENCH_OUT"
-        cp "$scratch/runs" "$BENCH_OUT.runs"
-    fi
-    column -t -s $'\t' <"$scratch/table"
     if grep -q $'\tfailed$' "$scratch/runs"; then exit 1; fi
 }
 

@@ -4,6 +4,7 @@ use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 
 use crate::harness::Sandbox;
 use crate::hold::Point;
@@ -63,7 +64,9 @@ fn a_file_that_vanishes_before_it_is_read_fails_the_run_by_name() {
     let files = ["one", "two"].map(|name| sandbox.file(source.join(name), noise(2 << 20)));
     let running = sandbox.spawn(&[&source, &target]);
     hold.reached();
-    files.iter().for_each(|file| fs::remove_file(file).unwrap());
+    for file in &files {
+        fs::remove_file(file).unwrap();
+    }
     hold.open();
     let ended = running.wait(LONG);
     assert!(ended.stderr.contains("source/one") || ended.stderr.contains("source/two"), "{ended}");
@@ -161,6 +164,18 @@ fn a_port_that_this_user_may_not_have_fails_with_the_reason() {
 }
 
 #[test]
+fn a_target_that_cannot_be_reached_fails_without_waiting_for_the_idle_timeout() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    // As behind a firewall that drops: netcat goes on trying.
+    sandbox.shim("nc", "[[ \" $* \" == *' -l '* || $1 == -h ]] || { sleep 1000; exit; }");
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    let ended = sandbox.run(&[&source, &target]).expect(1).says("cannot connect to 127.0.0.1:44");
+    assert!(ended.took < Duration::from_secs(60), "{ended}");
+    assert_eq!(names(&target), Vec::<String>::new());
+    sandbox.is_clean(&[&target]);
+}
+
+#[test]
 fn a_stranger_who_connects_first_gets_nothing_and_spoils_nothing() {
     let Some(sandbox) = Sandbox::new() else { return };
     let hold = sandbox.hold(Point::Connect);
@@ -172,7 +187,7 @@ fn a_stranger_who_connects_first_gets_nothing_and_spoils_nothing() {
     let stranger = TcpStream::connect(("127.0.0.1", port)).unwrap();
     hold.open();
     running.wait(LONG).expect(0).says("a stranger").says("trying again");
-    assert_same(&source, &target.join("source"), true);
+    assert_same(&source, &target.join("source"));
     let mut got = Vec::new();
     let _ = std::io::Read::read_to_end(&mut &stranger, &mut got);
     assert_eq!(got, b"");

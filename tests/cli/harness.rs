@@ -89,7 +89,7 @@ impl Sandbox {
                 }
             }
         }
-        self.path = tools.to_str().unwrap().to_owned();
+        tools.to_str().unwrap().clone_into(&mut self.path);
     }
 
     /// The sandbox's directory or a path in it.
@@ -140,10 +140,19 @@ impl Sandbox {
         if self.is_root() { "/var/lib/transfer".into() } else { self.path("state/transfer") }
     }
 
-    /// Where runs keep the locks of their ports.
+    /// Where runs keep the locks of their ports. All sandboxes of one account share them, as all runs of a user do:
+    /// netcat lets one user listen on a port twice.
     pub(crate) fn runtime(&self) -> PathBuf {
-        let uid = self.account.unwrap_or_else(|| geteuid().as_raw());
-        if self.is_root() { "/run/transfer".into() } else { self.path(format!("run/transfer-{uid}")) }
+        match self.account {
+            Some(uid) => self.path(format!("run/transfer-{uid}")),
+            None if self.is_root() => "/run/transfer".into(),
+            None => format!("/tmp/transfer-{}", geteuid()).into(),
+        }
+    }
+
+    /// The account is the sandbox's own, and so is everything in its state and runtime directories.
+    pub(crate) fn has_an_account(&self) -> bool {
+        self.account.is_some()
     }
 
     pub(crate) fn is_root(&self) -> bool {
@@ -173,21 +182,24 @@ impl Sandbox {
         command.args(&start[1..]).args(words).current_dir("/").stdin(Stdio::null()).env_clear();
         command.env("PATH", format!("{}:{}", self.path("bin").display(), self.path));
         command.env("HOME", self.path("")).env(MARKER, self.path(""));
-        command.env("XDG_STATE_HOME", self.path("state")).env("XDG_RUNTIME_DIR", self.path("run"));
+        command.env("XDG_STATE_HOME", self.path("state"));
+        if self.account.is_some() {
+            command.env("XDG_RUNTIME_DIR", self.path("run"));
+        }
         command
     }
 
     /// The program with these arguments, not started.
     pub(crate) fn command(&self, words: Words<'_>) -> Command {
         let mut command = self.through(&[self.program.to_str().unwrap()]);
-        command.args(words.iter().map(|word| word.as_ref()));
+        command.args(words.iter().map(AsRef::as_ref));
         command
     }
 
     /// The program with these arguments, to be started by a script that calls it `"$@"`.
     pub(crate) fn scripted(&self, script: &str, words: Words<'_>) -> Command {
         let mut command = self.through(&["sh", "-c", script, "sh", self.program.to_str().unwrap()]);
-        command.args(words.iter().map(|word| word.as_ref()));
+        command.args(words.iter().map(AsRef::as_ref));
         command
     }
 

@@ -116,7 +116,7 @@ fn a_hangup_that_is_ignored_stays_ignored() {
     running.signal(Signal::SIGHUP);
     hold.open();
     running.wait(LONG).expect(0);
-    assert_same(&source, &target.join("source"), true);
+    assert_same(&source, &target.join("source"));
     sandbox.is_clean(&[&target]);
 }
 

@@ -37,7 +37,9 @@ fn held() -> Option<Held> {
 /// Ends these, all before one of them can act: they are stopped first.
 fn kill_all(processes: &[Process]) {
     for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
-        processes.iter().for_each(|process| process.signal(signal));
+        for process in processes {
+            process.signal(signal);
+        }
     }
 }
 
@@ -77,7 +79,7 @@ fn a_controller_that_lives_keeps_its_lease_however_long_the_stream_rests() {
     std::thread::sleep(Duration::from_secs(5));
     hold.open();
     running.wait(LONG).expect(0);
-    assert_same(&source, &target.join("source"), true);
+    assert_same(&source, &target.join("source"));
     sandbox.is_clean(&[&target]);
 }
 
@@ -156,7 +158,7 @@ fn the_next_run_undoes_what_a_dead_one_left() {
     running.wait(SOON);
     hold.open();
     sandbox.run(&[&source, &target]).expect(0);
-    assert_same(&source, &target.join("source"), true);
+    assert_same(&source, &target.join("source"));
     // Beside its own work, and maybe after it.
     sandbox.gets_clean(&[&target], SOON);
     assert_eq!(names(&target), ["source"]);
@@ -175,7 +177,7 @@ fn a_run_that_lives_is_shown_and_not_touched() {
     let beside = sandbox.dir("beside");
     sandbox.run(&[&source, &beside]).expect(0);
     running.wait(LONG).expect(0);
-    assert_same(&source, &target.join("source"), true);
+    assert_same(&source, &target.join("source"));
     sandbox.is_clean(&[&target, &beside]);
 }
 

@@ -13,7 +13,7 @@ fn all_checks(options: [&str; 2]) {
             let target = sandbox.dir(format!("target{checksum}{parallel}"));
             let ended =
                 sandbox.run(&[&source, &target, &options[0], &options[1], &checksum, &parallel]).expect(0);
-            assert_same(&source, &target.join("source"), true);
+            assert_same(&source, &target.join("source"));
             assert_eq!(ended.stdout.contains("md5 of 2 files on both disks"), files, "{ended}");
             // An explicit check of the files beats that of the stream; encryption always has the latter.
             let stream = stream && !files || options[1] == "--encrypt";
@@ -50,7 +50,7 @@ fn compression_makes_the_stream_smaller_and_only_it() {
     let (small, large) = (sandbox.dir("small"), sandbox.dir("large"));
     sandbox.run(&[&source, &small]).expect(0).says("4.00 MiB in 1 entries").says(" B on the wire");
     sandbox.run(&[&source, &large, &"--no-compress"]).expect(0).says("4.06 MiB on the wire");
-    assert_same(&small.join("zeros"), &large.join("zeros"), true);
+    assert_same(&small.join("zeros"), &large.join("zeros"));
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn without_zstd_pigz_compresses_and_without_both_gzip() {
         let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
         sandbox.run(&[&source, &target, &"--dry-run"]).expect(0).says(taken);
         sandbox.run(&[&source, &target]).expect(0);
-        assert_same(&source, &target.join("source"), true);
+        assert_same(&source, &target.join("source"));
         sandbox.is_clean(&[&target]);
     }
 }
@@ -74,7 +74,7 @@ fn without_openssl_the_stream_is_checked_with_md5() {
     sandbox.run(&[&source, &target]).expect(4).says("programs are missing: openssl; apt install openssl");
     let plain = ["--no-encrypt", "--parallel-checksum"];
     sandbox.run(&[&source, &target, &plain[0], &plain[1]]).expect(0).says("md5 of the stream");
-    assert_same(&source, &target.join("source"), true);
+    assert_same(&source, &target.join("source"));
     sandbox.is_clean(&[&target]);
 }
 

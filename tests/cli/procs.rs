@@ -93,7 +93,7 @@ impl Sandbox {
     fn left(&self, targets: &[&Path]) -> Vec<String> {
         let mut left: Vec<String> = self.journals().iter().map(|path| path.display().to_string()).collect();
         left.extend(targets.iter().flat_map(|target| staging(target)).map(|path| path.display().to_string()));
-        if !self.is_root() {
+        if self.has_an_account() {
             let locks = fs::read_dir(self.runtime()).into_iter().flatten().flatten();
             left.extend(locks.map(|lock| lock.path().display().to_string()));
         }

@@ -26,7 +26,8 @@ pub(crate) fn wait_until(what: &str, limit: Duration, mut happened: impl FnMut()
 /// The program, started.
 pub(crate) struct Running {
     child: Child,
-    outputs: Option<(Receiver<Vec<u8>>, Receiver<Vec<u8>>)>,
+    /// Standard output and standard error, each sent at its end.
+    outputs: Option<[Receiver<Vec<u8>>; 2]>,
     began: Instant,
 }
 
@@ -35,7 +36,7 @@ impl Running {
     pub(crate) fn start(mut command: Command) -> Self {
         let mut running = Self::unread(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
         let stdout = collect(running.child.stdout.take().unwrap());
-        running.outputs = Some((stdout, collect(running.child.stderr.take().unwrap())));
+        running.outputs = Some([stdout, collect(running.child.stderr.take().unwrap())]);
         running
     }
 
@@ -73,7 +74,7 @@ impl Running {
             String::from_utf8_lossy(&bytes).into_owned()
         };
         let (stdout, stderr) =
-            self.outputs.as_ref().map(|(out, err)| (text(out), text(err))).unwrap_or_default();
+            self.outputs.as_ref().map(|[out, err]| (text(out), text(err))).unwrap_or_default();
         let Some(status) = status else {
             panic!("no end within {limit:?}\nstdout: {stdout}\nstderr: {stderr}")
         };

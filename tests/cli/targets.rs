@@ -18,7 +18,7 @@ fn several_targets_are_fed_from_one_read() {
     let ended = sandbox.run(&[&source, &targets[0], &targets[1], &targets[2]]).expect(0);
     assert_eq!(ended.stdout.matches(": done: ").count(), 3, "{ended}");
     for target in &targets {
-        assert_same(&source, &target.join("tree"), true);
+        assert_same(&source, &target.join("tree"));
         sandbox.is_clean(&[target]);
     }
     assert_eq!(fs::read_to_string(reads).unwrap(), "read\n");
@@ -34,7 +34,7 @@ fn several_targets_work_with_every_way_of_sending() {
         let targets = ["one", "two"].map(|name| sandbox.dir(format!("{name}{compress}{encrypt}")));
         sandbox.run(&[&source, &targets[0], &targets[1], &compress, &encrypt]).expect(0);
         for target in &targets {
-            assert_same(&source, &target.join("source"), true);
+            assert_same(&source, &target.join("source"));
             sandbox.is_clean(&[target]);
         }
     }
@@ -50,10 +50,26 @@ fn a_target_that_fails_takes_no_other_with_it() {
     let ended = sandbox.run(&[&source, &first, &broken, &last]).expect(1);
     assert_eq!(format!("{ended}").matches(": done: ").count(), 2, "{ended}");
     ended.says("broken: FAILED: ").says("no space left");
-    assert_same(&source, &first.join("source"), true);
-    assert_same(&source, &last.join("source"), true);
+    assert_same(&source, &first.join("source"));
+    assert_same(&source, &last.join("source"));
     assert_eq!(names(&broken), Vec::<String>::new());
     sandbox.is_clean(&[&first, &broken, &last]);
+}
+
+#[test]
+fn a_target_that_does_not_listen_takes_no_other_with_it() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    sandbox.replace(
+        Role::Receive,
+        r#"[[ $PWD == */deaf/* ]] || exec "$real" "$@"; echo "no listening today" >&2; exit 1"#,
+    );
+    let source = sandbox.source("source");
+    let (deaf, good) = (sandbox.dir("deaf"), sandbox.dir("good"));
+    let ended = sandbox.run(&[&source, &deaf, &good]).expect(1).says("good: done: ");
+    ended.says("deaf: FAILED: localhost: the receiver did not listen on port").says("no listening today");
+    assert_same(&source, &good.join("source"));
+    assert_eq!(names(&deaf), Vec::<String>::new());
+    sandbox.is_clean(&[&deaf, &good]);
 }
 
 #[test]
@@ -90,12 +106,13 @@ fn runs_at_the_same_time_do_not_collide() {
     let runs = targets.each_ref().map(|target| sandbox.spawn(&[&source, target]));
     hold.reached_by(runs.len());
     assert_eq!(sandbox.journals().len(), 2 * runs.len());
-    let locks = names(&sandbox.runtime());
-    assert_eq!(locks.iter().filter(|name| name.starts_with("port.")).count(), runs.len(), "{locks:?}");
+    // One each; a port that was lost to somebody else keeps its lock until the end.
+    let locks = names(&sandbox.runtime()).iter().filter(|name| name.starts_with("port.")).count();
+    assert!(locks >= runs.len(), "{locks}");
     hold.open();
     for (run, target) in runs.into_iter().zip(&targets) {
         let _ = run.wait(LONG).expect(0);
-        assert_same(&source, &target.join("source"), true);
+        assert_same(&source, &target.join("source"));
     }
     for target in &targets {
         sandbox.is_clean(&[target]);

@@ -185,43 +185,46 @@ pub(crate) fn walk(root: &Path) -> Vec<PathBuf> {
     found
 }
 
+/// A path as it may be printed: no two are alike then, either.
+fn shown(path: &Path) -> String {
+    path.as_os_str().as_bytes().escape_ascii().to_string()
+}
+
 /// What a copy has to keep of one entry, bytes aside. Directories' sizes are the file system's business.
-fn facts(
-    path: &Path,
-    owners: bool,
-    first_names: &mut BTreeMap<(u64, u64), PathBuf>,
-    relative: &Path,
-) -> String {
+fn facts(path: &Path, relative: &Path, first_names: &mut BTreeMap<(u64, u64), PathBuf>) -> String {
     let metadata = fs::symlink_metadata(path).unwrap();
-    let mut facts =
-        format!("mode {:o} modified {}.{:09}", metadata.mode(), metadata.mtime(), metadata.mtime_nsec());
-    if owners {
-        facts += &format!(" owner {}:{}", metadata.uid(), metadata.gid());
-    }
+    let mut facts = format!(
+        "mode {:o}, owner {}:{}, modified {}.{:09}",
+        metadata.mode(),
+        metadata.uid(),
+        metadata.gid(),
+        metadata.mtime(),
+        metadata.mtime_nsec()
+    );
     if metadata.is_file() {
-        let same_as =
+        let first =
             first_names.entry((metadata.dev(), metadata.ino())).or_insert_with(|| relative.to_owned());
-        facts += &format!(" same as {same_as:?}, {} names, {} bytes", metadata.nlink(), metadata.len());
-        facts += &format!(" in {} blocks", metadata.blocks());
+        facts += &format!(", the same as {} by {} names", shown(first), metadata.nlink());
+        facts += &format!(", {} bytes in {} blocks", metadata.len(), metadata.blocks());
     }
     if metadata.is_symlink() {
-        facts += &format!(" to {:?}", fs::read_link(path).unwrap());
+        facts += &format!(", to {}", shown(&fs::read_link(path).unwrap()));
     }
     facts
 }
 
-/// The copy is the source in everything that can be seen; `owners`: by number, too.
+/// The copy is the source in everything that can be seen.
 #[track_caller]
-pub(crate) fn assert_same(source: &Path, copy: &Path, owners: bool) {
+pub(crate) fn assert_same(source: &Path, copy: &Path) {
     let (there, here) = (walk(source), walk(copy));
     assert_eq!(there, here, "names");
     let mut first_names = (BTreeMap::new(), BTreeMap::new());
     for entry in &there {
         let (left, right) = (at(source, entry), at(copy, entry));
-        let left_facts = facts(&left, owners, &mut first_names.0, entry);
-        assert_eq!(left_facts, facts(&right, owners, &mut first_names.1, entry), "{entry:?}");
+        let left_facts = facts(&left, entry, &mut first_names.0);
+        assert_eq!(left_facts, facts(&right, entry, &mut first_names.1), "{}", shown(entry));
         if fs::symlink_metadata(&left).unwrap().is_file() {
-            assert!(fs::read(&left).unwrap() == fs::read(&right).unwrap(), "{entry:?}: other bytes");
+            assert!(fs::read(&left).unwrap() == fs::read(&right).unwrap(), "other bytes: {}", shown(entry));
         }
     }
     assert_eq!(attributes(source, &there), attributes(copy, &there), "attributes");

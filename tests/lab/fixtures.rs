@@ -1,12 +1,15 @@
 //! What the tests of transfers share: a tree with every kind of entry, all that can be known about a tree, a transfer
 //! that stands still in the middle of its stream, and programs that are not what they seem.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::harness::{Host, Lab, Output, Running, eventually};
 
 /// How long anything may take that is no wait of the program's own.
 pub(crate) const SOON: Duration = Duration::from_secs(60);
+
+/// When a test is killed, as `.config/nextest.toml` says.
+const LONGEST_TEST: Duration = Duration::from_secs(180);
 
 /// A stream of this many MiB does not fit into the buffers between two hosts: it stands still when its receiver does.
 pub(crate) const MORE_THAN_BUFFERS: u32 = 48;
@@ -207,8 +210,8 @@ impl Held {
     }
 }
 
-/// A program of a host that stands in front of the real one, `$real` in its script, until this is dropped. The whole
-/// host sees it: only for tests that are alone.
+/// A program of a host that stands in front of the real one, `$real` in its script, until this is dropped, or, since a
+/// test may be killed, for as long as a test may take. The whole host sees it: only for tests that are alone.
 pub(crate) struct Wrapper {
     host: Host,
     path: String,
@@ -219,7 +222,11 @@ impl Wrapper {
     pub(crate) fn new(host: &Host, program: &str, script: &str) -> Self {
         let path = format!("/usr/local/bin/{program}");
         let wrapper = Self { host: host.clone(), path };
-        let text = format!("#!/bin/bash\nreal=/usr/bin/{program}\n{script}\nexec $real \"$@\"\n");
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_secs();
+        let text = format!(
+            "#!/bin/bash\nreal=/usr/bin/{program}\n((EPOCHSECONDS > {})) && exec $real \"$@\"\n{script}\nexec $real \"$@\"\n",
+            now + LONGEST_TEST.as_secs()
+        );
         host.put(text, &wrapper.path, 0o755);
         wrapper
     }

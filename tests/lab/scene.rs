@@ -245,13 +245,20 @@ pub(crate) fn expect_end(run: Running, code: i32, within: Duration) -> String {
 
 impl Drop for Scene {
     fn drop(&mut self) {
-        // Nothing here may panic: a host may be down.
+        // Nothing here may panic, whatever state the hosts are in.
         self.source.run(&["tc", "qdisc", "del", "dev", "e0", "root"]);
         if thread::panicking() {
+            for host in [&self.controller, &self.source, &self.target] {
+                if !host.run(&["true"]).status.success() {
+                    host.boot();
+                }
+            }
             for host in [&self.source, &self.target] {
                 host.run(&["bash", "-c", &format!("{FIND}{RESCUE}")]);
             }
-            self.lab.transfer(&["clean", "db1", "db2"]);
+            for name in ["db1", "db2"] {
+                self.lab.transfer(&["clean", name]);
+            }
         }
         let tidy = format!(
             "nft delete table inet scene; umount -q /run/transfer /var/lib/transfer; \

@@ -50,6 +50,7 @@ pub(super) struct Shared {
 }
 
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "what was told, each once")]
 pub(super) struct State {
     pub(super) ready: bool,
     pub(super) refused: Option<String>,

@@ -49,7 +49,7 @@ source_facts() {
   type=$(stat -c %F -- "$path" 2>/dev/null) || type=missing
   fact source_type "$type"
   [[ -r $path ]] && fact source_readable
-  [[ $type == directory && ! -x $path ]] && return
+  [[ $type == directory && ! -x $path || $path == / ]] && return
   case $type in
     directory | 'regular file' | 'regular empty file')
       # Blocks of a file with several names count once.

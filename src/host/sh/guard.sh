@@ -115,6 +115,8 @@ lease_port() {
       if record boot port "$port"; then ok "$port"; else fail journal "$home/journal cannot be written"; fi
       return
     fi
+    # Ours, but of no use: it goes with its lock still held.
+    [[ $lock -ef /proc/self/fd/7 ]] && flock -n 7 && rm -f -- "$lock"
     exec 7>&-
   done
   fail busy "no free port in $1-$2"
@@ -220,8 +222,14 @@ check_listening() {
 
 # publish FROM TO: gives the proven copy its final name, never over an existing one, and makes the name durable.
 publish() {
-  local message
+  local message mode=''
+  # Without root a directory must be writable to be moved; what we copied may not be.
+  if [[ -d $1 && ! -L $1 && ! -w $1 ]]; then
+    mode=$(stat -c %a -- "$1")
+    chmod u+w -- "$1"
+  fi
   if message=$(rename_exclusively "$1" "$2"); then
+    [[ $mode ]] && chmod "$mode" -- "$2"
     # Told at once: whatever happens now, it has its name.
     event published "$2"
     if message=$(sync -- "${2%/*}/" 2>&1); then ok; else fail publish "$message"; fi

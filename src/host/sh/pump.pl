@@ -72,7 +72,12 @@ sub forward {
     while (1) {
         my $moved = syscall($splice, 0, 0, 1, 0, $bytes, 0);
         return $moved if $moved >= 0;
-        exit 141 if $! == $epipe;
+        if ($! == $epipe) {
+            # A reader may end with the last byte, and the kernel tells it before the input has ended.
+            return 0 if sysread(STDIN, my $more, 1) == 0;
+            event('bytes', $job, $meter, $total);
+            exit 141;
+        }
         die "pump: $meter: $!\n" if $! != $eintr;
     }
 }
