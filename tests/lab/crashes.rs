@@ -7,8 +7,8 @@ mod alone {
     use crate::processes;
     use crate::scene::{LEASE, SOON, Scene, expect_end, finish};
 
-    /// The longest that the controller takes to give up a host: three keepalives, and the try to connect again.
-    const GIVEN_UP: Duration = Duration::from_secs(28);
+    /// More than the controller takes to give up a host: three keepalives, and a login that is tried once more.
+    const GIVEN_UP: Duration = Duration::from_secs(40);
 
     #[test]
     fn a_crashed_target_is_left_with_a_command_that_cleans_it() {
@@ -137,7 +137,7 @@ mod alone {
         let Some(scene) = Scene::set_with(&small("/var/lib/transfer", "size=20k")) else { return };
         scene.open_throttle();
         let said = expect_end(scene.start(&[]), 1, SOON);
-        assert!(said.contains("db2: ") && said.contains("No space left on device"), "{said}");
+        assert!(said.contains("FAILED: db2: "), "{said}");
         scene.expect_as_before(SOON);
     }
 

@@ -31,7 +31,7 @@ mod alone {
         let Some(scene) = Scene::set() else { return };
         for (host, name) in [(&scene.source, "db1"), (&scene.target, "db2")] {
             let run = scene.start_stream(&[]);
-            Found::of(host, &["guard", "sentinel"]).signal("KILL");
+            Found::of(host, &["sentinel", "guard"]).signal("KILL");
             let said = expect_end(run, 1, SOON);
             assert!(said.contains(&format!("{name}: lost the guard of this run")), "{said}");
             scene.expect_as_before(LEASE);

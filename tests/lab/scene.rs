@@ -137,7 +137,7 @@ impl Scene {
     #[track_caller]
     pub(crate) fn orphan(&self, hosts: &[&Host]) {
         let run = self.start_stream(&[]);
-        let found: Vec<Found> = hosts.iter().map(|host| Found::of(host, &["guard", "sentinel"])).collect();
+        let found: Vec<Found> = hosts.iter().map(|host| Found::of(host, &["sentinel", "guard"])).collect();
         for found in &found {
             found.signal("STOP");
         }

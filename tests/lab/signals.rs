@@ -52,7 +52,8 @@ mod alone {
         let began = Instant::now();
         run.signal("INT");
         let closed = eventually(AT_ONCE, || {
-            let script = "[[ -z $(ss -Hltn 'sport >= 4400 and sport <= 4500') ]] && ! nft list ruleset | grep -q transfer-
+            let script = "[[ -z $(ss -Hltn 'sport >= 4400 and sport <= 4500') ]]
+                [[ -z $(nft list ruleset | grep transfer-) ]]
                 for home in /var/lib/transfer/*; do
                     for lock in \"$home\"/*.job; do [[ ! -e $lock || -z $(of 8 \"$lock\") ]]; done
                 done";
