@@ -178,6 +178,11 @@ async fn ask_both(source: &End, lane: &Lane<'_>) -> Result<Peer, Error> {
                     "port {port} took a connection from {accepted}, which is not ours"
                 )));
             }
+            (None, [made, ..]) if Instant::now() >= deadline => {
+                return Ok(Peer::Stranger(format!(
+                    "port {port} answered {made}, which is ours, but it was not our receiver that did"
+                )));
+            }
             _ => {}
         }
         if lane.end.guard.job("receiver").exit.is_some() {
@@ -185,13 +190,20 @@ async fn ask_both(source: &End, lane: &Lane<'_>) -> Result<Peer, Error> {
                 "somebody used up port {port} before our sender was connected"
             )));
         }
-        if source.guard.job("sender").exit.is_some() || Instant::now() >= deadline {
-            let said = source.guard.job("sender").complaints.join("; ");
+        let sender = source.guard.job("sender");
+        // netcat says it once and ends; the rest of its pipeline waits for the gate.
+        let refused = format!(" port {port} (tcp) failed");
+        let refused = sender.complaints.iter().any(|line| line.contains(&refused));
+        if refused || sender.exit.is_some() || Instant::now() >= deadline {
+            let said = sender.complaints.join("; ");
             return Ok(Peer::Failed(Error::Failed(format!(
-                "{host}: the source cannot connect to {address}:{port} within {} s{}{said}; is another firewall between \
-                 them, or on {host} one that --firewall does not open?",
-                CONNECT_LIMIT.as_secs(),
-                if said.is_empty() { "" } else { ": " }
+                "{host}: the source cannot connect to {address}:{port}{}; is another firewall between them, or on \
+                 {host} one that --firewall does not open?",
+                if said.is_empty() {
+                    format!(" within {} s", CONNECT_LIMIT.as_secs())
+                } else {
+                    format!(": {said}")
+                }
             ))));
         }
         tokio::time::sleep(SOCKET_POLL).await;

@@ -192,6 +192,7 @@ impl Held {
 
     /// Waits until the source's tar is in the middle of a file; returns its path. `directory` is where what is copied is.
     #[track_caller]
+    #[expect(clippy::unused_self, reason = "only while the stream is held is a file read for long")]
     pub(crate) fn being_read(&self, source: &Host, directory: &str) -> String {
         let mut path = String::new();
         eventually(SOON, || {

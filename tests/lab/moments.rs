@@ -32,6 +32,7 @@ mod alone {
         kill -s "$2" "$pid"
         echo "guard $pid""#;
 
+    /// Those of a target, in order.
     const LEASES: [&str; 4] = ["staging", "port", "rule", "job"];
 
     /// Starts a run whose guard on that host gets a signal at that lease; returns it with the guard's pid.
@@ -55,10 +56,10 @@ mod alone {
     fn a_controller_killed_at_any_lease_leaves_nothing() {
         let Some(scene) = Scene::set() else { return };
         for (host, lease) in leases(&scene) {
+            println!("killing at the lease '{lease}'");
             let (run, guard) = start_until(&scene, host, lease, "STOP");
             run.signal("KILL");
             host.run(&["kill", "-CONT", &guard]).expect_success();
-            println!("killed at the lease '{lease}'");
             scene.expect_as_before(LEASE);
         }
     }

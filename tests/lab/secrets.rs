@@ -46,7 +46,8 @@ mod alone {
         let source = scratch.join("source");
         let log = scratch.join("log");
         make_random(&hosts[0], &source, 1);
-        let wrappers = hosts.each_ref().map(|host| Wrapper::new(host, "bash", &format!("log={log}\n{TRACE}")));
+        let wrappers =
+            hosts.each_ref().map(|host| Wrapper::new(host, "bash", &format!("log={log}\n{TRACE}")));
         for name in ["db1", "db2"] {
             // What is looked for would be found.
             let decoy = format!("exec bash -c 'env DECOY={DECOY} true; true'");
@@ -58,7 +59,10 @@ mod alone {
             for program in ["openssl", "nc", "tar", "md5sum"] {
                 host.sh(&format!("grep -q 'execve(\"[a-z/]*/{program}\"' {log}.*"));
             }
-            assert_eq!(host.sh(&format!("cat {log}.* | grep -oE '[0-9a-fA-F]{{64,}}' | sort -u")), format!("{DECOY}\n"));
+            assert_eq!(
+                host.sh(&format!("cat {log}.* | grep -oE '[0-9a-fA-F]{{64,}}' | sort -u")),
+                format!("{DECOY}\n")
+            );
         }
     }
 }

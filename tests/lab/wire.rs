@@ -10,7 +10,8 @@ mod alone {
 
     /// The sender's netcat, with its input sent through a filter; the exit status is netcat's.
     fn filter(source: &Host, filter: &str) -> Wrapper {
-        let script = format!("[[ $* == *' -N '* ]] && {{ {filter} | $real \"$@\"; exit \"${{PIPESTATUS[1]}}\"; }}");
+        let script =
+            format!("[[ $* == *' -N '* ]] && {{ {filter} | $real \"$@\"; exit \"${{PIPESTATUS[1]}}\"; }}");
         Wrapper::new(source, "nc", &script)
     }
 
@@ -26,7 +27,8 @@ mod alone {
 
     /// The tar that unpacks, with a command that it runs in the staging directory when it is done.
     fn after_tar(target: &Host, command: &str) -> Wrapper {
-        let script = format!("[[ $* == *--extract* ]] && {{ $real \"$@\"; status=$?; {command}\nexit $status; }}");
+        let script =
+            format!("[[ $* == *--extract* ]] && {{ $real \"$@\"; status=$?; {command}\nexit $status; }}");
         Wrapper::new(target, "tar", &script)
     }
 

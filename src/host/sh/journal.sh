@@ -119,7 +119,7 @@ undo() {
       [[ ${1##*/} == ".transfer-$guard" ]] || return 1
       rm -rf --one-file-system -- "$1" && [[ ! -e $1 && ! -L $1 ]] && return
       # Without root, directories that may not be written to keep their entries.
-      find "$1" -type d ! -perm -700 -exec chmod u+rwx -- {} +
+      chmod -R u+rwx -- "$1"
       rm -rf --one-file-system -- "$1" && [[ ! -e $1 && ! -L $1 ]]
       ;;
     *) return 1 ;;
