@@ -76,16 +76,26 @@ fn path(record: &[u8]) -> &[u8] {
     &record[..record.find("//").unwrap_or(record.len())]
 }
 
-/// How two records of one path differ.
-fn describe(a: &[u8], b: &[u8]) -> String {
+/// How two records of one path differ: `TYPE//SIZE-OR-TARGET`, then `//ATTRIBUTES` between root accounts; or a digest.
+fn describe(there: &[u8], here: &[u8]) -> String {
     let details =
         |record: &[u8]| printable(record[path(record).len()..].strip_prefix(b"//").unwrap_or_default());
-    let (a, b) = (details(a), details(b));
-    match (a.split_once("//"), b.split_once("//")) {
-        (Some(("f", a)), Some(("f", b))) => format!(" ({a} bytes on the source, {b} on the target)"),
-        (Some((a, _)), Some((b, _))) if a != b => " (of another type)".into(),
-        (Some(_), Some(_)) => " (points elsewhere)".into(),
-        _ => " (other contents)".into(),
+    let (there, here) = (details(there), details(here));
+    let (Some((kind, there)), Some((kind_here, here))) = (there.split_once("//"), here.split_once("//"))
+    else {
+        return " (other contents)".into();
+    };
+    let (what_there, attributes_there) = there.rsplit_once("//").unwrap_or((there, ""));
+    let (what_here, attributes_here) = here.rsplit_once("//").unwrap_or((here, ""));
+    match kind {
+        _ if kind != kind_here => " (of another type)".into(),
+        "f" if what_there != what_here => {
+            format!(" ({what_there} bytes on the source, {what_here} on the target)")
+        }
+        _ if what_there != what_here => " (points elsewhere)".into(),
+        _ => format!(
+            " (mode, owner, group, time: {attributes_there} on the source, {attributes_here} on the target)"
+        ),
     }
 }
 
@@ -119,6 +129,14 @@ mod tests {
         assert_eq!(
             compared(&["./l//l///x//y"], &["./l//l///z"]).await,
             "1 entry differs: l (points elsewhere)"
+        );
+        assert_eq!(
+            compared(&["./d//d////755 0 0"], &["./d//d////700 0 0"]).await,
+            "1 entry differs: d (mode, owner, group, time: 755 0 0 on the source, 700 0 0 on the target)"
+        );
+        assert_eq!(
+            compared(&["./f//f//5//644 0 0 17"], &["./f//f//4//644 0 0 17"]).await,
+            "1 entry differs: f (5 bytes on the source, 4 on the target)"
         );
     }
 

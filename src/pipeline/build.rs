@@ -142,9 +142,14 @@ fn entry(plan: &Plan) -> Word {
     Word::Literal([b"./", plan.source.name.as_bytes()].concat())
 }
 
-/// Attributes of all kinds where we are root; without root the system gives and takes only the user's own.
+/// Attributes of all kinds where we are root; without root the system gives and takes only the user's own. ACLs are
+/// among them, as the kernel stores them: by number, where tar's own `--acls` goes by names that mean others elsewhere.
 fn attributes(root: bool) -> Vec<Word> {
-    if root { argv(&["--xattrs", "--xattrs-include=*", "--acls"]) } else { argv(&["--xattrs", "--acls"]) }
+    if root {
+        argv(&["--xattrs", "--xattrs-include=*"])
+    } else {
+        argv(&["--xattrs", "--xattrs-include=user.*", "--xattrs-include=system.posix_acl_*"])
+    }
 }
 
 fn pump(job: &str, meter: &str) -> Vec<Word> {

@@ -14,14 +14,14 @@ pub(super) fn judge(plan: &Plan, target: &TargetPlan, sender: &Job, receiver: &J
     let origin = &plan.source.endpoint.host;
     let (sent, received) = (sender.meters.get(WIRE), receiver.meters.get(WIRE));
     let all_arrived = sent.is_some() && sent == received;
-    let same_digest = sender.digest.is_some() && sender.digest == receiver.digest;
-    if plan.stream_digest.is_some() && all_arrived && !same_digest {
-        return Err(Error::Verification(format!(
-            "{host}: the stream was altered on its way from {origin}: its {} there is {}, here {}",
-            plan.stream_digest.map(|digest| digest.to_string()).unwrap_or_default(),
-            sender.digest.as_deref().unwrap_or("missing"),
-            receiver.digest.as_deref().unwrap_or("missing")
-        )));
+    if let (Some(algorithm), Some(there), Some(here), true) =
+        (plan.stream_digest, &sender.digest, &receiver.digest, all_arrived)
+    {
+        if there != here {
+            return Err(Error::Verification(format!(
+                "{host}: the stream was altered on its way from {origin}: its {algorithm} there is {there}, here {here}"
+            )));
+        }
     }
     // Sinks are other targets' business; the sender's end of our own shows in what arrived.
     let own = |stage: &str| !stage.starts_with("netcat");
@@ -49,6 +49,12 @@ pub(super) fn judge(plan: &Plan, target: &TargetPlan, sender: &Job, receiver: &J
     if let Some(text) = failure(sender, own, true) {
         return Err(Error::Failed(format!("{origin}: {text}")));
     }
+    if plan.stream_digest.is_some() && (sender.digest.is_none() || receiver.digest.is_none()) {
+        let blind = if sender.digest.is_none() { origin } else { host };
+        return Err(Error::Failed(format!(
+            "{blind}: the digest of the stream could not be taken (is its disk full?)"
+        )));
+    }
     if receiver.exit != Some(0) {
         return Err(Error::Failed(format!("{host}: the receiver ended with status {:?}", receiver.exit)));
     }
@@ -61,7 +67,9 @@ fn failure(job: &Job, counts: impl Fn(&str) -> bool, pipes: bool) -> Option<Stri
     let failed: Vec<String> = job
         .stages
         .iter()
-        .filter(|(stage, status)| counts(stage) && *status != 0 && (pipes || *status != BROKEN_PIPE))
+        .filter(|(stage, status)| {
+            counts(stage) && *status != 0 && (pipes || !broken_pipe(job, stage, *status))
+        })
         .map(|(stage, status)| format!("{stage} ended with status {status}"))
         .collect();
     // A job that was killed as a whole has told of no stage.
@@ -76,11 +84,22 @@ fn failure(job: &Job, counts: impl Fn(&str) -> bool, pipes: bool) -> Option<Stri
     Some(text)
 }
 
+/// A stage that ended because its reader had ended. openssl has a status and words of its own for it.
+fn broken_pipe(job: &Job, stage: &str, status: i32) -> bool {
+    status == BROKEN_PIPE
+        || matches!(stage, "encrypt" | "decrypt")
+            && job.complaints.iter().any(|line| line.contains("error writing output file"))
+}
+
 /// What a job's stages said on standard error, as the tail of a message.
 pub(super) fn said(job: &Job) -> String {
     let mut text = String::new();
     if !job.complaints.is_empty() {
         text = format!(": {}", job.complaints.join("; "));
+    }
+    // All that GNU tar says of a short write.
+    if job.complaints.iter().any(|line| line.contains("Wrote only")) {
+        text.push_str(" (No space left on device?)");
     }
     if job.silenced > 0 {
         text.push_str(&format!(" (and {} lines more)", job.silenced));

@@ -1,6 +1,8 @@
 //! What a copy is: the same as the source in every respect, in a target that is otherwise left alone, or not there.
 
-use crate::fixtures::{Held, MORE_THAN_BUFFERS, allocated, assert_same, make_every_kind, make_random, names};
+use crate::fixtures::{
+    Held, MORE_THAN_BUFFERS, allocated, assert_same, being_read, make_every_kind, make_random, names,
+};
 use crate::harness::Lab;
 
 /// Copies a tree with every kind of entry into a directory that would like to give everything another owner and
@@ -131,7 +133,7 @@ fn fails_by_name_when(change_what_is_read: bool, change: &str, complaint: &str) 
         &db2,
         scratch.path(),
     );
-    let read = held.being_read(&db1, scratch.path());
+    let read = being_read(&db1, scratch.path());
     let other = if read.ends_with("one") { "two" } else { "one" };
     let changed = if change_what_is_read { read } else { format!("{source}/{other}") };
     db1.run(&["bash", "-c", change, "bash", &changed]).expect_success();

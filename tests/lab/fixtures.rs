@@ -190,25 +190,24 @@ impl Held {
         port.expect("the sender does not connect")
     }
 
-    /// Waits until the source's tar is in the middle of a file; returns its path. `directory` is where what is copied is.
-    #[track_caller]
-    #[expect(clippy::unused_self, reason = "only while the stream is held is a file read for long")]
-    pub(crate) fn being_read(&self, source: &Host, directory: &str) -> String {
-        let mut path = String::new();
-        eventually(SOON, || {
-            sh(source, BEING_READ, directory).trim().clone_into(&mut path);
-            !path.is_empty()
-        });
-        assert!(!path.is_empty(), "nothing is being read");
-        path
-    }
-
     /// Lets the stream flow and waits for the end.
     #[track_caller]
     pub(crate) fn go(self) -> Output {
         self.target.run(&["/bin/kill", "-s", "CONT", &self.receiver]).expect_success();
         self.transfer.wait()
     }
+}
+
+/// Waits until the source's tar is in the middle of a file; returns its path. `directory` is where what is copied is.
+#[track_caller]
+pub(crate) fn being_read(source: &Host, directory: &str) -> String {
+    let mut path = String::new();
+    eventually(SOON, || {
+        sh(source, BEING_READ, directory).trim().clone_into(&mut path);
+        !path.is_empty()
+    });
+    assert!(!path.is_empty(), "nothing is being read");
+    path
 }
 
 /// A program of a host that stands in front of the real one, `$real` in its script, until this is dropped, or, since a

@@ -1,6 +1,6 @@
 //! What nobody on a host may see.
 
-use crate::fixtures::{Held, MORE_THAN_BUFFERS, SOON, make_random};
+use crate::fixtures::{Held, MORE_THAN_BUFFERS, SOON, being_read, make_random};
 use crate::harness::{Host, Lab, eventually};
 
 /// 64 hexadecimal digits, as the key of a run has them, in a place where a key must not be.
@@ -19,7 +19,7 @@ fn no_process_of_a_running_transfer_has_the_key_in_its_arguments_or_environment(
     make_random(&hosts[1], &source, MORE_THAN_BUFFERS);
     let args = [&format!("db1:{source}"), &format!("db2:{}", scratch.path())];
     let held = Held::start(&lab, &args.map(String::as_str), &hosts[2], scratch.path());
-    held.being_read(&hosts[1], scratch.path());
+    being_read(&hosts[1], scratch.path());
     for host in &hosts {
         // What is looked for would be found.
         let _decoy = host.command(&["sleep", "1000"]).env("DECOY", DECOY).spawn();

@@ -1,6 +1,6 @@
 //! Several targets of one run, and several runs on one host: what one of them meets is not the others' business.
 
-use crate::fixtures::{Held, MORE_THAN_BUFFERS, assert_same, make_random, names};
+use crate::fixtures::{Held, MORE_THAN_BUFFERS, assert_same, being_read, make_random, names};
 use crate::harness::{Host, Lab, Running};
 
 /// Fills a disk, `$1`, as soon as a transfer has begun to use it, which is after it was found to have enough space.
@@ -34,7 +34,7 @@ fn three_targets_are_fed_from_one_read() {
         &format!("db3:{}", scratch.path()),
     ];
     let held = Held::start(&lab, &args.map(String::as_str), &db3, scratch.path());
-    held.being_read(&db1, scratch.path());
+    being_read(&db1, scratch.path());
     let readers = "for cwd in /proc/[0-9]*/cwd; do [[ $cwd -ef $1 ]] && cat \"${cwd%cwd}comm\"; done; true";
     let readers = db1.run(&["bash", "-c", readers, "bash", scratch.path()]).expect_success().stdout;
     let count = |name: &str| readers.lines().filter(|line| *line == name).count();

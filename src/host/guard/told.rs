@@ -145,7 +145,9 @@ impl State {
                             Manifest { records: number(2), bytes: number(3), digest: text(4) },
                         );
                     }
-                    "exit" => job.exit = Some(text(1).parse().unwrap_or(255)),
+                    "exit" => {
+                        job.exit.get_or_insert(text(1).parse().unwrap_or(255));
+                    }
                     _ => {}
                 }
             }

@@ -54,8 +54,8 @@ this_boot() {
 # The numbers of the system calls that perl makes for us: coreutils has no exclusive rename, no splice, no fadvise.
 find_syscalls() {
   case $(uname -m) in
-    x86_64) nr_splice=275 nr_tee=276 nr_renameat2=316 nr_fadvise=221 ;;
-    aarch64) nr_splice=76 nr_tee=77 nr_renameat2=276 nr_fadvise=223 ;;
+    x86_64) nr_splice=275 nr_tee=276 nr_renameat2=316 nr_fadvise=221 nr_removexattr=197 ;;
+    aarch64) nr_splice=76 nr_tee=77 nr_renameat2=276 nr_fadvise=223 nr_removexattr=14 ;;
     *) return 1 ;;
   esac
 }

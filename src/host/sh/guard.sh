@@ -151,7 +151,12 @@ open_rule() {
 make_staging() {
   local message
   record disk staging "$1" || { fail journal "$home/journal cannot be written"; return; }
-  if ! message=$(mkdir -- "$1" "$1/a" 2>&1); then
+  # Nothing of the target directory's own is to be inherited by the copy: no default ACL, no setgid bit (which chmod
+  # leaves alone where a mode has fewer than five digits).
+  # shellcheck disable=SC2016 # perl's variables
+  if ! message=$({ mkdir -- "$1" && chmod 00700 -- "$1" &&
+    perl -e 'syscall($ARGV[0] + 0, $ARGV[1], "system.posix_acl_default")' "$nr_removexattr" "$1" &&
+    mkdir -- "$1/a"; } 2>&1); then
     fail staging "$message"
   elif ! message=$(rename_exclusively "$1/a" "$1/b"); then
     fail staging "this file system cannot rename without replacing: $message"
@@ -193,7 +198,13 @@ start_job() {
 }
 
 stop_job() {
-  if end_processes "$home/$1.job"; then ok; else fail stop "processes of $1 do not end: ${pids[*]}"; fi
+  if end_processes "$home/$1.job"; then
+    # Who would have told it was ended, too.
+    event exit "$1" 143
+    ok
+  else
+    fail stop "processes of $1 do not end: ${pids[*]}"
+  fi
 }
 
 open_gate() {
