@@ -155,7 +155,7 @@ make_staging() {
   # leaves alone where a mode has fewer than five digits).
   # shellcheck disable=SC2016 # perl's variables
   if ! message=$({ mkdir -- "$1" && chmod 00700 -- "$1" &&
-    perl -e 'syscall($ARGV[0] + 0, $ARGV[1], "system.posix_acl_default")' "$nr_removexattr" "$1" &&
+    perl -e 'syscall($ARGV[0] + 0, $ARGV[1], $ARGV[2])' "$nr_removexattr" "$1" system.posix_acl_default &&
     mkdir -- "$1/a"; } 2>&1); then
     fail staging "$message"
   elif ! message=$(rename_exclusively "$1/a" "$1/b"); then
