@@ -2,11 +2,13 @@
 
 use crate::error::Error;
 use crate::host::guard::Job;
-use crate::pipeline::build::WIRE;
+use crate::pipeline::build::{WIRE, sink_name};
 use crate::plan::{Plan, TargetPlan};
 
 /// The status of a stage that was killed by SIGPIPE: a consequence of another's end.
 const BROKEN_PIPE: i32 = 141;
+/// The status of a job that we stopped ourselves.
+const STOPPED: i32 = 143;
 
 /// An error that names the cause, the first one if one led to others.
 pub(super) fn judge(plan: &Plan, target: &TargetPlan, sender: &Job, receiver: &Job) -> Result<(), Error> {
@@ -23,17 +25,20 @@ pub(super) fn judge(plan: &Plan, target: &TargetPlan, sender: &Job, receiver: &J
             )));
         }
     }
-    // Sinks are other targets' business; the sender's end of our own shows in what arrived.
-    let own = |stage: &str| !stage.starts_with("netcat");
-    if let Some(text) = failure(receiver, |_| true, false) {
+    // Sinks are other targets' business; of our own, a failure shows in what arrived, unless it was killed.
+    let sink = sink_name(target.number);
+    let own = |stage: &str, status: i32| !stage.starts_with("netcat") || stage == sink && status > 128;
+    if let Some(text) = failure(receiver, |_, _| true, false) {
         // A sender that fails makes its receivers fail, and the other way round by broken pipes only. One without
         // statuses was ended because nobody received any more.
-        return Err(Error::Failed(match failure(sender, own, false) {
-            Some(cause) if !sender.stages.is_empty() => format!("{origin}: {cause}"),
+        return Err(Error::Failed(match failure(sender, &own, false) {
+            Some(cause) if !(sender.stages.is_empty() && sender.exit == Some(STOPPED)) => {
+                format!("{origin}: {cause}")
+            }
             _ => format!("{host}: {text}"),
         }));
     }
-    if let Some(text) = failure(sender, own, false) {
+    if let Some(text) = failure(sender, &own, false) {
         return Err(Error::Failed(format!("{origin}: {text}")));
     }
     if !all_arrived {
@@ -43,10 +48,10 @@ pub(super) fn judge(plan: &Plan, target: &TargetPlan, sender: &Job, receiver: &J
             received.map_or_else(|| "no".into(), u64::to_string)
         )));
     }
-    if let Some(text) = failure(receiver, |_| true, true) {
+    if let Some(text) = failure(receiver, |_, _| true, true) {
         return Err(Error::Failed(format!("{host}: {text}")));
     }
-    if let Some(text) = failure(sender, own, true) {
+    if let Some(text) = failure(sender, &own, true) {
         return Err(Error::Failed(format!("{origin}: {text}")));
     }
     if plan.stream_digest.is_some() && (sender.digest.is_none() || receiver.digest.is_none()) {
@@ -63,12 +68,12 @@ pub(super) fn judge(plan: &Plan, target: &TargetPlan, sender: &Job, receiver: &J
 
 /// What failed in a job, if anything: the stages with their statuses, and what they said. Broken pipes count only where
 /// `pipes` says so.
-fn failure(job: &Job, counts: impl Fn(&str) -> bool, pipes: bool) -> Option<String> {
+fn failure(job: &Job, counts: impl Fn(&str, i32) -> bool, pipes: bool) -> Option<String> {
     let failed: Vec<String> = job
         .stages
         .iter()
         .filter(|(stage, status)| {
-            counts(stage) && *status != 0 && (pipes || !broken_pipe(job, stage, *status))
+            counts(stage, *status) && *status != 0 && (pipes || !broken_pipe(job, stage, *status))
         })
         .map(|(stage, status)| format!("{stage} ended with status {status}"))
         .collect();

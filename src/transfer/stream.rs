@@ -119,7 +119,10 @@ async fn watch(plan: &Plan, source: &End, lanes: &[Lane<'_>], progress: &Progres
                 || lane.end.guard.job("receiver").exit.is_some_and(|status| status != 0)
                 || sender.dropped.contains_key(&sink_name(lane.plan.number))
         };
-        if sender.exit.is_none() && live.iter().filter(gone).count() == live.len() {
+        // A job whose shell was killed may have stages that go on.
+        let headless = sender.exit.is_some() && sender.stages.is_empty();
+        let unheard = sender.exit.is_none() && live.iter().filter(gone).count() == live.len();
+        if headless || unheard {
             // A moment for the sender to notice by itself, and to tell the statuses of its stages.
             if futile_since.get_or_insert_with(Instant::now).elapsed() > GRACE {
                 return Verdict::Futile;
