@@ -31,14 +31,14 @@ pub(super) fn judge(plan: &Plan, target: &TargetPlan, sender: &Job, receiver: &J
     if let Some(text) = failure(receiver, |_, _| true, false) {
         // A sender that fails makes its receivers fail, and the other way round by broken pipes only. One without
         // statuses was ended because nobody received any more.
-        return Err(Error::Failed(match failure(sender, &own, false) {
+        return Err(Error::Failed(match failure(sender, own, false) {
             Some(cause) if !(sender.stages.is_empty() && sender.exit == Some(STOPPED)) => {
                 format!("{origin}: {cause}")
             }
             _ => format!("{host}: {text}"),
         }));
     }
-    if let Some(text) = failure(sender, &own, false) {
+    if let Some(text) = failure(sender, own, false) {
         return Err(Error::Failed(format!("{origin}: {text}")));
     }
     if !all_arrived {
@@ -51,7 +51,7 @@ pub(super) fn judge(plan: &Plan, target: &TargetPlan, sender: &Job, receiver: &J
     if let Some(text) = failure(receiver, |_, _| true, true) {
         return Err(Error::Failed(format!("{host}: {text}")));
     }
-    if let Some(text) = failure(sender, &own, true) {
+    if let Some(text) = failure(sender, own, true) {
         return Err(Error::Failed(format!("{origin}: {text}")));
     }
     if plan.stream_digest.is_some() && (sender.digest.is_none() || receiver.digest.is_none()) {
