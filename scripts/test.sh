@@ -6,8 +6,6 @@ cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 scripts/setup.sh test
 cargo test --doc --locked
 tests=(cargo nextest run --locked --no-fail-fast "$@")
-# See .config/nextest.toml for what is left out there.
-if [[ ${CI-} ]]; then tests+=(--profile ci); fi
 if [[ ${LAB-} == off ]]; then
     unset TRANSFER_LAB
     exec "${tests[@]}"

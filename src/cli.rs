@@ -76,7 +76,7 @@ pub struct Options {
     /// Do not encrypt
     #[arg(long, overrides_with = "encrypt")]
     pub no_encrypt: bool,
-    /// Compare an md5 of every file, read from both disks [default]
+    /// Compare the md5 of every file, read from both disks [default]
     #[arg(long, overrides_with = "no_checksum")]
     pub checksum: bool,
     /// Do not compare files

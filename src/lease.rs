@@ -7,6 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use backon::{ConstantBuilder, Retryable as _};
+
 use crate::endpoint::HostName;
 use crate::error::Error;
 use crate::host::guard::{Guard, GuardError, Released};
@@ -18,6 +20,8 @@ use crate::run_id::GuardId;
 
 /// How long, beyond the lease time, a guard that was lost or its sentinel is given to undo everything.
 const SETTLE: Duration = Duration::from_secs(15);
+/// Between two tries to log in again.
+const LOGIN_PAUSE: Duration = Duration::from_secs(1);
 
 /// An end of a run: its guard and the connection to its host.
 #[derive(Debug)]
@@ -128,11 +132,19 @@ async fn settle(host: &Host, name: &HostName, id: &GuardId, silence: Duration) -
     let script = Script::admin(&["settle", id.as_str(), &seconds]);
     let limit = patience + SETTLE;
     let mut answer = within(limit, host.ask("clean-up", &script)).await;
-    if answer.is_err() {
-        if let Ok(again) = Host::connect(name, silence).await {
-            answer = within(limit, again.ask("clean-up", &script)).await;
-            again.close().await;
-        }
+    if let Err(first) = &answer {
+        // As long as the guard itself waits for us, the way to it may come back.
+        let logins = ConstantBuilder::default().with_delay(LOGIN_PAUSE).without_max_times();
+        let login = (|| Host::connect(name, silence)).retry(logins);
+        answer = match tokio::time::timeout(patience, login).await {
+            Ok(Ok(again)) => {
+                let answer = within(limit, again.ask("clean-up", &script)).await;
+                again.close().await;
+                answer
+            }
+            Ok(Err(error)) => Err(format!("{first}; then {error}")),
+            Err(_) => Err(format!("{first}; then no login within {} s", patience.as_secs())),
+        };
     }
     match answer {
         Ok(messages) => messages

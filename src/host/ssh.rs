@@ -22,8 +22,8 @@ use tokio::process::{Child, ChildStderr, Command};
 use super::{HostError, Process, Shell};
 use crate::run_id::{hex, random_hex};
 
-/// Seconds that TCP and the SSH handshake may take.
-const CONNECT_SECONDS: u64 = 15;
+/// Seconds that TCP and the SSH handshake may take, at least and at most; in between, as long as the host may be silent.
+const CONNECT_SECONDS: (u64, u64) = (3, 15);
 /// The longest that a login may take as a whole, authentication included.
 const LOGIN_LIMIT: Duration = Duration::from_secs(60);
 /// Of what ssh writes, the last bytes are kept.
@@ -80,7 +80,7 @@ impl Connection {
             .args(["-o", "ControlPersist=no", "-o", "BatchMode=yes", "-o", "ServerAliveCountMax=3"])
             .args(["-o", "ForwardAgent=no", "-o", "ForwardX11=no", "-o", "ClearAllForwardings=yes"])
             .arg("-o")
-            .arg(format!("ConnectTimeout={CONNECT_SECONDS}"))
+            .arg(format!("ConnectTimeout={}", silence.as_secs().clamp(CONNECT_SECONDS.0, CONNECT_SECONDS.1)))
             .arg("-o")
             .arg(format!("ServerAliveInterval={}", (silence.as_secs() / 4).max(1)))
             .args(["--", destination])

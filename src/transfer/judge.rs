@@ -5,6 +5,8 @@ use crate::host::guard::Job;
 use crate::pipeline::build::{WIRE, sink_name};
 use crate::plan::{Plan, TargetPlan};
 
+/// A status beyond this is that of a stage that a signal ended.
+const KILLED: i32 = 128;
 /// The status of a stage that was killed by SIGPIPE: a consequence of another's end.
 const BROKEN_PIPE: i32 = 141;
 /// The status of a job that we stopped ourselves.
@@ -27,16 +29,19 @@ pub(super) fn judge(plan: &Plan, target: &TargetPlan, sender: &Job, receiver: &J
     }
     // Sinks are other targets' business; of our own, a failure shows in what arrived, unless it was killed.
     let sink = sink_name(target.number);
-    let own = |stage: &str, status: i32| !stage.starts_with("netcat") || stage == sink && status > 128;
+    let own = |stage: &str, status: i32| !stage.starts_with("netcat") || stage == sink && status > KILLED;
     if let Some(text) = failure(receiver, |_, _| true, false) {
         // A sender that fails makes its receivers fail, and the other way round by broken pipes only. One without
         // statuses was ended because nobody received any more.
-        return Err(Error::Failed(match failure(sender, own, false) {
+        return Err(match failure(sender, own, false) {
             Some(cause) if !(sender.stages.is_empty() && sender.exit == Some(STOPPED)) => {
-                format!("{origin}: {cause}")
+                Error::Failed(format!("{origin}: {cause}"))
             }
-            _ => format!("{host}: {text}"),
-        }));
+            _ if refused_by_a_decoder(receiver) => Error::Verification(format!(
+                "{host}: the stream was altered on its way from {origin}, or cut short: {text}"
+            )),
+            _ => Error::Failed(format!("{host}: {text}")),
+        });
     }
     if let Some(text) = failure(sender, own, false) {
         return Err(Error::Failed(format!("{origin}: {text}")));
@@ -87,6 +92,17 @@ fn failure(job: &Job, counts: impl Fn(&str, i32) -> bool, pipes: bool) -> Option
     };
     text.push_str(&said(job));
     Some(text)
+}
+
+/// The first stage that failed is one that cannot make sense of what arrived. What follows it never saw the rest, so
+/// there is no digest to compare.
+fn refused_by_a_decoder(receiver: &Job) -> bool {
+    let failed = |(stage, status): &&(String, i32)| *status != 0 && !broken_pipe(receiver, stage, *status);
+    receiver
+        .stages
+        .iter()
+        .find(failed)
+        .is_some_and(|(stage, status)| matches!(stage.as_str(), "decrypt" | "decompress") && *status < KILLED)
 }
 
 /// A stage that ended because its reader had ended. openssl has a status and words of its own for it.

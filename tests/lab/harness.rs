@@ -77,11 +77,13 @@ impl Lab {
             ToOwned::to_owned,
         );
         let path = format!("/srv/{}-{}", test.replace("::", "."), std::process::id());
-        let hosts: Vec<Host> = hosts.iter().map(|name| self.host(name)).collect();
-        for host in &hosts {
-            host.run(&["mkdir", &path]).expect_success();
+        let hosts = hosts.iter().map(|name| self.host(name)).collect();
+        // Made before the directories are: a host that is down must not leave those of the others.
+        let scratch = Scratch { path, hosts };
+        for host in &scratch.hosts {
+            host.run(&["mkdir", &scratch.path]).expect_success();
         }
-        Scratch { path, hosts }
+        scratch
     }
 
     /// Drops everything between two hosts until the returned value is dropped. Neither host can see how.

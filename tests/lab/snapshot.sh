@@ -45,3 +45,5 @@ find /run/transfer /var/lib/transfer /run/lock /tmp -mindepth 1 -printf '%p %y %
 for dir in "$@"; do
     find "$dir" \( -type d -printf '%p %y %m %U:%G\n' -o -printf '%p %y %m %U:%G %s %T@ %l\n' \) 2>/dev/null | files file
 done
+# A directory that is not there is a state, too.
+:

@@ -87,10 +87,11 @@ mod alone {
         for offset in [8, 1000, IN_THE_MIDDLE] {
             let _flip = flip(&scene.db1, offset);
             for options in [&[][..], &["--no-encrypt", "--parallel-checksum"]] {
-                let output = scene.transfer(options);
-                assert!([Some(1), Some(3)].contains(&output.status.code()), "byte {offset}: {output}");
+                let output = scene.transfer(options).expect_code(3);
                 // The source has done nothing wrong.
-                assert!(!output.stderr.contains("FAILED: db1"), "byte {offset}: {output}");
+                let blamed =
+                    output.stderr.contains("FAILED: db2: the stream was altered on its way from db1");
+                assert!(blamed, "byte {offset}: {output}");
                 assert!(names(&scene.db2, scene.scratch.path()).is_empty(), "byte {offset}: {output}");
             }
         }

@@ -19,6 +19,8 @@ use told::{Shared, State};
 
 /// The longest that any command may take on the host; the waits in `guard.sh` are shorter.
 const REPLY_LIMIT: Duration = Duration::from_secs(60);
+/// How long a guard that takes no commands any more may go on telling.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// A running guard. When this is dropped its input ends, and it undoes everything.
 #[derive(Debug)]
@@ -35,10 +37,12 @@ pub struct Guard {
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum GuardError {
     /// The guard or the way to it is gone. It undoes everything by itself.
-    #[error("{host}: lost the guard of this run (its process or the connection ended)")]
+    #[error("{host}: lost the guard of this run ({})", reason(.bye.as_deref()))]
     Lost {
         /// The host.
         host: String,
+        /// Its last word, if it had one: why it ended.
+        bye: Option<String>,
     },
     /// The host did not do it.
     #[error("{host}: {action}: {text}")]
@@ -52,6 +56,18 @@ pub enum GuardError {
         /// What the host said.
         text: String,
     },
+}
+
+fn reason(bye: Option<&str>) -> String {
+    match bye {
+        Some("silence") => {
+            "it heard nothing from this controller for the lease time, --lease-time; was this machine suspended?"
+                .to_owned()
+        }
+        Some("eof") => "its connection ended".to_owned(),
+        Some(signal @ ("HUP" | "INT" | "TERM")) => format!("it was ended there by SIG{signal}"),
+        _ => "its process or the connection ended".to_owned(),
+    }
 }
 
 /// What is left of a guard's leases after its end.
@@ -94,16 +110,17 @@ impl Guard {
                 while let Ok(Some(line)) = read_record(&mut stdout, b'\n').await {
                     shared.take(&decode(&line));
                 }
-                let mut state = shared.state();
-                state.lost = true;
-                state.waiting.clear();
-                drop(state);
-                shared.changed.send_replace(());
+                shared.lose();
                 drop(process);
             }
         });
         let (input, lines) = mpsc::unbounded_channel();
-        tokio::spawn(write_lines(stdin, lines, (lease / 4).min(Duration::from_secs(15))));
+        tokio::spawn(write_lines(
+            stdin,
+            lines,
+            (lease / 4).min(Duration::from_secs(15)),
+            Arc::clone(&shared),
+        ));
         let guard = Self {
             id: id.clone(),
             host: host.name().to_string(),
@@ -147,12 +164,11 @@ impl Guard {
 
     /// Sends a command and waits for its reply's fields. Arguments may be secret: they are never logged.
     pub async fn call(&self, action: &'static str, arguments: &[&[u8]]) -> Result<Vec<Field>, GuardError> {
-        let lost = || GuardError::Lost { host: self.host.clone() };
         let (sender, reply) = oneshot::channel();
         let sequence = {
             let mut state = self.shared.state();
             if state.lost {
-                return Err(lost());
+                return Err(self.gone(&state));
             }
             state.next += 1;
             let sequence = state.next;
@@ -164,14 +180,14 @@ impl Guard {
         let mut fields: Vec<&[u8]> = vec![sequence.as_bytes(), action.as_bytes()];
         fields.extend(arguments);
         if !self.write(&fields) {
-            return Err(lost());
+            return Err(self.gone(&self.shared.state()));
         }
         match tokio::time::timeout(REPLY_LIMIT, reply).await {
             Ok(Ok(Ok(fields))) => Ok(fields),
             Ok(Ok(Err((code, text)))) => {
                 Err(GuardError::Failed { host: self.host.clone(), action, code, text })
             }
-            Ok(Err(_)) => Err(lost()),
+            Ok(Err(_)) => Err(self.gone(&self.shared.state())),
             Err(_) => Err(GuardError::Failed {
                 host: self.host.clone(),
                 action,
@@ -212,7 +228,7 @@ impl Guard {
     pub async fn until(&self, name: &str, told: impl Fn(&Job) -> bool) -> Result<Job, GuardError> {
         self.wait_forever(|state| match state.jobs.get(name) {
             Some(job) if told(job) => Some(Ok(job.clone())),
-            _ if state.lost => Some(Err(GuardError::Lost { host: self.host.clone() })),
+            _ if state.lost => Some(Err(self.gone(state))),
             _ => None,
         })
         .await
@@ -226,7 +242,11 @@ impl Guard {
 
     /// Waits until the guard is lost; never returns before.
     pub async fn lost(&self) -> GuardError {
-        self.wait_forever(|state| state.lost.then(|| GuardError::Lost { host: self.host.clone() })).await
+        self.wait_forever(|state| state.lost.then(|| self.gone(state))).await
+    }
+
+    fn gone(&self, state: &State) -> GuardError {
+        GuardError::Lost { host: self.host.clone(), bye: state.bye.clone() }
     }
 
     /// The guard is gone.
@@ -241,7 +261,9 @@ impl Guard {
         self.write(&[b"0", b"release"]);
         self.input().take();
         let ended = self
-            .wait(deadline, |state| (state.bye || state.lost).then(|| (state.bye, state.left.clone())))
+            .wait(deadline, |state| {
+                (state.bye.is_some() || state.lost).then(|| (state.bye.is_some(), state.left.clone()))
+            })
             .await;
         let Some((true, left)) = ended else { return Released::Lost };
         let (ours, others): (Vec<_>, Vec<_>) =
@@ -289,6 +311,7 @@ async fn write_lines(
     mut input: Box<dyn AsyncWrite + Send + Unpin>,
     mut lines: mpsc::UnboundedReceiver<Vec<u8>>,
     period: Duration,
+    shared: Arc<Shared>,
 ) {
     let mut beat = tokio::time::interval(period);
     loop {
@@ -298,6 +321,10 @@ async fn write_lines(
         };
         let Some(line) = line else { break };
         if input.write_all(&line).await.is_err() || input.flush().await.is_err() {
+            // Nobody reads any more. Its output need not end with it: jobs that outlived a killed guard hold it open.
+            // One that ends in order is given the time to say so.
+            tokio::time::sleep(LAST_WORDS).await;
+            shared.lose();
             break;
         }
     }

@@ -50,12 +50,12 @@ pub(super) struct Shared {
 }
 
 #[derive(Debug, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "what was told, each once")]
 pub(super) struct State {
     pub(super) ready: bool,
     pub(super) refused: Option<String>,
     pub(super) lost: bool,
-    pub(super) bye: bool,
+    /// Why the guard ended, in its own word.
+    pub(super) bye: Option<String>,
     pub(super) next: u64,
     pub(super) waiting: HashMap<u64, oneshot::Sender<Reply>>,
     pub(super) jobs: BTreeMap<String, Job>,
@@ -68,6 +68,15 @@ pub(super) struct State {
 pub(super) type Reply = Result<Vec<Field>, (String, String)>;
 
 impl Shared {
+    /// The guard is gone: nobody waits for it any longer.
+    pub(super) fn lose(&self) {
+        let mut state = self.state();
+        state.lost = true;
+        state.waiting.clear();
+        drop(state);
+        self.changed.send_replace(());
+    }
+
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -102,7 +111,7 @@ impl State {
         match kind {
             "ready" => self.ready = true,
             "refused" => self.refused = Some(text(0)),
-            "bye" => self.bye = true,
+            "bye" => self.bye = Some(text(0)),
             "published" => self.published = true,
             "left" => {
                 if self.left.len() < MOST_COMPLAINTS {

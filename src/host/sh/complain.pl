@@ -14,7 +14,7 @@ while (my $line = <STDIN>) {
     $line = substr($line, 0, $most_bytes);
     next if $line eq '' || $seen{$line};
     # bash's own report on the members of a pipeline that was killed; their statuses are told otherwise.
-    next if $line =~ /^transfer-\w+: line \d+: +\d+ / || $line =~ /^ +(\d+ \w|\|)/;
+    next if $line =~ /^transfer-\w+: line \d+: +\d+ / || $line =~ /^ +\d+ +[\w|]/;
     if (keys %seen >= $most_lines) { $silenced++; next }
     $seen{$line} = 1;
     $line =~ s/\\/\\\\/g;

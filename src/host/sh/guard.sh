@@ -68,7 +68,7 @@ release() {
   local word
   local -a told=()
   trap '' HUP INT TERM
-  exec 3<&- 4>&- 7>&-
+  exec 3<&- 4>&- 7>&- 8>&-
   undone() { line '!' undone "$@"; told+=("$REPLY"); }
   left() { line '!' left "$@"; told+=("$REPLY"); }
   replay "$home"
@@ -187,13 +187,15 @@ start_job() {
     mkfifo -- "$gate" && exec 4<>"$gate"
   fi
   export home guard nr_splice nr_tee nr_fadvise
+  # Opened here and not by the job: from its first moment the job is one that `end_processes` finds.
+  exec 8>>"$lock"
   set -m
   {
     bash --norc -c "$script" "transfer-$name" 6<<<"$key"
     event exit "$name" $?
-  } 3<&- 4>&- 8>>"$lock" 9>&- &
+  } 3<&- 4>&- 9>&- &
   set +m
-  exec 7>&-
+  exec 7>&- 8>&-
   ok
 }
 
@@ -269,6 +271,11 @@ obey() {
   esac
 }
 
+# ended STATUS: of the read that found nothing more.
+ended() {
+  if (($1 > 128)); then release silence; else release eof; fi
+}
+
 # guard GUARD ROLE LEASE-SECONDS CONTROLLER PATH, with the tools' sources in the array `tools` (NAME SOURCE...).
 main() {
   local message
@@ -290,10 +297,9 @@ main() {
   start_sentinel
   event ready 1
   clean_up_after_others
-  while IFS= read -r -t "$lease" message <&3; do
+  while IFS= read -r -t "$lease" message <&3 || ended $?; do
     split "$message"
     sequence=${words[0]}
     obey "${words[@]:1}"
   done
-  if (($? > 128)); then release silence; else release eof; fi
 }
