@@ -20,7 +20,7 @@ lint: ## formatting, clippy, shellcheck, perl
 	cargo clippy --locked --all-targets -- -D warnings
 	scripts/lint.sh
 
-bench: ## measure it, in a lab of its own
+bench: build ## measure it, in a lab of its own
 	scripts/setup.sh test
 	tests/bench/bench.sh
 
