@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 
 use crate::endpoint::HostName;
+use crate::error::chain;
 use crate::exit::Exit;
 use crate::host::scripts::Script;
 use crate::host::wire::{Field, printable};
@@ -24,7 +25,7 @@ pub async fn admin(hosts: &[HostName], verb: Verb) -> (String, Exit) {
                 exit = exit.worse(one);
             }
             Err(error) => {
-                let _ = writeln!(text, "{error}");
+                let _ = writeln!(text, "{}", chain(&error));
                 exit = exit.worse(Exit::Failed);
             }
         }
@@ -80,6 +81,11 @@ impl Verb {
                 }
                 "lease" => writeln!(text, "  holds {}", rest(2)),
                 "undone" => writeln!(text, "{host}: undone: {} (run {})", rest(2), field(1)),
+                "live" => writeln!(
+                    text,
+                    "{host}: the live run {} was not touched; see: transfer status {host}",
+                    field(1)
+                ),
                 "left" => {
                     exit = Exit::Leftovers;
                     writeln!(text, "{host}: LEFT BEHIND: {} (run {})", rest(2), field(1))

@@ -165,7 +165,7 @@ impl Cli {
         if self.command.is_some() && self.source.is_some() {
             return Err(Self::command().error(
                 clap::error::ErrorKind::ArgumentConflict,
-                "SOURCE and a subcommand cannot be in one command; a file of that name is written as ./NAME's full path",
+                "SOURCE and a subcommand cannot be in one command",
             ));
         }
         Ok(())

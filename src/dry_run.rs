@@ -26,7 +26,7 @@ impl fmt::Display for DryRun<'_> {
             writeln!(f, "  stage       mkdir {}", shown(&target.staging))?;
             writeln!(f, "     undo     rm -rf {}", shown(&target.staging))?;
             writeln!(f, "  port        lock {ports}")?;
-            writeln!(f, "     undo     the kernel frees the lock")?;
+            writeln!(f, "     undo     free and remove the lock")?;
             for layer in &target.layers {
                 writeln!(
                     f,

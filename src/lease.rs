@@ -5,23 +5,22 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use backon::{ConstantBuilder, Retryable as _};
+use backon::{ExponentialBuilder, Retryable as _};
 
-use crate::endpoint::HostName;
-use crate::error::Error;
+use crate::error::{Error, chain};
 use crate::host::guard::{Guard, GuardError, Released};
 use crate::host::scripts::Script;
-use crate::host::wire::printable;
+use crate::host::wire::{Field, printable};
 use crate::host::{Host, HostError};
 use crate::plan::TargetPlan;
 use crate::run_id::GuardId;
 
 /// How long, beyond the lease time, a guard that was lost or its sentinel is given to undo everything.
 const SETTLE: Duration = Duration::from_secs(15);
-/// Between two tries to log in again.
-const LOGIN_PAUSE: Duration = Duration::from_secs(1);
+/// How long an undo may take: the user is told that it goes on, and may leave with a second signal.
+const UNDO_LIMIT: Duration = Duration::from_secs(24 * 3600);
 
 /// An end of a run: its guard and the connection to its host.
 #[derive(Debug)]
@@ -111,8 +110,7 @@ pub async fn release(end: End, silence: Duration) -> Release {
     let End { guard, host } = end;
     let name = guard.host().to_owned();
     let id = guard.id().clone();
-    // A large staging directory may take its time; the user is told, and may leave with a second signal.
-    let told = guard.release(Duration::from_secs(24 * 3600)).await;
+    let told = guard.release(UNDO_LIMIT).await;
     let published = guard.published();
     drop(guard);
     let leftovers = match told {
@@ -120,30 +118,39 @@ pub async fn release(end: End, silence: Duration) -> Release {
             .into_iter()
             .map(|what| Leftover { host: name.clone(), what: format!("could not be undone: {what}") })
             .collect(),
-        Released::Lost => settle(&host, host.name(), &id, silence).await,
+        Released::Lost => settle(&host, &id, silence).await,
     };
     Release { leftovers, published }
 }
 
-async fn settle(host: &Host, name: &HostName, id: &GuardId, silence: Duration) -> Vec<Leftover> {
-    // Where only our side of the connection broke, the guard waits for the whole lease time.
+async fn settle(host: &Host, id: &GuardId, silence: Duration) -> Vec<Leftover> {
+    // Where only our side of the connection broke, the guard waits for the whole lease time before it begins.
     let patience = silence + SETTLE;
-    let seconds = patience.as_secs().to_string();
-    let script = Script::admin(&["settle", id.as_str(), &seconds]);
-    let limit = patience + SETTLE;
-    let mut answer = within(limit, host.ask("clean-up", &script)).await;
+    let began = Instant::now();
+    let name = host.name().to_string();
+    let mut answer = ask_to_settle(host, id, patience).await;
     if let Err(first) = &answer {
         // As long as the guard itself waits for us, the way to it may come back.
-        let logins = ConstantBuilder::default().with_delay(LOGIN_PAUSE).without_max_times();
-        let login = (|| Host::connect(name, silence)).retry(logins);
-        answer = match tokio::time::timeout(patience, login).await {
-            Ok(Ok(again)) => {
-                let answer = within(limit, again.ask("clean-up", &script)).await;
-                again.close().await;
-                answer
+        let logins = ExponentialBuilder::default()
+            .with_min_delay(Duration::from_secs(1))
+            .with_max_delay(Duration::from_secs(10))
+            .without_max_times();
+        let again = || async {
+            let host = Host::connect(host.name(), silence).await?;
+            let answer = ask_to_settle(&host, id, patience).await;
+            host.close().await;
+            answer
+        };
+        let again = again.retry(logins).when(HostError::may_pass);
+        answer = match tokio::time::timeout(patience, again).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(second)) => {
+                return vec![unknown(&name, &format!("{}; then {}", chain(first), chain(&second)))];
             }
-            Ok(Err(error)) => Err(format!("{first}; then {error}")),
-            Err(_) => Err(format!("{first}; then no login within {} s", patience.as_secs())),
+            Err(_) => {
+                let text = format!("{}; then no answer within {} s", chain(first), patience.as_secs());
+                return vec![unknown(&name, &text)];
+            }
         };
     }
     match answer {
@@ -151,24 +158,37 @@ async fn settle(host: &Host, name: &HostName, id: &GuardId, silence: Duration) -
             .iter()
             .filter_map(|message| match message.first().map(Vec::as_slice) {
                 Some(b"left") => Some(format!("could not be undone: {}", words(&message[1..]))),
-                Some(b"held") => {
-                    Some("is still held, or being undone, by the run's guard or sentinel".to_owned())
-                }
+                Some(b"held") => Some(format!(
+                    "is still held, or being undone, by the run's guard or sentinel after {} s; see: transfer status {name}",
+                    began.elapsed().as_secs()
+                )),
                 _ => None,
             })
-            .map(|what| Leftover { host: name.to_string(), what })
+            .map(|what| Leftover { host: name.clone(), what })
             .collect(),
-        Err(error) => vec![Leftover {
-            host: name.to_string(),
-            what: format!("cannot be asked whether it has undone everything ({error})"),
-        }],
+        Err(error) => vec![unknown(&name, &chain(&error))],
     }
 }
 
-async fn within<T>(limit: Duration, ask: impl Future<Output = Result<T, HostError>>) -> Result<T, String> {
-    match tokio::time::timeout(limit, ask).await {
-        Ok(answer) => answer.map_err(|error| error.to_string()),
-        Err(_) => Err(format!("no answer within {} s", limit.as_secs())),
+fn unknown(host: &str, error: &str) -> Leftover {
+    Leftover {
+        host: host.to_owned(),
+        what: format!("cannot be asked whether it has undone everything ({error})"),
+    }
+}
+
+/// Asks a host until nothing of a guard is left, or its lock is held by nobody who begins within `patience`. Whoever holds
+/// the journal after that is at work: a large staging directory may take its time, as in [`release`].
+async fn ask_to_settle(host: &Host, id: &GuardId, patience: Duration) -> Result<Vec<Vec<Field>>, HostError> {
+    let seconds = patience.as_secs().to_string();
+    let script = Script::admin(&["settle", id.as_str(), &seconds]);
+    let end = Instant::now() + UNDO_LIMIT;
+    loop {
+        let answer = host.ask("clean-up", &script).await?;
+        let held = answer.iter().any(|message| message.first().is_some_and(|word| word == b"held"));
+        if !held || Instant::now() > end {
+            return Ok(answer);
+        }
     }
 }
 

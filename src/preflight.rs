@@ -52,10 +52,10 @@ pub fn source(settings: &Settings, endpoint: &Endpoint, facts: &Facts) -> Vec<Fi
     let path = shown(&endpoint.path);
     let source = facts.source.clone().unwrap_or_default();
     match source.file_type.as_str() {
-        _ if endpoint.name().is_none() => {
-            findings
-                .add("the root directory cannot be copied under a name of its own", "name a directory in it");
-        }
+        _ if endpoint.name().is_none() => findings.add(
+            &format!("{path} has no name of its own that it could get on the target"),
+            "name a directory in it, and no . or .. at the end",
+        ),
         "directory" | "regular file" | "regular empty file" => {
             if !source.readable {
                 findings.add(

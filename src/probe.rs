@@ -99,7 +99,7 @@ pub async fn probe(source: &Endpoint, targets: &[Endpoint], silence: Duration) -
     for (index, endpoint) in targets.iter().enumerate() {
         probed.push(match answers.remove(&(index + 1)) {
             Some(Ok(end)) => {
-                let address = address_of(&source_end, &end, source.host == endpoint.host);
+                let address = address_of(&source_end, &end);
                 Ok(ProbedTarget { end, address, peer: None })
             }
             Some(Err(error)) => Err(error),
@@ -112,9 +112,9 @@ pub async fn probe(source: &Endpoint, targets: &[Endpoint], silence: Duration) -
 
 /// The target's address that the source is to connect to: the one that the controller reached over SSH, which needs no
 /// resolver on the source.
-fn address_of(source: &Probed, target: &Probed, same_host: bool) -> Option<IpAddr> {
+fn address_of(source: &Probed, target: &Probed) -> Option<IpAddr> {
     match (source.host.name(), target.host.name()) {
-        _ if same_host && target.facts.ssh.is_none() => Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        (HostName::Local, HostName::Local) => Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
         // The source knows this machine as the address that its SSH connection came from.
         (_, HostName::Local) => source.facts.ssh.map(|(controller, _)| controller),
         _ => target.facts.ssh.map(|(_, own)| own),

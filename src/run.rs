@@ -8,9 +8,9 @@ use futures_util::future::join_all;
 
 use crate::dry_run::DryRun;
 use crate::endpoint::Endpoint;
-use crate::error::Error;
+use crate::error::{Error, chain};
+use crate::host::Host;
 use crate::host::guard::Guard;
-use crate::host::{Host, HostError};
 use crate::lease::{self, End};
 use crate::plan::{Plan, TargetFactsOf};
 use crate::preflight;
@@ -51,7 +51,7 @@ pub async fn run(
             close(hosts).await;
         }
         // Nothing has been changed, wherever it failed.
-        Err(error) => report.error = Some(refused(&[describe(&error)])),
+        Err(error) => report.error = Some(refused(&[chain(&error)])),
     }
     renderer.finish().await;
     report
@@ -90,7 +90,7 @@ fn plan(
                     _ => found.iter().map(ToString::to_string).collect(),
                 }
             }
-            Err(error) => vec![describe(error)],
+            Err(error) => vec![chain(error)],
         };
         left_out.push((endpoint, reasons));
     }
@@ -118,13 +118,6 @@ fn refused(reasons: &[String]) -> Error {
     })
 }
 
-fn describe(error: &HostError) -> String {
-    match std::error::Error::source(error) {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    }
-}
-
 /// Starts the guards, transfers, and releases whatever happened.
 async fn execute(
     mut plan: Plan,
@@ -134,15 +127,8 @@ async fn execute(
     report: &mut Report,
 ) {
     interrupts.on_second(farewell(hosts));
-    let started = tokio::select! {
-        started = start_guards(&plan, hosts) => started,
-        signal = interrupts.first() => {
-            // Those that began see the end of their input; they have made nothing yet.
-            report.error = Some(Error::Interrupted(signal));
-            return;
-        }
-    };
-    let (source, started) = started;
+    // Not to be interrupted: who has begun is released, and none has made anything yet.
+    let (source, started) = start_guards(&plan, hosts).await;
     let mut targets: Vec<End> = Vec::new();
     let wanted = std::mem::take(&mut plan.targets);
     for (target, end) in wanted.into_iter().zip(started) {

@@ -97,7 +97,10 @@ impl Settings {
     pub fn load(options: Options) -> Result<Self, SettingsError> {
         let file = match &options.config {
             Some(path) => File::read(path)?,
-            None if Path::new(DEFAULT_FILE).exists() => File::read(Path::new(DEFAULT_FILE))?,
+            // One that is there and cannot be read is an error.
+            None if Path::new(DEFAULT_FILE).try_exists().unwrap_or(true) => {
+                File::read(Path::new(DEFAULT_FILE))?
+            }
             None => File::default(),
         };
         Self::merge(options, file)

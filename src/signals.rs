@@ -2,10 +2,14 @@
 
 use std::future::pending;
 use std::io::Write as _;
+use std::time::Duration;
 
 use nix::libc::{SIGHUP, SIGINT, SIGTERM};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+
+/// How long somebody may take to read what a second signal prints.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 
 /// Tells of the first signal to whoever asks.
 #[derive(Clone, Debug)]
@@ -31,8 +35,14 @@ impl Interrupts {
                     () = async { match hangup.as_mut() { Some(s) => drop(s.recv().await), None => pending().await } } => SIGHUP,
                 };
                 if sender.borrow().is_some() {
-                    // The terminal may be gone: that must not keep us.
-                    let _ = writeln!(std::io::stderr(), "{}", *last_words.borrow());
+                    // The terminal may be gone, or take nothing: that must not keep us.
+                    let words = last_words.borrow().clone();
+                    let (said, done) = std::sync::mpsc::channel::<()>();
+                    std::thread::spawn(move || {
+                        let _ = writeln!(std::io::stderr(), "{words}");
+                        drop(said);
+                    });
+                    let _ = done.recv_timeout(LAST_WORDS);
                     std::process::exit(128 + number);
                 }
                 sender.send_replace(Some(number));

@@ -9,8 +9,6 @@ use super::wire::{Field, printable};
 /// Everything a run must know about a host before it changes anything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
-    /// Its name, as `uname -n` tells.
-    pub hostname: String,
     /// Its processor, as `uname -m` tells.
     pub machine: String,
     /// The boot, a UUID of the kernel.
@@ -116,8 +114,7 @@ impl Facts {
             };
             match key.as_slice() {
                 b"host" => {
-                    (facts.hostname, facts.machine, facts.boot, facts.machine_id) =
-                        (text(0), text(1), text(2), text(3));
+                    (facts.machine, facts.boot, facts.machine_id) = (text(0), text(1), text(2));
                 }
                 b"user" => facts.uid = text(0).parse().unwrap_or(u32::MAX),
                 b"ssh" => {
@@ -187,12 +184,12 @@ mod tests {
 
     #[test]
     fn an_answer_is_read_and_rubbish_is_not() {
-        let answer = "Last login: yesterday\nhost\tdb1\tx86_64\tb-1\tm-1\nuser\t0\nssh\t10.0.0.9\t5\t10.0.0.1\t22\n\
+        let answer = "Last login: yesterday\nhost\tx86_64\tb-1\tm-1\nuser\t0\nssh\t10.0.0.9\t5\t10.0.0.1\t22\n\
                       cores\t8\ntools\ttar\tnc\nfirewall\tnftables\t4\nfirewall\tpf\t4\nsource_size\t3\t2\t100\t4096\n\
                       target_free\t10\t4096\t5\t100\text2/ext3\nend";
         let messages: Vec<_> = answer.lines().map(|line| decode(line.as_bytes())).collect();
         let facts = Facts::parse(&messages);
-        assert_eq!(facts.hostname, "db1");
+        assert_eq!(facts.machine, "x86_64");
         assert_eq!(facts.ssh.unwrap().1.to_string(), "10.0.0.1");
         assert_eq!(facts.firewall, [(Layer::Nftables, 4)]);
         assert_eq!(facts.source.as_ref().unwrap().disk_bytes, 4096);

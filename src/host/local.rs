@@ -11,8 +11,10 @@ use super::{Process, Shell};
 /// A bash in a process group of its own: a ^C in the terminal is for the controller, which then tells its guards.
 pub(super) fn shell() -> io::Result<Shell> {
     let mut child = Command::new("bash")
-        .args(["--norc", "-s"])
+        .args(["--norc", "-p", "-s"])
         .process_group(0)
+        // How its user came here is no fact of this machine.
+        .env_remove("SSH_CONNECTION")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())

@@ -22,6 +22,8 @@ use wire::{Field, decode, printable, read_record};
 
 /// The longest that a script which only asks may take. Listing a tree of many millions of files is within it.
 const ASK_LIMIT: Duration = Duration::from_secs(3600);
+/// The longest that a shell may take to begin.
+const START_LIMIT: Duration = Duration::from_secs(60);
 /// Of an answer, and of what start-up files print before it, no more than this is read.
 const MOST_BYTES: usize = 1 << 20;
 
@@ -67,9 +69,31 @@ pub enum HostError {
         /// What it said.
         text: String,
     },
+    /// The shell never began to work.
+    #[error(
+        "{host}: {action}: no shell could be started (it said: {said}); is bash there, and does its login shell run commands?"
+    )]
+    NoShell {
+        /// The host.
+        host: String,
+        /// What was tried.
+        action: &'static str,
+        /// The last that was heard.
+        said: String,
+    },
+    /// No answer in time.
+    #[error("{host}: {action}: no answer within {seconds} s")]
+    Silent {
+        /// The host.
+        host: String,
+        /// What was tried.
+        action: &'static str,
+        /// How long it was waited for.
+        seconds: u64,
+    },
     /// The shell ended before its answer did.
     #[error(
-        "{host}: {action} gave no complete answer (it said: {said}); is bash there, and does its login shell run commands?"
+        "{host}: {action}: the shell or the connection ended before the answer did (the last it said: {said})"
     )]
     Incomplete {
         /// The host.
@@ -79,6 +103,20 @@ pub enum HostError {
         /// The last that was heard.
         said: String,
     },
+}
+
+impl HostError {
+    /// The network may be to blame, so that it may work later. A login that is refused is not tried again.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        const NETWORK: [&str; 7] =
+            ["timed out", "refused", "No route", "unreachable", "closed by", "reset by", "no login within"];
+        match self {
+            Self::Connect { text, .. } => NETWORK.iter().any(|words| text.contains(words)),
+            Self::Shell { .. } | Self::Silent { .. } | Self::Incomplete { .. } => true,
+            Self::NoShell { .. } | Self::Refused { .. } => false,
+        }
+    }
 }
 
 /// A bash on a host, reading its script from `stdin`. Its end is seen as the end of `stdout`.
@@ -129,7 +167,8 @@ impl Host {
         match tokio::time::timeout(ASK_LIMIT, answer).await {
             Ok(Ok(true)) => Ok(messages),
             Ok(Err(error)) => Err(error),
-            Ok(Ok(false)) | Err(_) => Err(HostError::Incomplete {
+            Err(_) => Err(self.silent(action, ASK_LIMIT)),
+            Ok(Ok(false)) => Err(HostError::Incomplete {
                 host: self.name.to_string(),
                 action,
                 said: messages.last().map_or_else(|| "nothing".into(), |m| printable(&m.join(&b' '))),
@@ -155,6 +194,12 @@ impl Host {
 
     /// Starts a shell on a script and leaves its input open. What start-up files print has been read.
     pub(crate) async fn shell(&self, action: &'static str, script: &Script) -> Result<Shell, HostError> {
+        tokio::time::timeout(START_LIMIT, self.start_shell(action, script))
+            .await
+            .unwrap_or_else(|_| Err(self.silent(action, START_LIMIT)))
+    }
+
+    async fn start_shell(&self, action: &'static str, script: &Script) -> Result<Shell, HostError> {
         let started = match &self.backend {
             Backend::Local => local::shell(),
             Backend::Ssh(connection) => connection.shell().await,
@@ -170,7 +215,7 @@ impl Host {
             }
             said = line;
         }
-        Err(HostError::Incomplete { host: self.name.to_string(), action, said: printable(&said) })
+        Err(HostError::NoShell { host: self.name.to_string(), action, said: printable(&said) })
     }
 
     /// Ends the connection.
@@ -178,6 +223,10 @@ impl Host {
         if let Backend::Ssh(connection) = self.backend {
             connection.close().await;
         }
+    }
+
+    fn silent(&self, action: &'static str, limit: Duration) -> HostError {
+        HostError::Silent { host: self.name.to_string(), action, seconds: limit.as_secs() }
     }
 
     fn broken(&self, action: &'static str, source: io::Error) -> HostError {

@@ -55,7 +55,7 @@ impl Script {
     /// The guard; what follows on the same input is its protocol.
     #[must_use]
     pub fn guard(arguments: &[Field]) -> Self {
-        let mut tools = b"tools=(".to_vec();
+        let mut tools = b"\ntools=(".to_vec();
         for (name, source) in TOOLS {
             tools.extend(name.as_bytes());
             tools.push(b' ');
@@ -63,8 +63,7 @@ impl Script {
             tools.push(b' ');
         }
         tools.extend(b")\n");
-        tools.extend(call(&[COMMON, JOURNAL, GUARD], arguments));
-        Self(tools)
+        Self(call(&[COMMON.as_bytes(), &tools, JOURNAL.as_bytes(), GUARD.as_bytes()], arguments))
     }
 
     /// The text.
@@ -75,7 +74,8 @@ impl Script {
 
     /// A script that ends with its `main`, whatever else may come on its input.
     fn new(parts: &[&str], arguments: &[Field]) -> Self {
-        let mut text = call(parts, arguments);
+        let parts: Vec<&[u8]> = parts.iter().map(|part| part.as_bytes()).collect();
+        let mut text = call(&parts, arguments);
         text.extend(b"exit\n");
         Self(text)
     }
@@ -83,8 +83,8 @@ impl Script {
 
 /// The parts one behind the other, and the call of `main`. What a login shell's start-up files print comes before the
 /// line `begin` and is not ours.
-fn call(parts: &[&str], arguments: &[Field]) -> Vec<u8> {
-    let mut text = parts.concat().into_bytes();
+fn call(parts: &[&[u8]], arguments: &[Field]) -> Vec<u8> {
+    let mut text = parts.concat();
     text.extend(b"echo begin\nmain");
     for argument in arguments {
         text.push(b' ');

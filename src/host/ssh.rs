@@ -82,7 +82,7 @@ impl Connection {
             .arg("-o")
             .arg(format!("ConnectTimeout={}", silence.as_secs().clamp(CONNECT_SECONDS.0, CONNECT_SECONDS.1)))
             .arg("-o")
-            .arg(format!("ServerAliveInterval={}", (silence.as_secs() / 4).max(1)))
+            .arg(format!("ServerAliveInterval={}", (silence.as_secs() / 4).clamp(1, 15)))
             .args(["--", destination])
             .process_group(0)
             .stdin(Stdio::null())
@@ -113,7 +113,7 @@ impl Connection {
 
     pub(super) async fn shell(&self) -> io::Result<Shell> {
         let mut child = Arc::clone(&self.session)
-            .arc_raw_command("exec bash --norc -s")
+            .arc_raw_command("exec bash --norc -p -s")
             .stdin(SessionStdio::piped())
             .stdout(SessionStdio::piped())
             .stderr(SessionStdio::null())

@@ -110,11 +110,12 @@ pub fn describe_verification(plan: &Plan) -> String {
     format!("{}; sync", checks.join("; "))
 }
 
-fn manifest(plan: &Plan, job: &str, directory: &Word, workers: u32, fresh: bool) -> Vec<u8> {
+fn manifest(plan: &Plan, job: &'static str, directory: &Word, workers: u32, fresh: bool) -> Vec<u8> {
     let workers = u64::from(workers.clamp(1, 4));
     // Few enough per process that all workers have some, many enough that starting them costs nothing.
     let batch = (plan.source.files / (workers * 8)).clamp(1, 256);
-    let mut words = vec![Word::from("bash"), Word::from("--norc"), Word::Home("manifest.sh".into())];
+    let mut words = argv(&["bash", "--norc", "-p"]);
+    words.push(Word::Home("manifest.sh".into()));
     words.extend([Word::from(job), directory.clone(), Word::from(&plan.source.name)]);
     words.push(Word::from(if plan.compare_files { "md5" } else { "none" }));
     words.extend([Word::from(&workers.to_string()), Word::from(&batch.to_string())]);
@@ -125,7 +126,7 @@ fn manifest(plan: &Plan, job: &str, directory: &Word, workers: u32, fresh: bool)
         words.push(Word::from("fresh"));
     }
     let script = Pipeline {
-        job: if fresh { "verify" } else { "manifest" },
+        job,
         directory: Word::from("/"),
         gated: false,
         stages: vec![Stage::new("manifest", words)],

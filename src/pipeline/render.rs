@@ -14,19 +14,26 @@ pub fn script(pipeline: &Pipeline) -> Vec<u8> {
     let errors = home(&format!("{job}.errors"));
     let mut text = Text::default();
     text.line("set -o pipefail; export LC_ALL=C; umask 022");
-    text.line(&format!("rm -f -- {errors}; mkfifo -- {errors} || exit"));
+    // What cannot even begin says why itself: nobody listens to standard error yet.
+    text.line(&format!(
+        "die() {{ printf '!\\tstderr\\t{job}\\t%s\\n' \"${{said//[$'\\t\\n\\\\']/ }}\" >&5; \
+         printf '!\\tstages\\t{job}\\tprepare=1\\n' >&5; exit 1; }}"
+    ));
+    text.line(&format!("rm -f -- {errors}; said=$(mkfifo -- {errors} 2>&1) || die"));
+    text.bytes(b"said=$(cd -- ");
+    text.word(&pipeline.directory);
+    text.bytes(b" 2>&1) || die; cd -- ");
+    text.word(&pipeline.directory);
+    text.line("");
     text.line(&format!("perl {} {job} <{errors} & complaints=$!", home("complain.pl")));
     text.line(&format!("exec 2>{errors}"));
-    text.bytes(b"cd -- ");
-    text.word(&pipeline.directory);
-    text.line(" || exit");
 
     let mut names: Vec<&str> = pipeline.stages.iter().map(|stage| stage.name.as_str()).collect();
     let mut waits = String::new();
     let mut digest = String::new();
     for (number, side) in pipeline.stages.iter().filter_map(|stage| stage.side.as_ref()).enumerate() {
         let pipe = home(&side.name);
-        text.line(&format!("rm -f -- {pipe}; mkfifo -- {pipe} || exit"));
+        text.line(&format!("rm -f -- {pipe}; said=$(mkfifo -- {pipe} 2>&1) || die"));
         text.words(&side.argv);
         text.bytes(format!(" <{pipe}").as_bytes());
         let output = home(&format!("{}.out", side.name));
@@ -168,8 +175,12 @@ mod tests {
     #[test]
     fn a_directory_that_is_gone_fails_the_job() {
         let mut pipeline = pipeline(vec![Stage::new("first", argv(&["true"]))]);
-        pipeline.directory = Word::from("/nonexistent");
-        assert_eq!(run(&pipeline).0, 1);
+        pipeline.directory = Word::from("/nonexistent\t\\");
+        let (status, events) = run(&pipeline);
+        assert_eq!(status, 1);
+        assert!(events.contains("!\tstages\tsender\tprepare=1\n"), "{events}");
+        assert!(events.contains("/nonexistent"), "{events}");
+        assert!(events.lines().all(|line| line.matches('\t').count() == 3), "{events}");
     }
 
     #[test]

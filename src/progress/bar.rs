@@ -1,17 +1,18 @@
 //! A bar on a terminal.
 
+use std::sync::mpsc::{self, RecvTimeoutError};
+
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::sync::watch;
 
 use super::{LOOK, Moment, Phase};
 
-pub(super) fn show(moments: &watch::Receiver<Moment>, ended: &watch::Receiver<bool>) {
+pub(super) fn show(moments: &watch::Receiver<Moment>, ended: &mpsc::Receiver<()>) {
     let bar = ProgressBar::with_draw_target(Some(1000), ProgressDrawTarget::stderr());
     let copying =
         ProgressStyle::with_template("copying [{bar:30}] {msg}").map(|style| style.progress_chars("=> "));
     let waiting = ProgressStyle::with_template("{spinner} {msg}");
-    while !*ended.borrow() {
-        std::thread::sleep(LOOK);
+    while ended.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
         let moment = *moments.borrow();
         let elapsed = moment.since.elapsed();
         let style = if moment.phase == Phase::Copying { &copying } else { &waiting };

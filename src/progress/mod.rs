@@ -4,6 +4,7 @@ mod bar;
 mod plain;
 
 use std::io::IsTerminal as _;
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -57,7 +58,8 @@ pub struct Progress(watch::Sender<Moment>);
 #[derive(Debug)]
 pub struct Renderer {
     thread: tokio::task::JoinHandle<()>,
-    end: watch::Sender<bool>,
+    /// Nothing is sent: its end is what is waited for, so that nobody sleeps through it.
+    end: mpsc::Sender<()>,
 }
 
 impl Progress {
@@ -66,7 +68,7 @@ impl Progress {
     pub fn start() -> (Self, Renderer) {
         let begin = Moment { phase: Phase::Connecting, since: Instant::now(), moved: 0, expected: 0 };
         let sender = watch::Sender::new(begin);
-        let (end, ended) = watch::channel(false);
+        let (end, ended) = mpsc::channel();
         let moments = sender.subscribe();
         let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
         let thread = if std::io::stderr().is_terminal() && !dumb {
@@ -95,7 +97,7 @@ impl Progress {
 impl Renderer {
     /// Takes the bar away.
     pub async fn finish(self) {
-        self.end.send_replace(true);
+        drop(self.end);
         let _ = tokio::time::timeout(Duration::from_secs(1), self.thread).await;
     }
 }

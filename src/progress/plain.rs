@@ -1,6 +1,7 @@
 //! Plain lines, for logs: each new phase, and while copying one line in ten seconds.
 
 use std::io::Write as _;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, HumanDuration};
@@ -10,10 +11,10 @@ use super::{LOOK, Moment, Phase};
 
 const PERIOD: Duration = Duration::from_secs(10);
 
-pub(super) fn show(moments: &watch::Receiver<Moment>, ended: &watch::Receiver<bool>) {
+pub(super) fn show(moments: &watch::Receiver<Moment>, ended: &mpsc::Receiver<()>) {
     let mut phase = None;
     let mut last = Instant::now();
-    while !*ended.borrow() {
+    while ended.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
         let moment = *moments.borrow();
         if phase != Some(moment.phase) {
             // Connecting and preparing take no time that anybody waits for.
@@ -26,7 +27,6 @@ pub(super) fn show(moments: &watch::Receiver<Moment>, ended: &watch::Receiver<bo
             say(&line(&moment, moment.since.elapsed()));
             last = Instant::now();
         }
-        std::thread::sleep(LOOK);
     }
 }
 

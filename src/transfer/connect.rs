@@ -67,7 +67,7 @@ pub(super) async fn connect(
         source.guard.call("stop_job", &[b"sender"]).await?;
         let live = lanes.iter_mut().zip(&mut ranges).filter(|(lane, _)| lane.is_live());
         join_all(live.zip(peers).map(|((lane, (first, last)), peer)| async move {
-            if let Err(error) = stop(lane).await {
+            if let Err(error) = stop(lane, lane.port).await {
                 lane.fail(error.into());
             }
             match peer {
@@ -78,8 +78,9 @@ pub(super) async fn connect(
                 }
                 Peer::Stranger(text) => {
                     tracing::warn!("{}: {text}; trying again", lane.plan.endpoint.host);
-                    if *first < *last {
-                        *first = lane.port + 1;
+                    // One that was asked for by number is tried again.
+                    if plan.port.range().0 < *last {
+                        *first = lane.port.saturating_add(1);
                     }
                 }
             }
@@ -94,6 +95,13 @@ async fn listen(plan: &Plan, lane: &Lane<'_>, range: &mut (u16, u16), key: &str)
     let guard = &lane.end.guard;
     let target: &TargetPlan = lane.plan;
     for _ in 0..TRIES {
+        if range.0 > range.1 {
+            return Err(Error::Busy(format!(
+                "{}: every port up to {} was lost to others",
+                guard.host(),
+                range.1
+            )));
+        }
         let port = lease::port(guard, *range).await?;
         lease::firewall(guard, target, port).await?;
         let script = render::script(&build::receiver(plan, target, port));
@@ -102,7 +110,7 @@ async fn listen(plan: &Plan, lane: &Lane<'_>, range: &mut (u16, u16), key: &str)
             return Ok(port);
         }
         let job = guard.job("receiver");
-        stop(lane).await?;
+        stop(lane, port).await?;
         // A netcat that ended well had a visitor already, who is not ours.
         let lost = job.complaints.iter().any(|line| line.contains("Address already in use"))
             || job.stages.iter().any(|(stage, status)| stage == "netcat" && *status == 0);
@@ -120,14 +128,14 @@ async fn listen(plan: &Plan, lane: &Lane<'_>, range: &mut (u16, u16), key: &str)
                 guard.host()
             )));
         }
-        range.0 = port + 1;
+        range.0 = port.saturating_add(1);
     }
     Err(Error::Busy(format!("{}: {TRIES} ports in a row were taken", guard.host())))
 }
 
-async fn stop(lane: &Lane<'_>) -> Result<(), GuardError> {
+async fn stop(lane: &Lane<'_>, port: u16) -> Result<(), GuardError> {
     lane.end.guard.call("stop_job", &[b"receiver"]).await?;
-    lease::close_firewall(&lane.end.guard, lane.plan, lane.port).await
+    lease::close_firewall(&lane.end.guard, lane.plan, port).await
 }
 
 async fn is_listening(guard: &Guard, port: u16) -> Result<bool, Error> {

@@ -5,6 +5,8 @@ use crate::host::guard::Job;
 use crate::pipeline::build::{WIRE, sink_name};
 use crate::plan::{Plan, TargetPlan};
 
+/// From here on a status says that a program could not be started, or was killed.
+const NOT_STARTED: i32 = 126;
 /// A status beyond this is that of a stage that a signal ended.
 const KILLED: i32 = 128;
 /// The status of a stage that was killed by SIGPIPE: a consequence of another's end.
@@ -31,14 +33,16 @@ pub(super) fn judge(plan: &Plan, target: &TargetPlan, sender: &Job, receiver: &J
     let sink = sink_name(target.number);
     let own = |stage: &str, status: i32| !stage.starts_with("netcat") || stage == sink && status > KILLED;
     if let Some(text) = failure(receiver, |_, _| true, false) {
+        let dropped = sender.dropped.contains_key(&sink);
         // A sender that fails makes its receivers fail, and the other way round by broken pipes only. One without
         // statuses was ended because nobody received any more.
         return Err(match failure(sender, own, false) {
             Some(cause) if !(sender.stages.is_empty() && sender.exit == Some(STOPPED)) => {
                 Error::Failed(format!("{origin}: {cause}"))
             }
+            _ if dropped => Error::Failed(format!("{host}: {origin} lost its connection to it: {text}")),
             _ if refused_by_a_decoder(receiver) => Error::Verification(format!(
-                "{host}: the stream was altered on its way from {origin}, or cut short: {text}"
+                "{host}: the stream was altered on its way from {origin}: {text}"
             )),
             _ => Error::Failed(format!("{host}: {text}")),
         });
@@ -94,15 +98,15 @@ fn failure(job: &Job, counts: impl Fn(&str, i32) -> bool, pipes: bool) -> Option
     Some(text)
 }
 
-/// The first stage that failed is one that cannot make sense of what arrived. What follows it never saw the rest, so
-/// there is no digest to compare.
+/// The first stage that failed is one that cannot make sense of what arrived, which was not merely cut short. The digest
+/// never saw the rest, so there is none to compare.
 fn refused_by_a_decoder(receiver: &Job) -> bool {
     let failed = |(stage, status): &&(String, i32)| *status != 0 && !broken_pipe(receiver, stage, *status);
-    receiver
-        .stages
-        .iter()
-        .find(failed)
-        .is_some_and(|(stage, status)| matches!(stage.as_str(), "decrypt" | "decompress") && *status < KILLED)
+    let ended = ["premature end", "unexpected end", "incomplete"];
+    let cut_short = receiver.complaints.iter().any(|line| ended.iter().any(|words| line.contains(words)));
+    receiver.stages.iter().find(failed).is_some_and(|(stage, status)| {
+        matches!(stage.as_str(), "decrypt" | "decompress") && *status < NOT_STARTED && !cut_short
+    })
 }
 
 /// A stage that ended because its reader had ended. openssl has a status and words of its own for it.

@@ -145,6 +145,14 @@ async fn body(
     let sender = stream::stream(plan, source, lanes, progress).await?;
     let streamed = stream_began.elapsed();
 
+    // The port is free again, and may become another run's: no hole to it stays. The release tries once more.
+    join_all(
+        lanes
+            .iter()
+            .filter(|lane| lane.is_live())
+            .map(|lane| lease::close_firewall(&lane.end.guard, lane.plan, lane.port)),
+    )
+    .await;
     for lane in lanes.iter_mut().filter(|lane| lane.is_live()) {
         let receiver = lane.end.guard.job("receiver");
         if let Err(error) = judge::judge(plan, lane.plan, &sender, &receiver) {

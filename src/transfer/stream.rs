@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 
 use super::Lane;
 use crate::error::Error;
-use crate::host::guard::Job;
+use crate::host::guard::{GuardError, Job};
 use crate::lease::End;
 use crate::pipeline::build::{READ, WIRE, sink_name};
 use crate::plan::Plan;
@@ -17,6 +17,8 @@ use crate::progress::Progress;
 const LOOK: Duration = Duration::from_millis(500);
 /// How long a sender may go on when all of its receivers are gone.
 const GRACE: Duration = Duration::from_secs(1);
+/// How long a receiver that gets nothing more may take to end and to say why.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 /// By how much the source's own patience with one of several targets comes first.
 const DROP_MARGIN: Duration = Duration::from_secs(10);
 
@@ -24,12 +26,14 @@ const DROP_MARGIN: Duration = Duration::from_secs(10);
 enum Verdict {
     /// Nobody receives any more.
     Futile,
-    /// It stands still, or the source's guard is gone.
-    Dead(Error),
+    /// It stands still.
+    Still,
+    /// The source's guard is gone.
+    Lost(GuardError),
 }
 
-/// Waits until all have ended. A lane has failed afterwards when its guard was lost or its sink was dropped; the error
-/// is one of the source or a standstill of all.
+/// Waits until all have ended, or those that have not are given up. A lane has failed afterwards when its guard was lost,
+/// when its sink was dropped or when it has not ended; the error is one of the source or a standstill of all.
 pub(super) async fn stream(
     plan: &Plan,
     source: &End,
@@ -39,45 +43,58 @@ pub(super) async fn stream(
     let receivers = join_all(lanes.iter().filter(|lane| lane.is_live()).map(|lane| async {
         let sink = sink_name(lane.plan.number);
         tokio::select! {
-            ended = lane.end.guard.ended("receiver") => ended.map(drop),
-            // The one that took nothing may never end by itself.
-            dropped = source.guard.until("sender", |job| job.dropped.get(&sink).is_some_and(|why| why == "stalled")) =>
-                dropped.map(drop),
+            _ = lane.end.guard.ended("receiver") => {}
+            // The one that was dropped may never end by itself.
+            _ = source.guard.until("sender", |job| job.dropped.contains_key(&sink)) => {
+                let _ = tokio::time::timeout(LAST_WORDS, lane.end.guard.ended("receiver")).await;
+            }
         }
     }));
     let ends = async { tokio::join!(source.guard.ended("sender"), receivers) };
     tokio::pin!(ends);
     let verdict = tokio::select! {
-        ends = &mut ends => Ok(ends),
-        verdict = watch(plan, source, lanes, progress) => Err(verdict),
+        _ = &mut ends => None,
+        verdict = watch(plan, source, lanes, progress) => Some(verdict),
     };
-    let (sender, receivers) = match verdict {
-        Ok(ends) => ends,
-        Err(Verdict::Dead(error)) => return Err(error),
-        Err(Verdict::Futile) => {
+    match &verdict {
+        Some(Verdict::Lost(error)) => return Err(error.clone().into()),
+        Some(Verdict::Futile) => {
             source.guard.call("stop_job", &[b"sender"]).await?;
-            ends.await
+            // What still runs on the targets then is ended by their release.
+            let _ = tokio::time::timeout(LAST_WORDS, ends).await;
         }
-    };
+        // Where the sender has sent everything, targets that have all of it may be done.
+        Some(Verdict::Still) | None => {}
+    }
     report(plan, source, progress);
-    let sender = sender?;
-    for (lane, receiver) in lanes.iter_mut().filter(|lane| lane.is_live()).zip(receivers) {
+    if source.guard.is_lost() {
+        return Err(source.guard.lost().await.into());
+    }
+    let sender = source.guard.job("sender");
+    for lane in lanes.iter_mut().filter(|lane| lane.is_live()) {
+        let host = &lane.plan.endpoint.host;
         let told = lane.end.guard.job("receiver");
         match sender.dropped.get(&sink_name(lane.plan.number)).map(String::as_str) {
             Some("stalled") => lane.fail(Error::Failed(format!(
-                "{}: dropped from the stream: it took nothing for {} s (--idle-timeout)",
-                lane.plan.endpoint.host,
+                "{host}: dropped from the stream: it took nothing for {} s (--idle-timeout)",
                 plan.idle_timeout.as_secs()
             ))),
             // A receiver that failed by itself says why.
-            Some(_) if told.exit == Some(0) => lane.fail(Error::Failed(format!(
-                "{}: dropped from the stream: its connection was closed",
-                lane.plan.endpoint.host
-            ))),
+            Some(_) if told.exit.is_none_or(|status| status == 0) => lane
+                .fail(Error::Failed(format!("{host}: dropped from the stream: its connection was closed"))),
             _ => {}
         }
-        if let Err(error) = receiver {
-            lane.fail(error.into());
+        if lane.end.guard.is_lost() {
+            lane.fail(lane.end.guard.lost().await.into());
+        } else if told.exit.is_none() || sender.exit.is_none() {
+            lane.fail(Error::Failed(match &verdict {
+                Some(Verdict::Still) => format!(
+                    "no byte has moved for {} s (--idle-timeout) between {} and {host}",
+                    plan.idle_timeout.as_secs(),
+                    plan.source.endpoint.host
+                ),
+                _ => format!("{host}: the receiver does not end"),
+            }));
         }
     }
     Ok(sender)
@@ -95,7 +112,7 @@ async fn watch(plan: &Plan, source: &End, lanes: &[Lane<'_>], progress: &Progres
     let mut look = tokio::time::interval(LOOK);
     loop {
         tokio::select! {
-            lost = source.guard.lost() => return Verdict::Dead(lost.into()),
+            lost = source.guard.lost() => return Verdict::Lost(lost),
             _ = look.tick() => {}
         }
         report(plan, source, progress);
@@ -108,11 +125,7 @@ async fn watch(plan: &Plan, source: &End, lanes: &[Lane<'_>], progress: &Progres
         if (moved, ended) != last {
             (last, since) = ((moved, ended), Instant::now());
         } else if since.elapsed() > patience {
-            return Verdict::Dead(Error::Failed(format!(
-                "no byte has moved for {} s (--idle-timeout) between {} and its targets",
-                patience.as_secs(),
-                source.guard.host()
-            )));
+            return Verdict::Still;
         }
         let gone = |lane: &&&Lane<'_>| {
             lane.end.guard.is_lost()

@@ -16,7 +16,7 @@ use crate::running::{Ended, LONG, Running};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_transfer");
 /// In the environment of every process of a sandbox; its value is the sandbox's directory.
-pub(crate) const MARKER: &str = "TRANSFER_SANDBOX";
+pub(crate) const MARKER: &str = "HOME";
 
 /// Words of a command line: texts and paths alike.
 pub(crate) type Words<'a> = &'a [&'a dyn AsRef<OsStr>];
@@ -181,7 +181,7 @@ impl Sandbox {
         let mut command = Command::new(&start[0]);
         command.args(&start[1..]).args(words).current_dir("/").stdin(Stdio::null()).env_clear();
         command.env("PATH", format!("{}:{}", self.path("bin").display(), self.path));
-        command.env("HOME", self.path("")).env(MARKER, self.path(""));
+        command.env(MARKER, self.path(""));
         command.env("XDG_STATE_HOME", self.path("state"));
         if self.account.is_some() {
             command.env("XDG_RUNTIME_DIR", self.path("run"));

@@ -171,7 +171,7 @@ fn a_run_that_lives_is_shown_and_not_touched() {
     assert_eq!(status.stdout.matches("localhost: live ").count(), 2, "{status}");
     let pid = format!("(pid {})", running.pid());
     status.says(&pid).says("  holds staging ");
-    sandbox.run(&[&"clean", &"localhost"]).expect(0).says("localhost: nothing to undo");
+    sandbox.run(&[&"clean", &"localhost"]).expect(0).says("-target1 was not touched");
     // Nor does another run of the same user.
     hold.open();
     let beside = sandbox.dir("beside");

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::harness::Sandbox;
 use crate::hold::Point;
 use crate::procs::staging;
-use crate::running::LONG;
+use crate::running::{LONG, Running};
 
 /// A word of 64 hexadecimal digits, as keys are written.
 fn key_in(bytes: &[u8]) -> Option<String> {
@@ -70,6 +70,32 @@ fn the_key_is_in_no_argument_environment_or_file() {
     assert!(ciphers >= 2, "both ends cipher, and {ciphers} were seen");
     assert_eq!(key_in(ended.stderr.as_bytes()), None, "{ended}");
     ended.expect(0);
+    sandbox.is_clean(&[&target]);
+}
+
+/// Of the environment of whoever starts a run nothing reaches its hosts' programs that could change what they do, and
+/// names that the guard uses for itself do not carry its values into it.
+#[test]
+fn the_environment_of_the_caller_changes_nothing() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let hold = sandbox.hold(Point::Archive);
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    let mut command = sandbox.command(&[&source, &target]);
+    for name in
+        ["key", "message", "script", "home", "tools", "guard", "words", "TAR_OPTIONS", "GZIP", "PERL5OPT"]
+    {
+        command.env(name, "-x");
+    }
+    command.env("SHELLOPTS", "braceexpand:errexit:hashall:noglob").env("BASH_FUNC_kill%%", "() { false; }");
+    // An administrator is logged in from elsewhere.
+    command.env("SSH_CONNECTION", "203.0.113.7 50000 203.0.113.8 22");
+    let running = Running::start(command);
+    hold.reached();
+    let (shows, ciphers) = look_at_processes(&sandbox);
+    assert_eq!(shows, Vec::<String>::new());
+    assert!(ciphers >= 2, "both ends cipher, and {ciphers} were seen");
+    hold.open();
+    running.wait(LONG).expect(0);
     sandbox.is_clean(&[&target]);
 }
 

@@ -17,8 +17,9 @@ use crate::run_id::GuardId;
 pub use told::{Job, Manifest};
 use told::{Shared, State};
 
-/// The longest that any command may take on the host; the waits in `guard.sh` are shorter.
-const REPLY_LIMIT: Duration = Duration::from_secs(60);
+/// The longest that any command may take on the host. All of them sync the journal first, which may wait behind a great
+/// deal of data that was written just before.
+const REPLY_LIMIT: Duration = Duration::from_secs(900);
 /// How long a guard that takes no commands any more may go on telling.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -37,12 +38,12 @@ pub struct Guard {
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum GuardError {
     /// The guard or the way to it is gone. It undoes everything by itself.
-    #[error("{host}: lost the guard of this run ({})", reason(.bye.as_deref()))]
+    #[error("{host}: lost the guard of this run ({})", reason(.ending.as_deref()))]
     Lost {
         /// The host.
         host: String,
-        /// Its last word, if it had one: why it ended.
-        bye: Option<String>,
+        /// Why, if it could tell.
+        ending: Option<String>,
     },
     /// The host did not do it.
     #[error("{host}: {action}: {text}")]
@@ -58,8 +59,8 @@ pub enum GuardError {
     },
 }
 
-fn reason(bye: Option<&str>) -> String {
-    match bye {
+fn reason(ending: Option<&str>) -> String {
+    match ending {
         Some("silence") => {
             "it heard nothing from this controller for the lease time, --lease-time; was this machine suspended?"
                 .to_owned()
@@ -246,7 +247,7 @@ impl Guard {
     }
 
     fn gone(&self, state: &State) -> GuardError {
-        GuardError::Lost { host: self.host.clone(), bye: state.bye.clone() }
+        GuardError::Lost { host: self.host.clone(), ending: state.ending.clone() }
     }
 
     /// The guard is gone.
@@ -261,9 +262,7 @@ impl Guard {
         self.write(&[b"0", b"release"]);
         self.input().take();
         let ended = self
-            .wait(deadline, |state| {
-                (state.bye.is_some() || state.lost).then(|| (state.bye.is_some(), state.left.clone()))
-            })
+            .wait(deadline, |state| (state.bye || state.lost).then(|| (state.bye, state.left.clone())))
             .await;
         let Some((true, left)) = ended else { return Released::Lost };
         let (ours, others): (Vec<_>, Vec<_>) =
@@ -316,6 +315,8 @@ async fn write_lines(
     let mut beat = tokio::time::interval(period);
     loop {
         let line = tokio::select! {
+            // A heartbeat behind the last command would find nobody.
+            biased;
             line = lines.recv() => line,
             _ = beat.tick() => Some(b"0\tping\n".to_vec()),
         };

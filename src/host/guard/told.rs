@@ -50,12 +50,14 @@ pub(super) struct Shared {
 }
 
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "what was told, each once")]
 pub(super) struct State {
     pub(super) ready: bool,
     pub(super) refused: Option<String>,
     pub(super) lost: bool,
-    /// Why the guard ended, in its own word.
-    pub(super) bye: Option<String>,
+    /// Why the guard has begun to end, in its own word.
+    pub(super) ending: Option<String>,
+    pub(super) bye: bool,
     pub(super) next: u64,
     pub(super) waiting: HashMap<u64, oneshot::Sender<Reply>>,
     pub(super) jobs: BTreeMap<String, Job>,
@@ -111,7 +113,8 @@ impl State {
         match kind {
             "ready" => self.ready = true,
             "refused" => self.refused = Some(text(0)),
-            "bye" => self.bye = Some(text(0)),
+            "ending" => self.ending = Some(text(0)),
+            "bye" => self.bye = true,
             "published" => self.published = true,
             "left" => {
                 if self.left.len() < MOST_COMPLAINTS {

@@ -1,15 +1,11 @@
 # shellcheck shell=bash
 # admin.sh: what `transfer status` and `transfer clean` run on a host, and what a run runs to learn whether a guard that
 # it lost has undone everything. Lines: `run GUARD live|dead BOOT-IS-THIS ROLE CONTROLLER STARTED PATH`, `lease GUARD
-# KIND ARGUMENT...`, `undone GUARD KIND ...`, `left GUARD KIND ...`, `end`.
-
-say() {
-  line "$@"
-  printf '%s\n' "$REPLY"
-}
+# KIND ARGUMENT...`, `undone GUARD KIND ...`, `left GUARD KIND ...`, `live GUARD`, `held GUARD`, `end`.
 
 undone() { say undone "$@"; }
 left() { say left "$@"; }
+alive() { say live "$1"; }
 
 list_runs() {
   local directory condition record

@@ -4,10 +4,16 @@
 # Wire format, both ways: one line per message, fields separated by tabs; inside a field a backslash, a newline and a
 # tab are written \\, \n and \t. The journal uses the same format.
 
-export LC_ALL=C
 umask 077
-# What a user's environment may tell the tools to do otherwise.
-unset BASH_ENV ENV GZIP PERL5OPT PERL5LIB PIGZ POSIXLY_CORRECT TAPE TAR_OPTIONS ZSTD_CLEVEL ZSTD_NBTHREADS
+# Of a user's environment nothing but this: the rest may tell tools to work otherwise, and an exported variable of a name
+# that we use would hand what we assign to it on to every program.
+for name in $(compgen -e); do
+  case $name in
+    HOME | LOGNAME | PATH | SSH_CONNECTION | TMPDIR | USER | XDG_RUNTIME_DIR | XDG_STATE_HOME) ;;
+    *) unset -v "$name" ;;
+  esac
+done 2>/dev/null
+export LC_ALL=C
 
 # escape VALUE: sets REPLY to VALUE as one field.
 escape() {
@@ -35,6 +41,12 @@ split() {
     words+=("$word")
     rest=${rest#*$'\t'}
   done
+}
+
+# say FIELD...: prints the fields as one message.
+say() {
+  line "$@"
+  printf '%s\n' "$REPLY"
 }
 
 # Where runs keep their journals (they outlive a reboot) and their locks (they need not).

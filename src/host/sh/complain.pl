@@ -15,7 +15,9 @@ while (my $line = <STDIN>) {
     next if $line eq '' || $seen{$line};
     # bash's own report on the members of a pipeline that was killed; their statuses are told otherwise.
     next if $line =~ /^transfer-\w+: line \d+: +\d+ / || $line =~ /^ +\d+ +[\w|]/;
-    if (keys %seen >= $most_lines) { $silenced++; next }
+    # By which a broken pipe of openssl is known.
+    my $telling = $line =~ /error writing output file/;
+    if (keys %seen >= $most_lines && !$telling) { $silenced++; next }
     $seen{$line} = 1;
     $line =~ s/\\/\\\\/g;
     $line =~ s/\t/\\t/g;

@@ -69,12 +69,14 @@ release() {
   local -a told=()
   trap '' HUP INT TERM
   exec 3<&- 4>&- 7>&- 8>&-
+  # By somebody who may wait for a reader.
+  event ending "$1" 9>&- &
   undone() { line '!' undone "$@"; told+=("$REPLY"); }
   left() { line '!' left "$@"; told+=("$REPLY"); }
   replay "$home"
   exec 9>&-
   for word in "${told[@]}"; do printf '%s\n' "$word" >&5; done 2>/dev/null
-  event bye "$1"
+  event bye
   exit 0
 }
 
@@ -84,6 +86,7 @@ clean_up_after_others() {
   (
     exec 3<&- 9>&-
     undone() { :; }
+    alive() { :; }
     clean_dead
   ) &
   disown
@@ -96,28 +99,40 @@ listening() {
   awk -v port="$port\$" '$2 ~ port && $4 == "0A" { found = 1 } END { exit !found }' /proc/net/tcp /proc/net/tcp6 2>/dev/null
 }
 
+# lock_port PORT: takes the port's lock on descriptor 7. 1: another run has it; 2: there can be no lock.
+lock_port() {
+  local lock=$runtime/port.$1 try
+  for try in 1 2 3 4 5; do
+    # Another run's release may remove the empty directory in between.
+    mkdir -p -- "$runtime"
+    if [[ ! -O $runtime || -L $runtime ]] || ! exec 7>>"$lock"; then continue; fi
+    flock -n 7 || { exec 7>&-; return 1; }
+    # The file that was locked must be the one that others see: its last owner may have removed it in between.
+    [[ $lock -ef /proc/self/fd/7 ]] && return 0
+  done
+  return 2
+}
+
 # lease_port FIRST LAST: the first port that nobody listens on and whose lock can be had.
 lease_port() {
-  local port lock try
+  local port
   exec 7>&-
   for ((port = $1; port <= $2; port++)); do
     listening "$port" && continue
-    lock=$runtime/port.$port
-    # Another run's release may remove the empty directory in between.
-    for try in 1 2 3; do
-      mkdir -p -- "$runtime"
-      if [[ -O $runtime && ! -L $runtime ]]; then exec 7>>"$lock" && break; fi
-      ((try < 3)) || { fail runtime "$runtime cannot be used"; return; }
-    done
-    # The file that was locked must be the one that others see: its last owner may have removed it in between.
-    if flock -n 7 && [[ $lock -ef /proc/self/fd/7 ]] && ! listening "$port"; then
-      # A lock file that is left behind does no harm; so it may be there before its record.
-      if record boot port "$port"; then ok "$port"; else fail journal "$home/journal cannot be written"; fi
-      return
+    lock_port "$port"
+    case $? in
+      1) continue ;;
+      2) fail runtime "$runtime cannot be used"; return ;;
+    esac
+    if listening "$port"; then
+      # Ours, but of no use: it goes with its lock still held.
+      rm -f -- "$runtime/port.$port"
+      exec 7>&-
+      continue
     fi
-    # Ours, but of no use: it goes with its lock still held.
-    [[ $lock -ef /proc/self/fd/7 ]] && flock -n 7 && rm -f -- "$lock"
-    exec 7>&-
+    # A lock file that is left behind does no harm; so it may be there before its record.
+    if record boot port "$port"; then ok "$port"; else fail journal "$home/journal cannot be written"; fi
+    return
   done
   fail busy "no free port in $1-$2"
 }
@@ -186,12 +201,12 @@ start_job() {
     # Held open for reading too, so that opening the gate never waits for a reader.
     mkfifo -- "$gate" && exec 4<>"$gate"
   fi
-  export home guard nr_splice nr_tee nr_fadvise
+  export home nr_splice nr_tee nr_fadvise
   # Opened here and not by the job: from its first moment the job is one that `end_processes` finds.
   exec 8>>"$lock"
   set -m
   {
-    bash --norc -c "$script" "transfer-$name" 6<<<"$key"
+    bash --norc -p -c "$script" "transfer-$name" 6<<<"$key"
     event exit "$name" $?
   } 3<&- 4>&- 9>&- &
   set +m
@@ -295,7 +310,7 @@ main() {
   trap 'release INT' INT
   trap 'release TERM' TERM
   start_sentinel
-  event ready 1
+  event ready
   clean_up_after_others
   while IFS= read -r -t "$lease" message <&3 || ended $?; do
     split "$message"

@@ -157,7 +157,8 @@ replay() {
     fi
   done
   ((index == 0)) || return 1
-  rm -rf -- "$directory"
+  # Out of sight at once: a directory that has lost its journal already would be nobody's.
+  mv -T -- "$directory" "$state/.new-$guard" && rm -rf -- "$state/.new-$guard"
   rmdir -- "$runtime" "$state" 2>/dev/null
   return 0
 }
@@ -173,16 +174,20 @@ lock_journal() {
   return 1
 }
 
-# clean_dead: replays the journals that nobody holds any more.
+# clean_dead: replays the journals that nobody holds any more. Calls `alive` for each that somebody holds.
 clean_dead() {
-  local directory
+  local directory lock
   for directory in "$state"/*/; do
     directory=${directory%/}
     if lock_journal "$directory" -n; then
       replay "$directory"
       exec 9>&-
+    elif [[ -e $directory/journal ]]; then
+      alive "${directory##*/}"
     fi
   done
+  # Of a guard that died between the lock and its record.
+  for lock in "$runtime"/port.*; do free_port "${lock##*.}"; done
   # A guard that died before it was ready has changed nothing else.
   find "$state" -maxdepth 1 -name '.new-*' -mmin +60 -exec rm -rf -- {} + 2>/dev/null
 }

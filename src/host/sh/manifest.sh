@@ -45,7 +45,7 @@ list_files() {
 hash_files() {
   # shellcheck disable=SC2016 # the inner shell's
   list_files | xargs -0 -r -P "$workers" -n "$batch" --process-slot-var=slot \
-    bash --norc -c 'exec "$1" -z -- "${@:3}" >>"$2.$slot"' hash "${hash_command[@]}" "$home/digests.part"
+    bash --norc -p -c 'exec "$1" -z -- "${@:3}" >>"$2.$slot"' hash "${hash_command[@]}" "$home/digests.part"
 }
 
 cd -- "$directory" || exit

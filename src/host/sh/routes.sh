@@ -7,8 +7,7 @@ main() {
   local address source
   for address; do
     source=$(ip -o route get "$address" 2>/dev/null | sed -n 's/.* src \([^ ]*\).*/\1/p')
-    line route "$address" "$source"
-    printf '%s\n' "$REPLY"
+    say route "$address" "$source"
   done
   echo end
 }
