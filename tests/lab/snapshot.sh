@@ -17,7 +17,8 @@ ps -ww -eo pid=,ppid=,comm=,args= |
                 if (p != me) { sub(/^[0-9]+ [0-9]+ /, "", line[n]); print line[n] }
             }
         }' |
-    sed 's/\[listener\].*/[listener]/' | section process
+    # One that has ended and is about to be forgotten is none.
+    sed '/<defunct>$/d; s/\[listener\].*/[listener]/' | section process
 
 ss -Hlntup | awk '{ print $1, $5, $7 }' | sed 's/pid=[0-9]*,//g; s/fd=[0-9]*//g' | section listening
 cut -d ' ' -f 2,3 /proc/mounts | grep -v '^/run/credentials/' | section mount
