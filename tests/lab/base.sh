@@ -10,7 +10,7 @@ for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub
     fstrim.timer systemd-tmpfiles-clean.timer console-getty.service systemd-logind.service; do
     ln -sfn /dev/null "$root/etc/systemd/system/$unit"
 done
-chroot "$root" systemctl --quiet disable mariadb.service
+chroot "$root" systemctl --quiet disable mariadb.service ferm.service ufw.service firewalld.service
 chroot "$root" systemctl --quiet enable ssh.service
 
 # An account without privileges, to try what the program does without root. `*` is "no password", `!` would be

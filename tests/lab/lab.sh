@@ -26,7 +26,8 @@ home=${TRANSFER_LAB_HOME:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/transfer-lab}
 labs=$home/labs
 suite=bookworm
 packages=(systemd systemd-sysv dbus openssh-server openssh-client mariadb-server mariadb-backup netcat-openbsd pigz zstd
-    openssl iptables nftables iproute2 procps psmisc acl attr rsync time e2fsprogs strace ca-certificates)
+    openssl iptables nftables iproute2 procps psmisc acl attr rsync time e2fsprogs strace ca-certificates
+    netcat-traditional ncat lz4 sudo fish tcsh ferm ufw firewalld)
 network=10.77.0
 network6=fd77:
 # Seconds until a host that does not answer is given up.
