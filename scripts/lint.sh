@@ -30,6 +30,7 @@ joined SC2317 common.sh journal.sh guard.sh
 joined SC2034 common.sh facts.sh
 joined SC2034 common.sh journal.sh admin.sh
 joined SC2034 common.sh routes.sh
+joined SC2034 common.sh twins.sh
 joined SC2034,SC2154 manifest.sh
 for file in src/host/sh/*.pl; do perl -wc "$file" || status=1; done
 exit "$status"

@@ -11,10 +11,12 @@ use crate::exit::Exit;
 use crate::host::scripts::Script;
 use crate::host::wire::{Field, printable};
 use crate::host::{Host, HostError};
+use crate::settings::Login;
 
 /// Asks all hosts side by side and returns the text for each, in their order, with the worst exit code.
-pub async fn admin(hosts: &[HostName], verb: Verb) -> (String, Exit) {
-    let answers = join_all(hosts.iter().map(|name| async move { (name, ask(name, verb).await) })).await;
+pub async fn admin(hosts: &[HostName], verb: Verb, login: &Login) -> (String, Exit) {
+    let answers =
+        join_all(hosts.iter().map(|name| async move { (name, ask(name, verb, login).await) })).await;
     let mut text = String::new();
     let mut exit = Exit::Done;
     for (name, answer) in answers {
@@ -42,8 +44,8 @@ pub enum Verb {
     Clean,
 }
 
-async fn ask(name: &HostName, verb: Verb) -> Result<Vec<Vec<Field>>, HostError> {
-    let host = Host::connect(name, Duration::from_secs(30)).await?;
+async fn ask(name: &HostName, verb: Verb, login: &Login) -> Result<Vec<Vec<Field>>, HostError> {
+    let host = Host::connect(name, login, Duration::from_secs(30)).await?;
     let answer = match verb {
         Verb::Status => host.ask("status", &Script::admin(&["status"])).await,
         Verb::Clean => host.ask("clean-up", &Script::admin(&["clean"])).await,

@@ -4,9 +4,11 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::endpoint::{Endpoint, HostName};
+use crate::options::Options;
+use crate::values::Compress;
 
 /// Moves databases and directory trees between hosts: verified, undone on any failure.
 ///
@@ -16,10 +18,13 @@ use crate::endpoint::{Endpoint, HostName};
 #[command(
     name = "transfer",
     version,
+    infer_long_args = true,
     subcommand_negates_reqs = true,
     override_usage = "transfer [OPTIONS] SOURCE TARGET...\n       transfer status HOST...\n       transfer clean HOST...",
-    after_help = "Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 verification failed, 4 refused, nothing \
-changed, 5 busy, 6 something could not be undone, 128+N interrupted by signal N."
+    after_help = "Each option is also a key of the configuration file (- as _) and a variable TRANSFER_NAME of the \
+environment; a switch without a --no- of its own is turned off with =false.\n\nExit codes: 0 done, 1 failed, 2 usage or \
+configuration, 3 verification failed, 4 refused, nothing changed, 5 busy, 6 something could not be undone, 128+N \
+interrupted by signal N."
 )]
 pub struct Cli {
     /// The source.
@@ -31,7 +36,7 @@ pub struct Cli {
     pub targets: Vec<Endpoint>,
     /// Everything else that may be typed before or after them.
     #[command(flatten)]
-    pub options: Options,
+    pub typed: Typed,
     /// Work other than a transfer.
     #[command(subcommand)]
     pub command: Option<Command>,
@@ -54,99 +59,121 @@ pub enum Command {
     },
 }
 
-/// The options; `None` and `false` stand for "not typed".
+/// The options that were typed, and those that only can be typed.
 #[derive(Debug, Default, clap::Args)]
-#[expect(clippy::struct_excessive_bools, reason = "clap's shape of a pair of options")]
-pub struct Options {
-    /// Port to listen on at the target; 0 takes the first free one of 4400-4500 [default: 0]
-    #[arg(long, value_name = "N")]
-    pub port: Option<u16>,
-    /// What to transfer [default: file]
-    #[arg(long = "type", value_name = "TYPE")]
-    pub transfer_type: Option<TransferType>,
-    /// Compress on the way: zstd where both ends have it, else pigz, else gzip [default]
-    #[arg(long, overrides_with = "no_compress")]
-    pub compress: bool,
-    /// Do not compress
-    #[arg(long, overrides_with = "compress")]
-    pub no_compress: bool,
-    /// Encrypt on the way: AES-256-CTR with a key of this run; always checks the stream, too [default]
-    #[arg(long, overrides_with = "no_encrypt")]
-    pub encrypt: bool,
-    /// Do not encrypt
-    #[arg(long, overrides_with = "encrypt")]
-    pub no_encrypt: bool,
-    /// Compare the md5 of every file, read from both disks [default]
-    #[arg(long, overrides_with = "no_checksum")]
-    pub checksum: bool,
-    /// Do not compare files
-    #[arg(long, overrides_with = "checksum")]
-    pub no_checksum: bool,
-    /// Compare a digest of the stream instead: sees the network's faults, not the disks'; turns --checksum off, is
-    /// ignored with an explicit --checksum
-    #[arg(long, overrides_with = "no_parallel_checksum")]
-    pub parallel_checksum: bool,
-    /// Do not take a digest of the stream, unless it is encrypted [default]
-    #[arg(long, overrides_with = "parallel_checksum")]
-    pub no_parallel_checksum: bool,
-    /// Firewall to open on the targets for the source [default: auto, all that are in use]
-    #[arg(long, value_name = "KIND")]
-    pub firewall: Option<FirewallChoice>,
-    /// With several targets: leave out those that are refused, instead of refusing the run
-    #[arg(long)]
-    pub skip_refused: bool,
+#[expect(clippy::struct_excessive_bools, reason = "each is a word of the command line")]
+pub struct Typed {
     /// Print what would be done on each host and how it would be undone; change nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// Seconds of silence after which a host undoes everything by itself [default: 30]
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(2..=86_400))]
-    pub lease_time: Option<u64>,
-    /// Seconds without a byte moving after which a transfer has failed [default: 300]
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=604_800))]
-    pub idle_timeout: Option<u64>,
-    /// Configuration file, TOML [default: /etc/transfer/transfer.conf, if it is there]
-    #[arg(long, value_name = "FILE", global = true)]
+    /// Those that can be said elsewhere, too.
+    #[command(flatten)]
+    pub options: Options,
+    /// Do not compress
+    #[arg(long, overrides_with = "compress", help_heading = "On the way")]
+    pub no_compress: bool,
+    /// Do not encrypt
+    #[arg(long, overrides_with = "encrypt", help_heading = "On the way")]
+    pub no_encrypt: bool,
+    /// Do not compare files
+    #[arg(long, overrides_with = "checksum", help_heading = "Checks")]
+    pub no_checksum: bool,
+    /// Do not take a digest of the stream, unless it is encrypted [default]
+    #[arg(long, overrides_with = "parallel_checksum", help_heading = "Checks")]
+    pub no_parallel_checksum: bool,
+    /// Only for type xtrabackup, which is not in this version
+    #[arg(long, overrides_with = "stop_slave", hide = true)]
+    pub no_stop_slave: bool,
+    /// Wait until the copy is on the disk [default]
+    #[arg(long, overrides_with = "no_fsync", help_heading = "What becomes of it")]
+    pub fsync: bool,
+    /// Do not wait for that; a power cut soon afterwards may lose the copy
+    #[arg(long, overrides_with = "fsync", help_heading = "What becomes of it")]
+    pub no_fsync: bool,
+    /// Configuration file [default: /etc/transfer/transfer.conf, if it is there, else that of transferpy]
+    #[arg(long, value_name = "FILE", global = true, help_heading = "Configuration")]
     pub config: Option<PathBuf>,
-    /// Tell every step
-    #[arg(long, short, global = true)]
-    pub verbose: bool,
+    /// Take the variant [profile.NAME] of the configuration file
+    #[arg(long, value_name = "NAME", global = true, help_heading = "Configuration")]
+    pub profile: Option<String>,
 }
 
-/// `--type`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TransferType {
-    /// A file or a directory tree
-    File,
-    /// A hot backup; not in this version
-    #[value(hide = true)]
-    Xtrabackup,
-    /// An archive that is unpacked on the target; not in this version
-    #[value(hide = true)]
-    Decompress,
-}
+/// Every word of transferpy's options; their unambiguous prefixes have to mean what they meant, whatever is here now.
+const OLD_OPTIONS: [&str; 14] = [
+    "config",
+    "port",
+    "type",
+    "compress",
+    "no-compress",
+    "encrypt",
+    "no-encrypt",
+    "checksum",
+    "no-checksum",
+    "parallel-checksum",
+    "no-parallel-checksum",
+    "stop-slave",
+    "no-stop-slave",
+    "verbose",
+];
 
-/// `--firewall`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum FirewallChoice {
-    /// Every layer that is in use on the target
-    Auto,
-    /// iptables only, both back ends
-    Iptables,
-    /// Native nftables only
-    Nftables,
-    /// Open nothing
-    None,
-}
-
-/// A pair `--x`, `--no-x`: what was typed last, if anything.
+/// The definition of the command line.
 #[must_use]
-pub fn pair(on: bool, off: bool) -> Option<bool> {
-    match (on, off) {
-        (true, _) => Some(true),
-        (_, true) => Some(false),
-        _ => None,
+pub fn command() -> clap::Command {
+    let prefixes = |option: &'static str| {
+        (1..option.len())
+            .map(move |length| &option[..length])
+            .filter(move |prefix| OLD_OPTIONS.iter().filter(|other| other.starts_with(prefix)).count() == 1)
+    };
+    let mut command = Cli::command();
+    let ids: Vec<(String, &'static str)> = command
+        .get_arguments()
+        .filter_map(|argument| {
+            let option = OLD_OPTIONS.iter().find(|option| argument.get_long() == Some(**option))?;
+            Some((argument.get_id().to_string(), *option))
+        })
+        .collect();
+    for (id, option) in ids {
+        // `--v` was never that of a pair.
+        command = command.mut_arg(id, |argument| argument.aliases(prefixes(option)));
+    }
+    command
+}
+
+impl Cli {
+    /// Reads the command line.
+    pub fn read<I, T>(words: I) -> Result<Self, clap::Error>
+    where
+        I: IntoIterator<Item = T>,
+        T: Into<OsString> + Clone,
+    {
+        let matches: ArgMatches = command().try_get_matches_from(words)?;
+        let cli = Self::from_arg_matches(&matches)?;
+        let conflict = |text: &str| Err(command().error(clap::error::ErrorKind::ArgumentConflict, text));
+        if cli.command.is_some() && cli.source.is_some() {
+            return conflict("SOURCE and a subcommand cannot be in one command");
+        }
+        if cli.command.is_some() && (cli.typed.dry_run || cli.typed.options.json == Some(true)) {
+            return conflict("--dry-run and --json are for transfers, not for a subcommand");
+        }
+        Ok(cli)
+    }
+}
+
+impl Typed {
+    /// The options, with what `--no-…` says of them. Of a pair the last one was left.
+    #[must_use]
+    pub fn layer(&self) -> Options {
+        let off = |no: bool, said: Option<bool>| if no { Some(false) } else { said };
+        let said = self.options.clone();
+        Options {
+            compress: if self.no_compress { Some(Compress::No) } else { said.compress },
+            encrypt: off(self.no_encrypt, said.encrypt),
+            checksum: off(self.no_checksum, said.checksum),
+            parallel_checksum: off(self.no_parallel_checksum, said.parallel_checksum),
+            stop_slave: off(self.no_stop_slave, said.stop_slave),
+            fsync: off(self.no_fsync, self.fsync.then_some(true)),
+            ..said
+        }
     }
 }
 
@@ -158,42 +185,84 @@ fn host() -> impl TypedValueParser<Value = HostName> {
     OsStringValueParser::new().try_map(|word: OsString| HostName::parse(&word))
 }
 
-impl Cli {
-    /// What clap cannot say: a transfer and a subcommand in one line.
-    pub fn check(&self) -> Result<(), clap::Error> {
-        use clap::CommandFactory as _;
-        if self.command.is_some() && self.source.is_some() {
-            return Err(Self::command().error(
-                clap::error::ErrorKind::ArgumentConflict,
-                "SOURCE and a subcommand cannot be in one command",
-            ));
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
+    use crate::values::{Compressor, TransferType};
+
+    fn options(words: &[&str]) -> Options {
+        let words = ["transfer"].iter().chain(words).chain(&["a:/x", "b:/y"]);
+        Cli::read(words).unwrap().typed.layer()
+    }
 
     #[test]
     fn clap_accepts_the_definition() {
-        Cli::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]
     fn the_last_of_a_pair_wins() {
-        let cli = Cli::parse_from(["transfer", "--compress", "--no-compress", "a:/x", "b:/y"]);
-        assert_eq!(pair(cli.options.compress, cli.options.no_compress), Some(false));
+        assert_eq!(options(&["--compress", "--no-compress"]).compress, Some(Compress::No));
+        assert_eq!(options(&["--no-compress", "--compress"]).compress, Some(Compress::Auto));
+        assert_eq!(
+            options(&["--no-compress", "--compress=lz4"]).compress,
+            Some(Compress::With(Compressor::Lz4))
+        );
+        assert_eq!(options(&["--no-encrypt", "--encrypt"]).encrypt, Some(true));
+        assert_eq!(options(&["--checksum", "--no-checksum"]).checksum, Some(false));
+        assert_eq!(options(&["--no-fsync"]).fsync, Some(false));
+        assert_eq!(options(&["--no-fsync", "--fsync"]).fsync, Some(true));
+        assert_eq!(options(&[]), Options::default());
+    }
+
+    #[test]
+    fn switches_can_be_turned_off_and_take_no_word_that_follows() {
+        assert_eq!(options(&["--replace"]).replace, Some(true));
+        assert_eq!(options(&["--replace=false"]).replace, Some(false));
+        assert_eq!(options(&["-v", "--json"]).verbose, Some(true));
+    }
+
+    #[test]
+    fn prefixes_that_the_old_tool_took_mean_the_same() {
+        let cli = |words: &[&str]| {
+            Cli::read(["transfer"].iter().chain(words).chain(&["a:/x", "b:/y"])).unwrap().typed
+        };
+        assert_eq!(cli(&["--comp"]).layer().compress, Some(Compress::Auto));
+        assert_eq!(cli(&["--ch"]).layer().checksum, Some(true));
+        assert_eq!(cli(&["--pa"]).layer().parallel_checksum, Some(true));
+        assert_eq!(cli(&["--no-p"]).layer().parallel_checksum, Some(false));
+        assert_eq!(cli(&["--no-co", "--no-e", "--no-ch"]).layer().encrypt, Some(false));
+        assert_eq!(cli(&["--po", "4444"]).layer().port, Some(4444));
+        assert_eq!(cli(&["--t", "file"]).layer().transfer_type, Some(TransferType::File));
+        assert_eq!(cli(&["--s"]).layer().stop_slave, Some(true));
+        assert_eq!(cli(&["--verb"]).layer().verbose, Some(true));
+        assert_eq!(cli(&["--con", "/x"]).config.unwrap().to_str(), Some("/x"));
+        // And those of what is new.
+        assert_eq!(cli(&["--idle", "5"]).layer().idle_timeout.unwrap().0.as_secs(), 5);
+        let ambiguous = Cli::read(["transfer", "--co", "a:/x", "b:/y"]).unwrap_err().to_string();
+        assert!(ambiguous.contains("--co"), "{ambiguous}");
+    }
+
+    #[test]
+    fn names_and_patterns_may_be_any_bytes() {
+        use std::os::unix::ffi::OsStringExt as _;
+        let raw = OsString::from_vec(b"-\xff\n$(x)".to_vec());
+        let words: Vec<OsString> =
+            ["transfer".into(), "a:/x".into(), "b:/y".into(), "--as".into(), raw.clone()].into();
+        assert!(Cli::read(&words).is_err(), "a leading dash needs the equals sign");
+        let mut joined = OsString::from("--as=");
+        joined.push(&raw);
+        let cli = Cli::read(["transfer".into(), joined, "a:/x".into(), "b:/y".into()]).unwrap();
+        assert_eq!(cli.typed.layer().rename.unwrap().0, raw);
     }
 
     #[test]
     fn options_may_stand_before_a_subcommand() {
-        let cli = Cli::parse_from(["transfer", "--config", "/x", "status", "db1"]);
+        let cli = Cli::read(["transfer", "--config", "/x", "--sudo", "status", "db1"]).unwrap();
         assert!(matches!(cli.command, Some(Command::Status { .. })));
-        assert!(cli.check().is_ok());
-        let cli = Cli::try_parse_from(["transfer", "a:/x", "status", "db1"]).unwrap();
-        assert!(cli.check().is_err());
+        let cli = Cli::read(["transfer", "clean", "db1", "--ssh-option", "Port=22"]).unwrap();
+        assert_eq!(cli.typed.options.ssh_option.unwrap().len(), 1);
+        assert!(Cli::read(["transfer", "a:/x", "status", "db1"]).is_err());
+        assert!(Cli::read(["transfer", "--dry-run", "status", "db1"]).is_err());
     }
 }

@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use crate::cli::FirewallChoice;
 use crate::host::facts::{Facts, Layer};
+use crate::values::FirewallChoice;
 
 /// The layers of a host that see packets from `peer` and that `choice` allows, each to be opened.
 ///

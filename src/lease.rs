@@ -14,7 +14,7 @@ use crate::host::guard::{Guard, GuardError, Released};
 use crate::host::scripts::Script;
 use crate::host::wire::{Field, printable};
 use crate::host::{Host, HostError};
-use crate::plan::TargetPlan;
+use crate::plan::{Plan, TargetPlan};
 use crate::run_id::GuardId;
 
 /// How long, beyond the lease time, a guard that was lost or its sentinel is given to undo everything.
@@ -71,9 +71,29 @@ pub async fn close_firewall(guard: &Guard, target: &TargetPlan, port: u16) -> Re
     Ok(())
 }
 
-/// Makes the staging directory.
-pub async fn staging(guard: &Guard, path: &Path) -> Result<(), GuardError> {
-    guard.call("make_staging", &[path.as_os_str().as_bytes()]).await.map(drop)
+/// Takes the final name, so that no other run writes to it, and makes the staging directory.
+pub async fn staging(plan: &Plan, end: &End, target: &TargetPlan) -> Result<(), Error> {
+    let (directory, name) = (&target.endpoint.path, target.final_path.file_name().unwrap_or_default());
+    let arguments = [directory.as_os_str().as_bytes(), name.as_bytes()];
+    end.guard.call("take_target", &arguments).await.map_err(|error| match error {
+        GuardError::Failed { host, code, text, .. } if code == "busy" => {
+            busy(&host, &target.final_path, &text)
+        }
+        other => other.into(),
+    })?;
+    let kind: &[u8] = if plan.keep_staging { b"kept_staging" } else { b"staging" };
+    end.guard.call("make_staging", &[target.staging.as_os_str().as_bytes(), kind]).await?;
+    Ok(())
+}
+
+/// Somebody else writes to a name; `who` is what the host tells of him.
+#[must_use]
+pub fn busy(host: &str, path: &Path, who: &str) -> Error {
+    Error::Busy(format!(
+        "{host}: another run writes to {}: {}; see: transfer status {host}",
+        printable(path.as_os_str().as_bytes()),
+        if who.is_empty() { "one that has just begun" } else { who }
+    ))
 }
 
 /// Starts a job: a script in processes of its own. The key, if there is one, reaches it on a pipe.
@@ -102,6 +122,8 @@ pub struct Release {
     pub leftovers: Vec<Leftover>,
     /// The copy has its final name.
     pub published: bool,
+    /// What has arrived and was to be kept, as paths on the host.
+    pub kept: Vec<String>,
 }
 
 /// Undoes everything that a guard holds, and makes sure of it: a guard that went without a word is asked for over
@@ -111,7 +133,7 @@ pub async fn release(end: End, silence: Duration) -> Release {
     let name = guard.host().to_owned();
     let id = guard.id().clone();
     let told = guard.release(UNDO_LIMIT).await;
-    let published = guard.published();
+    let (published, kept) = (guard.published(), guard.kept());
     drop(guard);
     let leftovers = match told {
         Released::Told(left) => left
@@ -120,7 +142,7 @@ pub async fn release(end: End, silence: Duration) -> Release {
             .collect(),
         Released::Lost => settle(&host, &id, silence).await,
     };
-    Release { leftovers, published }
+    Release { leftovers, published, kept }
 }
 
 async fn settle(host: &Host, id: &GuardId, silence: Duration) -> Vec<Leftover> {
@@ -136,7 +158,7 @@ async fn settle(host: &Host, id: &GuardId, silence: Duration) -> Vec<Leftover> {
             .with_max_delay(Duration::from_secs(10))
             .without_max_times();
         let again = || async {
-            let host = Host::connect(host.name(), silence).await?;
+            let host = host.connect_again(silence).await?;
             let answer = ask_to_settle(&host, id, patience).await;
             host.close().await;
             answer

@@ -3,20 +3,17 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use transfer::admin::{Verb, admin};
 use transfer::cli::{Cli, Command};
 use transfer::error::Error;
 use transfer::exit::Exit;
+use transfer::report::Report;
 use transfer::run;
-use transfer::settings::Settings;
+use transfer::settings::{Settings, SettingsError, Sources};
 use transfer::signals::Interrupts;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    if let Err(error) = cli.check() {
-        error.exit();
-    }
+    let cli = Cli::read(std::env::args_os()).unwrap_or_else(|error| error.exit());
     // One thread: the work is waiting, and the ssh masters die with the thread that started them.
     let exit = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => {
@@ -34,13 +31,11 @@ fn main() -> ExitCode {
 }
 
 async fn start(cli: Cli) -> Exit {
-    let Cli { source, targets, options, command } = cli;
-    let settings = match Settings::load(options) {
+    let settings = match settings(&cli) {
         Ok(settings) => settings,
         Err(error) => {
-            let error = Error::from(error);
-            say(&format!("transfer: {}", error.chain()));
-            return error.exit();
+            let report = Report { error: Some(Error::from(error)), ..Report::default() };
+            return tell(&report, cli.typed.options.json == Some(true));
         }
     };
     let _log = log(settings.verbose);
@@ -51,28 +46,45 @@ async fn start(cli: Cli) -> Exit {
             return Exit::Failed;
         }
     };
-    let (hosts, verb) = match (command, source) {
+    let (hosts, verb) = match (cli.command, cli.source) {
         (Some(Command::Status { hosts }), _) => (hosts, Verb::Status),
         (Some(Command::Clean { hosts }), _) => (hosts, Verb::Clean),
         (None, Some(source)) => {
-            let report = run::run(&settings, &source, &targets, &interrupts).await;
-            let (text, exit) = (report.to_string(), report.exit());
-            match exit {
-                _ if text.is_empty() => {}
-                Exit::Done => drop(writeln!(std::io::stdout(), "{text}")),
-                _ => say(&text),
-            }
-            return exit;
+            let report = run::run(&settings, &source, &cli.targets, &interrupts).await;
+            return tell(&report, settings.json);
         }
         (None, None) => return Exit::Usage,
     };
     tokio::select! {
-        (text, exit) = admin(&hosts, verb) => {
+        (text, exit) = admin(&hosts, verb, &settings.login) => {
             let _ = write!(std::io::stdout(), "{text}");
             exit
         }
         signal = interrupts.first() => Exit::Interrupted(signal),
     }
+}
+
+fn settings(cli: &Cli) -> Result<Settings, SettingsError> {
+    let settings = Settings::load(&cli.typed, &Sources::real())?;
+    if cli.source.is_some() {
+        settings.check(&cli.targets)?;
+    }
+    Ok(settings)
+}
+
+/// Prints what a run came to: what is good on standard output, all else on standard error, for programs always on
+/// standard output.
+fn tell(report: &Report, json: bool) -> Exit {
+    let (text, exit) = (report.to_string(), report.exit());
+    if json {
+        let _ = writeln!(std::io::stdout(), "{}", report.to_json());
+    }
+    match exit {
+        _ if text.is_empty() => {}
+        Exit::Done if !json => drop(writeln!(std::io::stdout(), "{text}")),
+        _ => say(&text),
+    }
+    exit
 }
 
 /// Logs go to standard error, in colour only where that is a terminal, through a thread of their own: lines that nobody

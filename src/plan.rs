@@ -10,10 +10,12 @@ use crate::endpoint::Endpoint;
 use crate::firewall;
 use crate::host::facts::{Facts, Layer};
 use crate::run_id::{GuardId, RunId};
-use crate::settings::{PortChoice, Settings};
+use crate::settings::{Replace, Settings};
+use crate::values::{Compress, Compressor, FileDigest, Owner, Pattern, PortRange};
 
 /// A run.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one decision")]
 pub struct Plan {
     /// Its name.
     pub run: RunId,
@@ -22,15 +24,31 @@ pub struct Plan {
     /// Where it goes, one or more.
     pub targets: Vec<TargetPlan>,
     /// How it is made smaller on the way.
-    pub compression: Compression,
+    pub compression: Option<Compression>,
     /// Encrypted with a key of this run.
     pub encrypt: bool,
     /// The digest of the stream, taken on both sides.
     pub stream_digest: Option<StreamDigest>,
-    /// Every file's digest is compared, disk against disk.
-    pub compare_files: bool,
+    /// By which digest every file is compared, disk against disk.
+    pub file_digest: Option<FileDigest>,
+    /// What is left out.
+    pub exclude: Vec<Pattern>,
+    /// What changes while it is copied is no failure.
+    pub ignore_changed: bool,
+    /// What to do with what has the final name.
+    pub replace: Replace,
+    /// Whose the copies become.
+    pub chown: Option<Owner>,
+    /// Keep what has arrived of a failed copy.
+    pub keep_staging: bool,
+    /// Wait until a copy is on the disk.
+    pub fsync: bool,
+    /// Processors that may be used on each host, where it was said.
+    pub threads: Option<u32>,
+    /// How much the hosts' programs stand back, 0 to 19.
+    pub nice: u8,
     /// Which ports may be used.
-    pub port: PortChoice,
+    pub ports: PortRange,
     /// Silence after which a guard undoes everything.
     pub lease_time: Duration,
     /// Standstill after which the run has failed.
@@ -81,6 +99,8 @@ pub struct TargetPlan {
     pub staging: PathBuf,
     /// The name it gets when it is proven.
     pub final_path: PathBuf,
+    /// The name that what had it before gets, if it is kept.
+    pub old_path: PathBuf,
     /// We are root there.
     pub root: bool,
     /// Processors.
@@ -89,15 +109,11 @@ pub struct TargetPlan {
 
 /// How the stream is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Compression {
-    /// Not at all.
-    None,
-    /// zstd, level 1.
-    Zstd,
-    /// pigz, level 1; gzip's format.
-    Pigz,
-    /// gzip, level 1.
-    Gzip,
+pub struct Compression {
+    /// The program, which all ends have.
+    pub program: Compressor,
+    /// Its level.
+    pub level: u8,
 }
 
 /// The digest of the stream.
@@ -142,12 +158,18 @@ impl Plan {
     ) -> Self {
         let everybody_has =
             |tool: &str| source_facts.has(tool) && targets.iter().all(|target| target.facts.has(tool));
-        let compression = match () {
-            () if !settings.compress => Compression::None,
-            () if everybody_has("zstd") => Compression::Zstd,
-            () if everybody_has("pigz") => Compression::Pigz,
-            () => Compression::Gzip,
+        let first_common =
+            [Compressor::Zstd, Compressor::Pigz].into_iter().find(|tool| everybody_has(tool.name()));
+        let program = match settings.compress {
+            Compress::No => None,
+            Compress::Auto => first_common.or(Some(Compressor::Gzip)),
+            Compress::With(program) => Some(program),
         };
+        let compression = program.map(|program| Compression {
+            program,
+            // Said for another one, where the program was not.
+            level: settings.compress_level.min(program.highest_level()),
+        });
         // Encryption alone does not notice an altered byte: CTR has no authentication.
         let stream_digest = (settings.parallel_checksum || settings.encrypt)
             .then_some(if everybody_has("openssl") { StreamDigest::Sha256 } else { StreamDigest::Md5 });
@@ -174,8 +196,16 @@ impl Plan {
             compression,
             encrypt: settings.encrypt,
             stream_digest,
-            compare_files: settings.checksum,
-            port: settings.port,
+            file_digest: settings.checksum,
+            exclude: settings.exclude.clone(),
+            ignore_changed: settings.ignore_changed,
+            replace: settings.replace,
+            chown: settings.chown.clone(),
+            keep_staging: settings.keep_staging,
+            fsync: settings.fsync,
+            threads: settings.threads,
+            nice: settings.nice,
+            ports: settings.ports,
             lease_time: settings.lease_time,
             idle_timeout: settings.idle_timeout,
         }
@@ -198,6 +228,8 @@ impl TargetPlan {
     ) -> Self {
         let guard = run.target_guard(number);
         let directory: &Path = &target.endpoint.path;
+        let mut old_name = settings.final_name(source).to_owned();
+        old_name.push(format!(".old-{run}"));
         Self {
             endpoint: target.endpoint.clone(),
             number,
@@ -205,7 +237,8 @@ impl TargetPlan {
             peer: target.peer,
             layers: firewall::layers(target.facts, settings.firewall, target.peer),
             staging: directory.join(format!(".transfer-{guard}")),
-            final_path: directory.join(source.name().unwrap_or_default()),
+            final_path: directory.join(settings.final_name(source)),
+            old_path: directory.join(old_name),
             root: target.facts.uid == 0,
             cores: target.facts.cores.max(1),
             guard,

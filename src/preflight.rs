@@ -1,19 +1,48 @@
-//! What stands against a run, found before anything is changed, each finding with its fix. Pure.
+//! What stands against a run, found before anything is changed and all at once, each finding with its fix. Pure.
 
+#[cfg(test)]
+mod tests;
+mod tools;
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use crate::endpoint::Endpoint;
-use crate::host::facts::Facts;
-use crate::host::wire::printable;
-use crate::settings::Settings;
+use indicatif::HumanBytes;
+use serde::Serialize;
 
-/// Something that must be mended first.
-#[derive(Clone, Debug, PartialEq, Eq)]
+use crate::endpoint::Endpoint;
+use crate::host::facts::{Facts, SourceFacts, TargetFacts};
+use crate::host::wire::printable;
+use crate::settings::{Replace, Settings};
+use crate::values::Owner;
+
+/// Clocks that differ by more than this many seconds are told of.
+const MOST_SKEW: f64 = 5.0;
+/// The longest name of a file, in bytes, on the file systems of Linux.
+const LONGEST_NAME: usize = 255;
+/// What `--keep-old` adds to a name: `.old-` and the name of the run.
+pub const OLD_SUFFIX: usize = ".old-20261120-231502-9f3c1a".len();
+
+/// How much a finding weighs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Weight {
+    /// The run is not begun.
+    Refusal,
+    /// It may surprise.
+    Warning,
+}
+
+/// Something that must be mended first, or known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// The host.
     pub host: String,
+    /// How much it weighs.
+    pub weight: Weight,
     /// What is wrong.
     pub problem: String,
     /// What to do about it.
@@ -26,129 +55,104 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Programs that each end needs, and the Debian packages that have them.
-const TOOLS: [(&str, &str); 14] = [
-    ("awk", "mawk"),
-    ("find", "findutils"),
-    ("flock", "util-linux"),
-    ("gzip", "gzip"),
-    ("ip", "iproute2"),
-    ("md5sum", "coreutils"),
-    ("nc", "netcat-openbsd"),
-    ("perl", "perl-base"),
-    ("sha256sum", "coreutils"),
-    ("sort", "coreutils"),
-    ("ss", "iproute2"),
-    ("sync", "coreutils"),
-    ("tar", "tar"),
-    ("xargs", "findutils"),
-];
+/// One end of a run as the probe found it.
+#[derive(Clone, Copy, Debug)]
+pub struct Side<'a> {
+    /// As the user wrote it.
+    pub endpoint: &'a Endpoint,
+    /// What it told.
+    pub facts: &'a Facts,
+    /// By how many seconds its clock is ahead of the controller's.
+    pub skew: Option<f64>,
+    /// The addresses of the data path are known; of targets only.
+    pub reachable: bool,
+}
 
 /// Findings against the source.
 #[must_use]
-pub fn source(settings: &Settings, endpoint: &Endpoint, facts: &Facts) -> Vec<Finding> {
+pub fn source(settings: &Settings, side: Side<'_>) -> Vec<Finding> {
+    let Side { endpoint, facts, .. } = side;
     let mut findings = Findings::of(endpoint);
     findings.tools(settings, facts);
     let path = shown(&endpoint.path);
     let source = facts.source.clone().unwrap_or_default();
     match source.file_type.as_str() {
-        _ if endpoint.name().is_none() => findings.add(
+        _ if endpoint.name().is_none() => findings.refuse(
             &format!("{path} has no name of its own that it could get on the target"),
             "name a directory in it, and no . or .. at the end",
         ),
         "directory" | "regular file" | "regular empty file" => {
             if !source.readable {
-                findings.add(
+                findings.refuse(
                     &format!("{path} cannot be read by user id {}", facts.uid),
                     "log in as a user who may",
                 );
             }
         }
-        "missing" | "" => findings.add(&format!("{path} does not exist"), "check the path"),
-        "symbolic link" => findings.add(
+        "missing" | "" => findings.refuse(&format!("{path} does not exist"), "check the path"),
+        "symbolic link" => findings.refuse(
             &format!("{path} is a symbolic link"),
             &format!("name what it points to: {}", shown(&source.real)),
         ),
-        other => findings.add(&format!("{path} is a {other}"), "name a file or a directory"),
+        other => findings.refuse(&format!("{path} is a {other}"), "name a file or a directory"),
+    }
+    if settings.stop_slave {
+        findings
+            .warn("--stop-slave has no effect on files", "leave it out, or stop its replication yourself");
     }
     findings.list
 }
 
-/// Findings against one target.
+/// Findings against one target. `before`: the targets that were named before it.
 #[must_use]
-pub fn target(
-    settings: &Settings,
-    (source, source_facts): (&Endpoint, &Facts),
-    (endpoint, facts): (&Endpoint, &Facts),
-    addresses_known: bool,
-) -> Vec<Finding> {
-    let mut findings = Findings::of(endpoint);
-    findings.tools(settings, facts);
-    let path = shown(&endpoint.path);
-    let of_target = facts.target.clone().unwrap_or_default();
-    let of_source = source_facts.source.clone().unwrap_or_default();
-    match of_target.file_type.as_str() {
-        "directory" if !of_target.writable => findings.add(
-            &format!("user id {} may not write into {path}", facts.uid),
-            "log in as a user who may, or mount it writable",
-        ),
-        "directory" => {}
-        "missing" | "" => findings.add(&format!("{path} does not exist"), &format!("mkdir {path}")),
-        other => findings.add(&format!("{path} is a {other}"), "name a directory: the source arrives in it"),
-    }
-    if of_target.exists {
-        findings.add(
-            &format!("{} exists already", shown(&endpoint.path.join(source.name().unwrap_or_default()))),
-            "move it away or choose another directory",
-        );
-    }
-    let same_host = source.host == endpoint.host || same_machine(facts, source_facts);
-    if same_host && of_source.file_type == "directory" && of_target.real.starts_with(&of_source.real) {
-        findings.add(&format!("{path} is inside of the source"), "choose a directory outside of it");
-    }
+pub fn target(settings: &Settings, source: Side<'_>, side: Side<'_>, before: &[Side<'_>]) -> Vec<Finding> {
+    let mut findings = Findings::of(side.endpoint);
+    findings.tools(settings, side.facts);
+    let of_target = side.facts.target.clone().unwrap_or_default();
+    let of_source = source.facts.source.clone().unwrap_or_default();
+    findings.directory(side, &of_target);
+    findings.name(settings, source.endpoint, side.endpoint, &of_target);
+    findings.overlap(settings, source, side, (&of_source, &of_target));
     if of_target.file_type == "directory" {
-        if of_target.free_bytes < of_source.disk_bytes {
-            findings.add(
-                &format!(
-                    "{path} has {} bytes free, the source takes {} bytes",
-                    of_target.free_bytes, of_source.disk_bytes
-                ),
-                "free some space or choose another directory",
-            );
-        }
-        if of_target.free_inodes.is_some_and(|free| free < of_source.entries) {
-            findings.add(
-                &format!("the file system of {path} has too few inodes free for {} files", of_source.entries),
-                "choose another file system",
-            );
-        }
+        findings.space(side, before, (&of_source, &of_target));
+        findings.case(&of_source, &of_target, side.endpoint);
     }
-    if !addresses_known {
-        findings.add(
+    findings.owners(settings.chown.as_ref(), source, side);
+    if !side.reachable {
+        findings.refuse(
             "no address of it is known by which the source can reach it",
-            "name both hosts as SSH hosts with addresses of one family (IPv4 or IPv6)",
+            "name both hosts as SSH hosts with addresses of one family (IPv4 or IPv6), or say --target-address and \
+             --source-address",
         );
     }
+    if let Some(other) = before.iter().find(|other| same_place(side, **other)) {
+        findings
+            .refuse(&format!("{} is named twice as a target", shown(&other.endpoint.path)), "name it once");
+    }
+    if let Some(skew) = source.skew.zip(side.skew).map(|(there, here)| here - there) {
+        if skew.abs() > MOST_SKEW {
+            let direction = if skew > 0.0 { "ahead of" } else { "behind" };
+            findings.warn(
+                &format!("its clock is {:.0} s {direction} that of {}", skew.abs(), source.endpoint.host),
+                "times in the copy are the source's; look after NTP",
+            );
+        }
+    }
     findings.list
-}
-
-/// A finding against a target that is a directory named before under another name.
-#[must_use]
-pub fn same_place(endpoint: &Endpoint, facts: &Facts, before: &[(&Endpoint, &Facts)]) -> Option<Finding> {
-    let real = |facts: &Facts| facts.target.as_ref().map(|target| target.real.clone());
-    let other = before.iter().find(|(other, of_other)| {
-        (other.host == endpoint.host || same_machine(facts, of_other)) && real(facts) == real(of_other)
-    })?;
-    Some(Finding {
-        host: endpoint.host.to_string(),
-        problem: format!("{} is named twice as a target", shown(&other.0.path)),
-        fix: "name it once".into(),
-    })
 }
 
 /// Two names of one host.
-fn same_machine(one: &Facts, other: &Facts) -> bool {
-    !one.machine_id.is_empty() && one.machine_id == other.machine_id && one.boot == other.boot
+fn same_machine(one: Side<'_>, other: Side<'_>) -> bool {
+    one.endpoint.host == other.endpoint.host
+        || !one.facts.machine_id.is_empty()
+            && one.facts.machine_id == other.facts.machine_id
+            && one.facts.boot == other.facts.boot
+}
+
+/// Two names of one directory.
+fn same_place(one: Side<'_>, other: Side<'_>) -> bool {
+    let real = |side: Side<'_>| side.facts.target.as_ref().map(|target| target.real.clone());
+    same_machine(one, other) && real(one).is_some() && real(one) == real(other)
 }
 
 struct Findings {
@@ -161,170 +165,190 @@ impl Findings {
         Self { host: endpoint.host.to_string(), list: Vec::new() }
     }
 
-    fn add(&mut self, problem: &str, fix: &str) {
-        self.list.push(Finding { host: self.host.clone(), problem: problem.into(), fix: fix.into() });
+    fn refuse(&mut self, problem: &str, fix: &str) {
+        self.add(Weight::Refusal, problem, fix);
     }
 
-    fn tools(&mut self, settings: &Settings, facts: &Facts) {
-        let mut needed: Vec<(&str, &str)> = TOOLS.to_vec();
-        if settings.encrypt {
-            needed.push(("openssl", "openssl"));
+    fn warn(&mut self, problem: &str, fix: &str) {
+        self.add(Weight::Warning, problem, fix);
+    }
+
+    fn add(&mut self, weight: Weight, problem: &str, fix: &str) {
+        self.list.push(Finding { host: self.host.clone(), weight, problem: problem.into(), fix: fix.into() });
+    }
+
+    /// The directory that the copy arrives in.
+    fn directory(&mut self, side: Side<'_>, of_target: &TargetFacts) {
+        let path = shown(&side.endpoint.path);
+        match of_target.file_type.as_str() {
+            "directory" if of_target.read_only => {
+                self.refuse(
+                    &format!("{path} is on a file system that is mounted read-only"),
+                    "mount it writable",
+                );
+            }
+            "directory" if !of_target.writable => self.refuse(
+                &format!("user id {} may not write into {path}", side.facts.uid),
+                "log in as a user who may",
+            ),
+            "directory" => {}
+            "missing" | "" => self.refuse(&format!("{path} does not exist"), &format!("mkdir {path}")),
+            other => {
+                self.refuse(&format!("{path} is a {other}"), "name a directory: the source arrives in it");
+            }
         }
-        let missing: Vec<_> = needed.into_iter().filter(|(tool, _)| !facts.has(tool)).collect();
-        if !missing.is_empty() {
-            let tools: Vec<&str> = missing.iter().map(|(tool, _)| *tool).collect();
-            let mut packages: Vec<&str> = missing.iter().map(|(_, package)| *package).collect();
-            packages.sort_unstable();
-            packages.dedup();
-            self.add(
-                &format!("programs are missing: {}", tools.join(", ")),
-                &format!("apt install {}", packages.join(" ")),
+    }
+
+    /// The name that the copy gets.
+    fn name(&mut self, settings: &Settings, source: &Endpoint, endpoint: &Endpoint, of_target: &TargetFacts) {
+        let name: &OsStr = settings.final_name(source);
+        let final_path = shown(&endpoint.path.join(name));
+        let longest = LONGEST_NAME - if settings.replace == Replace::Keep { OLD_SUFFIX } else { 0 };
+        if name.len() > longest {
+            self.refuse(
+                &format!(
+                    "the name {} has {} bytes, {longest} are possible",
+                    printable(name.as_bytes()),
+                    name.len()
+                ),
+                "give it another one with --as",
             );
         }
-        if facts.has("nc") && !facts.netcat_is_openbsd() {
-            self.add("its nc is not OpenBSD's netcat", "apt install netcat-openbsd");
+        if of_target.exists.is_some() {
+            if settings.replace == Replace::No {
+                self.refuse(
+                    &format!("{final_path} exists already"),
+                    "move it away, choose another directory or name (--as), or replace it (--replace)",
+                );
+            } else if of_target.mounted {
+                self.refuse(
+                    &format!("something is mounted at {final_path} or below it"),
+                    "unmount it, or choose another directory or name (--as)",
+                );
+            }
         }
-        if facts.has("tar") && !facts.tar.contains("GNU tar") {
-            self.add("its tar is not GNU tar", "apt install tar");
+    }
+
+    /// Source and target on one host must not be in each other.
+    fn overlap(
+        &mut self,
+        settings: &Settings,
+        source: Side<'_>,
+        side: Side<'_>,
+        (of_source, of_target): (&SourceFacts, &TargetFacts),
+    ) {
+        if !same_machine(source, side) || of_target.real.as_os_str().is_empty() {
+            return;
         }
-        // Before 5.1 the key would pass through a temporary file.
-        if facts.bash < (5, 1) {
-            self.add(
-                &format!("its bash is {}.{}", facts.bash.0, facts.bash.1),
-                "bash 5.1 or newer is needed",
+        let path = shown(&side.endpoint.path);
+        if of_source.file_type == "directory" && of_target.real.starts_with(&of_source.real) {
+            self.refuse(&format!("{path} is inside of the source"), "choose a directory outside of it");
+        }
+        let final_path = of_target.real.join(settings.final_name(source.endpoint));
+        let is_source = of_target.exists.as_ref() == Some(&of_source.inode) && !of_source.inode.is_empty();
+        if settings.replace != Replace::No && (is_source || of_source.real.starts_with(&final_path)) {
+            self.refuse(
+                &format!("{} is the source, or holds it", shown(&final_path)),
+                "choose another directory or name (--as)",
             );
         }
-        if !facts.syscalls_known {
-            self.add(&format!("its processor ({}) is not known", facts.machine), "x86_64 and aarch64 are");
+    }
+
+    fn space(
+        &mut self,
+        side: Side<'_>,
+        before: &[Side<'_>],
+        (of_source, of_target): (&SourceFacts, &TargetFacts),
+    ) {
+        let path = shown(&side.endpoint.path);
+        let device = |other: &Side<'_>| other.facts.target.as_ref().map(|target| target.device.clone());
+        let sharing = before
+            .iter()
+            .filter(|other| {
+                same_machine(side, **other)
+                    && !of_target.device.is_empty()
+                    && device(other) == Some(of_target.device.clone())
+            })
+            .count() as u64;
+        let (copies, verb) = match sharing {
+            0 => ("the source".to_owned(), "takes"),
+            n => (format!("{} copies on this file system", n + 1), "take"),
+        };
+        let needed = of_source.disk_bytes.saturating_mul(sharing + 1);
+        if of_target.free_bytes < needed {
+            self.refuse(
+                &format!(
+                    "{path} has {} free ({} bytes), {copies} {verb} {} ({needed} bytes)",
+                    HumanBytes(of_target.free_bytes),
+                    of_target.free_bytes,
+                    HumanBytes(needed),
+                ),
+                "free some space or choose another directory",
+            );
+        }
+        let entries = of_source.entries.saturating_mul(sharing + 1);
+        if of_target.free_inodes.is_some_and(|free| free < entries) {
+            self.refuse(
+                &format!("the file system of {path} has too few inodes free for {entries} files"),
+                "choose another file system",
+            );
+        }
+    }
+
+    /// Names that are two on the source and one on the target.
+    fn case(&mut self, of_source: &SourceFacts, of_target: &TargetFacts, endpoint: &Endpoint) {
+        if let (true, Some(twin)) = (of_target.folds_case, &of_source.twin) {
+            self.refuse(
+                &format!(
+                    "the file system of {} does not tell {twin} from the same name in another case",
+                    shown(&endpoint.path)
+                ),
+                "choose another file system, or rename it on the source",
+            );
+        }
+    }
+
+    /// Whose the copy will be.
+    fn owners(&mut self, chown: Option<&Owner>, source: Side<'_>, side: Side<'_>) {
+        let (there, here) = (source.facts, side.facts);
+        if chown.is_none() {
+            // Without root on both sides the copy belongs to the account.
+            if there.uid == 0 && here.uid == 0 {
+                self.numbers("user", &there.users, &here.users, source);
+                self.numbers("group", &there.groups, &here.groups, source);
+            }
+            return;
+        }
+        if here.uid != 0 {
+            self.refuse("only root may give files away (--chown)", "log in as root, or with --sudo");
+        }
+        for unknown in here.target.iter().flat_map(|target| &target.unknown_owners) {
+            self.refuse(&format!("there is no {unknown} for --chown"), "create it, or say its number");
+        }
+    }
+
+    fn numbers(
+        &mut self,
+        kind: &str,
+        there: &BTreeMap<String, u32>,
+        here: &BTreeMap<String, u32>,
+        source: Side<'_>,
+    ) {
+        for (name, number) in there {
+            let Some(other) = here.get(name).filter(|other| *other != number) else { continue };
+            let holder = here.iter().find(|(_, of)| *of == number).map_or("nobody", |(holder, _)| holder);
+            self.warn(
+                &format!(
+                    "files of the {kind} {name}, {number} on {}, will be those of {number}, {holder}: {name} is {other} \
+                     here",
+                    source.endpoint.host
+                ),
+                "give the copy its owner with --chown USER:GROUP",
+            );
         }
     }
 }
 
 fn shown(path: &Path) -> String {
     printable(path.as_os_str().as_bytes())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cli::Cli;
-    use crate::host::facts::{SourceFacts, TargetFacts};
-    use clap::Parser;
-    use std::ffi::OsStr;
-
-    fn settings(words: &[&str]) -> Settings {
-        let words = ["transfer", "a:/x", "b:/y"].into_iter().chain(words.iter().copied());
-        Settings::load(Cli::parse_from(words).options).unwrap()
-    }
-
-    fn endpoint(word: &str) -> Endpoint {
-        Endpoint::parse(OsStr::new(word)).unwrap()
-    }
-
-    fn facts() -> Facts {
-        Facts {
-            bash: (5, 2),
-            syscalls_known: true,
-            tools: TOOLS.iter().map(|(tool, _)| (*tool).to_owned()).chain(["openssl".to_owned()]).collect(),
-            tar: "tar (GNU tar) 1.34".into(),
-            netcat: "OpenBSD netcat (Debian patchlevel 1.219-1)".into(),
-            source: Some(SourceFacts {
-                file_type: "directory".into(),
-                readable: true,
-                real: "/srv/data".into(),
-                entries: 10,
-                disk_bytes: 1000,
-                ..SourceFacts::default()
-            }),
-            target: Some(TargetFacts {
-                file_type: "directory".into(),
-                writable: true,
-                real: "/srv".into(),
-                free_bytes: 2000,
-                free_inodes: Some(20),
-                ..TargetFacts::default()
-            }),
-            ..Facts::default()
-        }
-    }
-
-    fn against_target(change: impl FnOnce(&mut Facts)) -> String {
-        let mut changed = facts();
-        change(&mut changed);
-        let findings = target(
-            &settings(&[]),
-            (&endpoint("db1:/srv/data"), &facts()),
-            (&endpoint("db2:/srv"), &changed),
-            true,
-        );
-        findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
-    }
-
-    fn against_source(change: impl FnOnce(&mut Facts)) -> String {
-        let mut changed = facts();
-        change(&mut changed);
-        let findings = source(&settings(&[]), &endpoint("db1:/srv/data"), &changed);
-        findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
-    }
-
-    #[test]
-    fn nothing_stands_against_a_good_run() {
-        assert_eq!(against_target(|_| ()), "");
-        assert_eq!(against_source(|_| ()), "");
-    }
-
-    #[test]
-    fn each_finding_names_its_host_and_its_fix() {
-        assert_eq!(
-            against_target(|f| {
-                f.tools.remove("nc");
-            }),
-            "db2: programs are missing: nc; apt install netcat-openbsd"
-        );
-        assert_eq!(
-            against_target(|f| f.target.as_mut().unwrap().exists = true),
-            "db2: /srv/data exists already; move it away or choose another directory"
-        );
-        assert_eq!(
-            against_target(|f| f.target.as_mut().unwrap().free_bytes = 999),
-            "db2: /srv has 999 bytes free, the source takes 1000 bytes; free some space or choose another directory"
-        );
-        assert!(against_target(|f| f.target.as_mut().unwrap().free_inodes = Some(9)).contains("inodes"));
-        assert_eq!(against_target(|f| f.target = None), "db2: /srv does not exist; mkdir /srv");
-        assert!(
-            against_target(|f| f.target.as_mut().unwrap().writable = false)
-                .contains("may not write into /srv")
-        );
-        assert!(against_target(|f| f.netcat = "[v1.10-47]".into()).contains("apt install netcat-openbsd"));
-        assert!(against_source(|f| f.source = None).contains("db1: /srv/data does not exist"));
-        assert!(against_source(|f| f.source.as_mut().unwrap().readable = false).contains("cannot be read"));
-        assert!(
-            against_source(|f| f.source.as_mut().unwrap().file_type = "socket".into())
-                .contains("is a socket")
-        );
-        assert!(
-            against_source(|f| f.source.as_mut().unwrap().file_type = "symbolic link".into())
-                .contains("name what it points to")
-        );
-    }
-
-    #[test]
-    fn a_target_inside_of_the_source_is_refused() {
-        let inside = |f: &mut Facts| f.target.as_mut().unwrap().real = "/srv/data/x".into();
-        assert_eq!(against_target(inside), "", "another host");
-        let mut changed = facts();
-        inside(&mut changed);
-        let end = endpoint("db1:/srv/data/x");
-        let found = target(&settings(&[]), (&endpoint("db1:/srv/data"), &facts()), (&end, &changed), true);
-        assert!(found[0].to_string().contains("is inside of the source"));
-    }
-
-    #[test]
-    fn openssl_is_needed_only_to_encrypt() {
-        let mut without = facts();
-        without.tools.remove("openssl");
-        let end = endpoint("db1:/srv/data");
-        assert_eq!(source(&settings(&[]), &end, &without).len(), 1);
-        assert!(source(&settings(&["--no-encrypt"]), &end, &without).is_empty());
-    }
 }

@@ -1,24 +1,86 @@
 //! What a run came to: one short summary per target, what is left on hosts, and the exit code. Pure.
 
 use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
 
 use indicatif::HumanBytes;
 
+use crate::dry_run::DryRun;
 use crate::endpoint::Endpoint;
 use crate::error::Error;
 use crate::exit::Exit;
+use crate::host::wire::printable;
 use crate::lease::Leftover;
+use crate::plan::{Compression, Plan, StreamDigest};
+use crate::preflight::Finding;
 use crate::transfer::{Copied, Outcome};
+
+mod json;
 
 /// The end of a run.
 #[derive(Debug, Default)]
 pub struct Report {
+    /// What the run was; `None` when it did not come to a plan.
+    pub run: Option<RunFacts>,
     /// What became of each target.
-    pub targets: Vec<(Endpoint, Outcome)>,
+    pub targets: Vec<TargetReport>,
+    /// What the preflight found: what was refused, and what was only to be known.
+    pub findings: Vec<Finding>,
     /// What could not be undone, or is not known to be.
     pub leftovers: Vec<Leftover>,
+    /// How long each phase took.
+    pub phases: Vec<(&'static str, Duration)>,
+    /// What would have been done.
+    pub dry_run: Option<DryRun>,
     /// What ended the run as a whole.
     pub error: Option<Error>,
+    /// What the clean-up of a host has to be told of how to log in, as words of the command line.
+    pub login: String,
+}
+
+/// What a run was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunFacts {
+    /// Its name.
+    pub id: String,
+    /// Where the data was.
+    pub source: Endpoint,
+    /// How it was compressed.
+    pub compression: Option<Compression>,
+    /// Whether it was encrypted.
+    pub encrypted: bool,
+    /// Which digest of the stream was compared.
+    pub stream_digest: Option<StreamDigest>,
+}
+
+impl RunFacts {
+    /// Those of a plan.
+    #[must_use]
+    pub fn of(plan: &Plan) -> Self {
+        Self {
+            id: plan.run.to_string(),
+            source: plan.source.endpoint.clone(),
+            compression: plan.compression,
+            encrypted: plan.encrypt,
+            stream_digest: plan.stream_digest,
+        }
+    }
+}
+
+/// The end of one target.
+#[derive(Debug)]
+pub struct TargetReport {
+    /// As the user wrote it.
+    pub endpoint: Endpoint,
+    /// Its address on the data path and the source's, if the run came so far.
+    pub addresses: Option<(IpAddr, IpAddr)>,
+    /// The last port that it listened on.
+    pub port: Option<u16>,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// Where what has arrived was kept.
+    pub kept: Vec<String>,
 }
 
 impl Report {
@@ -26,8 +88,8 @@ impl Report {
     #[must_use]
     pub fn exit(&self) -> Exit {
         let mut exit = self.error.as_ref().map_or(Exit::Done, Error::exit);
-        for (_, outcome) in &self.targets {
-            if let Outcome::Failed(error) = outcome {
+        for target in &self.targets {
+            if let Outcome::Failed(error) = &target.outcome {
                 exit = exit.worse(error.exit());
             }
         }
@@ -38,20 +100,32 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut lines = Vec::new();
+        lines.extend(self.dry_run.as_ref().map(ToString::to_string));
         if let Some(error) = &self.error {
             lines.push(format!("transfer: {}", error.chain()));
         }
-        for (endpoint, outcome) in &self.targets {
-            match outcome {
+        for target in &self.targets {
+            let endpoint = &target.endpoint;
+            match &target.outcome {
                 Outcome::Done(copied) => {
                     lines.push(format!("{endpoint}: done: {}", summary(copied)));
+                    let old = copied.old.as_ref().map(|old| printable(old.as_os_str().as_encoded_bytes()));
+                    lines.extend(old.map(|old| format!("  the old one is now {old}")));
                     lines.extend(copied.remarks.iter().map(|remark| format!("  note: {remark}")));
                 }
                 Outcome::Published => {
                     lines.push(format!("{endpoint}: done: verified and published before the interruption"));
                 }
+                // Told once for all of them.
+                Outcome::Failed(Error::Interrupted(_)) => {}
                 Outcome::Failed(error) => lines.push(format!("{endpoint}: FAILED: {}", error.chain())),
             }
+            lines.extend(
+                target
+                    .kept
+                    .iter()
+                    .map(|path| format!("{endpoint}: what has arrived is kept (--keep-staging): {path}")),
+            );
         }
         for leftover in &self.leftovers {
             lines.push(format!("{}: LEFT BEHIND: {}", leftover.host, leftover.what));
@@ -60,29 +134,37 @@ impl fmt::Display for Report {
         hosts.sort_unstable();
         hosts.dedup();
         if !hosts.is_empty() {
-            lines.push(format!("to remove what is left: transfer clean {}", hosts.join(" ")));
+            lines.push(format!("to remove what is left: transfer {}clean {}", self.login, hosts.join(" ")));
         }
         f.write_str(&lines.join("\n"))
     }
 }
 
-fn summary(copied: &Copied) -> String {
-    let seconds = copied.took.as_secs_f64();
+/// Bytes a second of the source while it was copied.
+fn rate(copied: &Copied) -> u64 {
     #[expect(clippy::cast_precision_loss, reason = "for display")]
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         reason = "for display, never negative"
     )]
-    let rate = (copied.read_bytes as f64 / copied.streamed.as_secs_f64().max(0.001)) as u64;
+    ((copied.read_bytes as f64 / copied.streamed.as_secs_f64().max(0.001)) as u64)
+}
+
+fn summary(copied: &Copied) -> String {
     let mut checks = vec!["all names and sizes".to_owned()];
     checks.extend(copied.stream_digest.as_ref().map(|name| format!("{name} of the stream")));
-    checks.extend(copied.files_compared.map(|files| format!("md5 of {files} files on both disks")));
+    checks.extend(
+        copied
+            .files_compared
+            .map(|(digest, files)| format!("{} of {files} files on both disks", digest.name())),
+    );
     format!(
-        "{} in {} entries, {seconds:.1} s ({}/s while copying, {} on the wire); the same on both sides: {}",
+        "{} in {} entries, {:.1} s ({}/s while copying, {} on the wire); the same on both sides: {}",
         HumanBytes(copied.bytes),
         copied.entries,
-        HumanBytes(rate),
+        copied.took.as_secs_f64(),
+        HumanBytes(rate(copied)),
         HumanBytes(copied.wire_bytes),
         checks.join(", ")
     )
@@ -91,8 +173,13 @@ fn summary(copied: &Copied) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::values::FileDigest;
     use std::ffi::OsStr;
-    use std::time::Duration;
+
+    fn end(outcome: Outcome) -> TargetReport {
+        let addresses = Some(("10.77.0.12".parse().unwrap(), "10.77.0.11".parse().unwrap()));
+        TargetReport { endpoint: endpoint(), addresses, port: Some(4400), outcome, kept: Vec::new() }
+    }
 
     fn endpoint() -> Endpoint {
         Endpoint::parse(OsStr::new("db2:/srv")).unwrap()
@@ -107,14 +194,17 @@ mod tests {
             took: Duration::from_millis(9_800),
             streamed: Duration::from_secs(8),
             stream_digest: Some("sha256".into()),
-            files_compared: Some(10),
+            stream_value: Some("ab".into()),
+            files_compared: Some((FileDigest::Md5, 10)),
+            entries_digest: "cd".into(),
+            old: None,
             remarks: vec!["tar: ./d/s: socket ignored".into()],
         })
     }
 
     #[test]
     fn a_good_copy_is_one_line_and_its_notes() {
-        let report = Report { targets: vec![(endpoint(), copied())], ..Report::default() };
+        let report = Report { targets: vec![end(copied())], ..Report::default() };
         assert_eq!(
             report.to_string(),
             "db2:/srv: done: 1.00 GiB in 12 entries, 9.8 s (128.00 MiB/s while copying, 512.00 MiB on the wire); the same \
@@ -127,15 +217,12 @@ mod tests {
     #[test]
     fn what_is_left_is_listed_with_the_command_that_removes_it() {
         let report = Report {
-            targets: vec![
-                (endpoint(), copied()),
-                (endpoint(), Outcome::Failed(Error::Verification("db3: bad".into()))),
-            ],
+            targets: vec![end(copied()), end(Outcome::Failed(Error::Verification("db3: bad".into())))],
             leftovers: vec![Leftover {
                 host: "db2".into(),
                 what: "could not be undone: rule nftables 4".into(),
             }],
-            error: None,
+            ..Report::default()
         };
         let text = report.to_string();
         assert!(text.contains("db2:/srv: FAILED: db3: bad"), "{text}");

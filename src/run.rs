@@ -2,62 +2,88 @@
 
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
-use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{Either, join_all, pending};
 
 use crate::dry_run::DryRun;
 use crate::endpoint::Endpoint;
 use crate::error::{Error, chain};
 use crate::host::Host;
-use crate::host::guard::Guard;
+use crate::host::command::quote;
+use crate::host::guard::{Charge, Guard};
 use crate::lease::{self, End};
 use crate::plan::{Plan, TargetFactsOf};
-use crate::preflight;
-use crate::probe::{self, Hosts, Probe};
+use crate::preflight::{self, Finding, Side, Weight};
+use crate::probe::{self, Hosts, Probe, ProbedTarget};
 use crate::progress::{Phase, Progress};
-use crate::report::Report;
+use crate::report::{Report, RunFacts, TargetReport};
 use crate::run_id::{GuardId, RunId};
-use crate::settings::Settings;
+use crate::settings::{Login, Settings};
 use crate::signals::Interrupts;
 use crate::transfer::{self, Outcome};
 
-/// Does what the command line asked for, to the end of its release. Prints nothing but the plan of a dry run.
+/// Does what the command line asked for, to the end of its release. Prints nothing.
 pub async fn run(
     settings: &Settings,
     source: &Endpoint,
     targets: &[Endpoint],
     interrupts: &Interrupts,
 ) -> Report {
-    let (progress, renderer) = Progress::start();
-    let mut report = Report::default();
+    let (progress, renderer) = Progress::start(settings.progress, settings.json);
+    let mut report = Report { login: words(&settings.login), ..Report::default() };
+    let ending = ending(settings, interrupts);
+    tokio::pin!(ending);
     let probed = tokio::select! {
-        probed = probe::probe(source, targets, settings.lease_time) => probed,
-        signal = interrupts.first() => {
-            renderer.finish().await;
-            report.error = Some(Error::Interrupted(signal));
-            return report;
-        }
+        probed = probe::probe(settings, source, targets) => probed.map_err(|error| refused(&[chain(&error)])),
+        error = &mut ending => Err(error),
     };
     match probed {
         Ok(mut probe) => {
             let hosts = std::mem::take(&mut probe.hosts);
-            match plan(settings, source, targets, &probe, &mut report) {
-                Ok(plan) if settings.dry_run => print_plan(&plan),
-                Ok(plan) => execute(plan, &hosts, interrupts, &progress, &mut report).await,
+            let plan = plan(settings, source, targets, &probe, &mut report);
+            for finding in &report.findings {
+                progress.tell("finding", finding);
+            }
+            match plan {
+                Ok(plan) if settings.dry_run => {
+                    report.run = Some(RunFacts::of(&plan));
+                    report.dry_run = Some(DryRun::of(&plan));
+                }
+                Ok(plan) => {
+                    report.run = Some(RunFacts::of(&plan));
+                    interrupts.on_second(farewell(&hosts, &report.login));
+                    execute(plan, &hosts, ending, &progress, &mut report).await;
+                }
                 Err(error) => report.error = Some(error),
             }
             drop(probe);
             close(hosts).await;
         }
         // Nothing has been changed, wherever it failed.
-        Err(error) => report.error = Some(refused(&[chain(&error)])),
+        Err(error) => report.error = Some(error),
     }
+    report.phases = progress.phases();
+    drop(progress);
     renderer.finish().await;
     report
 }
 
-/// Preflight and plan. Targets that are left out are in the report.
+/// What ends a run before it is done: the first signal, or the longest time that it may take.
+async fn ending(settings: &Settings, interrupts: &Interrupts) -> Error {
+    let too_long = match settings.max_duration {
+        Some(limit) => Either::Left(tokio::time::sleep(limit)),
+        None => Either::Right(pending()),
+    };
+    tokio::select! {
+        signal = interrupts.first() => Error::Interrupted(signal),
+        () = too_long => {
+            let seconds = settings.max_duration.unwrap_or_default().as_secs();
+            Error::Failed(format!("not done within {seconds} s (--max-duration)"))
+        }
+    }
+}
+
+/// Preflight and plan. Findings, and targets that are left out, are in the report.
 fn plan(
     settings: &Settings,
     source: &Endpoint,
@@ -65,49 +91,76 @@ fn plan(
     probe: &Probe,
     report: &mut Report,
 ) -> Result<Plan, Error> {
-    let of_source = &probe.source.facts;
-    let findings = preflight::source(settings, source, of_source);
-    if !findings.is_empty() {
-        return Err(refused(&findings.iter().map(ToString::to_string).collect::<Vec<_>>()));
-    }
+    let of_source =
+        Side { endpoint: source, facts: &probe.source.facts, skew: probe.source.skew, reachable: true };
+    let mut against: Vec<String> = note(&mut report.findings, preflight::source(settings, of_source));
+    let source_is_good = against.is_empty();
     let mut accepted = Vec::new();
     let mut left_out = Vec::new();
-    let mut before = Vec::new();
+    let mut busy = None;
+    let mut before: Vec<Side<'_>> = Vec::new();
     for (endpoint, probed) in targets.iter().zip(&probe.targets) {
         let reasons = match probed {
-            Ok(target) => {
-                let addresses = target.address.zip(target.peer);
-                let facts = &target.end.facts;
-                let mut found =
-                    preflight::target(settings, (source, of_source), (endpoint, facts), addresses.is_some());
-                found.extend(preflight::same_place(endpoint, facts, &before));
-                before.push((endpoint, facts));
-                match addresses {
-                    Some((address, peer)) if found.is_empty() => {
-                        accepted.push(TargetFactsOf { endpoint, facts, address, peer });
+            Ok(ProbedTarget { end, address, peer }) => {
+                let addresses = address.zip(*peer);
+                let side =
+                    Side { endpoint, facts: &end.facts, skew: end.skew, reachable: addresses.is_some() };
+                let reasons =
+                    note(&mut report.findings, preflight::target(settings, of_source, side, &before));
+                before.push(side);
+                let writer = end.facts.target.as_ref().and_then(|target| target.busy.as_deref());
+                match (addresses, writer) {
+                    (Some((address, peer)), None) if reasons.is_empty() => {
+                        accepted.push(TargetFactsOf { endpoint, facts: &end.facts, address, peer });
                         continue;
                     }
-                    _ => found.iter().map(ToString::to_string).collect(),
+                    (_, Some(who)) if reasons.is_empty() => {
+                        let path = endpoint.path.join(settings.final_name(source));
+                        let error = lease::busy(&endpoint.host.to_string(), &path, who);
+                        let reason = error.chain();
+                        busy.get_or_insert(error);
+                        vec![reason]
+                    }
+                    _ => reasons,
                 }
             }
             Err(error) => vec![chain(error)],
         };
         left_out.push((endpoint, reasons));
     }
-    if !left_out.is_empty() && (!settings.skip_refused || accepted.is_empty()) {
-        let reasons: Vec<String> = left_out.into_iter().flat_map(|(_, reasons)| reasons).collect();
-        return Err(refused(&reasons));
+    let goes_on = source_is_good && !accepted.is_empty() && (left_out.is_empty() || settings.skip_refused);
+    if !goes_on {
+        against.extend(left_out.into_iter().flat_map(|(_, reasons)| reasons));
+        return Err(match busy {
+            // Somebody else's end mends it.
+            Some(error) if against.len() == 1 => error,
+            _ => refused(&against),
+        });
     }
     // The others are changed, so this is no refusal of the run any more.
     report.targets.extend(left_out.into_iter().map(|(endpoint, reasons)| {
-        (
-            endpoint.clone(),
-            Outcome::Failed(Error::Failed(format!("left out (--skip-refused): {}", reasons.join("; ")))),
-        )
+        let text = format!("left out (--skip-refused): {}", reasons.join("; "));
+        without_copy(endpoint.clone(), Error::Failed(text))
     }));
     let run =
         RunId::new().map_err(|error| Error::Failed(format!("no random numbers for a name: {error}")))?;
-    Ok(Plan::new(&run, settings, (source, of_source), &accepted))
+    Ok(Plan::new(&run, settings, (source, of_source.facts), &accepted))
+}
+
+/// Keeps findings for the report, tells of those that are only to be known, and returns those that refuse the run.
+fn note(findings: &mut Vec<Finding>, found: Vec<Finding>) -> Vec<String> {
+    let (refusals, warnings): (Vec<&Finding>, Vec<&Finding>) =
+        found.iter().partition(|finding| finding.weight == Weight::Refusal);
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    let refusals = refusals.into_iter().map(ToString::to_string).collect();
+    findings.extend(found);
+    refusals
+}
+
+fn without_copy(endpoint: Endpoint, error: Error) -> TargetReport {
+    TargetReport { endpoint, addresses: None, port: None, outcome: Outcome::Failed(error), kept: Vec::new() }
 }
 
 /// Everything that stands against the run, at once.
@@ -122,11 +175,10 @@ fn refused(reasons: &[String]) -> Error {
 async fn execute(
     mut plan: Plan,
     hosts: &Hosts,
-    interrupts: &Interrupts,
+    ending: impl Future<Output = Error>,
     progress: &Progress,
     report: &mut Report,
 ) {
-    interrupts.on_second(farewell(hosts));
     // Not to be interrupted: who has begun is released, and none has made anything yet.
     let (source, started) = start_guards(&plan, hosts).await;
     let mut targets: Vec<End> = Vec::new();
@@ -137,13 +189,13 @@ async fn execute(
                 targets.push(end);
                 plan.targets.push(target);
             }
-            Err(error) => report.targets.push((target.endpoint, Outcome::Failed(error))),
+            Err(error) => report.targets.push(without_copy(target.endpoint, error)),
         }
     }
     let result = match &source {
         Ok(source) if !targets.is_empty() => tokio::select! {
             outcomes = transfer::transfer(&plan, source, &targets, progress) => Ok(outcomes),
-            signal = interrupts.first() => Err(Error::Interrupted(signal)),
+            error = ending => Err(error),
         },
         _ => Ok(Vec::new()),
     };
@@ -160,17 +212,26 @@ async fn execute(
     };
     let of_targets = join_all(targets.into_iter().map(|end| lease::release(end, plan.lease_time)));
     let (of_source, of_targets) = tokio::join!(of_source, of_targets);
-    let endpoints = plan.targets.iter().map(|target| target.endpoint.clone());
-    match result {
-        Ok(outcomes) => {
-            report.error = error;
-            report.targets.extend(endpoints.zip(outcomes));
+    let (outcomes, error) = match result {
+        Ok(outcomes) => (outcomes, error),
+        Err(early) => {
+            let outcome = |release: &lease::Release| match early {
+                _ if release.published => Outcome::Published,
+                Error::Interrupted(signal) => Outcome::Failed(Error::Interrupted(signal)),
+                _ => Outcome::Failed(Error::Failed(early.chain())),
+            };
+            (of_targets.iter().map(|release| (0, outcome(release))).collect(), Some(early))
         }
-        Err(interrupted) => {
-            report.error = Some(interrupted);
-            let published = endpoints.zip(&of_targets).filter(|(_, release)| release.published);
-            report.targets.extend(published.map(|(endpoint, _)| (endpoint, Outcome::Published)));
-        }
+    };
+    report.error = error;
+    for ((target, release), (port, outcome)) in plan.targets.iter().zip(&of_targets).zip(outcomes) {
+        report.targets.push(TargetReport {
+            endpoint: target.endpoint.clone(),
+            addresses: Some((target.address, target.peer)),
+            port: Some(port).filter(|port| *port != 0),
+            outcome,
+            kept: release.kept.clone(),
+        });
     }
     report.leftovers =
         [of_source].into_iter().chain(of_targets).flat_map(|release| release.leftovers).collect();
@@ -178,7 +239,7 @@ async fn execute(
 
 /// The guards of the source and of the targets, side by side.
 async fn start_guards(plan: &Plan, hosts: &Hosts) -> (Result<End, Error>, Vec<Result<End, Error>>) {
-    let start = |endpoint, id, role| start_guard(hosts, endpoint, id, role, plan.lease_time);
+    let start = |endpoint, id, role| start_guard(plan, hosts, endpoint, id, role);
     tokio::join!(
         start(&plan.source.endpoint, &plan.source.guard, "source"),
         join_all(plan.targets.iter().map(|target| start(&target.endpoint, &target.guard, "target")))
@@ -186,34 +247,42 @@ async fn start_guards(plan: &Plan, hosts: &Hosts) -> (Result<End, Error>, Vec<Re
 }
 
 async fn start_guard(
+    plan: &Plan,
     hosts: &Hosts,
     endpoint: &Endpoint,
     id: &GuardId,
     role: &str,
-    lease: Duration,
 ) -> Result<End, Error> {
     let host: Arc<Host> = hosts
         .get(&endpoint.host)
         .map(Arc::clone)
         .ok_or_else(|| Error::Failed(format!("{}: no connection", endpoint.host)))?;
-    let guard = Guard::start(&host, id, role, lease, endpoint.path.as_os_str().as_bytes()).await?;
+    let path = endpoint.path.as_os_str().as_bytes();
+    let guard =
+        Guard::start(&host, id, Charge { role, lease: plan.lease_time, nice: plan.nice, path }).await?;
     Ok(End { guard, host })
 }
 
 /// What a second signal leaves on the screen.
-fn farewell(hosts: &Hosts) -> String {
+fn farewell(hosts: &Hosts, login: &str) -> String {
     let names: Vec<String> = hosts.keys().map(ToString::to_string).collect();
     let names = names.join(" ");
     format!(
         "left at once; the hosts go on undoing what this run did there\n\
-         to see what is left: transfer status {names}\nto remove it: transfer clean {names}"
+         to see what is left: transfer {login}status {names}\nto remove it: transfer {login}clean {names}"
     )
 }
 
-fn print_plan(plan: &Plan) {
-    use std::io::Write as _;
-    // A closed pipe is the reader's wish.
-    let _ = writeln!(std::io::stdout(), "{}", DryRun(plan));
+/// A login as words of the command line, each with a blank behind it.
+fn words(login: &Login) -> String {
+    let mut words: Vec<Vec<u8>> = Vec::new();
+    if login.sudo {
+        words.push(b"--sudo".to_vec());
+    }
+    let config = login.config.iter().map(|file| [b"--ssh-config=", file.as_os_str().as_bytes()].concat());
+    let options = login.options.iter().map(|option| [b"--ssh-option=", option.as_bytes()].concat());
+    words.extend(config.chain(options).map(|word| quote(&word)));
+    words.iter().map(|word| format!("{} ", String::from_utf8_lossy(word))).collect()
 }
 
 async fn close(hosts: Hosts) {

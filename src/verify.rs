@@ -1,6 +1,9 @@
 //! What differs between the lists of two hosts, by file name. Both are sorted and compared as they come, so that the
 //! controller's memory does not grow with their length.
 
+use std::collections::HashSet;
+use std::fmt;
+
 use bstr::ByteSlice;
 use tokio::io::AsyncBufRead;
 
@@ -11,29 +14,79 @@ use crate::lease::End;
 
 /// How many names are told; all are counted.
 const MOST_NAMES: usize = 20;
+/// How many differences can be explained.
+const MOST_PATHS: usize = 10_000;
 
-/// A sentence that names the files that differ, are missing or are too many on the target.
-pub async fn differences(source: &End, target: &End, list: &str) -> Result<String, Error> {
+/// What differs between two lists.
+#[derive(Debug, Default)]
+pub struct Differences {
+    count: u64,
+    named: Vec<String>,
+    paths: Vec<(Kind, Vec<u8>)>,
+}
+
+/// How an entry differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// It is on both sides.
+    Changed,
+    /// It is on one side only.
+    Alone,
+}
+
+/// Reads a list of both hosts and finds the files that differ, are missing or are too many on the target.
+pub async fn differences(source: &End, target: &End, list: &str) -> Result<Differences, Error> {
     let there = source.host.shell("reading a list", &Script::print(source.guard.id().as_str(), list)).await?;
     let here = target.host.shell("reading a list", &Script::print(target.guard.id().as_str(), list)).await?;
-    compare(there.stdout, here.stdout)
-        .await
-        .map_err(|error| Error::Failed(format!("cannot read the lists of files: {error}")))
+    compare(there.stdout, here.stdout).await.map_err(unreadable)
+}
+
+/// Whether all differences come from what changed on the source since the run began: `list` there is of the paths whose
+/// inode changed. If so, what changed in words.
+pub async fn explained(source: &End, list: &str, differences: &Differences) -> Result<Option<String>, Error> {
+    if differences.count > differences.paths.len() as u64 {
+        return Ok(None);
+    }
+    let changed =
+        source.host.shell("reading a list", &Script::print(source.guard.id().as_str(), list)).await?;
+    let explained = explain(&differences.paths, changed.stdout).await.map_err(unreadable)?;
+    Ok(explained.then(|| format!("changed while it was copied: {differences}")))
+}
+
+fn unreadable(error: std::io::Error) -> Error {
+    Error::Failed(format!("cannot read the lists of files: {error}"))
+}
+
+/// An entry that is on both sides must have changed itself. For one that came or went it is enough that a directory
+/// above it changed: the one that it was in may be gone, too.
+async fn explain(paths: &[(Kind, Vec<u8>)], mut changed: impl AsyncBufRead + Unpin) -> std::io::Result<bool> {
+    let wanted: HashSet<&[u8]> = paths.iter().flat_map(|(kind, path)| reasons(*kind, path)).collect();
+    let mut found: HashSet<&[u8]> = HashSet::new();
+    while let Some(path) = read_record(&mut changed, 0).await? {
+        found.extend(wanted.get(path.as_slice()));
+    }
+    Ok(paths.iter().all(|(kind, path)| reasons(*kind, path).any(|reason| found.contains(reason))))
+}
+
+/// The paths of which one must have changed.
+fn reasons(kind: Kind, path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let above = path.rfind_iter("/").map(|slash| &path[..slash]).filter(|above| *above != b".");
+    [path].into_iter().chain(above.filter(move |_| kind == Kind::Alone))
 }
 
 async fn compare(
     mut there: impl AsyncBufRead + Unpin,
     mut here: impl AsyncBufRead + Unpin,
-) -> std::io::Result<String> {
-    let mut named = Vec::new();
-    let mut count = 0_u64;
-    let mut tell = |what: &str, record: &[u8]| {
-        count += 1;
-        if named.len() < MOST_NAMES {
-            named.push(format!(
-                "{}{what}",
-                printable(path(record).strip_prefix(b"./").unwrap_or(path(record)))
-            ));
+) -> std::io::Result<Differences> {
+    let mut differences = Differences::default();
+    let mut tell = |kind: Kind, what: &str, record: &[u8]| {
+        differences.count += 1;
+        let path = path(record);
+        if differences.paths.len() < MOST_PATHS {
+            differences.paths.push((kind, path.to_vec()));
+        }
+        if differences.named.len() < MOST_NAMES {
+            differences.named.push(format!("{}{what}", printable(path.strip_prefix(b"./").unwrap_or(path))));
         }
     };
     let mut left = read_record(&mut there, 0).await?;
@@ -46,29 +99,35 @@ async fn compare(
                 right = read_record(&mut here, 0).await?;
             }
             (Some(a), Some(b)) if path(a) == path(b) => {
-                tell(&describe(a, b), a);
+                tell(Kind::Changed, &describe(a, b), a);
                 left = read_record(&mut there, 0).await?;
                 right = read_record(&mut here, 0).await?;
             }
             // Ordered as `sort` did: no path holds `//`, so records are in the order of their paths.
             (Some(a), b) if b.as_ref().is_none_or(|b| a < b) => {
-                tell(" is not on the target", a);
+                tell(Kind::Alone, " is not on the target", a);
                 left = read_record(&mut there, 0).await?;
             }
             (_, Some(b)) => {
-                tell(" is on the target only", b);
+                tell(Kind::Alone, " is on the target only", b);
                 right = read_record(&mut here, 0).await?;
             }
             (Some(_), None) => unreachable!("taken by the guard above"),
         }
     }
-    let more = count - named.len() as u64;
-    Ok(match count {
-        0 => "the lists of files differ, and no more when read again".to_owned(),
-        _ if more > 0 => format!("{count} entries differ: {}, and {more} more", named.join(", ")),
-        1 => format!("1 entry differs: {}", named.join(", ")),
-        _ => format!("{count} entries differ: {}", named.join(", ")),
-    })
+    Ok(differences)
+}
+
+impl fmt::Display for Differences {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = self.named.join(", ");
+        match (self.count, self.count - self.named.len() as u64) {
+            (0, _) => f.write_str("the lists of files differ, and no more when read again"),
+            (1, _) => write!(f, "1 entry differs: {names}"),
+            (count, 0) => write!(f, "{count} entries differ: {names}"),
+            (count, more) => write!(f, "{count} entries differ: {names}, and {more} more"),
+        }
+    }
 }
 
 /// The path of a record `PATH//DETAILS`.
@@ -109,7 +168,7 @@ mod tests {
             records.sort_unstable();
             records.iter().flat_map(|r| [r.as_bytes(), b"\0"].concat()).collect::<Vec<u8>>()
         };
-        compare(join(there).as_slice(), join(here).as_slice()).await.unwrap()
+        compare(join(there).as_slice(), join(here).as_slice()).await.unwrap().to_string()
     }
 
     #[tokio::test(flavor = "current_thread")]
@@ -149,5 +208,22 @@ mod tests {
             text.starts_with("50 entries differ: d/00 is not") && text.ends_with("and 30 more"),
             "{text}"
         );
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn only_what_changed_explains_a_difference() {
+        async fn explained(kind: Kind, path: &str, changed: &[&str]) -> bool {
+            let changed: Vec<u8> =
+                changed.iter().flat_map(|path| [path.as_bytes(), b"\0"].concat()).collect();
+            explain(&[(kind, path.into())], changed.as_slice()).await.unwrap()
+        }
+        assert!(explained(Kind::Changed, "./d/a", &["./d/a"]).await);
+        assert!(
+            !explained(Kind::Changed, "./d/a", &["./d", "./d/b"]).await,
+            "a neighbour that came explains no other"
+        );
+        assert!(explained(Kind::Alone, "./d/x/a", &["./d"]).await);
+        assert!(!explained(Kind::Alone, "./d/x/a", &["./d/y", "."]).await);
+        assert!(!explained(Kind::Alone, "./d/a", &[]).await);
     }
 }

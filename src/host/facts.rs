@@ -1,13 +1,16 @@
 //! What a host is and has, as one probe of it tells: nothing on it is changed to learn this.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 use super::wire::{Field, printable};
 
+/// File systems that take names of other case for the same, as `stat -f` calls them.
+const FOLDING: [&str; 9] = ["msdos", "vfat", "exfat", "ntfs", "ntfs3", "cifs", "smb2", "hfs", "hfsplus"];
+
 /// Everything a run must know about a host before it changes anything.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Facts {
     /// Its processor, as `uname -m` tells.
     pub machine: String,
@@ -33,6 +36,12 @@ pub struct Facts {
     pub netcat: String,
     /// Firewall layers that see incoming packets, with their address family (4 or 6).
     pub firewall: Vec<(Layer, u8)>,
+    /// Accounts of the host with their numbers: on a source those who own something of it, on a target all.
+    pub users: BTreeMap<String, u32>,
+    /// Groups, likewise.
+    pub groups: BTreeMap<String, u32>,
+    /// Seconds of its clock when it answered, since the epoch.
+    pub clock: Option<f64>,
     /// What the path is, on a source.
     pub source: Option<SourceFacts>,
     /// What the directory is, on a target.
@@ -71,6 +80,10 @@ pub struct SourceFacts {
     pub readable: bool,
     /// Where it really is, symbolic links resolved.
     pub real: PathBuf,
+    /// Which file it is: device and inode.
+    pub inode: String,
+    /// One of its names that differs from another only in case; asked for where a target needs it.
+    pub twin: Option<String>,
     /// Files, directories and all else, sockets aside.
     pub entries: u64,
     /// Regular files among them.
@@ -83,6 +96,7 @@ pub struct SourceFacts {
 
 /// The target's directory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "what was found, each once")]
 pub struct TargetFacts {
     /// As `stat` calls it.
     pub file_type: String,
@@ -90,8 +104,20 @@ pub struct TargetFacts {
     pub writable: bool,
     /// Where it really is, symbolic links resolved.
     pub real: PathBuf,
-    /// Something has the final name already.
-    pub exists: bool,
+    /// Its file system is mounted for reading only.
+    pub read_only: bool,
+    /// Device and inode of what has the final name already.
+    pub exists: Option<String>,
+    /// Something is mounted at that name or below it.
+    pub mounted: bool,
+    /// Who writes to that name at the moment.
+    pub busy: Option<String>,
+    /// Its names that differ only in case are one.
+    pub folds_case: bool,
+    /// Its file system's device, to tell whether two directories share one.
+    pub device: String,
+    /// Of the owner that the copy is to get, what the host does not know: `user mysql`, `group mysql`.
+    pub unknown_owners: Vec<String>,
     /// Bytes free for us on its file system.
     pub free_bytes: u64,
     /// Files that may still be made there; `None` where the file system has no such limit.
@@ -143,6 +169,12 @@ impl Facts {
                 }
                 b"source_real" => facts.source.get_or_insert_default().real = path(0),
                 b"source_type" => facts.source.get_or_insert_default().file_type = text(0),
+                b"owner" => {
+                    let list = if text(0) == "user" { &mut facts.users } else { &mut facts.groups };
+                    list.extend(text(2).parse().ok().map(|number| (text(1), number)));
+                }
+                b"clock" => facts.clock = text(0).parse().ok(),
+                b"source_inode" => facts.source.get_or_insert_default().inode = text(0),
                 b"source_readable" => facts.source.get_or_insert_default().readable = true,
                 b"source_size" => {
                     let source = facts.source.get_or_insert_default();
@@ -152,11 +184,24 @@ impl Facts {
                 b"target_type" => facts.target.get_or_insert_default().file_type = text(0),
                 b"target_real" => facts.target.get_or_insert_default().real = path(0),
                 b"target_writable" => facts.target.get_or_insert_default().writable = true,
-                b"target_exists" => facts.target.get_or_insert_default().exists = true,
+                b"target_readonly" => facts.target.get_or_insert_default().read_only = true,
+                b"target_exists" => facts.target.get_or_insert_default().exists = Some(text(0)),
+                b"target_mounted" => facts.target.get_or_insert_default().mounted = true,
+                b"target_busy" => facts.target.get_or_insert_default().busy = Some(text(0)),
+                b"target_folds_case" => facts.target.get_or_insert_default().folds_case = true,
+                b"target_unknown_owner" => {
+                    facts.target.get_or_insert_default().unknown_owners.push(format!(
+                        "{} {}",
+                        text(0),
+                        text(1)
+                    ));
+                }
+                b"target_device" => facts.target.get_or_insert_default().device = text(0),
                 b"target_free" => {
                     let target = facts.target.get_or_insert_default();
                     target.free_bytes = number(0).saturating_mul(number(1));
                     target.free_inodes = (number(3) > 0).then(|| number(2));
+                    target.folds_case |= FOLDING.contains(&text(4).as_str());
                 }
                 _ => {}
             }

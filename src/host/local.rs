@@ -9,8 +9,12 @@ use tokio::process::Command;
 use super::{Process, Shell};
 
 /// A bash in a process group of its own: a ^C in the terminal is for the controller, which then tells its guards.
-pub(super) fn shell() -> io::Result<Shell> {
-    let mut child = Command::new("bash")
+pub(super) fn shell(sudo: bool) -> io::Result<Shell> {
+    let mut command = Command::new(if sudo { "sudo" } else { "bash" });
+    if sudo {
+        command.args(["-n", "bash"]);
+    }
+    let mut child = command
         .args(["--norc", "-p", "-s"])
         .process_group(0)
         // How its user came here is no fact of this machine.

@@ -17,6 +17,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 
 use crate::endpoint::HostName;
+use crate::settings::Login;
 use scripts::Script;
 use wire::{Field, decode, printable, read_record};
 
@@ -31,6 +32,7 @@ const MOST_BYTES: usize = 1 << 20;
 #[derive(Debug)]
 pub struct Host {
     name: HostName,
+    login: Login,
     backend: Backend,
 }
 
@@ -136,12 +138,19 @@ pub(crate) enum Process {
 impl Host {
     /// Connects: to this machine at once, to others with one multiplexed SSH connection that notices within
     /// `silence` that the other side is gone.
-    pub async fn connect(name: &HostName, silence: Duration) -> Result<Self, HostError> {
+    pub async fn connect(name: &HostName, login: &Login, silence: Duration) -> Result<Self, HostError> {
         let backend = match name {
             HostName::Local => Backend::Local,
-            HostName::Ssh(destination) => Backend::Ssh(ssh::Connection::open(destination, silence).await?),
+            HostName::Ssh(destination) => {
+                Backend::Ssh(ssh::Connection::open(destination, login, silence).await?)
+            }
         };
-        Ok(Self { name: name.clone(), backend })
+        Ok(Self { name: name.clone(), login: login.clone(), backend })
+    }
+
+    /// The same once more, over a connection of its own.
+    pub async fn connect_again(&self, silence: Duration) -> Result<Self, HostError> {
+        Self::connect(&self.name, &self.login, silence).await
     }
 
     /// The host as the user named it.
@@ -201,8 +210,8 @@ impl Host {
 
     async fn start_shell(&self, action: &'static str, script: &Script) -> Result<Shell, HostError> {
         let started = match &self.backend {
-            Backend::Local => local::shell(),
-            Backend::Ssh(connection) => connection.shell().await,
+            Backend::Local => local::shell(self.login.sudo),
+            Backend::Ssh(connection) => connection.shell(self.login.sudo).await,
         };
         let mut shell = started.map_err(|source| self.broken(action, source))?;
         shell.stdin.write_all(script.as_bytes()).await.map_err(|source| self.broken(action, source))?;

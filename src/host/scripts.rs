@@ -9,6 +9,7 @@ const JOURNAL: &str = include_str!("sh/journal.sh");
 const GUARD: &str = include_str!("sh/guard.sh");
 const FACTS: &str = include_str!("sh/facts.sh");
 const ROUTES: &str = include_str!("sh/routes.sh");
+const TWINS: &str = include_str!("sh/twins.sh");
 const ADMIN: &str = include_str!("sh/admin.sh");
 
 /// What the guard puts into its directory for its jobs.
@@ -24,10 +25,23 @@ const TOOLS: [(&str, &str); 4] = [
 pub struct Script(Vec<u8>);
 
 impl Script {
-    /// Asks for all facts of a host: role (`source`, `target`), the path, the name that will be in it.
+    /// Asks for all facts of a source: its path, its name, and patterns of what is left out.
     #[must_use]
-    pub fn facts(role: &str, path: &[u8], name: &[u8]) -> Self {
-        Self::new(&[COMMON, FACTS], &[role.into(), path.into(), name.into()])
+    pub fn source_facts(path: &[u8], name: &[u8], exclude: &[Field]) -> Self {
+        let arguments: Vec<Field> = [b"source", path, name].map(<[u8]>::to_vec).to_vec();
+        Self::new(&[COMMON, FACTS], &[&arguments, exclude].concat())
+    }
+
+    /// Asks for all facts of a target: its directory, the name that the copy gets, and its owner or nothing.
+    #[must_use]
+    pub fn target_facts(path: &[u8], name: &[u8], owner: &[u8]) -> Self {
+        Self::new(&[COMMON, FACTS], &[b"target", path, name, owner].map(<[u8]>::to_vec))
+    }
+
+    /// Asks for a name below a directory that differs from another one only in case.
+    #[must_use]
+    pub fn twins(directory: &[u8], name: &[u8], exclude: &[Field]) -> Self {
+        Self::new(&[COMMON, TWINS], &[&[directory, name].map(<[u8]>::to_vec), exclude].concat())
     }
 
     /// Asks from which address the host reaches others.

@@ -3,6 +3,7 @@
 //! The master is started by hand and not by the crate, so that it dies with the controller, even by SIGKILL
 //! (`setpriv --pdeathsig`); then every session's input ends and the guards undo what they did.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -21,6 +22,7 @@ use tokio::process::{Child, ChildStderr, Command};
 
 use super::{HostError, Process, Shell};
 use crate::run_id::{hex, random_hex};
+use crate::settings::Login;
 
 /// Seconds that TCP and the SSH handshake may take, at least and at most; in between, as long as the host may be silent.
 const CONNECT_SECONDS: (u64, u64) = (3, 15);
@@ -57,13 +59,13 @@ impl std::fmt::Debug for Connection {
 impl Connection {
     /// Connects to `[user@]host` as the user's own ssh configuration says. A server that drops the connection because
     /// too many log in at once (`MaxStartups`) is asked again.
-    pub(super) async fn open(destination: &str, silence: Duration) -> Result<Self, HostError> {
+    pub(super) async fn open(destination: &str, login: &Login, silence: Duration) -> Result<Self, HostError> {
         let patience = ExponentialBuilder::default()
             .with_min_delay(Duration::from_millis(200))
             .with_max_delay(Duration::from_secs(3))
             .with_max_times(7)
             .with_jitter();
-        (|| Self::try_open(destination, silence))
+        (|| Self::try_open(destination, login, silence))
             .retry(patience)
             .when(|text| {
                 ["Connection closed by", "Connection reset by"].iter().any(|reason| text.contains(reason))
@@ -72,7 +74,7 @@ impl Connection {
             .map_err(|text| HostError::Connect { host: destination.to_owned(), text })
     }
 
-    async fn try_open(destination: &str, silence: Duration) -> Result<Self, String> {
+    async fn try_open(destination: &str, login: &Login, silence: Duration) -> Result<Self, String> {
         let socket = Socket(socket_path(destination).map_err(|error| error.to_string())?);
         let mut master = Command::new("setpriv")
             .args(["--pdeathsig", "TERM", "--", "ssh", "-M", "-N", "-T", "-S"])
@@ -80,9 +82,12 @@ impl Connection {
             .args(["-o", "ControlPersist=no", "-o", "BatchMode=yes", "-o", "ServerAliveCountMax=3"])
             .args(["-o", "ForwardAgent=no", "-o", "ForwardX11=no", "-o", "ClearAllForwardings=yes"])
             .arg("-o")
-            .arg(format!("ConnectTimeout={}", silence.as_secs().clamp(CONNECT_SECONDS.0, CONNECT_SECONDS.1)))
-            .arg("-o")
             .arg(format!("ServerAliveInterval={}", (silence.as_secs() / 4).clamp(1, 15)))
+            .args(login.config.iter().flat_map(|file| [OsStr::new("-F"), file.as_os_str()]))
+            // Of two values the first one counts: what the run depends on stands before these.
+            .args(login.options.iter().flat_map(|option| ["-o", option]))
+            .arg("-o")
+            .arg(format!("ConnectTimeout={}", silence.as_secs().clamp(CONNECT_SECONDS.0, CONNECT_SECONDS.1)))
             .args(["--", destination])
             .process_group(0)
             .stdin(Stdio::null())
@@ -111,9 +116,16 @@ impl Connection {
         Ok(Self { session: Arc::new(session), master, _socket: socket })
     }
 
-    pub(super) async fn shell(&self) -> io::Result<Shell> {
+    pub(super) async fn shell(&self, sudo: bool) -> io::Result<Shell> {
+        // Any login shell understands these two. What sudo says when it refuses is heard; and since it hands on no
+        // environment, what the host saw of the connection goes as an argument.
+        let command = if sudo {
+            "exec sh -c 'sudo -n true 2>&1 && exec sudo -n bash --norc -p -s \"$SSH_CONNECTION\"'"
+        } else {
+            "exec bash --norc -p -s"
+        };
         let mut child = Arc::clone(&self.session)
-            .arc_raw_command("exec bash --norc -p -s")
+            .arc_raw_command(command)
             .stdin(SessionStdio::piped())
             .stdout(SessionStdio::piped())
             .stderr(SessionStdio::null())

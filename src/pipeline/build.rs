@@ -6,10 +6,12 @@
 
 use std::net::IpAddr;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use super::stage::{Pipeline, Side, Stage};
 use crate::host::command::Word;
 use crate::plan::{Compression, Plan, StreamDigest, TargetPlan};
+use crate::values::{Compressor, FileDigest};
 
 /// The meter whose counts are compared.
 pub const WIRE: &str = "wire";
@@ -29,12 +31,17 @@ pub fn sender(plan: &Plan, sinks: &[(usize, IpAddr, u16)]) -> Pipeline {
     // Names are taken as they are: a backslash in one is no escape.
     tar.push(Word::from("--no-unquote"));
     tar.extend(attributes(plan.source.root));
+    if !plan.exclude.is_empty() {
+        tar.push(Word::from("--anchored"));
+        tar.extend(excluded(plan).into_iter().map(|path| Word::Literal([b"--exclude=", &path[..]].concat())));
+    }
     tar.push(Word::from("--"));
     tar.push(entry(plan));
     let mut stages = vec![Stage::new("tar", tar)];
-    if let Some(compress) = compressor(plan.compression, plan.source.cores) {
+    if let Some(compression) = plan.compression {
         stages.push(meter(job, READ, None));
-        stages.push(compress);
+        let threads = plan.threads.unwrap_or(plan.source.cores.div_ceil(2));
+        stages.push(compressor(compression, threads));
     }
     stages.push(meter(job, WIRE, plan.stream_digest));
     if plan.encrypt {
@@ -70,7 +77,7 @@ pub fn receiver(plan: &Plan, target: &TargetPlan, port: u16) -> Pipeline {
         stages.push(cipher("decrypt", &["-d"]));
     }
     stages.push(meter(job, WIRE, plan.stream_digest));
-    stages.extend(decompressor(plan.compression));
+    stages.extend(plan.compression.map(decompressor));
     let mut tar =
         argv(&["tar", "--extract", "--file=-", BLOCKS, "--preserve-permissions", "--numeric-owner"]);
     tar.push(Word::from(if target.root { "--same-owner" } else { "--no-same-owner" }));
@@ -89,49 +96,103 @@ pub fn sink_name(number: usize) -> String {
 /// The job that lists and digests the source while it is copied.
 #[must_use]
 pub fn source_manifest(plan: &Plan) -> Vec<u8> {
-    manifest(plan, "manifest", &Word::from(&plan.source.parent), plan.source.cores.div_ceil(2), false)
+    let workers = plan.threads.unwrap_or(plan.source.cores.div_ceil(2));
+    manifest(plan, "manifest", &Word::from(&plan.source.parent), workers, Freshness::Old)
 }
 
-/// The job that lists and digests what arrived, from the disk.
+/// The job that lists and digests what arrived, from the disk where it was waited for.
 #[must_use]
 pub fn target_manifest(plan: &Plan, target: &TargetPlan) -> Vec<u8> {
-    manifest(plan, "verify", &Word::from(&target.staging), target.cores, true)
+    let freshness = if plan.fsync { Freshness::Synced } else { Freshness::Unsynced };
+    manifest(plan, "verify", &Word::from(&target.staging), plan.threads.unwrap_or(target.cores), freshness)
 }
 
-/// For the dry run.
+/// The job that lists, in the guard's directory, what has changed on the source since the guard was started.
+#[must_use]
+pub fn changed(plan: &Plan) -> Vec<u8> {
+    // The guard's tools were written when it was started, and never again.
+    let find = "exec find \"./$1\" -cnewer \"$home/pump.pl\" -print0 >\"$home/changed\"";
+    let words = argv(&["bash", "--norc", "-p", "-c", find, "changed"]);
+    let name = Word::from(&plan.source.name);
+    single("changed", &plan.source.parent, "find", [words, vec![name]].concat())
+}
+
+/// The job that gives a copy to its owner, if it is to have another one.
+#[must_use]
+pub fn chown(plan: &Plan, target: &TargetPlan) -> Option<Vec<u8>> {
+    let owner = &plan.chown.as_ref()?.0;
+    let chown = "chown -hR -- \"$1\" \"./$2\" && { [[ $3 != sync ]] || sync -f -- .; }";
+    let mut words = argv(&["bash", "--norc", "-p", "-c", chown, "chown", owner]);
+    words.push(Word::from(&plan.source.name));
+    words.push(Word::from(if plan.fsync { "sync" } else { "no-sync" }));
+    Some(single("chown", &target.staging, "chown", words))
+}
+
+/// For the dry run: what is compared, and how durable it is then.
 #[must_use]
 pub fn describe_verification(plan: &Plan) -> String {
-    let mut checks =
-        vec!["bytes on the wire".to_owned(), "names, types, sizes, modes, owners of all entries".to_owned()];
+    let attributes =
+        if owners_count(plan) { "names, types, sizes, modes, owners" } else { "names, types, sizes" };
+    let mut checks = vec!["bytes on the wire".to_owned(), format!("{attributes} of all entries")];
     checks.extend(plan.stream_digest.map(|digest| format!("{digest} of the stream")));
-    if plan.compare_files {
-        checks.push("md5 of every file, read from both disks".into());
+    checks.extend(plan.file_digest.map(|digest| {
+        let disks = if plan.fsync { "read from both disks" } else { "not waiting for the target's disk" };
+        format!("{} of every file, {disks}", digest.name())
+    }));
+    if plan.fsync {
+        checks.push("sync".into());
     }
-    format!("{}; sync", checks.join("; "))
+    checks.join("; ")
 }
 
-fn manifest(plan: &Plan, job: &'static str, directory: &Word, workers: u32, fresh: bool) -> Vec<u8> {
-    let workers = u64::from(workers.clamp(1, 4));
+/// What is known of the bytes that are to be listed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Freshness {
+    /// They were there before.
+    Old,
+    /// Written just now; to be synced, and read from the disk.
+    Synced,
+    /// Written just now, and not waited for.
+    Unsynced,
+}
+
+fn manifest(plan: &Plan, job: &'static str, directory: &Word, workers: u32, freshness: Freshness) -> Vec<u8> {
+    let workers = u64::from(if plan.threads.is_some() { workers } else { workers.clamp(1, 4) });
     // Few enough per process that all workers have some, many enough that starting them costs nothing.
     let batch = (plan.source.files / (workers * 8)).clamp(1, 256);
     let mut words = argv(&["bash", "--norc", "-p"]);
     words.push(Word::Home("manifest.sh".into()));
     words.extend([Word::from(job), directory.clone(), Word::from(&plan.source.name)]);
-    words.push(Word::from(if plan.compare_files { "md5" } else { "none" }));
+    words.push(Word::from(plan.file_digest.map_or("none", FileDigest::program)));
     words.extend([Word::from(&workers.to_string()), Word::from(&batch.to_string())]);
-    // Numbers of owners, and what a mode keeps, are only root's to give.
-    let root = plan.source.root && plan.targets.iter().all(|target| target.root);
-    words.push(Word::from(if root { "owners" } else { "no-owners" }));
-    if fresh {
-        words.push(Word::from("fresh"));
+    words.push(Word::from(if owners_count(plan) { "owners" } else { "no-owners" }));
+    words.push(Word::from(if freshness == Freshness::Synced { "sync" } else { "no-sync" }));
+    words.push(Word::from(if plan.ignore_changed && freshness == Freshness::Old {
+        "lenient"
+    } else {
+        "strict"
+    }));
+    // What was left out is not on the target, where nothing else may be overlooked.
+    if freshness == Freshness::Old {
+        words.extend(excluded(plan).into_iter().map(Word::Literal));
     }
-    let script = Pipeline {
-        job,
-        directory: Word::from("/"),
-        gated: false,
-        stages: vec![Stage::new("manifest", words)],
-    };
-    super::render::script(&script)
+    single(job, Path::new("/"), "manifest", words)
+}
+
+/// A job of one program.
+fn single(job: &'static str, directory: &Path, name: &str, argv: Vec<Word>) -> Vec<u8> {
+    let stages = vec![Stage::new(name, argv)];
+    super::render::script(&Pipeline { job, directory: Word::from(directory), gated: false, stages })
+}
+
+/// Numbers of owners, and what a mode keeps, are only root's to give.
+fn owners_count(plan: &Plan) -> bool {
+    plan.source.root && plan.targets.iter().all(|target| target.root)
+}
+
+/// The patterns of whole paths that are left out.
+fn excluded(plan: &Plan) -> Vec<Vec<u8>> {
+    plan.exclude.iter().flat_map(|pattern| pattern.below(&plan.source.name)).collect()
 }
 
 fn argv(words: &[&str]) -> Vec<Word> {
@@ -179,25 +240,20 @@ fn cipher(name: &str, direction: &[&str]) -> Stage {
     Stage::new(name, words)
 }
 
-fn compressor(compression: Compression, cores: u32) -> Option<Stage> {
-    let threads = cores.div_ceil(2).to_string();
-    let words = match compression {
-        Compression::None => return None,
-        Compression::Zstd => argv(&["zstd", "-q", "-1", &format!("-T{threads}"), "-c"]),
-        Compression::Pigz => argv(&["pigz", "-1", "-p", &threads, "-c"]),
-        Compression::Gzip => argv(&["gzip", "-1", "-c"]),
+fn compressor(Compression { program, level }: Compression, threads: u32) -> Stage {
+    let level = format!("-{level}");
+    let threads = threads.to_string();
+    let words = match program {
+        Compressor::Zstd => argv(&["zstd", "-q", &level, &format!("-T{threads}"), "-c"]),
+        Compressor::Pigz => argv(&["pigz", &level, "-p", &threads, "-c"]),
+        Compressor::Gzip | Compressor::Lz4 => argv(&[program.name(), &level, "-c"]),
     };
-    Some(Stage::new("compress", words))
+    Stage::new("compress", words)
 }
 
-fn decompressor(compression: Compression) -> Option<Stage> {
-    let words = match compression {
-        Compression::None => return None,
-        Compression::Zstd => argv(&["zstd", "-q", "-d", "-c"]),
-        Compression::Pigz => argv(&["pigz", "-d", "-c"]),
-        Compression::Gzip => argv(&["gzip", "-d", "-c"]),
-    };
-    Some(Stage::new("decompress", words))
+fn decompressor(Compression { program, .. }: Compression) -> Stage {
+    let quiet: &[&str] = if program == Compressor::Zstd { &["-q"] } else { &[] };
+    Stage::new("decompress", argv(&[&[program.name()], quiet, &["-d", "-c"]].concat()))
 }
 
 fn connect(address: IpAddr, port: u16) -> Vec<Word> {

@@ -1,13 +1,20 @@
-//! How far a run is: told by the work as facts, shown by a renderer as a bar on a terminal or as plain lines elsewhere.
+//! How far a run is: told by the work as facts, shown by renderers: a bar on a terminal or plain lines elsewhere on
+//! standard error, events for programs on standard output.
 
 mod bar;
+mod events;
 mod plain;
 
 use std::io::IsTerminal as _;
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::json;
+use crate::values::ProgressChoice;
 
 /// What a run is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +32,17 @@ pub enum Phase {
 }
 
 impl Phase {
+    /// As programs read it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Connecting => "connecting",
+            Self::Preparing => "preparing",
+            Self::Copying => "copying",
+            Self::Verifying => "verifying",
+            Self::Releasing => "releasing",
+        }
+    }
+
     fn text(self) -> &'static str {
         match self {
             Self::Connecting => "connecting",
@@ -51,54 +69,107 @@ struct Moment {
 
 /// Where the work tells how far it is.
 #[derive(Clone, Debug)]
-pub struct Progress(watch::Sender<Moment>);
+pub struct Progress {
+    moments: watch::Sender<Moment>,
+    /// When each phase began, in order.
+    begun: Arc<Mutex<Vec<(Phase, Instant)>>>,
+    /// Lines for programs, where they are wanted.
+    events: Option<mpsc::Sender<String>>,
+}
 
-/// Shows a progress until it is finished. In a thread of its own: a terminal that takes nothing (^S, a full pipe) must
+/// Shows a progress until it is finished. In threads of their own: a terminal that takes nothing (^S, a full pipe) must
 /// not hold up the heartbeats of the guards.
 #[derive(Debug)]
 pub struct Renderer {
-    thread: tokio::task::JoinHandle<()>,
+    screen: Option<JoinHandle<()>>,
+    events: Option<JoinHandle<()>>,
     /// Nothing is sent: its end is what is waited for, so that nobody sleeps through it.
     end: mpsc::Sender<()>,
 }
 
+#[derive(Serialize)]
+struct PhaseBegan {
+    phase: &'static str,
+}
+
 impl Progress {
-    /// A progress and its renderer on standard error.
+    /// A progress and its renderers.
     #[must_use]
-    pub fn start() -> (Self, Renderer) {
+    pub fn start(choice: ProgressChoice, json: bool) -> (Self, Renderer) {
         let begin = Moment { phase: Phase::Connecting, since: Instant::now(), moved: 0, expected: 0 };
-        let sender = watch::Sender::new(begin);
+        let moments = watch::Sender::new(begin);
         let (end, ended) = mpsc::channel();
-        let moments = sender.subscribe();
-        let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
-        let thread = if std::io::stderr().is_terminal() && !dumb {
-            tokio::task::spawn_blocking(move || bar::show(&moments, &ended))
-        } else {
-            tokio::task::spawn_blocking(move || plain::show(&moments, &ended))
+        let is_terminal = std::io::stderr().is_terminal();
+        let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+        let wants_bar = match choice {
+            ProgressChoice::Auto => !is_dumb,
+            ProgressChoice::Bar => true,
+            ProgressChoice::Plain | ProgressChoice::None => false,
         };
-        (Self(sender), Renderer { thread, end })
+        let seen = moments.subscribe();
+        let screen = match choice {
+            ProgressChoice::None => None,
+            // Where there is no terminal a bar cannot be drawn.
+            _ if wants_bar && is_terminal => {
+                Some(tokio::task::spawn_blocking(move || bar::show(&seen, &ended)))
+            }
+            _ => Some(tokio::task::spawn_blocking(move || plain::show(&seen, &ended))),
+        };
+        let (events, teller) = if json {
+            let (sender, receiver) = mpsc::channel();
+            let seen = moments.subscribe();
+            let teller = tokio::task::spawn_blocking(move || events::show(&seen, &receiver));
+            (Some(sender), Some(teller))
+        } else {
+            (None, None)
+        };
+        let begun = Arc::new(Mutex::new(Vec::new()));
+        let progress = Self { moments, begun, events };
+        progress.phase(Phase::Connecting);
+        (progress, Renderer { screen, events: teller, end })
     }
 
     /// A new phase has begun.
     pub fn phase(&self, phase: Phase) {
         tracing::debug!(phase = phase.text(), "phase");
-        self.0.send_modify(|moment| {
-            moment.phase = phase;
-            moment.since = Instant::now();
-        });
+        let now = Instant::now();
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner).push((phase, now));
+        self.moments.send_modify(|moment| (moment.phase, moment.since) = (phase, now));
+        self.tell("phase", &PhaseBegan { phase: phase.name() });
+    }
+
+    /// Tells programs of an event.
+    pub fn tell(&self, event: &str, body: &impl Serialize) {
+        if let Some(events) = &self.events {
+            // Its receiver lives as long as we do.
+            let _ = events.send(json::line(event, body));
+        }
+    }
+
+    /// How long each phase has taken so far, in order.
+    #[must_use]
+    pub fn phases(&self) -> Vec<(&'static str, Duration)> {
+        let begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        let ends = begun.iter().skip(1).map(|(_, began)| *began).chain([Instant::now()]);
+        begun.iter().zip(ends).map(|((phase, began), end)| (phase.name(), end - *began)).collect()
     }
 
     /// That many bytes of the source, of that many expected, were read.
     pub fn moved(&self, bytes: u64, expected: u64) {
-        self.0.send_modify(|moment| (moment.moved, moment.expected) = (bytes, expected));
+        self.moments.send_modify(|moment| (moment.moved, moment.expected) = (bytes, expected));
     }
 }
 
 impl Renderer {
-    /// Takes the bar away.
+    /// Takes the bar away, and waits until programs have been told everything. All of the progress's copies must be gone.
     pub async fn finish(self) {
         drop(self.end);
-        let _ = tokio::time::timeout(Duration::from_secs(1), self.thread).await;
+        if let Some(screen) = self.screen {
+            let _ = tokio::time::timeout(Duration::from_secs(1), screen).await;
+        }
+        if let Some(events) = self.events {
+            let _ = events.await;
+        }
     }
 }
 

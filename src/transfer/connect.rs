@@ -37,7 +37,7 @@ pub(super) async fn connect(
     lanes: &mut [Lane<'_>],
     key: &str,
 ) -> Result<(), Error> {
-    let mut ranges: Vec<(u16, u16)> = vec![plan.port.range(); lanes.len()];
+    let mut ranges: Vec<(u16, u16)> = vec![(plan.ports.first, plan.ports.last); lanes.len()];
     for attempt in 1.. {
         join_all(lanes.iter_mut().zip(&mut ranges).filter(|(lane, _)| lane.is_live()).map(
             |(lane, range)| async {
@@ -79,7 +79,7 @@ pub(super) async fn connect(
                 Peer::Stranger(text) => {
                     tracing::warn!("{}: {text}; trying again", lane.plan.endpoint.host);
                     // One that was asked for by number is tried again.
-                    if plan.port.range().0 < *last {
+                    if plan.ports.first < *last {
                         *first = lane.port.saturating_add(1);
                     }
                 }

@@ -11,6 +11,8 @@ const NOT_STARTED: i32 = 126;
 const KILLED: i32 = 128;
 /// The status of a stage that was killed by SIGPIPE: a consequence of another's end.
 const BROKEN_PIPE: i32 = 141;
+/// GNU tar's status when files changed, shrank or went while it read them.
+const TAR_SAW_CHANGES: i32 = 1;
 /// The status of a job that we stopped ourselves.
 const STOPPED: i32 = 143;
 
@@ -31,7 +33,11 @@ pub(super) fn judge(plan: &Plan, target: &TargetPlan, sender: &Job, receiver: &J
     }
     // Sinks are other targets' business; of our own, a failure shows in what arrived, unless it was killed.
     let sink = sink_name(target.number);
-    let own = |stage: &str, status: i32| !stage.starts_with("netcat") || stage == sink && status > KILLED;
+    let own = |stage: &str, status: i32| match stage {
+        // What changed under its eyes; nothing is wrong with what it wrote.
+        "tar" if status == TAR_SAW_CHANGES => !plan.ignore_changed,
+        stage => !stage.starts_with("netcat") || stage == sink && status > KILLED,
+    };
     if let Some(text) = failure(receiver, |_, _| true, false) {
         let dropped = sender.dropped.contains_key(&sink);
         // A sender that fails makes its receivers fail, and the other way round by broken pipes only. One without

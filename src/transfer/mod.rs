@@ -10,6 +10,7 @@ mod judge;
 mod settle;
 mod stream;
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -20,6 +21,7 @@ use crate::pipeline::build;
 use crate::plan::{Plan, TargetPlan};
 use crate::progress::{Phase, Progress};
 use crate::run_id::random_hex;
+use crate::values::FileDigest;
 
 /// A target on its way.
 #[derive(Debug)]
@@ -35,7 +37,7 @@ struct Lane<'a> {
 pub enum Outcome {
     /// The copy has its final name.
     Done(Copied),
-    /// So it had when the run was interrupted.
+    /// So it had when the run ended early.
     Published,
     /// It has not, and why.
     Failed(Error),
@@ -58,8 +60,14 @@ pub struct Copied {
     pub streamed: Duration,
     /// The stream's digest, with its algorithm's name.
     pub stream_digest: Option<String>,
-    /// How many files' digests were compared.
-    pub files_compared: Option<u64>,
+    /// The stream's digest itself, hexadecimal, as both sides took it.
+    pub stream_value: Option<String>,
+    /// The algorithm of the files' digests, and how many were compared.
+    pub files_compared: Option<(FileDigest, u64)>,
+    /// The SHA-256 of the sorted list of all entries, on both sides.
+    pub entries_digest: String,
+    /// Where what had the final name before is now, if it was kept.
+    pub old: Option<PathBuf>,
     /// What the stages remarked without failing: skipped sockets, mostly.
     pub remarks: Vec<String>,
 }
@@ -77,8 +85,14 @@ impl Lane<'_> {
     }
 }
 
-/// Copies the source to all targets. The outcomes are in the order of the plan's targets.
-pub async fn transfer(plan: &Plan, source: &End, targets: &[End], progress: &Progress) -> Vec<Outcome> {
+/// Copies the source to all targets. The outcomes, with the last port of each (0: none), are in the order of the plan's
+/// targets.
+pub async fn transfer(
+    plan: &Plan,
+    source: &End,
+    targets: &[End],
+    progress: &Progress,
+) -> Vec<(u16, Outcome)> {
     let began = Instant::now();
     let mut lanes: Vec<Lane<'_>> = plan
         .targets
@@ -101,16 +115,14 @@ pub async fn transfer(plan: &Plan, source: &End, targets: &[End], progress: &Pro
         }
     };
     let mut copied = copied.into_iter();
-    lanes
-        .into_iter()
-        .map(|lane| match lane.error {
-            Some(error) => Outcome::Failed(error),
-            None => copied.next().map_or_else(
-                || Outcome::Failed(Error::Failed("no result".into())),
-                |copied| Outcome::Done(Copied { streamed, ..copied }),
-            ),
-        })
-        .collect()
+    let mut outcome = |lane: &mut Lane<'_>| match lane.error.take() {
+        Some(error) => Outcome::Failed(error),
+        None => copied.next().map_or_else(
+            || Outcome::Failed(Error::Failed("no result".into())),
+            |copied| Outcome::Done(Copied { streamed, ..copied }),
+        ),
+    };
+    lanes.iter_mut().map(|lane| (lane.port, outcome(lane))).collect()
 }
 
 /// Returns how long the stream took and the copies of the lanes that are live at the end.
@@ -128,8 +140,8 @@ async fn body(
     };
     progress.phase(Phase::Preparing);
     join_all(lanes.iter_mut().map(|lane| async {
-        if let Err(error) = lease::staging(&lane.end.guard, &lane.plan.staging).await {
-            lane.fail(error.into());
+        if let Err(error) = lease::staging(plan, lane.end, lane.plan).await {
+            lane.fail(error);
         }
     }))
     .await;

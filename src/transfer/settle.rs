@@ -1,6 +1,7 @@
 //! After the stream: compares what lies on the disks, and publishes what is proven.
 
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -14,6 +15,7 @@ use crate::host::wire::printable;
 use crate::lease::{self, End};
 use crate::pipeline::build::{self, CIPHER_HEADER, WIRE};
 use crate::plan::Plan;
+use crate::settings::Replace;
 use crate::verify;
 
 /// Verifies and publishes every live lane; returns their copies in order. The error is the source's own.
@@ -32,10 +34,14 @@ pub(super) async fn settle(
     }));
     let (of_source, of_targets) = tokio::join!(of_source, of_targets);
     let of_source = of_source?;
+    if plan.ignore_changed {
+        lease::job(&source.guard, "changed", &build::changed(plan), "").await?;
+        ended_well(source, "changed", "list what has changed").await?;
+    }
     let results = join_all(lanes.iter_mut().filter(|lane| lane.is_live()).zip(of_targets).map(
         |(lane, of_target)| async {
             match publish(plan, source, lane, &of_source, of_target).await {
-                Ok(listed) => Some(copied(plan, &listed, sender, lane, began.elapsed())),
+                Ok(published) => Some(copied(plan, published, sender, lane, began.elapsed())),
                 Err(error) => {
                     lane.fail(error);
                     None
@@ -47,30 +53,65 @@ pub(super) async fn settle(
     Ok(results.into_iter().flatten().collect())
 }
 
-/// Compares one target with the source and gives its copy the final name. Returns what was listed there.
+/// A copy that has its name.
+struct Published {
+    /// What was listed there.
+    listed: Job,
+    /// Where what had the name before is now.
+    old: Option<PathBuf>,
+    /// What changed on the source meanwhile.
+    changes: Vec<String>,
+}
+
+/// Compares one target with the source and gives its copy the final name.
 async fn publish(
     plan: &Plan,
     source: &End,
     lane: &Lane<'_>,
     of_source: &Job,
     of_target: Result<Job, Error>,
-) -> Result<Job, Error> {
-    let of_target = of_target?;
-    let lists: &[&str] = if plan.compare_files { &["entries", "digests"] } else { &["entries"] };
+) -> Result<Published, Error> {
+    let listed = of_target?;
+    let mut changes = Vec::new();
+    let lists: &[&str] = if plan.file_digest.is_some() { &["entries", "digests"] } else { &["entries"] };
     for list in lists {
-        let (there, here) = (of_source.manifests.get(*list), of_target.manifests.get(*list));
-        if there.is_none() || there != here {
-            let differences = verify::differences(source, lane.end, list).await?;
-            return Err(Error::Verification(format!("{}: {differences}", lane.plan.endpoint.host)));
+        let (there, here) = (of_source.manifests.get(*list), listed.manifests.get(*list));
+        if there.is_some() && there == here {
+            continue;
         }
+        let differences = verify::differences(source, lane.end, list).await?;
+        let explained = if plan.ignore_changed {
+            verify::explained(source, "changed", &differences).await?
+        } else {
+            None
+        };
+        match explained {
+            Some(change) => changes.push(change),
+            None => {
+                return Err(Error::Verification(format!("{}: {differences}", lane.plan.endpoint.host)));
+            }
+        }
+    }
+    if let Some(script) = build::chown(plan, lane.plan) {
+        lease::job(&lane.end.guard, "chown", &script, "").await?;
+        ended_well(lane.end, "chown", "give the copy to its owner").await?;
     }
     let staged = lane.plan.staging.join(&plan.source.name);
     let name = lane.plan.final_path.as_os_str().as_bytes();
-    let published = lane.end.guard.call("publish", &[staged.as_os_str().as_bytes(), name]).await;
-    match published {
-        Ok(_) => Ok(of_target),
+    let how: &[u8] = match plan.replace {
+        Replace::No => b"no",
+        Replace::Remove => b"remove",
+        Replace::Keep => b"keep",
+    };
+    let old = lane.plan.old_path.as_os_str().as_bytes();
+    let sync: &[u8] = if plan.fsync { b"sync" } else { b"no-sync" };
+    let reply = lane.end.guard.call("publish", &[staged.as_os_str().as_bytes(), name, how, old, sync]).await;
+    let kept =
+        |reply: &[Vec<u8>]| reply.first().filter(|old| !old.is_empty()).map(|_| lane.plan.old_path.clone());
+    match reply {
+        Ok(reply) => Ok(Published { listed, old: kept(&reply), changes }),
         // It is proven and has its name; what failed came after that.
-        Err(_) if lane.end.guard.published() => Ok(of_target),
+        Err(_) if lane.end.guard.published() => Ok(Published { listed, old: None, changes }),
         Err(GuardError::Failed { host, code, .. }) if code == "exists" => Err(Error::Failed(format!(
             "{host}: {} was made by somebody else meanwhile and is left as it is",
             printable(name)
@@ -81,18 +122,20 @@ async fn publish(
 
 /// Waits for a job that lists and digests.
 async fn manifests(end: &End, job: &str) -> Result<Job, Error> {
+    ended_well(end, job, "list and digest the files").await
+}
+
+/// Waits for a job that must end well; `what` it could not do otherwise.
+async fn ended_well(end: &End, job: &str, what: &str) -> Result<Job, Error> {
     let ended = end.guard.ended(job).await?;
     if ended.exit != Some(0) {
-        return Err(Error::Failed(format!(
-            "{}: cannot list and digest the files{}",
-            end.guard.host(),
-            said(&ended)
-        )));
+        return Err(Error::Failed(format!("{}: cannot {what}{}", end.guard.host(), said(&ended))));
     }
     Ok(ended)
 }
 
-fn copied(plan: &Plan, listed: &Job, sender: &Job, lane: &Lane<'_>, took: Duration) -> Copied {
+fn copied(plan: &Plan, published: Published, sender: &Job, lane: &Lane<'_>, took: Duration) -> Copied {
+    let Published { listed, old, changes } = published;
     let entries = listed.manifests.get("entries").cloned().unwrap_or_default();
     let receiver = lane.end.guard.job("receiver");
     let header = if plan.encrypt { CIPHER_HEADER } else { 0 };
@@ -104,7 +147,13 @@ fn copied(plan: &Plan, listed: &Job, sender: &Job, lane: &Lane<'_>, took: Durati
         took,
         streamed: Duration::ZERO,
         stream_digest: plan.stream_digest.map(|digest| digest.to_string()),
-        files_compared: listed.manifests.get("digests").map(|digests| digests.records),
-        remarks: sender.complaints.iter().chain(&receiver.complaints).cloned().collect(),
+        stream_value: plan.stream_digest.and(receiver.digest),
+        files_compared: plan.file_digest.zip(listed.manifests.get("digests").map(|digests| digests.records)),
+        entries_digest: entries.digest,
+        old,
+        remarks: changes
+            .into_iter()
+            .chain(sender.complaints.iter().chain(&receiver.complaints).cloned())
+            .collect(),
     }
 }

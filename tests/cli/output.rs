@@ -8,37 +8,18 @@ use crate::running::{LONG, Running};
 use crate::tree::{assert_same, walk};
 
 /// Every option of the issue and of the configuration file.
-const OPTIONS: [&str; 17] = [
-    "--port",
-    "--type",
-    "--compress",
-    "--no-compress",
-    "--encrypt",
-    "--no-encrypt",
-    "--checksum",
-    "--no-checksum",
-    "--parallel-checksum",
-    "--no-parallel-checksum",
-    "--firewall",
-    "--skip-refused",
-    "--dry-run",
-    "--lease-time",
-    "--idle-timeout",
-    "--config",
-    "--verbose",
-];
+/// Every long option that the help tells.
+fn options() -> Vec<String> {
+    let help = Sandbox::own().run(&[&"--help"]).expect(0).stdout;
+    let words = help.split(|c: char| c.is_whitespace() || ",;:[<".contains(c));
+    words.filter(|word| word.starts_with("--") && !word.ends_with('-')).map(ToOwned::to_owned).collect()
+}
 
 #[test]
 fn help_tells_every_option_every_exit_code_and_both_other_commands() {
     let sandbox = Sandbox::own();
     for help in ["--help", "-h"] {
         let ended = sandbox.run(&[&help]).expect(0);
-        for option in OPTIONS {
-            assert!(
-                ended.stdout.split_whitespace().any(|word| word.trim_matches(',') == option),
-                "{option}: {ended}"
-            );
-        }
         let text = ended.stdout.split_whitespace().collect::<Vec<_>>().join(" ");
         for code in
             ["0 done", "1 failed", "2 usage", "3 verif", "4 refused", "5 busy", "6 something", "128+N"]
@@ -53,8 +34,20 @@ fn help_tells_every_option_every_exit_code_and_both_other_commands() {
 fn every_key_of_the_configuration_file_is_an_option_in_the_help() {
     let example = include_str!("../../transfer.conf.example");
     let keys = example.lines().filter_map(|line| line.strip_prefix("#:")?.split(' ').next());
-    for key in keys {
-        assert!(OPTIONS.contains(&format!("--{}", key.replace('_', "-")).as_str()), "{key}");
+    let options = options();
+    for key in keys.filter(|key| *key != "stop_slave") {
+        assert!(options.contains(&format!("--{}", key.replace('_', "-"))), "{key}");
+    }
+}
+
+#[test]
+fn every_option_of_the_help_is_in_the_readme_with_its_default() {
+    let readme = include_str!("../../README.md");
+    for option in options().iter().filter(|option| *option != "--help" && *option != "--version") {
+        let row = |line: &str| {
+            line.starts_with("| ") && line.contains(&format!("`{option}")) && line.matches(" | ").count() >= 2
+        };
+        assert!(readme.lines().any(row), "{option} is in no row of the table");
     }
 }
 

@@ -118,7 +118,7 @@ fn a_name_that_is_taken_is_refused_and_left_alone() {
         refused(
             &sandbox,
             &[&source, &target],
-            "source exists already; move it away or choose another directory",
+            "source exists already; move it away, choose another directory or name (--as), or replace it (--replace)",
         );
         let after = fs::symlink_metadata(&name).unwrap();
         assert_eq!(

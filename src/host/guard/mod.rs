@@ -34,6 +34,19 @@ pub struct Guard {
     reader: JoinHandle<()>,
 }
 
+/// What a guard is told when it starts.
+#[derive(Clone, Copy, Debug)]
+pub struct Charge<'a> {
+    /// The end of the run that it guards: `source` or `target`.
+    pub role: &'a str,
+    /// Silence after which it undoes everything.
+    pub lease: Duration,
+    /// How much its jobs stand back, 0 to 19.
+    pub nice: u8,
+    /// The path that the run is about, to be shown.
+    pub path: &'a [u8],
+}
+
 /// Why a command to a guard had no effect that counts.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum GuardError {
@@ -85,9 +98,7 @@ impl Guard {
     pub async fn start(
         host: &Host,
         id: &GuardId,
-        role: &str,
-        lease: Duration,
-        path: &[u8],
+        Charge { role, lease, nice, path }: Charge<'_>,
     ) -> Result<Self, HostError> {
         let controller = format!(
             "{} (pid {})",
@@ -98,6 +109,7 @@ impl Guard {
             id.as_str().into(),
             role.into(),
             lease.as_secs().to_string().into(),
+            nice.to_string().into(),
             controller.into(),
             path.into(),
         ];
@@ -239,6 +251,12 @@ impl Guard {
     #[must_use]
     pub fn published(&self) -> bool {
         self.shared.state().published
+    }
+
+    /// Staging directories that were kept at the end, as the host told them.
+    #[must_use]
+    pub fn kept(&self) -> Vec<String> {
+        self.shared.state().kept.clone()
     }
 
     /// Waits until the guard is lost; never returns before.

@@ -65,6 +65,8 @@ pub(super) struct State {
     pub(super) left: Vec<(String, String)>,
     /// The copy has its final name.
     pub(super) published: bool,
+    /// Staging directories that were to be kept.
+    pub(super) kept: Vec<String>,
 }
 
 pub(super) type Reply = Result<Vec<Field>, (String, String)>;
@@ -116,6 +118,7 @@ impl State {
             "ending" => self.ending = Some(text(0)),
             "bye" => self.bye = true,
             "published" => self.published = true,
+            "kept" if self.kept.len() < MOST_COMPLAINTS => self.kept.push(text(0)),
             "left" => {
                 if self.left.len() < MOST_COMPLAINTS {
                     let what =

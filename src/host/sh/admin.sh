@@ -5,6 +5,7 @@
 
 undone() { say undone "$@"; }
 left() { say left "$@"; }
+kept() { say kept "$2"; }
 alive() { say live "$1"; }
 
 list_runs() {

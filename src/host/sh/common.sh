@@ -5,6 +5,8 @@
 # tab are written \\, \n and \t. The journal uses the same format.
 
 umask 077
+# Behind sudo, which hands on no environment, what sshd told comes as an argument.
+[[ ${1-} ]] && export SSH_CONNECTION=$1
 # Of a user's environment nothing but this: the rest may tell tools to work otherwise, and an exported variable of a name
 # that we use would hand what we assign to it on to every program.
 for name in $(compgen -e); do
@@ -57,6 +59,25 @@ find_directories() {
     state=${XDG_STATE_HOME:-$HOME/.local/state}/transfer
     runtime=${XDG_RUNTIME_DIR:-/tmp}/transfer-$EUID
   fi
+}
+
+# target_lock DIRECTORY NAME: sets REPLY to the lock file of that name in that directory, under whatever name the
+# directory is reached: through symbolic links and bind mounts it is the same device and inode.
+target_lock() {
+  local place hash
+  place=$(stat -L -c %D.%i -- "$1") && hash=$(printf %s "$2" | sha256sum) && REPLY=$runtime/target.$place.${hash:0:16}
+}
+
+# mounted PATH: whether something is mounted at it or below it.
+mounted() {
+  local real point
+  real=$(readlink -f -- "$1" && echo .)
+  real=${real%$'\n.'}
+  while read -r _ _ _ _ point _; do
+    printf -v point %b "$point"
+    [[ $point == "$real" || $point == "$real"/* ]] && return 0
+  done </proc/self/mountinfo
+  return 1
 }
 
 this_boot() {

@@ -4,8 +4,8 @@
 # TERM, and when the controller has been silent for the lease time. The protocol is in docs/guard-protocol.md.
 #
 # Descriptors: 3 commands in, 4 the gate of the sender, 5 replies and events out, 6 the key of a job, 7 the port's lock,
-# 8 a job's lock file, 9 the journal's lock. Jobs inherit 5 to 8 and never 3, 4 and 9: the input could not end and the
-# journal could not be replayed while they live.
+# 8 a job's lock file, 9 the journal's lock, 10 the lock of the final name. Jobs inherit 5 to 8 and never 3, 4, 9 and 10:
+# the input could not end and the journal could not be replayed while they live.
 
 send() {
   line "$@"
@@ -18,6 +18,7 @@ fail() { send '=' "$sequence" fail "$@"; }
 
 undone() { event undone "$@"; }
 left() { event left "$@"; }
+kept() { event kept "$2"; }
 
 # record SCOPE KIND ARGUMENT...: the undo, on disk, before its effect. The leading newline ends a torn record.
 record() {
@@ -53,10 +54,11 @@ begin() {
 start_sentinel() {
   set -m
   (
-    exec 3<&- 5>/dev/null 9>&-
+    exec 3<&- 5>/dev/null 9>&- 10>&-
     trap '' HUP INT TERM
     undone() { :; }
     left() { :; }
+    kept() { :; }
     lock_journal "$home" && replay "$home"
   ) >/dev/null 2>&1 &
   disown
@@ -68,11 +70,12 @@ release() {
   local word
   local -a told=()
   trap '' HUP INT TERM
-  exec 3<&- 4>&- 7>&- 8>&-
+  exec 3<&- 4>&- 7>&- 8>&- 10>&-
   # By somebody who may wait for a reader.
   event ending "$1" 9>&- &
   undone() { line '!' undone "$@"; told+=("$REPLY"); }
   left() { line '!' left "$@"; told+=("$REPLY"); }
+  kept() { line '!' kept "$2"; told+=("$REPLY"); }
   replay "$home"
   exec 9>&-
   for word in "${told[@]}"; do printf '%s\n' "$word" >&5; done 2>/dev/null
@@ -84,9 +87,10 @@ release() {
 clean_up_after_others() {
   set -m
   (
-    exec 3<&- 9>&-
+    exec 3<&- 9>&- 10>&-
     undone() { :; }
     alive() { :; }
+    kept() { :; }
     clean_dead
   ) &
   disown
@@ -99,27 +103,47 @@ listening() {
   awk -v port="$port\$" '$2 ~ port && $4 == "0A" { found = 1 } END { exit !found }' /proc/net/tcp /proc/net/tcp6 2>/dev/null
 }
 
-# lock_port PORT: takes the port's lock on descriptor 7. 1: another run has it; 2: there can be no lock.
-lock_port() {
-  local lock=$runtime/port.$1 try
+# take_lock FILE DESCRIPTOR OPTION-OF-FLOCK...: opens a lock file of ours and locks it. 1: another run has it; 2: there can
+# be no lock.
+take_lock() {
+  local try
   for try in 1 2 3 4 5; do
     # Another run's release may remove the empty directory in between.
     mkdir -p -- "$runtime"
-    if [[ ! -O $runtime || -L $runtime ]] || ! exec 7>>"$lock"; then continue; fi
-    flock -n 7 || { exec 7>&-; return 1; }
+    if [[ ! -O $runtime || -L $runtime ]] || ! eval "exec $2>>\"\$1\""; then continue; fi
+    flock "${@:3}" "$2" || { eval "exec $2>&-"; return 1; }
     # The file that was locked must be the one that others see: its last owner may have removed it in between.
-    [[ $lock -ef /proc/self/fd/7 ]] && return 0
+    [[ $1 -ef /proc/self/fd/$2 ]] && return 0
   done
   return 2
 }
 
-# lease_port FIRST LAST: the first port that nobody listens on and whose lock can be had.
+# take_target DIRECTORY NAME: nobody else writes to that name, whatever path leads there.
+take_target() {
+  if ! target_lock "$1" "$2"; then fail target "$1 is gone"; return; fi
+  local lock=$REPLY
+  # Who cleans up may have it for a moment.
+  take_lock "$lock" 10 -w 1
+  case $? in
+    1) fail busy "$(cat -- "$lock")"; return ;;
+    2) fail runtime "$runtime cannot be used"; return ;;
+  esac
+  # A lock file that is left behind does no harm; so it may be there before its record.
+  if record boot target "$lock" && printf 'run %s of %s, since %(%F %T UTC)T' "${guard%-*}" "$controller" -1 >"$lock"; then
+    ok
+  else
+    fail journal "$home/journal or $lock cannot be written"
+  fi
+}
+
+# lease_port FIRST LAST: the first port that nobody listens on, whose lock can be had and which transferpy has not taken.
 lease_port() {
   local port
   exec 7>&-
   for ((port = $1; port <= $2; port++)); do
     listening "$port" && continue
-    lock_port "$port"
+    compgen -G "/tmp/trnsfr_*_$port.lock" >/dev/null && continue
+    take_lock "$runtime/port.$port" 7 -n
     case $? in
       1) continue ;;
       2) fail runtime "$runtime cannot be used"; return ;;
@@ -130,7 +154,6 @@ lease_port() {
       exec 7>&-
       continue
     fi
-    # A lock file that is left behind does no harm; so it may be there before its record.
     if record boot port "$port"; then ok "$port"; else fail journal "$home/journal cannot be written"; fi
     return
   done
@@ -162,29 +185,34 @@ open_rule() {
   fi
 }
 
-# make_staging PATH: the directory, on a file system of which we have seen that it can publish.
+# make_staging PATH KIND: the directory, on a file system of which we have seen that it can publish. KIND is `staging`, or
+# `kept_staging` when what is in it at the end is not to be removed.
 make_staging() {
   local message
-  record disk staging "$1" || { fail journal "$home/journal cannot be written"; return; }
+  record disk "$2" "$1" || { fail journal "$home/journal cannot be written"; return; }
   # Nothing of the target directory's own is to be inherited by the copy: no default ACL, no setgid bit (which chmod
   # leaves alone where a mode has fewer than five digits).
   # shellcheck disable=SC2016 # perl's variables
   if ! message=$({ mkdir -- "$1" && chmod 00700 -- "$1" &&
     perl -e 'syscall($ARGV[0] + 0, $ARGV[1], $ARGV[2])' "$nr_removexattr" "$1" system.posix_acl_default &&
-    mkdir -- "$1/a"; } 2>&1); then
+    mkdir -- "$1/.probe"; } 2>&1); then
     fail staging "$message"
-  elif ! message=$(rename_exclusively "$1/a" "$1/b"); then
+  elif ! message=$(rename_to 1 "$1/.probe" "$1/.exchange"); then
     fail staging "this file system cannot rename without replacing: $message"
+  elif mkdir -- "$1/.probe" && ! message=$(rename_to 2 "$1/.probe" "$1/.exchange"); then
+    fail staging "this file system cannot exchange two names: $message"
   else
-    rmdir -- "$1/b"
+    rmdir -- "$1/.probe" "$1/.exchange"
     ok
   fi
 }
 
-# rename_exclusively FROM TO: never over an existing name. Prints why not.
-rename_exclusively() {
+# rename_to FLAG FROM TO: FLAG 1: never over an existing name (RENAME_NOREPLACE); 2: both change their names at once
+# (RENAME_EXCHANGE). Prints why not.
+rename_to() {
   # shellcheck disable=SC2016 # perl's variables
-  perl -e 'syscall($ARGV[0] + 0, -100, $ARGV[1], -100, $ARGV[2], 1) == 0 or print($!), exit 1' "$nr_renameat2" "$1" "$2"
+  perl -e 'syscall($ARGV[0] + 0, -100, $ARGV[2], -100, $ARGV[3], $ARGV[1] + 0) == 0 or print($!), exit 1' \
+    "$nr_renameat2" "$@"
 }
 
 # start_job NAME SCRIPT [KEY]: runs a script in a process group of its own; `exit NAME STATUS` tells its end. A job that
@@ -206,9 +234,9 @@ start_job() {
   exec 8>>"$lock"
   set -m
   {
-    bash --norc -p -c "$script" "transfer-$name" 6<<<"$key"
+    "${stand_back[@]}" bash --norc -p -c "$script" "transfer-$name" 6<<<"$key"
     event exit "$name" $?
-  } 3<&- 4>&- 9>&- &
+  } 3<&- 4>&- 9>&- 10>&- &
   set +m
   exec 7>&- 8>&-
   ok
@@ -248,24 +276,64 @@ check_listening() {
   if listening "$2"; then sockets "$1" 3 state listening "( sport = :$2 )"; else ok; fi
 }
 
-# publish FROM TO: gives the proven copy its final name, never over an existing one, and makes the name durable.
-publish() {
-  local message mode=''
-  # Without root a directory must be writable to be moved; what we copied may not be.
-  if [[ -d $1 && ! -L $1 && ! -w $1 ]]; then
-    mode=$(stat -c %a -- "$1")
-    chmod u+w -- "$1"
-  fi
-  if message=$(rename_exclusively "$1" "$2"); then
-    [[ $mode ]] && chmod "$mode" -- "$2"
-    # Told at once: whatever happens now, it has its name.
-    event published "$2"
-    if message=$(sync -- "${2%/*}/" 2>&1); then ok; else fail publish "$message"; fi
-  elif [[ -e $2 || -L $2 ]]; then
-    fail exists "${message:-it exists}"
+# place FROM TO HOW ASIDE: gives the copy its name, and an old one that of ASIDE or of FROM, in one step. Prints why not.
+place() {
+  local from=$1 to=$2 how=$3 aside=$4
+  if [[ $how == no || ! -e $to && ! -L $to ]]; then
+    rename_to 1 "$from" "$to"
+  elif mounted "$to"; then
+    echo "something is mounted at or below $to"
+    return 1
+  elif [[ $how == keep ]]; then
+    record disk aside "$aside" "$(stat -c %d:%i -- "$from")" || { echo "$home/journal cannot be written"; return 1; }
+    rename_to 1 "$from" "$aside" && rename_to 2 "$aside" "$to"
   else
-    fail publish "$message"
+    rename_to 2 "$from" "$to"
   fi
+}
+
+# publish FROM TO HOW ASIDE SYNC: gives the proven copy its final name and, with SYNC `sync`, makes the name durable. HOW
+# `no`: never over an existing name; `remove`: the old one takes the copy's place in the staging directory, to go with
+# it; `keep`: it gets the name ASIDE, which is replied.
+publish() {
+  local from=$1 to=$2 aside=$4 message pending='' directory
+  local -a modes=()
+  # What is begun here ends here, before anything is undone.
+  trap 'pending=HUP' HUP
+  trap 'pending=INT' INT
+  trap 'pending=TERM' TERM
+  # Without root a directory must be writable to be moved; these may not be.
+  for directory in "$from" "$to"; do
+    [[ -d $directory && ! -L $directory && ! -w $directory ]] || continue
+    modes+=("$(stat -c $'%d:%i %a' -- "$directory")")
+    chmod u+w -- "$directory"
+  done
+  if message=$(place "${@:1:4}"); then
+    # Told at once: whatever happens now, it has its name.
+    event published "$to"
+    restore_modes "$to" "$aside" "${modes[@]}"
+    [[ -e $aside || -L $aside ]] || aside=''
+    if [[ $5 != sync ]] || message=$(sync -- "${to%/*}/" 2>&1); then ok "$aside"; else fail publish "$message"; fi
+  else
+    restore_modes "$to" "$aside" "${modes[@]}"
+    if [[ $3 == no ]] && [[ -e $to || -L $to ]]; then
+      fail exists "${message:-it exists}"
+    else
+      fail publish "$message"
+    fi
+  fi
+  obey_signals
+  [[ $pending ]] && release "$pending"
+}
+
+# restore_modes TO ASIDE MODE...: of the directories that were made writable, under whichever of the names they are now.
+restore_modes() {
+  local path mode
+  for path in "$1" "$2"; do
+    for mode in "${@:3}"; do
+      [[ $(stat -c %d:%i -- "$path" 2>/dev/null) == "${mode% *}" ]] && chmod "${mode#* }" -- "$path"
+    done
+  done
 }
 
 # undo_rules: for another try on another port.
@@ -277,7 +345,7 @@ undo_rules() {
 obey() {
   case $1 in
     ping) ;;
-    lease_port | open_rule | make_staging | start_job | stop_job | open_gate | publish | undo_rules) "$@" ;;
+    take_target | lease_port | open_rule | make_staging | start_job | stop_job | open_gate | publish | undo_rules) "$@" ;;
     check_listening) "$@" ;;
     accepted_peer) sockets "$2" 3 state established "( sport = :$3 )" ;;
     local_address) sockets "$2" 2 state established "( dport = :$4 and dst $3 )" ;;
@@ -291,10 +359,17 @@ ended() {
   if (($1 > 128)); then release silence; else release eof; fi
 }
 
-# guard GUARD ROLE LEASE-SECONDS CONTROLLER PATH, with the tools' sources in the array `tools` (NAME SOURCE...).
+obey_signals() {
+  trap 'release HUP' HUP
+  trap 'release INT' INT
+  trap 'release TERM' TERM
+}
+
+# guard GUARD ROLE LEASE-SECONDS NICE CONTROLLER PATH, with the tools' sources in the array `tools` (NAME SOURCE...).
 main() {
   local message
-  guard=$1 role=$2 lease=$3 controller=$4 path=$5
+  guard=$1 role=$2 lease=$3 controller=$5 path=$6
+  (($4)) && stand_back=(nice -n "$4" ionice -c 2 -n 7)
   exec 3<&0 5>&1 </dev/null >/dev/null 2>&1
   # Not '': an ignored signal is inherited by every job.
   trap : PIPE
@@ -306,9 +381,7 @@ main() {
     rm -rf -- "${home:?}"
     exit 1
   fi
-  trap 'release HUP' HUP
-  trap 'release INT' INT
-  trap 'release TERM' TERM
+  obey_signals
   start_sentinel
   event ready
   clean_up_after_others

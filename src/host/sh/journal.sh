@@ -7,7 +7,9 @@
 # `lease SCOPE KIND ARGUMENT... .`, written and synced before the effect. A line that does not end in the field `.` was
 # torn and its effect was never made.
 #
-# SCOPE boot: the effect is gone after a reboot (process, rule, lock). SCOPE disk: it is not (staging).
+# SCOPE boot: the effect is gone after a reboot (process, rule, lock). SCOPE disk: it is not (staging, a name).
+
+stand_back=()
 
 # read_journal FILE: sets `header` (array, may be empty) and `records` (array of messages, oldest first).
 read_journal() {
@@ -95,15 +97,25 @@ carries() {
   [[ $1 == *" --comment $2 "* || $1 == *" --comment \"$2\" "* ]]
 }
 
-# free_port PORT: removes the lock file of a port, unless another run holds it by now.
-free_port() {
-  local lock=$runtime/port.$1
-  [[ -e $lock ]] || return 0
+# free_lock FILE: removes a lock file, unless another run holds it by now.
+free_lock() {
+  [[ -e $1 ]] || return 0
   (
-    exec 7>>"$lock" || exit 0
-    flock -n 7 && [[ $lock -ef /proc/self/fd/7 ]] && rm -f -- "$lock"
+    exec 7>>"$1" || exit 0
+    flock -n 7 && [[ $1 -ef /proc/self/fd/7 ]] && rm -f -- "$1"
     exit 0
   )
+}
+
+# remove_tree PATH: with all that is below it on its own file system; nothing where something is mounted there. True when
+# it is gone. `stand_back` (array): a prefix of programs that may wait for others.
+remove_tree() {
+  [[ -e $1 || -L $1 ]] || return 0
+  mounted "$1" && return 1
+  "${stand_back[@]}" rm -rf --one-file-system -- "$1" && [[ ! -e $1 && ! -L $1 ]] && return
+  # Without root, directories that may not be written to keep their entries. Not the files: they may have other names.
+  find "$1" -xdev -type d -exec chmod u+rwx -- {} \;
+  rm -rf --one-file-system -- "$1" && [[ ! -e $1 && ! -L $1 ]]
 }
 
 # undo GUARD KIND ARGUMENT...: undoes one lease; may be repeated. True when nothing of it is left.
@@ -112,15 +124,19 @@ undo() {
   shift 2
   case $kind in
     job) end_processes "$1" ;;
-    port) free_port "$1" ;;
+    port) free_lock "$runtime/port.$1" ;;
+    target) free_lock "$1" ;;
     rule) close_rules "$1" "$2" "$3" ;;
-    staging)
-      # Nothing but a path that carries the run's own name is ever removed.
-      [[ ${1##*/} == ".transfer-$guard" ]] || return 1
-      rm -rf --one-file-system -- "$1" && [[ ! -e $1 && ! -L $1 ]] && return
-      # Without root, directories that may not be written to keep their entries.
-      chmod -R u+rwx -- "$1"
-      rm -rf --one-file-system -- "$1" && [[ ! -e $1 && ! -L $1 ]]
+    # Nothing but a path that carries the run's own name is ever removed.
+    staging) [[ ${1##*/} == ".transfer-$guard" ]] && remove_tree "$1" ;;
+    kept_staging)
+      rmdir -- "$1/.exchange" "$1" 2>/dev/null
+      [[ ! -e $1 ]] || kept "$guard" "$1"
+      ;;
+    aside)
+      # While it is still our copy that has this name, the old one has its own.
+      [[ ${1##*/} == *".old-${guard%-*}" ]] || return 1
+      [[ $(stat -c %d:%i -- "$1" 2>/dev/null) != "$2" ]] || remove_tree "$1"
       ;;
     *) return 1 ;;
   esac
@@ -128,7 +144,7 @@ undo() {
 
 # replay DIRECTORY: undoes all leases of a journal whose lock the caller holds, newest first: what ends with a boot
 # (seconds) before what is on disk (may take long). What fails is tried once more at the end, with more patience. Calls
-# `undone` or `left` for each lease. Removes the directory when nothing is left, and the directories above it when they
+# `undone` or `left` for each lease, and `kept` for a staging directory that was to be kept and is not empty. Removes the directory when nothing is left, and the directories above it when they
 # are empty.
 replay() {
   local directory=$1 guard=${1##*/} scope index record lock_wait=3
@@ -187,7 +203,9 @@ clean_dead() {
     fi
   done
   # Of a guard that died between the lock and its record.
-  for lock in "$runtime"/port.*; do free_port "${lock##*.}"; done
+  # Not of one that is just about to lock its own.
+  while IFS= read -r -d '' lock; do free_lock "$lock"; done < <(
+    find "$runtime" -maxdepth 1 \( -name 'port.*' -o -name 'target.*' \) -mmin +1 -print0 2>/dev/null)
   # A guard that died before it was ready has changed nothing else.
   find "$state" -maxdepth 1 -name '.new-*' -mmin +60 -exec rm -rf -- {} + 2>/dev/null
 }

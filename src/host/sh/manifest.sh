@@ -1,23 +1,29 @@
 # shellcheck shell=bash
-# manifest.sh JOB DIRECTORY NAME HASH WORKERS BATCH OWNERS [fresh]: what is in DIRECTORY/NAME, as sorted lists in the
-# guard's directory, to be compared with the other host's.
+# manifest.sh JOB DIRECTORY NAME HASH WORKERS BATCH OWNERS SYNC CHANGES PATTERN...: what is in DIRECTORY/NAME, as sorted lists in
+# the guard's directory, to be compared with the other host's. HASH is a program of coreutils, or `none`. What matches a
+# PATTERN (of find's -path) is left out.
 #
 # $home/entries: `PATH//TYPE//SIZE` of every file, `PATH//TYPE//TARGET` of a symbolic link, `PATH//TYPE//` of all
 # else; sockets are not copied and not listed. With OWNERS `owners` each is followed by `//MODE UID GID`, and by the
 # seconds of a file's mtime. $home/digests (unless HASH is `none`): `PATH//DIGEST` of every file.
 # Records end with NUL. No path contains two slashes in a row, so the order of the records is that of the paths.
-# WORKERS processes take BATCH files each. `fresh`: written just now; sync, and read from the disk, not from the cache.
+# WORKERS processes take BATCH files each. SYNC `sync`: written just now; sync, and read from the disk, not from the cache.
+#
+# CHANGES `lenient`: a file may go while it is listed, and has no digest then.
 #
 # Events: `manifest JOB LIST RECORDS BYTES SHA256`, BYTES being the sizes of all files added up (entries) or 0.
 set -uo pipefail
 export LC_ALL=C
-job=$1 directory=$2 name=$3 hash=$4 workers=$5 batch=$6 owners=$7 fresh=${8-}
-hash_command=("${hash}sum")
+job=$1 directory=$2 name=$3 hash=$4 workers=$5 batch=$6 owners=$7 sync=$8 changes=$9
+shift 9
+# find goes on behind the patterns with what is not left out.
+skip=()
+for pattern; do skip+=(-path "$pattern" -prune -o); done
 
 report() { # LIST
   # shellcheck disable=SC2016 # perl's variables
   perl -e '
-    my ($job, $list, $home) = @ARGV;
+    my ($job, $list, $home, $changes) = @ARGV;
     my ($records, $files, $bytes) = (0, 0, 0);
     $/ = "\0";
     while (<STDIN>) {
@@ -30,26 +36,26 @@ report() { # LIST
     } else {
       open(my $count, "<", "$home/files") or die "$home/files: $!";
       my $expected = <$count>;
-      die "$records of $expected files have a digest\n" if $records != $expected;
+      die "$records of $expected files have a digest\n" if $records != $expected && $changes ne "lenient";
     }
     print join("\t", "!", "manifest", $job, $list, $records, $bytes), "\t";
-  ' "$job" "$1" "$home" <"$home/$1" >"$home/$1.count" &&
+  ' "$job" "$1" "$home" "$changes" <"$home/$1" >"$home/$1.count" &&
     sha256sum <"$home/$1" | cut -c1-64 >>"$home/$1.count" &&
     cat "$home/$1.count" >&5
 }
 
 list_files() {
-  find "./$name" -type f -print0
+  find "./$name" "${skip[@]}" -type f -print0
 }
 
 hash_files() {
   # shellcheck disable=SC2016 # the inner shell's
   list_files | xargs -0 -r -P "$workers" -n "$batch" --process-slot-var=slot \
-    bash --norc -p -c 'exec "$1" -z -- "${@:3}" >>"$2.$slot"' hash "${hash_command[@]}" "$home/digests.part"
+    bash --norc -p -c 'exec "$1" -z -- "${@:3}" >>"$2.$slot"' hash "$hash" "$home/digests.part"
 }
 
 cd -- "$directory" || exit
-if [[ $fresh ]]; then
+if [[ $sync == sync ]]; then
   sync -f -- . || exit
   if [[ $hash != none ]]; then list_files | perl "$home/drop.pl" || exit; fi
 fi
@@ -58,12 +64,12 @@ rm -f -- "$home"/digests.part.*
 attributes='' times=''
 [[ $owners == owners ]] && attributes=//'%m %U %G' times=' %Ts'
 # In whole seconds: not every file system has finer ones.
-find "./$name" -type s -o -type f -printf "%p//f//%s$attributes$times\0" -o -type l -printf "%p//l//%l$attributes\0" \
+find "./$name" "${skip[@]}" -type s -o -type f -printf "%p//f//%s$attributes$times\0" -o -type l -printf "%p//l//%l$attributes\0" \
   -o -printf "%p//%y//$attributes\0" |
   sort -z -S 64M -T "$home" >"$home/entries" && report entries || exit
 [[ $hash == none ]] && exit
 
-hash_files || exit
+hash_files || [[ $changes == lenient ]] || exit
 # shellcheck disable=SC2016 # perl's variables
 { if compgen -G "$home/digests.part.*" >/dev/null; then cat "$home"/digests.part.*; fi; } |
   perl -0 -pe 's{^([0-9a-f]+) [ *](.*)\0\z}{$2//$1\0}s' |

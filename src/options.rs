@@ -1,0 +1,281 @@
+//! One layer of options: what one place (a file, a profile, the environment, the command line) says and no more. Layers
+//! are put over each other here; what they mean together is `settings`'.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use serde::Deserialize;
+
+use crate::values::{
+    Compress, FileDigest, FileName, FirewallChoice, Nice, Owner, Pattern, PortRange, ProgressChoice,
+    TargetAddress, Time, TransferType, Whole, from_word, from_words,
+};
+
+/// `--lease-time`.
+pub type LeaseTime = Time<2, 86_400>;
+/// `--idle-timeout`.
+pub type IdleTimeout = Time<1, 604_800>;
+/// `--max-duration`: up to a year.
+pub type MaxDuration = Time<1, 31_536_000>;
+
+/// `--compress-level`, as far as any program's go.
+pub type Level = Whole<1, 19>;
+/// `--threads`.
+pub type Threads = Whole<1, 1024>;
+
+/// What one place says; `None`: nothing.
+///
+/// A switch that is not one of a pair is turned off again by `=false`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Options {
+    /// What to transfer [default: file]
+    #[arg(long = "type", value_name = "TYPE", help_heading = "What is copied")]
+    #[serde(rename = "type")]
+    pub transfer_type: Option<TransferType>,
+    /// Leave out what matches, below the source, at any depth; from the source itself with a leading / (repeatable)
+    #[arg(long, value_name = "PATTERN", value_parser = pattern(), help_heading = "What is copied")]
+    #[serde(deserialize_with = "from_words")]
+    pub exclude: Option<Vec<Pattern>>,
+    /// Files that change, come or go while they are copied are no failure; they are named
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
+        hide_possible_values = true, help_heading = "What is copied")]
+    pub ignore_changed: Option<bool>,
+    /// Only for type xtrabackup, which is not in this version
+    #[arg(long, num_args = 0, default_missing_value = "true", overrides_with = "no_stop_slave", hide = true)]
+    pub stop_slave: Option<bool>,
+
+    /// The final name, instead of the source's own
+    #[arg(long = "as", value_name = "NAME", value_parser = file_name(), help_heading = "What becomes of it")]
+    #[serde(rename = "as", deserialize_with = "from_word")]
+    pub rename: Option<FileName>,
+    /// Replace what has the final name: it is moved aside, and removed only after the copy took its place
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
+        hide_possible_values = true, help_heading = "What becomes of it")]
+    pub replace: Option<bool>,
+    /// With --replace: keep the old one beside the copy, as NAME.old-RUN
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
+        hide_possible_values = true, help_heading = "What becomes of it")]
+    pub keep_old: Option<bool>,
+    /// Give all of the copy to this user and group of the target: USER, USER:GROUP or :GROUP
+    #[arg(long, value_name = "USER:GROUP", help_heading = "What becomes of it")]
+    #[serde(deserialize_with = "from_word")]
+    pub chown: Option<Owner>,
+    /// When the transfer fails, keep what has arrived in its staging directory
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
+        hide_possible_values = true, help_heading = "What becomes of it")]
+    pub keep_staging: Option<bool>,
+    /// Do not wait until the copy is on the disk; a power cut soon afterwards may lose it
+    #[arg(skip)]
+    pub fsync: Option<bool>,
+    /// With several targets: leave out those that are refused, instead of refusing the run
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
+        hide_possible_values = true, help_heading = "What becomes of it")]
+    pub skip_refused: Option<bool>,
+
+    /// Compress on the way with zstd, pigz, gzip or lz4; without TOOL the first of the first three that all have [default]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "auto", value_name = "TOOL",
+        overrides_with = "no_compress", help_heading = "On the way")]
+    #[serde(deserialize_with = "from_word")]
+    pub compress: Option<Compress>,
+    /// Level of the compression, as its program counts [default: 1]
+    #[arg(long, value_name = "N", help_heading = "On the way")]
+    #[serde(deserialize_with = "from_word")]
+    pub compress_level: Option<Level>,
+    /// Encrypt on the way: AES-256-CTR with a key of this run; always checks the stream, too [default]
+    #[arg(
+        long,
+        num_args = 0,
+        default_missing_value = "true",
+        overrides_with = "no_encrypt",
+        help_heading = "On the way"
+    )]
+    pub encrypt: Option<bool>,
+    /// Processors that compression and digests may use on each host [default: half of them, digests of the copy all]
+    #[arg(long, value_name = "N", help_heading = "On the way")]
+    #[serde(deserialize_with = "from_word")]
+    pub threads: Option<Threads>,
+    /// Stand back behind other programs of the hosts, for processors and disks: 1 to 19 [without N: 10]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "10", value_name = "N",
+        help_heading = "On the way")]
+    #[serde(deserialize_with = "from_word")]
+    pub nice: Option<Nice>,
+
+    /// Compare a digest of every file, read from both disks [default]
+    #[arg(
+        long,
+        num_args = 0,
+        default_missing_value = "true",
+        overrides_with = "no_checksum",
+        help_heading = "Checks"
+    )]
+    pub checksum: Option<bool>,
+    /// The digest of files: md5, sha256 or blake2b [default: md5]
+    #[arg(long, value_name = "NAME", hide_possible_values = true, help_heading = "Checks")]
+    pub checksum_algorithm: Option<FileDigest>,
+    /// Compare a digest of the stream instead: sees the network's faults, not the disks'; turns --checksum off, is
+    /// ignored with an explicit --checksum
+    #[arg(
+        long,
+        num_args = 0,
+        default_missing_value = "true",
+        overrides_with = "no_parallel_checksum",
+        help_heading = "Checks"
+    )]
+    pub parallel_checksum: Option<bool>,
+
+    /// Port to listen on at the target; 0 takes the first free one of --port-range [default: 0]
+    #[arg(long, value_name = "N", help_heading = "Network")]
+    pub port: Option<u16>,
+    /// The ports to choose from [default: 4400-4500]
+    #[arg(long, value_name = "FIRST-LAST", help_heading = "Network")]
+    #[serde(deserialize_with = "from_word")]
+    pub port_range: Option<PortRange>,
+    /// Firewall to open on the targets for the source: auto (all layers in use), iptables, nftables or none
+    /// [default: auto]
+    #[arg(long, value_name = "KIND", hide_possible_values = true, help_heading = "Network")]
+    pub firewall: Option<FirewallChoice>,
+    /// The source's address on the data path, when it is not the one that its routes tell
+    #[arg(long, value_name = "ADDRESS", help_heading = "Network")]
+    pub source_address: Option<IpAddr>,
+    /// A target's address on the data path, when it is not the one of its SSH name; of several targets with HOST= in
+    /// front (repeatable)
+    #[arg(long, value_name = "[HOST=]ADDRESS", help_heading = "Network")]
+    #[serde(deserialize_with = "from_words")]
+    pub target_address: Option<Vec<TargetAddress>>,
+
+    /// Log in as an unprivileged user and become root with sudo, which must ask no password
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
+        hide_possible_values = true, global = true, help_heading = "Login")]
+    pub sudo: Option<bool>,
+    /// Configuration file of ssh, instead of the user's own
+    #[arg(long, value_name = "FILE", global = true, help_heading = "Login")]
+    pub ssh_config: Option<PathBuf>,
+    /// An option of ssh, as in its configuration file: Port=2222 (repeatable)
+    #[arg(long, value_name = "KEY=VALUE", global = true, help_heading = "Login")]
+    #[serde(deserialize_with = "from_words")]
+    pub ssh_option: Option<Vec<SshOption>>,
+
+    /// Silence after which a host undoes everything by itself: seconds, or as in 5m [default: 30]
+    #[arg(long, value_name = "TIME", help_heading = "Limits")]
+    #[serde(deserialize_with = "from_word")]
+    pub lease_time: Option<LeaseTime>,
+    /// Time without a byte moving after which a transfer has failed [default: 300]
+    #[arg(long, value_name = "TIME", help_heading = "Limits")]
+    #[serde(deserialize_with = "from_word")]
+    pub idle_timeout: Option<IdleTimeout>,
+    /// Time after which a run that is not done has failed [default: none]
+    #[arg(long, value_name = "TIME", help_heading = "Limits")]
+    #[serde(deserialize_with = "from_word")]
+    pub max_duration: Option<MaxDuration>,
+
+    /// Show progress on standard error: auto (a bar on a terminal, else lines), bar, plain or none [default: auto]
+    #[arg(long, value_name = "KIND", hide_possible_values = true, help_heading = "Output")]
+    pub progress: Option<ProgressChoice>,
+    /// Events and the report as JSON lines on standard output
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
+        hide_possible_values = true, help_heading = "Output")]
+    pub json: Option<bool>,
+    /// Tell every step
+    #[arg(short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
+        hide_possible_values = true, global = true, help_heading = "Output")]
+    pub verbose: Option<bool>,
+
+    /// Variants of a configuration file by name, chosen with `--profile`; only at its top.
+    #[arg(skip)]
+    pub profile: BTreeMap<String, Options>,
+}
+
+/// Options of ssh that are ours: the run is lost with its connection, and nobody is there to be asked.
+const OURS: [&str; 6] =
+    ["batchmode", "controlmaster", "controlpath", "controlpersist", "remotecommand", "requesttty"];
+
+/// An option of ssh, `KEY=VALUE`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SshOption(pub String);
+
+impl std::str::FromStr for SshOption {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        let key = word.split(['=', ' ']).next().unwrap_or_default();
+        let good = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        if !good || key.len() == word.len() || word.contains(['\n', '\0']) {
+            return Err("it is no KEY=VALUE of ssh_config(5)".into());
+        }
+        if OURS.contains(&key.to_ascii_lowercase().as_str()) {
+            return Err(format!("{key} is not to be changed"));
+        }
+        Ok(Self(word.to_owned()))
+    }
+}
+
+impl Options {
+    /// This layer over another: what is said here counts, and what hangs together is said together.
+    #[must_use]
+    pub fn over(self, below: Self) -> Self {
+        let below = Self {
+            // The level was that of another program.
+            compress_level: below.compress_level.filter(|_| self.compress.is_none()),
+            // The one is said instead of the other.
+            port: below.port.filter(|_| self.port_range.is_none()),
+            port_range: below.port_range.filter(|_| self.port.is_none_or(|port| port == 0)),
+            // The check of the stream alone turns that of the files off, and is ignored beside an explicit one.
+            checksum: below.checksum.filter(|_| self.parallel_checksum != Some(true)),
+            parallel_checksum: below.parallel_checksum.filter(|_| self.checksum != Some(true)),
+            ..below
+        };
+        // All of them, so that none can be forgotten.
+        macro_rules! first {
+            ($($field:ident),* $(,)?) => {{
+                let Self { $($field,)* profile } = self;
+                Self { $($field: $field.or(below.$field),)* profile }
+            }};
+        }
+        first!(
+            transfer_type,
+            exclude,
+            ignore_changed,
+            stop_slave,
+            rename,
+            replace,
+            keep_old,
+            chown,
+            keep_staging,
+            fsync,
+            skip_refused,
+            compress,
+            compress_level,
+            encrypt,
+            threads,
+            nice,
+            checksum,
+            checksum_algorithm,
+            parallel_checksum,
+            port,
+            port_range,
+            firewall,
+            source_address,
+            target_address,
+            sudo,
+            ssh_config,
+            ssh_option,
+            lease_time,
+            idle_timeout,
+            max_duration,
+            progress,
+            json,
+            verbose,
+        )
+    }
+}
+
+fn pattern() -> impl TypedValueParser<Value = Pattern> {
+    OsStringValueParser::new().try_map(|word| Pattern::parse(&word))
+}
+
+fn file_name() -> impl TypedValueParser<Value = FileName> {
+    OsStringValueParser::new().try_map(|word| FileName::parse(&word))
+}

@@ -1,0 +1,233 @@
+use std::path::PathBuf;
+
+use super::tools::TOOLS;
+use super::*;
+use crate::cli::Cli;
+use crate::settings::Sources;
+
+fn settings(words: &[&str]) -> Settings {
+    let words = ["transfer", "a:/x", "b:/y"].into_iter().chain(words.iter().copied());
+    let nowhere = Sources { own: "/nonexistent".into(), old: "/nonexistent".into(), environment: Vec::new() };
+    Settings::load(&Cli::read(words).unwrap().typed, &nowhere).unwrap()
+}
+
+fn endpoint(word: &str) -> Endpoint {
+    Endpoint::parse(OsStr::new(word)).unwrap()
+}
+
+fn facts() -> Facts {
+    Facts {
+        bash: (5, 2),
+        syscalls_known: true,
+        tools: TOOLS.iter().map(|(tool, _)| (*tool).to_owned()).chain(["openssl".to_owned()]).collect(),
+        tar: "tar (GNU tar) 1.34".into(),
+        netcat: "OpenBSD netcat (Debian patchlevel 1.219-1)".into(),
+        source: Some(SourceFacts {
+            file_type: "directory".into(),
+            readable: true,
+            real: "/srv/data".into(),
+            entries: 10,
+            disk_bytes: 1000,
+            ..SourceFacts::default()
+        }),
+        target: Some(TargetFacts {
+            file_type: "directory".into(),
+            writable: true,
+            real: "/srv".into(),
+            free_bytes: 2000,
+            free_inodes: Some(20),
+            ..TargetFacts::default()
+        }),
+        ..Facts::default()
+    }
+}
+
+fn side<'a>(endpoint: &'a Endpoint, facts: &'a Facts) -> Side<'a> {
+    Side { endpoint, facts, skew: Some(0.0), reachable: true }
+}
+
+fn text(findings: &[Finding]) -> String {
+    findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// What stands against `target`, `db2:/srv` unless it is another, with these options.
+fn against(words: &[&str], to: &str, change: impl FnOnce(&mut Facts, &mut Facts)) -> String {
+    let (mut there, mut here) = (facts(), facts());
+    change(&mut there, &mut here);
+    let (from, to) = (endpoint("db1:/srv/data"), endpoint(to));
+    text(&target(&settings(words), side(&from, &there), side(&to, &here), &[]))
+}
+
+fn against_target(change: impl FnOnce(&mut Facts)) -> String {
+    against(&[], "db2:/srv", |_, here| change(here))
+}
+
+fn against_source(change: impl FnOnce(&mut Facts)) -> String {
+    let mut changed = facts();
+    change(&mut changed);
+    text(&source(&settings(&[]), side(&endpoint("db1:/srv/data"), &changed)))
+}
+
+#[test]
+fn nothing_stands_against_a_good_run() {
+    assert_eq!(against_target(|_| ()), "");
+    assert_eq!(against_source(|_| ()), "");
+}
+
+#[test]
+fn each_finding_names_its_host_and_its_fix() {
+    assert_eq!(
+        against_target(|f| {
+            f.tools.remove("nc");
+        }),
+        "db2: programs are missing: nc; apt install netcat-openbsd"
+    );
+    assert_eq!(
+        against_target(|f| f.target.as_mut().unwrap().exists = Some("1:2".into())),
+        "db2: /srv/data exists already; move it away, choose another directory or name (--as), or replace it (--replace)"
+    );
+    assert_eq!(
+        against_target(|f| f.target.as_mut().unwrap().free_bytes = 999),
+        "db2: /srv has 999 B free (999 bytes), the source takes 1000 B (1000 bytes); free some space or choose another directory"
+    );
+    assert!(against_target(|f| f.target.as_mut().unwrap().free_inodes = Some(9)).contains("inodes"));
+    assert_eq!(against_target(|f| f.target = None), "db2: /srv does not exist; mkdir /srv");
+    assert!(
+        against_target(|f| f.target.as_mut().unwrap().writable = false).contains("may not write into /srv")
+    );
+    assert!(against_target(|f| f.netcat = "[v1.10-47]".into()).contains("apt install netcat-openbsd"));
+    assert!(against_source(|f| f.source = None).contains("db1: /srv/data does not exist"));
+    assert!(against_source(|f| f.source.as_mut().unwrap().readable = false).contains("cannot be read"));
+    assert!(
+        against_source(|f| f.source.as_mut().unwrap().file_type = "socket".into()).contains("is a socket")
+    );
+    assert!(
+        against_source(|f| f.source.as_mut().unwrap().file_type = "symbolic link".into())
+            .contains("name what it points to")
+    );
+}
+
+#[test]
+fn a_target_inside_of_the_source_is_refused() {
+    let inside = |_: &mut Facts, here: &mut Facts| here.target.as_mut().unwrap().real = "/srv/data/x".into();
+    assert_eq!(against(&[], "db2:/srv", inside), "", "another host");
+    assert!(against(&[], "db1:/srv/data/x", inside).contains("is inside of the source"));
+}
+
+#[test]
+fn what_is_replaced_must_be_neither_the_source_nor_mounted() {
+    let exists = |_: &mut Facts, here: &mut Facts| here.target.as_mut().unwrap().exists = Some("1:2".into());
+    assert_eq!(against(&["--replace"], "db2:/srv", exists), "");
+    let mounted = |there: &mut Facts, here: &mut Facts| {
+        exists(there, here);
+        here.target.as_mut().unwrap().mounted = true;
+    };
+    assert!(
+        against(&["--replace"], "db2:/srv", mounted).contains("something is mounted at /srv/data or below")
+    );
+    // The same file under another path.
+    let same = |there: &mut Facts, here: &mut Facts| {
+        exists(there, here);
+        there.source.as_mut().unwrap().inode = "1:2".into();
+        here.target.as_mut().unwrap().real = "/mnt".into();
+    };
+    assert!(against(&["--replace"], "db1:/mnt", same).contains("/mnt/data is the source, or holds it"));
+    assert_eq!(against(&["--replace"], "db2:/mnt", same), "", "inodes of another host are others");
+    let holds = |there: &mut Facts, here: &mut Facts| {
+        exists(there, here);
+        here.target.as_mut().unwrap().real = "/".into();
+    };
+    assert!(
+        against(&["--replace", "--as", "srv"], "db1:/", holds).contains("/srv is the source, or holds it")
+    );
+}
+
+#[test]
+fn names_that_are_too_long_are_refused_before_anything_is_sent() {
+    let long = "n".repeat(240);
+    assert_eq!(against(&["--as", &long], "db2:/srv", |_, _| ()), "");
+    let kept = ["--as", &long, "--replace", "--keep-old"];
+    assert!(
+        against(&kept, "db2:/srv", |_, _| ()).contains("has 240 bytes, 228 are possible; give it another")
+    );
+}
+
+#[test]
+fn targets_on_one_file_system_need_its_space_together() {
+    let (from, one, two) = (endpoint("db1:/srv/data"), endpoint("db2:/srv"), endpoint("db2:/mnt"));
+    let mut here = facts();
+    here.target.as_mut().unwrap().device = "42".into();
+    here.target.as_mut().unwrap().free_bytes = 1500;
+    let mut other = here.clone();
+    other.target.as_mut().unwrap().real = PathBuf::from("/mnt");
+    let there = facts();
+    let found = target(&settings(&[]), side(&from, &there), side(&two, &other), &[side(&one, &here)]);
+    assert!(text(&found).contains("2 copies on this file system take 1.95 KiB (2000 bytes)"), "{found:?}");
+    let elsewhere = endpoint("db3:/srv");
+    assert!(
+        target(&settings(&[]), side(&from, &there), side(&two, &other), &[side(&elsewhere, &here)])
+            .is_empty()
+    );
+}
+
+#[test]
+fn accounts_of_other_numbers_are_told_of_and_do_not_refuse() {
+    let differ = |there: &mut Facts, here: &mut Facts| {
+        there.users.insert("mysql".into(), 105);
+        here.users.extend([("mysql".into(), 112), ("ntp".into(), 105)]);
+    };
+    assert_eq!(
+        against(&[], "db2:/srv", differ),
+        "db2: files of the user mysql, 105 on db1, will be those of 105, ntp: mysql is 112 here; give the copy its owner \
+         with --chown USER:GROUP"
+    );
+    assert_eq!(against(&["--chown", "mysql:mysql"], "db2:/srv", differ), "");
+    let nobody = |_: &mut Facts, here: &mut Facts| {
+        here.target.as_mut().unwrap().unknown_owners.push("group mysql".into());
+    };
+    assert!(
+        against(&["--chown", "mysql:mysql"], "db2:/srv", nobody)
+            .contains("there is no group mysql for --chown")
+    );
+    let user = |_: &mut Facts, here: &mut Facts| here.uid = 1000;
+    assert!(against(&["--chown", "mysql"], "db2:/srv", user).contains("only root may give files away"));
+}
+
+#[test]
+fn clocks_and_cases_and_mounts_are_looked_at() {
+    let (from, to, there, here) = (endpoint("db1:/srv/data"), endpoint("db2:/srv"), facts(), facts());
+    let late = Side { skew: Some(-61.0), ..side(&to, &here) };
+    let found = target(&settings(&[]), side(&from, &there), late, &[]);
+    assert_eq!((found.len(), found[0].weight), (1, Weight::Warning));
+    assert!(found[0].problem.contains("its clock is 61 s behind that of db1"), "{found:?}");
+    let twins = |there: &mut Facts, here: &mut Facts| {
+        there.source.as_mut().unwrap().twin = Some("data/readme".into());
+        here.target.as_mut().unwrap().folds_case = true;
+    };
+    assert!(
+        against(&[], "db2:/srv", twins)
+            .contains("does not tell data/readme from the same name in another case")
+    );
+    assert!(against_target(|f| f.target.as_mut().unwrap().read_only = true).contains("mounted read-only"));
+}
+
+#[test]
+fn programs_are_needed_by_what_is_asked_for() {
+    let without = |tool: &str| {
+        let mut facts = facts();
+        facts.tools.remove(tool);
+        facts
+    };
+    let end = endpoint("db1:/srv/data");
+    let found = |words: &[&str], facts: &Facts| text(&source(&settings(words), side(&end, facts)));
+    assert!(found(&[], &without("openssl")).contains("apt install openssl"));
+    assert_eq!(found(&["--no-encrypt"], &without("openssl")), "");
+    assert_eq!(found(&[], &facts()), "");
+    assert!(found(&["--compress=lz4"], &facts()).contains("missing: lz4; apt install lz4"));
+    assert!(
+        found(&["--checksum-algorithm", "blake2b"], &facts())
+            .contains("missing: b2sum; apt install coreutils")
+    );
+    assert!(found(&["--nice"], &facts()).contains("missing: ionice; apt install util-linux"));
+    assert!(found(&["--stop-slave"], &facts()).contains("--stop-slave has no effect on files"));
+}

@@ -1,0 +1,93 @@
+//! A report for programs, as docs/json.md describes it.
+
+use serde_json::{Map, Value, json};
+
+use super::{Report, TargetReport, rate};
+use crate::error::Error;
+use crate::host::wire::printable;
+use crate::json::line;
+use crate::transfer::{Copied, Outcome};
+
+impl Report {
+    /// The last line of `--json`.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let phases: Map<String, Value> = self
+            .phases
+            .iter()
+            .map(|(phase, took)| ((*phase).to_owned(), json!(took.as_secs_f64())))
+            .collect();
+        let run = self.run.as_ref();
+        let leftovers: Vec<Value> =
+            self.leftovers.iter().map(|left| json!({ "host": left.host, "what": left.what })).collect();
+        line(
+            "report",
+            &json!({
+                "exit": self.exit().code(),
+                "error": self.error.as_ref().map(Error::chain),
+                "run": run.map(|run| &run.id),
+                "source": run.map(|run| json!({
+                    "host": run.source.host.to_string(),
+                    "path": printable(run.source.path.as_os_str().as_encoded_bytes()),
+                })),
+                "compression": run.and_then(|run| run.compression).map(|compression| json!({
+                    "program": compression.program.name(),
+                    "level": compression.level,
+                })),
+                "encrypted": run.map(|run| run.encrypted),
+                "targets": self.targets.iter().map(target).collect::<Vec<_>>(),
+                "findings": self.findings,
+                "leftovers": leftovers,
+                "seconds": self.phases.iter().map(|(_, took)| took.as_secs_f64()).sum::<f64>(),
+                "phases": phases,
+                "plan": self.dry_run,
+            }),
+        )
+    }
+}
+
+fn target(target: &TargetReport) -> Value {
+    let (status, error, copy) = match &target.outcome {
+        Outcome::Done(copied) => ("done", None, Some(copy(copied))),
+        Outcome::Published => ("published", None, None),
+        Outcome::Failed(error) => ("failed", Some(error), None),
+    };
+    json!({
+        "host": target.endpoint.host.to_string(),
+        "path": printable(target.endpoint.path.as_os_str().as_encoded_bytes()),
+        "status": status,
+        "exit": error.map_or(0, |error| error.exit().code()),
+        "error": error.map(Error::chain),
+        "address": target.addresses.map(|(address, _)| address),
+        "source_address": target.addresses.map(|(_, peer)| peer),
+        "port": target.port,
+        "copy": copy,
+        "kept_staging": target.kept,
+    })
+}
+
+fn copy(copied: &Copied) -> Value {
+    #[expect(clippy::cast_precision_loss, reason = "a ratio")]
+    let ratio = copied.read_bytes as f64 / copied.wire_bytes.max(1) as f64;
+    json!({
+        "entries": copied.entries,
+        "bytes": copied.bytes,
+        "bytes_read": copied.read_bytes,
+        "bytes_on_wire": copied.wire_bytes,
+        "compression_ratio": (ratio * 1000.0).round() / 1000.0,
+        "bytes_per_second": rate(copied),
+        "seconds": copied.took.as_secs_f64(),
+        "seconds_copying": copied.streamed.as_secs_f64(),
+        "stream_digest": copied.stream_digest.as_ref().map(|algorithm| json!({
+            "algorithm": algorithm,
+            "value": copied.stream_value,
+        })),
+        "files_compared": copied.files_compared.map(|(digest, files)| json!({
+            "algorithm": digest.name(),
+            "files": files,
+        })),
+        "entries_sha256": copied.entries_digest,
+        "old": copied.old.as_ref().map(|old| printable(old.as_os_str().as_encoded_bytes())),
+        "notes": copied.remarks,
+    })
+}

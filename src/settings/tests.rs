@@ -1,0 +1,531 @@
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::Path;
+
+use super::*;
+use crate::cli::Cli;
+use crate::values::Compressor;
+
+/// Settings of a command line over an environment over a file of this text.
+fn all(file: &str, environment: &[(&str, &str)], words: &[&str]) -> Result<Settings, SettingsError> {
+    let mut on_disk = tempfile::NamedTempFile::new().unwrap();
+    on_disk.write_all(file.as_bytes()).unwrap();
+    at(on_disk.path(), Path::new("/nonexistent"), environment, words)
+}
+
+fn at(
+    own: &Path,
+    old: &Path,
+    environment: &[(&str, &str)],
+    words: &[&str],
+) -> Result<Settings, SettingsError> {
+    let environment =
+        environment.iter().map(|(name, value)| ((*name).to_owned(), OsString::from(value))).collect();
+    let sources = Sources { own: own.into(), old: old.into(), environment };
+    let words = ["transfer", "a:/x", "b:/y"].iter().chain(words);
+    Settings::load(&Cli::read(words).unwrap().typed, &sources)
+}
+
+fn settings(file: &str, words: &[&str]) -> Result<Settings, SettingsError> {
+    all(file, &[], words)
+}
+
+/// One option in all of its places: by default, from the file, from the environment over that file, and from the command
+/// line over both.
+fn check<T: PartialEq + std::fmt::Debug>(
+    get: impl Fn(&Settings) -> T,
+    default: T,
+    (file, in_file): (&str, T),
+    (name, value, in_environment): (&str, &str, T),
+    (words, typed): (&[&str], T),
+) {
+    let environment = [(name, value)];
+    assert_eq!(get(&settings("", &[]).unwrap()), default, "default of {name}");
+    assert_eq!(get(&settings(file, &[]).unwrap()), in_file, "{file}");
+    assert_eq!(get(&all(file, &environment, &[]).unwrap()), in_environment, "{file} {environment:?}");
+    assert_eq!(get(&all(file, &environment, words).unwrap()), typed, "{file} {environment:?} {words:?}");
+}
+
+#[test]
+fn what_is_copied() {
+    let patterns = |words: &[&str]| words.iter().map(|word| word.parse().unwrap()).collect::<Vec<Pattern>>();
+    check(
+        |s| s.exclude.clone(),
+        vec![],
+        ("exclude = [\"*.log\", \"/tmp\"]", patterns(&["*.log", "/tmp"])),
+        ("TRANSFER_EXCLUDE", "*.err", patterns(&["*.err"])),
+        (&["--exclude", "a", "--exclude", "b"], patterns(&["a", "b"])),
+    );
+    check(
+        |s| s.ignore_changed,
+        false,
+        ("ignore_changed = true", true),
+        ("TRANSFER_IGNORE_CHANGED", "no", false),
+        (&["--ignore-changed"], true),
+    );
+    check(
+        |s| s.transfer_type,
+        TransferType::File,
+        ("type = \"decompress\"", TransferType::Decompress),
+        ("TRANSFER_TYPE", "xtrabackup", TransferType::Xtrabackup),
+        (&["--type", "file"], TransferType::File),
+    );
+    check(
+        |s| s.stop_slave,
+        false,
+        ("stop_slave = true", true),
+        ("TRANSFER_STOP_SLAVE", "0", false),
+        (&["--stop-slave"], true),
+    );
+}
+
+#[test]
+fn what_becomes_of_it() {
+    let name = |name: &str| Some(name.parse::<FileName>().unwrap());
+    check(
+        |s| s.rename.clone(),
+        None,
+        ("as = \"a\"", name("a")),
+        ("TRANSFER_AS", "b c", name("b c")),
+        (&["--as", "c"], name("c")),
+    );
+    check(
+        |s| s.replace,
+        Replace::No,
+        ("replace = true", Replace::Remove),
+        ("TRANSFER_REPLACE", "false", Replace::No),
+        (&["--replace", "--keep-old"], Replace::Keep),
+    );
+    check(
+        |s| s.replace,
+        Replace::No,
+        ("replace = true\nkeep_old = true", Replace::Keep),
+        ("TRANSFER_KEEP_OLD", "false", Replace::Remove),
+        (&["--replace=false"], Replace::No),
+    );
+    let owner = |owner: &str| Some(Owner(owner.to_owned()));
+    check(
+        |s| s.chown.clone(),
+        None,
+        ("chown = \"mysql:mysql\"", owner("mysql:mysql")),
+        ("TRANSFER_CHOWN", "114:120", owner("114:120")),
+        (&["--chown", ":dba"], owner(":dba")),
+    );
+    check(
+        |s| s.keep_staging,
+        false,
+        ("keep_staging = true", true),
+        ("TRANSFER_KEEP_STAGING", "off", false),
+        (&["--keep-staging"], true),
+    );
+    check(
+        |s| s.fsync,
+        true,
+        ("fsync = false", false),
+        ("TRANSFER_FSYNC", "true", true),
+        (&["--no-fsync"], false),
+    );
+    check(
+        |s| s.skip_refused,
+        false,
+        ("skip_refused = true", true),
+        ("TRANSFER_SKIP_REFUSED", "false", false),
+        (&["--skip-refused"], true),
+    );
+}
+
+#[test]
+fn on_the_way() {
+    check(
+        |s| s.compress,
+        Compress::Auto,
+        ("compress = false", Compress::No),
+        ("TRANSFER_COMPRESS", "lz4", Compress::With(Compressor::Lz4)),
+        (&["--compress=pigz"], Compress::With(Compressor::Pigz)),
+    );
+    check(
+        |s| s.compress_level,
+        1,
+        ("compress_level = 3", 3),
+        ("TRANSFER_COMPRESS_LEVEL", "5", 5),
+        (&["--compress-level", "7"], 7),
+    );
+    check(
+        |s| s.encrypt,
+        true,
+        ("encrypt = false", false),
+        ("TRANSFER_ENCRYPT", "True", true),
+        (&["--no-encrypt"], false),
+    );
+    check(
+        |s| s.threads,
+        None,
+        ("threads = 2", Some(2)),
+        ("TRANSFER_THREADS", "3", Some(3)),
+        (&["--threads", "4"], Some(4)),
+    );
+    check(|s| s.nice, 0, ("nice = true", 10), ("TRANSFER_NICE", "19", 19), (&["--nice=5"], 5));
+    check(|s| s.nice, 0, ("nice = 3", 3), ("TRANSFER_NICE", "false", 0), (&["--nice"], 10));
+}
+
+#[test]
+fn checks() {
+    let md5 = Some(FileDigest::Md5);
+    check(
+        |s| s.checksum,
+        md5,
+        ("checksum = false", None),
+        ("TRANSFER_CHECKSUM", "yes", md5),
+        (&["--no-checksum"], None),
+    );
+    check(
+        |s| s.checksum,
+        md5,
+        ("checksum_algorithm = \"sha256\"", Some(FileDigest::Sha256)),
+        ("TRANSFER_CHECKSUM_ALGORITHM", "blake2b", Some(FileDigest::Blake2b)),
+        (&["--checksum-algorithm", "md5"], md5),
+    );
+    check(
+        |s| (s.checksum.is_some(), s.parallel_checksum),
+        (true, false),
+        ("parallel_checksum = true", (false, true)),
+        ("TRANSFER_PARALLEL_CHECKSUM", "false", (true, false)),
+        (&["--parallel-checksum"], (false, true)),
+    );
+    let both = |file: &str, words: &[&str]| {
+        let settings = settings(file, words).unwrap();
+        (settings.checksum.is_some(), settings.parallel_checksum)
+    };
+    assert_eq!(both("", &["--parallel-checksum", "--checksum"]), (true, false));
+    assert_eq!(both("", &["--parallel-checksum", "--no-checksum"]), (false, true));
+    assert_eq!(both("checksum = true", &["--parallel-checksum"]), (false, true));
+    assert_eq!(both("parallel_checksum = true", &["--checksum"]), (true, false));
+    assert_eq!(both("parallel_checksum = true", &["--no-parallel-checksum"]), (true, false));
+    assert_eq!(both("checksum = false", &["--no-parallel-checksum"]), (false, false));
+}
+
+#[test]
+fn network() {
+    let ports = |first, last| PortRange { first, last };
+    check(
+        |s| s.ports,
+        ports(4400, 4500),
+        ("port = 4444", ports(4444, 4444)),
+        ("TRANSFER_PORT", "0", ports(4400, 4500)),
+        (&["--port", "5000"], ports(5000, 5000)),
+    );
+    check(
+        |s| s.ports,
+        ports(4400, 4500),
+        ("port_range = \"5000-5009\"", ports(5000, 5009)),
+        ("TRANSFER_PORT_RANGE", "6000-6009", ports(6000, 6009)),
+        (&["--port-range", "7000"], ports(7000, 7000)),
+    );
+    // What is said above is said instead.
+    assert_eq!(settings("port = 4444", &["--port-range", "5000-5009"]).unwrap().ports, ports(5000, 5009));
+    assert_eq!(settings("port_range = \"5000-5009\"", &["--port", "4444"]).unwrap().ports, ports(4444, 4444));
+    assert_eq!(settings("port_range = \"5000-5009\"", &["--port", "0"]).unwrap().ports, ports(5000, 5009));
+    check(
+        |s| s.firewall,
+        FirewallChoice::Auto,
+        ("firewall = \"none\"", FirewallChoice::None),
+        ("TRANSFER_FIREWALL", "iptables", FirewallChoice::Iptables),
+        (&["--firewall", "nftables"], FirewallChoice::Nftables),
+    );
+    let address = |text: &str| Some(text.parse::<IpAddr>().unwrap());
+    check(
+        |s| s.source_address,
+        None,
+        ("source_address = \"10.0.0.1\"", address("10.0.0.1")),
+        ("TRANSFER_SOURCE_ADDRESS", "fd77::1", address("fd77::1")),
+        (&["--source-address", "10.0.0.2"], address("10.0.0.2")),
+    );
+    let target = crate::endpoint::Endpoint::parse("b:/y".as_ref()).unwrap();
+    check(
+        |s| s.address_of(&target),
+        None,
+        ("target_address = \"10.0.0.1\"", address("10.0.0.1")),
+        ("TRANSFER_TARGET_ADDRESS", "b=10.0.0.2", address("10.0.0.2")),
+        (&["--target-address", "c=10.0.0.3", "--target-address", "b=10.0.0.4"], address("10.0.0.4")),
+    );
+}
+
+#[test]
+fn an_address_belongs_to_a_target() {
+    let targets = |words: &[&str]| -> Vec<Endpoint> {
+        words.iter().map(|word| Endpoint::parse(word.as_ref()).unwrap()).collect()
+    };
+    let check = |words: &[&str], to: &[&str]| {
+        settings("", words).unwrap().check(&targets(to)).map_err(|e| e.to_string())
+    };
+    assert_eq!(check(&["--target-address", "10.0.0.1"], &["b:/y"]), Ok(()));
+    assert!(
+        check(&["--target-address", "10.0.0.1"], &["b:/y", "c:/y"])
+            .unwrap_err()
+            .contains("say HOST=10.0.0.1")
+    );
+    assert!(check(&["--target-address", "d=10.0.0.1"], &["b:/y"]).unwrap_err().contains("d is no target"));
+}
+
+#[test]
+fn login() {
+    check(
+        |s| s.login.sudo,
+        false,
+        ("sudo = true", true),
+        ("TRANSFER_SUDO", "false", false),
+        (&["--sudo"], true),
+    );
+    let path = |path: &str| Some(PathBuf::from(path));
+    check(
+        |s| s.login.config.clone(),
+        None,
+        ("ssh_config = \"/a\"", path("/a")),
+        ("TRANSFER_SSH_CONFIG", "/b", path("/b")),
+        (&["--ssh-config", "/c"], path("/c")),
+    );
+    check(
+        |s| s.login.options.clone(),
+        vec![],
+        ("ssh_option = [\"Port=1\", \"User=a\"]", vec!["Port=1".to_owned(), "User=a".to_owned()]),
+        ("TRANSFER_SSH_OPTION", "Port=2", vec!["Port=2".to_owned()]),
+        (&["--ssh-option", "Port=3"], vec!["Port=3".to_owned()]),
+    );
+    for word in ["Port", "=x", "ControlPath=/x", "batchmode no", "a\nb=c"] {
+        assert!(word.parse::<crate::options::SshOption>().is_err(), "{word}");
+    }
+}
+
+#[test]
+fn limits_and_output() {
+    let seconds = Duration::from_secs;
+    check(
+        |s| s.lease_time,
+        seconds(30),
+        ("lease_time = 60", seconds(60)),
+        ("TRANSFER_LEASE_TIME", "2m", seconds(120)),
+        (&["--lease-time", "5"], seconds(5)),
+    );
+    check(
+        |s| s.idle_timeout,
+        seconds(300),
+        ("idle_timeout = \"10m\"", seconds(600)),
+        ("TRANSFER_IDLE_TIMEOUT", "60", seconds(60)),
+        (&["--idle-timeout", "5"], seconds(5)),
+    );
+    check(
+        |s| s.max_duration,
+        None,
+        ("max_duration = \"8h\"", Some(seconds(28_800))),
+        ("TRANSFER_MAX_DURATION", "60", Some(seconds(60))),
+        (&["--max-duration", "24h"], Some(seconds(86_400))),
+    );
+    check(
+        |s| s.progress,
+        ProgressChoice::Auto,
+        ("progress = \"bar\"", ProgressChoice::Bar),
+        ("TRANSFER_PROGRESS", "none", ProgressChoice::None),
+        (&["--progress", "plain"], ProgressChoice::Plain),
+    );
+    check(|s| s.json, false, ("json = true", true), ("TRANSFER_JSON", "false", false), (&["--json"], true));
+    check(|s| s.verbose, false, ("verbose = true", true), ("TRANSFER_VERBOSE", "0", false), (&["-v"], true));
+    assert!(settings("lease_time = 1", &[]).is_err());
+    assert!(settings("idle_timeout = 0", &[]).is_err());
+}
+
+#[test]
+fn contradictions_are_errors() {
+    for (words, text) in [
+        (&["--keep-old"][..], "--keep-old is only with --replace"),
+        (&["--port", "1", "--port-range", "1-2"], "cannot be said together"),
+        (&["--compress=gzip", "--compress-level", "12"], "the highest of gzip is 9"),
+        (&["--replace", "--keep-staging"], "--keep-staging is not with --replace"),
+    ] {
+        let error = settings("", words).unwrap_err().to_string();
+        assert!(error.contains(text), "{words:?}: {error}");
+    }
+    assert!(settings("port = 1\nport_range = \"1-2\"", &[]).is_err());
+    // The level was another program's.
+    assert_eq!(
+        settings("compress = \"zstd\"\ncompress_level = 15", &["--compress=gzip"]).unwrap().compress_level,
+        1
+    );
+}
+
+#[test]
+fn a_profile_is_over_its_file_and_below_all_else() {
+    let file = "port = 1\ncompress = \"gzip\"\n[profile.wan]\ncompress = \"zstd\"\ncompress_level = 9\n[profile.lan]\ncompress = false\n";
+    let with = |environment: &[(&str, &str)], words: &[&str]| all(file, environment, words).unwrap();
+    assert_eq!(with(&[], &[]).compress, Compress::With(Compressor::Gzip));
+    let wan = with(&[], &["--profile", "wan"]);
+    assert_eq!((wan.compress, wan.compress_level, wan.ports.first), (Compress::With(Compressor::Zstd), 9, 1));
+    assert_eq!(with(&[("TRANSFER_PROFILE", "lan")], &[]).compress, Compress::No);
+    assert_eq!(with(&[("TRANSFER_PROFILE", "lan")], &["--profile", "wan"]).compress_level, 9);
+    assert_eq!(
+        with(&[("TRANSFER_COMPRESS", "lz4")], &["--profile", "wan"]).compress,
+        Compress::With(Compressor::Lz4)
+    );
+    let error = all(file, &[], &["--profile", "moon"]).unwrap_err().to_string();
+    assert!(error.contains("there is no [profile.moon]") && error.ends_with("has lan, wan"), "{error}");
+    let missing = Path::new("/nonexistent");
+    let error = at(missing, missing, &[], &["--profile", "wan"]).unwrap_err().to_string();
+    assert!(error.ends_with("there is no configuration file"), "{error}");
+    assert!(settings("[profile.a.profile.b]\nport = 1", &[]).is_err());
+    assert!(settings("[profile.a]\nprot = 1", &[]).unwrap_err().to_string().contains("line 2"));
+}
+
+#[test]
+fn what_is_wrong_with_a_file_is_told_with_its_line() {
+    for (text, told) in [
+        ("port = 1\nencrpyt = true\n", "line 2 (encrpyt = true): unknown key `encrpyt`"),
+        ("port = \"many\"", "line 1 (port = \"many\"): invalid type: string \"many\", expected u16"),
+        ("port = [\n", "line 1"),
+        ("\n\nlease_time = 1", "line 3 (lease_time = 1): it must be 2 to 86400 seconds"),
+        ("firewall = \"ufw\"", "line 1 (firewall = \"ufw\"): unknown variant `ufw`"),
+        ("compress = \"rar\"", "it is none of zstd, pigz, gzip, lz4"),
+        ("exclude = [\"a\", \"\"]", "it matches nothing"),
+        ("exclude = 7", "it is neither a text nor a list of texts"),
+        ("compress_level = 20", "it must be 1 to 19"),
+        ("dry_run = true", "unknown key `dry_run`"),
+    ] {
+        let error = settings(text, &[]).unwrap_err().to_string();
+        assert!(error.starts_with("configuration file /") && error.contains(told), "{text:?}: {error}");
+        assert!(!error.contains('\n') && error.len() < 250, "{error}");
+    }
+}
+
+#[test]
+fn what_is_wrong_in_the_environment_is_told_with_its_variable() {
+    for (name, value, told) in [
+        ("TRANSFER_PROT", "1", "environment variable TRANSFER_PROT: it is no option"),
+        ("TRANSFER_PORT", "many", "TRANSFER_PORT: "),
+        ("TRANSFER_LEASE_TIME", "1", "TRANSFER_LEASE_TIME: it must be 2 to 86400 seconds"),
+        ("TRANSFER_DRY_RUN", "true", "TRANSFER_DRY_RUN: it is no option"),
+    ] {
+        let error = all("", &[(name, value)], &[]).unwrap_err().to_string();
+        assert!(error.contains(told), "{error}");
+    }
+    let raw = vec![("TRANSFER_AS".to_owned(), OsString::from_vec(b"\xff".to_vec()))];
+    let sources = Sources { own: "/nonexistent".into(), old: "/nonexistent".into(), environment: raw };
+    let cli = Cli::read(["transfer", "a:/x", "b:/y"]).unwrap();
+    assert!(Settings::load(&cli.typed, &sources).unwrap_err().to_string().contains("it is not UTF-8"));
+}
+
+#[test]
+fn the_file_is_the_one_that_is_named_first() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let (own, old) = (file("own", "port = 1"), file("old", "[DEFAULT]\nport = 2\n"));
+    let (named, variable) = (file("named", "port = 3"), file("variable", "port = 4"));
+    let missing = directory.path().join("missing");
+    let port = |own: &Path, old: &Path, environment: &[(&str, &str)], words: &[&str]| {
+        at(own, old, environment, words).map(|settings| settings.ports.first)
+    };
+    let variable = [("TRANSFER_CONFIG", variable.to_str().unwrap())];
+    let named = ["--config", named.to_str().unwrap()];
+    assert_eq!(port(&own, &old, &variable, &named).unwrap(), 3);
+    assert_eq!(port(&own, &old, &variable, &[]).unwrap(), 4);
+    assert_eq!(port(&own, &old, &[], &[]).unwrap(), 1);
+    assert_eq!(port(&missing, &old, &[], &[]).unwrap(), 2);
+    assert_eq!(port(&missing, &missing, &[], &[]).unwrap(), 4400);
+    assert!(port(&own, &old, &[], &["--config", missing.to_str().unwrap()]).is_err());
+}
+
+#[test]
+fn the_old_tools_file_is_understood() {
+    let file = "# comment\n[DEFAULT]\nport = 4444\ntransfer_type = file\ncompress = False\nencrypt: no\nchecksum = True\n\
+                parallel_checksum = False\nstop_slave = False\nverbose = True\n";
+    let read = settings(file, &[]).unwrap();
+    assert_eq!(
+        (read.ports.first, read.compress, read.encrypt, read.verbose),
+        (4444, Compress::No, false, true)
+    );
+    assert_eq!(settings(file, &["--compress"]).unwrap().compress, Compress::Auto);
+    let error = |text: &str| settings(text, &[]).unwrap_err().to_string();
+    assert!(error("[DEFAULT]\nport = 1\nprot = 2\n").ends_with("line 3 (prot): unknown key"));
+    assert!(error("[DEFAULT]\nport = many\n").contains("line 2 (port): "));
+    assert!(
+        error("[DEFAULT]\nlease_time = 5\n").ends_with("line 2 (lease_time): unknown key"),
+        "no key of ours"
+    );
+}
+
+#[test]
+fn the_example_is_the_defaults() {
+    let example =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/transfer.conf.example")).unwrap();
+    assert_eq!(settings(&example, &[]).unwrap(), settings("", &[]).unwrap());
+    // Each line that is commented out is a key that the file may hold.
+    let keys: Vec<&str> = example.lines().filter_map(|line| line.strip_prefix("#:")).collect();
+    assert_eq!(
+        settings(&keys.join("\n").replace("port = 0\n", ""), &[]).unwrap(),
+        settings("", &[]).unwrap()
+    );
+    // So is each example, and together they are all there are.
+    let is_key = |line: &&str| {
+        line.split_once(" = ")
+            .is_some_and(|(key, _)| key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
+    };
+    let examples: Vec<&str> =
+        example.lines().filter_map(|line| line.strip_prefix("# ")).filter(is_key).collect();
+    for key in &examples {
+        settings(key, &[]).unwrap();
+    }
+    let mut names: Vec<&str> =
+        keys.iter().chain(&examples).filter_map(|line| line.split(' ').next()).collect();
+    names.sort_unstable();
+    names.dedup();
+    let mut known: Vec<&str> = FIELDS.to_vec();
+    known.sort_unstable();
+    assert_eq!(names, known);
+}
+
+/// Every key, as serde knows them.
+const FIELDS: [&str; 33] = [
+    "type",
+    "exclude",
+    "ignore_changed",
+    "stop_slave",
+    "as",
+    "replace",
+    "keep_old",
+    "chown",
+    "keep_staging",
+    "fsync",
+    "skip_refused",
+    "compress",
+    "compress_level",
+    "encrypt",
+    "threads",
+    "nice",
+    "checksum",
+    "checksum_algorithm",
+    "parallel_checksum",
+    "port",
+    "port_range",
+    "firewall",
+    "source_address",
+    "target_address",
+    "sudo",
+    "ssh_config",
+    "ssh_option",
+    "lease_time",
+    "idle_timeout",
+    "max_duration",
+    "progress",
+    "json",
+    "verbose",
+];
+
+#[test]
+fn the_list_of_keys_is_all_there_are() {
+    let error = toml::from_str::<Options>("no_such_key = 1").unwrap_err();
+    let listed: Vec<&str> =
+        error.message().split('`').skip(3).step_by(2).filter(|key| *key != "profile").collect();
+    assert_eq!(listed, FIELDS);
+}

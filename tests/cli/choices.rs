@@ -1,0 +1,300 @@
+//! What becomes of the copy, what is left out, and how it travels, as options choose it.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::path::{Path, PathBuf};
+
+use crate::harness::Sandbox;
+use crate::hold::Point;
+use crate::procs::names;
+use crate::running::LONG;
+use crate::tree::{assert_same, walk};
+
+#[test]
+fn every_compressor_and_level_brings_the_same_bytes() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let source = sandbox.source("source");
+    for (n, (words, stage)) in [
+        (&["--compress=zstd", "--compress-level", "3", "--threads", "2"][..], "zstd -q -3 -T2 -c"),
+        (&["--compress=pigz", "--compress-level=9", "--threads=1"], "pigz -9 -p 1 -c"),
+        (&["--compress=gzip"], "gzip -1 -c"),
+        (&["--compress=lz4", "--compress-level", "12"], "lz4 -12 -c"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let target = sandbox.dir(format!("target{n}"));
+        let mut all: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&source, &target];
+        all.extend(words.iter().map(|word| word as &dyn AsRef<std::ffi::OsStr>));
+        sandbox.run(&all).expect(0);
+        assert_same(&source, &target.join("source"));
+        all.push(&"--dry-run");
+        all.push(&"--as=other");
+        sandbox.run(&all).expect(0).says(stage);
+        sandbox.is_clean(&[&target]);
+    }
+}
+
+#[test]
+fn files_are_compared_by_the_digest_that_was_asked_for() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let source = sandbox.source("source");
+    for algorithm in ["md5", "sha256", "blake2b"] {
+        let target = sandbox.dir(algorithm);
+        let says = format!("{algorithm} of 2 files on both disks");
+        sandbox.run(&[&source, &target, &"--checksum-algorithm", &algorithm]).expect(0).says(&says);
+    }
+}
+
+#[test]
+fn programs_of_the_hosts_stand_back_when_told_to() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    sandbox.shim("tar", "echo \"$(nice) $(ionice)\" >>\"${0%/*}/../niceness\"");
+    let (source, one, two) = (sandbox.source("source"), sandbox.dir("one"), sandbox.dir("two"));
+    sandbox.run(&[&source, &one]).expect(0);
+    sandbox.run(&[&source, &two, &"--nice=7"]).expect(0);
+    let niceness = fs::read_to_string(sandbox.path("niceness")).unwrap();
+    let runs: Vec<&str> = niceness.lines().filter(|line| line.contains(' ')).collect();
+    assert!(runs.iter().any(|line| line.starts_with("0 ")), "{niceness}");
+    assert!(runs.contains(&"7 best-effort: prio 7"), "{niceness}");
+}
+
+#[test]
+fn what_is_excluded_is_neither_sent_nor_missed() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let source = sandbox.dir("source");
+    for file in ["keep", "a.log", "logs/b.log", "logs/keep", "tmp/x", "deep/tmp/y", "deep/a b[1]", "star*x"] {
+        let path = source.join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, file).unwrap();
+    }
+    let target = sandbox.dir("target");
+    let words = ["--exclude", "*.log", "--exclude=/tmp", "--exclude", "a b\\[1]", "--exclude", "star\\*x"];
+    sandbox
+        .run(&[&source, &target, &words[0], &words[1], &words[2], &words[3], &words[4], &words[5], &words[6]])
+        .expect(0)
+        .says("3 files on both disks");
+    let mut arrived = walk(&target.join("source"));
+    arrived.sort();
+    let expected = ["", "deep", "deep/tmp", "deep/tmp/y", "keep", "logs", "logs/keep"].map(PathBuf::from);
+    assert_eq!(arrived, expected);
+    // The source's own name is no pattern's, and none matches the source itself.
+    let odd = sandbox.dir("odd [name]*");
+    sandbox.file(odd.join("x"), "");
+    sandbox.run(&[&odd, &target, &"--exclude", &"odd*", &"--exclude", &"/y"]).expect(0);
+    assert_same(&odd, &target.join("odd [name]*"));
+}
+
+#[test]
+fn another_name_is_given_and_looked_at_beforehand() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    sandbox.run(&[&source, &target, &"--as", &"new name"]).expect(0);
+    assert_same(&source, &target.join("new name"));
+    sandbox.run(&[&source, &target, &"--as", &"new name"]).expect(4).says("new name exists already");
+    sandbox.run(&[&source, &target, &"--as", &"a/b"]).expect(2).says("without a slash");
+    sandbox.is_clean(&[&target]);
+}
+
+#[test]
+fn an_old_one_is_replaced_in_one_step_and_removed_or_kept() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let source = sandbox.source("source");
+    for old in ["file", "directory", "link"] {
+        let target = sandbox.dir(format!("target of {old}"));
+        let name = target.join("source");
+        let make = || match old {
+            "file" => drop(sandbox.file(&name, "old")),
+            "directory" => {
+                sandbox.dir(&name);
+                sandbox.file(name.join("old"), "old");
+            }
+            _ => symlink("/nowhere", &name).unwrap(),
+        };
+        make();
+        sandbox.run(&[&source, &target, &"--replace"]).expect(0);
+        assert_same(&source, &name);
+        assert_eq!(names(&target), ["source"]);
+        fs::remove_dir_all(&name).unwrap();
+        make();
+        let inode = fs::symlink_metadata(&name).unwrap().ino();
+        let ended = sandbox.run(&[&source, &target, &"--replace", &"--keep-old"]).expect(0);
+        assert_same(&source, &name);
+        let all = names(&target);
+        let kept = all.iter().find(|name| name.starts_with("source.old-")).unwrap();
+        assert_eq!((all.len(), fs::symlink_metadata(target.join(kept)).unwrap().ino()), (2, inode));
+        ended.says(&format!("the old one is now {}/{kept}", target.display()));
+        sandbox.is_clean(&[&target]);
+    }
+    // Nothing to replace is no matter.
+    let target = sandbox.dir("empty");
+    sandbox.run(&[&source, &target, &"--replace", &"--keep-old"]).expect(0);
+    assert_eq!(names(&target), ["source"]);
+}
+
+#[test]
+fn what_is_replaced_stays_when_the_copy_fails() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    sandbox.shim("md5sum", "exit 1");
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    let name = sandbox.file("target/source", "old");
+    for words in [&["--replace"][..], &["--replace", "--keep-old"]] {
+        let mut all: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&source, &target];
+        all.extend(words.iter().map(|word| word as &dyn AsRef<std::ffi::OsStr>));
+        sandbox.run(&all).expect(1);
+        assert_eq!((fs::read_to_string(&name).unwrap().as_str(), names(&target).len()), ("old", 1));
+        sandbox.is_clean(&[&target]);
+    }
+}
+
+#[test]
+fn the_source_itself_is_never_replaced() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let source = sandbox.source("source");
+    let link = sandbox.path("link");
+    symlink(sandbox.path(""), &link).unwrap();
+    for directory in [sandbox.path(""), link] {
+        sandbox.run(&[&source, &directory, &"--replace"]).expect(4).says("is the source, or holds it");
+    }
+    let (inner, outer) = (sandbox.source("source/inner"), sandbox.path(""));
+    sandbox
+        .run(&[&inner, &outer, &"--replace", &"--as", &"source"])
+        .expect(4)
+        .says("is the source, or holds it");
+    assert!(inner.exists());
+}
+
+#[test]
+fn what_has_arrived_is_kept_only_where_it_failed() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    sandbox.run(&[&source, &target, &"--keep-staging"]).expect(0);
+    assert_eq!(names(&target), ["source"], "the empty staging directory went");
+    fs::remove_dir_all(target.join("source")).unwrap();
+    sandbox.shim("md5sum", "exit 1");
+    let ended =
+        sandbox.run(&[&source, &target, &"--keep-staging"]).expect(1).says("is kept (--keep-staging): ");
+    let staging = names(&target);
+    assert!(staging.len() == 1 && staging[0].starts_with(".transfer-"), "{staging:?}");
+    assert_same(&source, &target.join(&staging[0]).join("source"));
+    ended.says(&staging[0]);
+    sandbox.run(&[&"status", &"localhost"]).expect(0).says("no runs");
+}
+
+#[test]
+fn without_fsync_nothing_is_waited_for() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    sandbox.shim("sync", "echo \"$*\" >>\"${0%/*}/../syncs\"");
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    sandbox.run(&[&source, &target, &"--no-fsync"]).expect(0);
+    let syncs = fs::read_to_string(sandbox.path("syncs")).unwrap();
+    let of_data: Vec<&str> = syncs
+        .lines()
+        .filter(|line| line.starts_with("-f") || line.contains(target.to_str().unwrap()))
+        .collect();
+    assert!(of_data.is_empty() && syncs.contains("journal"), "{syncs}");
+    assert_same(&source, &target.join("source"));
+}
+
+#[test]
+fn the_longest_time_ends_a_run_and_undoes_it() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let hold = sandbox.hold(Point::Connect);
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    let running = sandbox.spawn(&[&source, &target, &"--max-duration", &"2"]);
+    hold.reached();
+    let ended = running.wait(LONG).expect(1);
+    hold.open();
+    ended.says("not done within 2 s (--max-duration)");
+    sandbox.is_clean(&[&target]);
+}
+
+#[test]
+fn two_runs_never_write_to_one_name_by_whatever_path() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    let link = sandbox.path("link");
+    symlink(&target, &link).unwrap();
+    let hold = sandbox.hold(Point::Connect);
+    let first = sandbox.spawn(&[&source, &target]);
+    hold.reached();
+    for path in [&target, &link] {
+        let busy = sandbox.run(&[&source, path]).expect(5);
+        busy.says("another run writes to")
+            .says(" of ")
+            .says("(pid ")
+            .says(", since 20")
+            .says("transfer status localhost");
+    }
+    let busy = sandbox.run(&[&source, &target, &"--replace"]).expect(5);
+    busy.says("another run writes to");
+    // Another name in the same directory is nobody's.
+    hold.open();
+    sandbox.run(&[&source, &link, &"--as", &"other"]).expect(0);
+    first.wait(LONG).expect(0);
+    assert_eq!(names(&target), ["other", "source"]);
+    sandbox.is_clean(&[&target]);
+}
+
+#[test]
+fn ports_that_transferpy_has_locked_are_left_to_it() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    let port = Sandbox::port();
+    let lock = Path::new("/tmp").join(format!("trnsfr_test-{port}_{port}.lock"));
+    fs::create_dir(&lock).unwrap();
+    let ended = sandbox.run(&[&source, &target, &"--port", &port.to_string()]);
+    fs::remove_dir(&lock).unwrap();
+    ended.expect(5).says(&format!("port {port} is taken"));
+    sandbox.run(&[&source, &target, &"--port-range", &port.to_string()]).expect(0);
+}
+
+#[test]
+fn what_changes_meanwhile_is_a_failure_unless_it_is_ignored() {
+    for ignored in [false, true] {
+        let Some(sandbox) = Sandbox::new() else { return };
+        let source = sandbox.source("source");
+        for file in ["grows", "goes", "stays"] {
+            fs::write(source.join(file), vec![b'x'; 1000]).unwrap();
+        }
+        // After the stream and before the digests: what tar has read is no longer what is there.
+        let path = source.display();
+        sandbox.shim(
+            "md5sum",
+            &format!("if [[ -e {path}/goes ]]; then echo more >>{path}/grows; rm -f {path}/goes; echo new >{path}/new; fi"),
+        );
+        let target = sandbox.dir("target");
+        let words = if ignored { "--ignore-changed" } else { "--ignore-changed=false" };
+        let ended = sandbox.run(&[&source, &target, &words]);
+        if ignored {
+            ended.expect(0).says("changed while it was copied");
+            assert_eq!(fs::read(target.join("source/stays")).unwrap().len(), 1000);
+        } else {
+            assert!(matches!(ended.status.code(), Some(1 | 3)), "{ended}");
+            assert_eq!(names(&target), Vec::<String>::new());
+        }
+        sandbox.is_clean(&[&target]);
+    }
+}
+
+#[test]
+fn a_difference_that_no_change_explains_is_one_with_ignore_changed_too() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    // What was read back is not what was sent, and the source has not changed.
+    let wrong = r#"if [[ $PWD == *.transfer-* ]]; then for file in "${@:3}"; do printf '%032d  %s\0' 0 "$file"; done; exit; fi"#;
+    sandbox.shim("md5sum", wrong);
+    sandbox.run(&[&source, &target, &"--ignore-changed"]).expect(3).says("differ");
+    assert_eq!(names(&target), Vec::<String>::new());
+}
+
+#[test]
+fn findings_are_told_all_at_once() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let (missing, target) = (sandbox.path("missing"), sandbox.path("nowhere"));
+    let ended = sandbox.run(&[&missing, &target, &"--stop-slave"]).expect(4);
+    ended
+        .says("missing does not exist; check the path")
+        .says("nowhere does not exist; mkdir ")
+        .says("--stop-slave has no effect");
+}
