@@ -29,6 +29,15 @@ pub fn layers(facts: &Facts, choice: FirewallChoice, peer: IpAddr) -> Vec<Layer>
     found
 }
 
+/// The tables of a host that `choice` says to open and that nobody but their owners can.
+#[must_use]
+pub fn not_ours_to_open(facts: &Facts, choice: FirewallChoice) -> &[String] {
+    match choice {
+        FirewallChoice::Auto | FirewallChoice::Nftables => &facts.owned_tables,
+        FirewallChoice::Iptables | FirewallChoice::None => &[],
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

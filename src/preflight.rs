@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use crate::endpoint::Endpoint;
+use crate::firewall;
 use crate::host::facts::Facts;
 use crate::host::wire::printable;
 use crate::settings::Settings;
@@ -122,6 +123,16 @@ pub fn target(
                 "choose another file system",
             );
         }
+    }
+    for table in firewall::not_ours_to_open(facts, settings.firewall) {
+        let (first, last) = settings.port.range();
+        let ports = if first == last { format!("port {first}") } else { format!("the ports {first}-{last}") };
+        findings.add(
+            &format!(
+                "its nftables table {table} filters what comes in, and only the program that owns it may change it"
+            ),
+            &format!("open {ports} for the source in that program and give --firewall none"),
+        );
     }
     if !addresses_known {
         findings.add(
@@ -306,6 +317,29 @@ mod tests {
             against_source(|f| f.source.as_mut().unwrap().file_type = "symbolic link".into())
                 .contains("name what it points to")
         );
+    }
+
+    #[test]
+    fn a_table_with_an_owner_stands_against_those_who_would_open_it() {
+        let mut owned = facts();
+        owned.owned_tables = vec!["inet site".into()];
+        let found = |words: &[&str]| -> Vec<String> {
+            let (source, end) = (endpoint("db1:/srv/data"), endpoint("db2:/srv"));
+            target(&settings(words), (&source, &facts()), (&end, &owned), true)
+                .iter()
+                .map(ToString::to_string)
+                .collect()
+        };
+        assert_eq!(
+            found(&["--port", "4444"]),
+            [
+                "db2: its nftables table inet site filters what comes in, and only the program that owns it may change \
+              it; open port 4444 for the source in that program and give --firewall none"
+            ]
+        );
+        assert!(found(&["--firewall", "nftables"])[0].contains("open the ports 4400-4500 for the source"));
+        assert!(found(&["--firewall", "iptables"]).is_empty());
+        assert!(found(&["--firewall", "none"]).is_empty());
     }
 
     #[test]
