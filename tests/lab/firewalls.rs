@@ -210,6 +210,11 @@ mod alone {
         }
     }
 
+    /// Of the programs that keep rules, as Debian's packages set them up; each lets ssh in.
+    const FERM: &str = "systemctl start ferm";
+    const UFW: &str = "ufw allow ssh; ufw --force enable";
+    const FIREWALLD: &str = "systemctl start firewalld; firewall-cmd --state";
+
     const IPV4: [&str; 3] = ["db1", "db2", "10.77.0.11"];
     const IPV6: [&str; 3] = ["db16", "db26", "fd77::11"];
 
@@ -243,23 +248,47 @@ mod alone {
 
     #[test]
     fn ferm_is_opened_and_closed() {
-        opens_for_one_peer_and_one_port("systemctl start ferm", IPV4, 1);
-        opens_for_one_peer_and_one_port("systemctl start ferm", IPV6, 1);
+        opens_for_one_peer_and_one_port(FERM, IPV4, 1);
+        opens_for_one_peer_and_one_port(FERM, IPV6, 1);
     }
 
     #[test]
     fn ufw_is_opened_and_closed() {
-        let enable = "ufw allow ssh; ufw --force enable";
-        opens_for_one_peer_and_one_port(enable, IPV4, 1);
-        opens_for_one_peer_and_one_port(enable, IPV6, 1);
+        opens_for_one_peer_and_one_port(UFW, IPV4, 1);
+        opens_for_one_peer_and_one_port(UFW, IPV6, 1);
     }
 
     #[test]
     fn firewalld_is_opened_and_closed() {
-        // With the public zone, which lets ssh in.
-        let start = "systemctl start firewalld; firewall-cmd --state";
-        opens_for_one_peer_and_one_port(start, IPV4, 1);
-        opens_for_one_peer_and_one_port(start, IPV6, 1);
+        opens_for_one_peer_and_one_port(FIREWALLD, IPV4, 1);
+        opens_for_one_peer_and_one_port(FIREWALLD, IPV6, 1);
+    }
+
+    #[test]
+    fn rules_that_are_loaded_again_meanwhile_disturb_nothing_and_keep_no_hole() {
+        let Some(lab) = Lab::get() else { return };
+        let (db1, db2) = (lab.host("db1"), lab.host("db2"));
+        for (site, reload) in [
+            (FERM, "systemctl reload ferm"),
+            (UFW, "ufw reload"),
+            (FIREWALLD, "firewall-cmd --reload"),
+            (&nft(NFT), &format!("nft flush ruleset; {}", nft(NFT))),
+        ] as [(&str, &str); 4]
+        {
+            let _site = Site::set_up(&lab, site);
+            let scratch = lab.scratch(&["db1", "db2"]);
+            let source = scratch.join("source");
+            make_random(&db1, &source, MORE_THAN_BUFFERS);
+            db2.sh(reload);
+            let before = rules(&db2);
+            let args = [format!("db1:{source}"), format!("db2:{}", scratch.path())];
+            let held = Held::start(&lab, &args.each_ref().map(String::as_str), &db2, scratch.path());
+            held.port();
+            db2.sh(reload);
+            held.go().expect_success();
+            assert_same((&db1, &source), (&db2, &source));
+            assert_eq!(rules(&db2), before, "after {reload}");
+        }
     }
 
     #[test]
@@ -315,22 +344,15 @@ mod alone {
     fn a_firewall_that_is_not_to_be_opened_fails_the_run_before_anything_is_read() {
         fails_before_anything_is_read(&nft(NFT), &["--firewall", "none"]);
         // Another layer is opened, and that is not enough.
-        let two = nft(LATE) + &iptables("iptables-legacy", DROP);
-        fails_before_anything_is_read(&two, &["--firewall", "iptables"]);
-        let two = nft(NFT) + &iptables("iptables-legacy", REJECT);
-        fails_before_anything_is_read(&two, &["--firewall", "nftables"]);
+        let both = nft(LATE) + &iptables("iptables-legacy", DROP);
+        fails_before_anything_is_read(&both, &["--firewall", "iptables"]);
     }
 
     #[test]
     fn what_stops_packets_before_they_come_in_is_not_opened_and_fails_the_run() {
-        let early = |table: &str, hook: &str| {
-            nft(&format!(
-                "table {table} raw {{ chain raw {{ type filter hook {hook} priority -300; policy accept;
-                    ip saddr 10.77.0.11 tcp dport 4400-4500 reject with tcp reset; }}; }}"
-            ))
-        };
-        fails_before_anything_is_read(&early("inet", "prerouting"), &[]);
-        fails_before_anything_is_read(&early("netdev", "ingress device \"e0\""), &[]);
+        let raw = "table inet early { chain raw { type filter hook prerouting priority raw; policy accept;
+            ip saddr 10.77.0.11 tcp dport 4400-4500 drop; }; }";
+        fails_before_anything_is_read(&nft(raw), &[]);
         let legacy = "iptables-legacy -t raw -A PREROUTING -s 10.77.0.11 -p tcp --dport 4400:4500 -j DROP";
         fails_before_anything_is_read(legacy, &[]);
     }
