@@ -29,6 +29,17 @@ pub fn layers(facts: &Facts, choice: FirewallChoice, peer: IpAddr) -> Vec<Layer>
     found
 }
 
+/// The tables of a host that see packets from `peer`, that `choice` says to open, and that nobody but their owners can.
+pub fn not_ours_to_open(
+    facts: &Facts,
+    choice: FirewallChoice,
+    peer: IpAddr,
+) -> impl Iterator<Item = &String> {
+    let opens = matches!(choice, FirewallChoice::Auto | FirewallChoice::Nftables);
+    let blind = if peer.is_ipv4() { "ip6 " } else { "ip " };
+    facts.owned_tables.iter().filter(move |table| opens && !table.starts_with(blind))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,6 +7,7 @@ mod tools;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fmt;
+use std::net::IpAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -14,6 +15,7 @@ use indicatif::HumanBytes;
 use serde::Serialize;
 
 use crate::endpoint::Endpoint;
+use crate::firewall;
 use crate::host::facts::{Facts, SourceFacts, TargetFacts};
 use crate::host::wire::printable;
 use crate::settings::{Replace, Settings};
@@ -64,8 +66,8 @@ pub struct Side<'a> {
     pub facts: &'a Facts,
     /// By how many seconds its clock is ahead of the controller's.
     pub skew: Option<f64>,
-    /// The addresses of the data path are known; of targets only.
-    pub reachable: bool,
+    /// The source's address on the data path, as far as it is known; of targets only.
+    pub peer: Option<IpAddr>,
 }
 
 /// Findings against the source.
@@ -118,7 +120,9 @@ pub fn target(settings: &Settings, source: Side<'_>, side: Side<'_>, before: &[S
         findings.case(&of_source, &of_target, side.endpoint);
     }
     findings.owners(settings.chown.as_ref(), source, side);
-    if !side.reachable {
+    if let Some(peer) = side.peer {
+        findings.firewall(settings, side.facts, peer);
+    } else {
         findings.refuse(
             "no address of it is known by which the source can reach it",
             "name both hosts as SSH hosts with addresses of one family (IPv4 or IPv6), or say --target-address and \
@@ -304,6 +308,22 @@ impl Findings {
                     shown(&endpoint.path)
                 ),
                 "choose another file system, or rename it on the source",
+            );
+        }
+    }
+
+    /// Layers of the firewall that nobody but their owner opens.
+    fn firewall(&mut self, settings: &Settings, facts: &Facts, peer: IpAddr) {
+        let ports = match settings.ports {
+            ports if ports.first == ports.last => format!("port {ports}"),
+            ports => format!("the ports {ports}"),
+        };
+        for table in firewall::not_ours_to_open(facts, settings.firewall, peer) {
+            self.refuse(
+                &format!(
+                    "its nftables table {table} filters what comes in, and only the program that owns it may change it"
+                ),
+                &format!("open {ports} for the source in that program and give --firewall none"),
             );
         }
     }

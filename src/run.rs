@@ -92,7 +92,7 @@ fn plan(
     report: &mut Report,
 ) -> Result<Plan, Error> {
     let of_source =
-        Side { endpoint: source, facts: &probe.source.facts, skew: probe.source.skew, reachable: true };
+        Side { endpoint: source, facts: &probe.source.facts, skew: probe.source.skew, peer: None };
     let mut against: Vec<String> = note(&mut report.findings, preflight::source(settings, of_source));
     let source_is_good = against.is_empty();
     let mut accepted = Vec::new();
@@ -103,8 +103,12 @@ fn plan(
         let reasons = match probed {
             Ok(ProbedTarget { end, address, peer }) => {
                 let addresses = address.zip(*peer);
-                let side =
-                    Side { endpoint, facts: &end.facts, skew: end.skew, reachable: addresses.is_some() };
+                let side = Side {
+                    endpoint,
+                    facts: &end.facts,
+                    skew: end.skew,
+                    peer: addresses.map(|(_, peer)| peer),
+                };
                 let reasons =
                     note(&mut report.findings, preflight::target(settings, of_source, side, &before));
                 before.push(side);

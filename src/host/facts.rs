@@ -42,6 +42,9 @@ pub struct Facts {
     pub groups: BTreeMap<String, u32>,
     /// Seconds of its clock when it answered, since the epoch.
     pub clock: Option<f64>,
+    /// Tables of nftables, such as `inet site`, that filter incoming packets and that only the process which made them
+    /// may change.
+    pub owned_tables: Vec<String>,
     /// What the path is, on a source.
     pub source: Option<SourceFacts>,
     /// What the directory is, on a target.
@@ -167,6 +170,7 @@ impl Facts {
                     };
                     facts.firewall.extend(layer.zip(family));
                 }
+                b"firewall_owned" => facts.owned_tables.push(text(0)),
                 b"source_real" => facts.source.get_or_insert_default().real = path(0),
                 b"source_type" => facts.source.get_or_insert_default().file_type = text(0),
                 b"owner" => {
@@ -230,13 +234,14 @@ mod tests {
     #[test]
     fn an_answer_is_read_and_rubbish_is_not() {
         let answer = "Last login: yesterday\nhost\tx86_64\tb-1\tm-1\nuser\t0\nssh\t10.0.0.9\t5\t10.0.0.1\t22\n\
-                      cores\t8\ntools\ttar\tnc\nfirewall\tnftables\t4\nfirewall\tpf\t4\nsource_size\t3\t2\t100\t4096\n\
-                      target_free\t10\t4096\t5\t100\text2/ext3\nend";
+                      cores\t8\ntools\ttar\tnc\nfirewall\tnftables\t4\nfirewall\tpf\t4\n\
+                      firewall_owned\tinet site\nsource_size\t3\t2\t100\t4096\ntarget_free\t10\t4096\t5\t100\text2/ext3\nend";
         let messages: Vec<_> = answer.lines().map(|line| decode(line.as_bytes())).collect();
         let facts = Facts::parse(&messages);
         assert_eq!(facts.machine, "x86_64");
         assert_eq!(facts.ssh.unwrap().1.to_string(), "10.0.0.1");
         assert_eq!(facts.firewall, [(Layer::Nftables, 4)]);
+        assert_eq!(facts.owned_tables, ["inet site"]);
         assert_eq!(facts.source.as_ref().unwrap().disk_bytes, 4096);
         assert_eq!(facts.target.as_ref().unwrap().free_bytes, 40960);
         assert!(facts.has("tar") && !facts.has("zstd"));

@@ -107,3 +107,98 @@ fn call(parts: &[&[u8]], arguments: &[Field]) -> Vec<u8> {
     text.push(b'\n');
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+
+    /// What a script prints behind `begin`, run here.
+    fn run(script: &Script) -> String {
+        let mut bash = Command::new("bash")
+            .args(["--norc", "-s"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        bash.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
+        let output = String::from_utf8(bash.wait_with_output().unwrap().stdout).unwrap();
+        output.split_once("begin\n").unwrap().1.to_owned()
+    }
+
+    /// As nft prints tables; those of 1.1 can outlive their owner.
+    const RULESET: &str = r#"
+table inet firewalld { # progname firewalld
+	flags owner,persist
+
+	chain filter_INPUT {
+		type filter hook input priority filter + 10; policy accept;
+		ct state invalid drop
+	}
+
+	chain filter_IN_public {
+		tcp dport 22 accept comment "type filter hook input"
+	}
+}
+table inet site {
+	comment "flags owner"
+	set flags {
+		type ipv4_addr
+		flags interval
+		comment "owner"
+	}
+
+	chain input {
+		comment "flags owner"
+		type filter hook input priority -5; policy drop;
+	}
+
+	chain early {
+		type filter hook ingress device "e0" priority filter; policy accept;
+	}
+
+	chain raw {
+		type filter hook prerouting priority raw; policy drop;
+	}
+}
+table ip filter {
+	chain INPUT {
+		type filter hook input priority filter; policy drop;
+	}
+
+	chain late {
+		type nat hook input priority 100; policy accept;
+	}
+
+	chain out {
+		type route hook output priority filter; policy accept;
+	}
+}
+table ip6 filter {
+	chain INPUT {
+		type filter hook input priority filter; policy accept;
+	}
+}
+table bridge lab {
+	chain input {
+		type filter hook input priority 0; policy drop;
+	}
+}
+"#;
+
+    #[test]
+    fn only_chains_that_filter_what_comes_in_over_ip_are_opened_and_owners_are_seen() {
+        let main = format!("nft() {{ cat <<'END'\n{RULESET}END\n}}\nmain() {{ input_chains; }}\n");
+        assert_eq!(
+            run(&Script::new(&[COMMON, &main], &[])),
+            "inet firewalld owned filter_INPUT\ninet site free input\nip filter free INPUT\nip6 filter free INPUT\n"
+        );
+    }
+
+    #[test]
+    fn rules_that_cannot_be_listed_are_not_taken_for_none() {
+        let main = "nft() { return 1; }\nmain() { input_chains || echo \"status $?\"; }\n";
+        assert_eq!(run(&Script::new(&[COMMON, main], &[])), "status 1\n");
+    }
+}

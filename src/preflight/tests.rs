@@ -43,7 +43,7 @@ fn facts() -> Facts {
 }
 
 fn side<'a>(endpoint: &'a Endpoint, facts: &'a Facts) -> Side<'a> {
-    Side { endpoint, facts, skew: Some(0.0), reachable: true }
+    Side { endpoint, facts, skew: Some(0.0), peer: Some("10.77.0.11".parse().unwrap()) }
 }
 
 fn text(findings: &[Finding]) -> String {
@@ -230,4 +230,22 @@ fn programs_are_needed_by_what_is_asked_for() {
     );
     assert!(found(&["--nice"], &facts()).contains("missing: ionice; apt install util-linux"));
     assert!(found(&["--stop-slave"], &facts()).contains("--stop-slave has no effect on files"));
+}
+
+#[test]
+fn a_table_with_an_owner_stands_against_those_who_would_open_it() {
+    let found = |words: &[&str], table: &str| {
+        against(words, "db2:/srv", |_, here| here.owned_tables = vec![table.to_owned()])
+    };
+    assert_eq!(
+        found(&["--port", "4444"], "inet site"),
+        "db2: its nftables table inet site filters what comes in, and only the program that owns it may change it; open \
+         port 4444 for the source in that program and give --firewall none"
+    );
+    assert!(
+        found(&["--firewall", "nftables"], "ip site").contains("open the ports 4400-4500 for the source")
+    );
+    assert_eq!(found(&["--firewall", "iptables"], "inet site"), "");
+    assert_eq!(found(&["--firewall", "none"], "inet site"), "");
+    assert_eq!(found(&[], "ip6 site"), "", "it does not see IPv4");
 }

@@ -51,6 +51,20 @@ say() {
   printf '%s\n' "$REPLY"
 }
 
+# input_chains: each base chain of nftables that filters what comes in over IP, as FAMILY TABLE OWNER CHAIN. OWNER is
+# `owned` where the process that made the table is the only one that may change it, else `free`.
+input_chains() {
+  local rules
+  # Without the elements of sets, of which there may be a million.
+  rules=$(nft -t list ruleset 2>/dev/null) || return
+  awk '
+    $1 == "table" { family = $2; table = $3; owner = "free" }
+    $1 == "flags" && /owner/ { owner = "owned" }
+    $1 == "chain" { chain = $2 }
+    $1 == "type" && $2 == "filter" && $4 == "input" && family ~ /^(ip|ip6|inet)$/ { print family, table, owner, chain }
+  ' <<<"$rules"
+}
+
 # Where runs keep their journals (they outlive a reboot) and their locks (they need not).
 find_directories() {
   if ((EUID == 0)); then

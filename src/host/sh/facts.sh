@@ -16,7 +16,7 @@ tools() {
 # Which layers of a firewall see packets that come in. Nothing is listed whose listing would load or create it.
 firewalls() {
   ((EUID == 0)) || return
-  local family prefix chains
+  local family prefix table owner
   for family in 4 6; do
     prefix=iptables
     [[ $family == 6 ]] && prefix=ip6tables
@@ -31,11 +31,11 @@ firewalls() {
     fi
   done
   if command -v nft >/dev/null; then
-    chains=$(nft list ruleset 2>/dev/null | awk '
-      $1 == "table" { family = $2 }
-      $1 == "type" && $2 == "filter" && $4 == "input" { seen[family] = 1 }
-      END { if (seen["ip"] || seen["inet"]) print 4; if (seen["ip6"] || seen["inet"]) print 6 }')
-    for family in $chains; do say firewall nftables "$family"; done
+    while read -r family table owner; do
+      [[ $family == ip6 ]] || say firewall nftables 4
+      [[ $family == ip ]] || say firewall nftables 6
+      [[ $owner == free ]] || say firewall_owned "$family $table"
+    done < <(input_chains | cut -d ' ' -f 1-3 | sort -u)
   fi
 }
 

@@ -162,20 +162,15 @@ lease_port() {
 
 # open_rule LAYER FAMILY SOURCE PORT: one peer, one port, in front of what is there. Replies how many chains.
 open_rule() {
-  local layer=$1 family=$2 source=$3 port=$4 tag=transfer-$guard rules message
+  local layer=$1 family=$2 source=$3 port=$4 tag=transfer-$guard chains rules message
   record boot rule "$layer" "$family" "$tag" || { fail journal "$home/journal cannot be written"; return; }
   if [[ $layer == nftables ]]; then
     local ip=ip
     [[ $family == 6 ]] && ip=ip6
-    rules=$(nft list ruleset 2>&1) || { fail firewall "${rules%%$'\n'*}"; return; }
-    # A table with an owner can be changed by that process only.
+    chains=$(input_chains) || { fail firewall "nft cannot list the rules"; return; }
+    # What accepts a packet in one chain does not keep another one from dropping it: all of them are opened, or none.
     rules=$(awk -v ip="$ip" -v rule="$ip saddr $source tcp dport $port accept comment \"$tag\"" '
-      $1 == "table" { family = $2; table = $3; owned = 0 }
-      $1 == "flags" && /owner/ { owned = 1 }
-      $1 == "chain" { chain = $2 }
-      $1 == "type" && $2 == "filter" && $4 == "input" && (family == "inet" || family == ip) && !owned {
-        print "insert rule", family, table, chain, rule
-      }' <<<"$rules")
+      ($1 == "inet" || $1 == ip) && $3 == "free" { print "insert rule", $1, $2, $4, rule }' <<<"$chains")
     [[ -z $rules ]] && { ok 0; return; }
     if message=$(nft -f - <<<"$rules" 2>&1); then ok "$(wc -l <<<"$rules")"; else fail firewall "${message%%$'\n'*}"; fi
   else

@@ -70,13 +70,13 @@ close_rules() {
   local layer=$1 family=$2 tag=$3 program rules rule
   local -a spec
   if [[ $layer == nftables ]]; then
-    rules=$(nft -a list ruleset) || return 1
+    rules=$(nft -t -a list ruleset) || return 1
     awk -v tag="comment \"$tag\" # handle " '
       $1 == "table" { family = $2; table = $3 }
       $1 == "chain" { chain = $2 }
       (at = index($0, tag)) { print "delete rule", family, table, chain, "handle", substr($0, at + length(tag)) }
     ' <<<"$rules" | nft -f -
-    rules=$(nft list ruleset) || return 1
+    rules=$(nft -t list ruleset) || return 1
     [[ $rules != *"comment \"$tag\""* ]]
   else
     iptables_command "$layer" "$family"
