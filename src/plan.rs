@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::endpoint::Endpoint;
 use crate::firewall;
 use crate::host::facts::{Facts, Layer};
+use crate::host::netcat::Netcat;
 use crate::run_id::{GuardId, RunId};
 use crate::settings::{PortChoice, Settings};
 
@@ -60,6 +61,8 @@ pub struct SourcePlan {
     pub disk_bytes: u64,
     /// Processors.
     pub cores: u32,
+    /// What sends, to all targets.
+    pub netcat: Netcat,
 }
 
 /// One target's end.
@@ -85,6 +88,8 @@ pub struct TargetPlan {
     pub root: bool,
     /// Processors.
     pub cores: u32,
+    /// What receives.
+    pub netcat: Netcat,
 }
 
 /// How the stream is compressed.
@@ -152,6 +157,7 @@ impl Plan {
         let stream_digest = (settings.parallel_checksum || settings.encrypt)
             .then_some(if everybody_has("openssl") { StreamDigest::Sha256 } else { StreamDigest::Md5 });
         let of_source = source_facts.source.clone().unwrap_or_default();
+        let addresses: Vec<IpAddr> = targets.iter().map(|target| target.address).collect();
         Self {
             run: run.clone(),
             source: SourcePlan {
@@ -165,6 +171,7 @@ impl Plan {
                 bytes: of_source.bytes,
                 disk_bytes: of_source.disk_bytes,
                 cores: source_facts.cores.max(1),
+                netcat: netcat(source_facts, &addresses),
             },
             targets: targets
                 .iter()
@@ -208,7 +215,13 @@ impl TargetPlan {
             final_path: directory.join(source.name().unwrap_or_default()),
             root: target.facts.uid == 0,
             cores: target.facts.cores.max(1),
+            netcat: netcat(target.facts, &[target.address]),
             guard,
         }
     }
+}
+
+/// The preflight has made sure that there is one.
+fn netcat(facts: &Facts, addresses: &[IpAddr]) -> Netcat {
+    facts.netcat(addresses).cloned().unwrap_or_default()
 }

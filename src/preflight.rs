@@ -1,6 +1,7 @@
 //! What stands against a run, found before anything is changed, each finding with its fix. Pure.
 
 use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -26,15 +27,14 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Programs that each end needs, and the Debian packages that have them.
-const TOOLS: [(&str, &str); 14] = [
+/// Programs that each end needs, besides one of several netcats, and the Debian packages that have them.
+const TOOLS: [(&str, &str); 13] = [
     ("awk", "mawk"),
     ("find", "findutils"),
     ("flock", "util-linux"),
     ("gzip", "gzip"),
     ("ip", "iproute2"),
     ("md5sum", "coreutils"),
-    ("nc", "netcat-openbsd"),
     ("perl", "perl-base"),
     ("sha256sum", "coreutils"),
     ("sort", "coreutils"),
@@ -43,6 +43,9 @@ const TOOLS: [(&str, &str); 14] = [
     ("tar", "tar"),
     ("xargs", "findutils"),
 ];
+
+/// The package of the netcat that is asked for where none will do.
+const NETCAT: &str = "netcat-openbsd";
 
 /// Findings against the source.
 #[must_use]
@@ -124,10 +127,7 @@ pub fn target(
         }
     }
     if !addresses_known {
-        findings.add(
-            "no address of it is known by which the source can reach it",
-            "name both hosts as SSH hosts with addresses of one family (IPv4 or IPv6)",
-        );
+        findings.no_way((source, source_facts), facts);
     }
     findings.list
 }
@@ -165,10 +165,38 @@ impl Findings {
         self.list.push(Finding { host: self.host.clone(), problem: problem.into(), fix: fix.into() });
     }
 
+    /// The source has no way to any address of the target.
+    fn no_way(&mut self, (source, source_facts): (&Endpoint, &Facts), facts: &Facts) {
+        let has: Vec<String> = facts.addresses.iter().map(ToString::to_string).collect();
+        self.add(
+            &format!(
+                "no address of it is known by which the source can reach it (it has {})",
+                if has.is_empty() { "none".into() } else { has.join(", ") }
+            ),
+            "name both hosts as SSH hosts with addresses of one family (IPv4 or IPv6)",
+        );
+        let only_ipv4 = |facts: &Facts| {
+            !facts.netcats.is_empty() && facts.netcat(&[IpAddr::V6(Ipv6Addr::LOCALHOST)]).is_none()
+        };
+        let (source, target) = (source.host.to_string(), self.host.clone());
+        for (host, facts) in [(source, source_facts), (target, facts)] {
+            if only_ipv4(facts) {
+                self.list.push(Finding {
+                    host,
+                    problem: "its only netcat is the traditional one, which has no IPv6".into(),
+                    fix: format!("apt install {NETCAT}"),
+                });
+            }
+        }
+    }
+
     fn tools(&mut self, settings: &Settings, facts: &Facts) {
         let mut needed: Vec<(&str, &str)> = TOOLS.to_vec();
         if settings.encrypt {
             needed.push(("openssl", "openssl"));
+        }
+        if facts.netcats.is_empty() {
+            needed.push(("nc", NETCAT));
         }
         let missing: Vec<_> = needed.into_iter().filter(|(tool, _)| !facts.has(tool)).collect();
         if !missing.is_empty() {
@@ -181,8 +209,11 @@ impl Findings {
                 &format!("apt install {}", packages.join(" ")),
             );
         }
-        if facts.has("nc") && !facts.netcat_is_openbsd() {
-            self.add("its nc is not OpenBSD's netcat", "apt install netcat-openbsd");
+        if facts.netcats.is_empty() && facts.has("nc") {
+            self.add(
+                "its nc is neither OpenBSD's netcat nor the traditional one nor ncat",
+                &format!("apt install {NETCAT}"),
+            );
         }
         if facts.has("tar") && !facts.tar.contains("GNU tar") {
             self.add("its tar is not GNU tar", "apt install tar");
@@ -209,6 +240,7 @@ mod tests {
     use super::*;
     use crate::cli::Cli;
     use crate::host::facts::{SourceFacts, TargetFacts};
+    use crate::host::netcat::{Dialect, Netcat};
     use clap::Parser;
     use std::ffi::OsStr;
 
@@ -227,7 +259,7 @@ mod tests {
             syscalls_known: true,
             tools: TOOLS.iter().map(|(tool, _)| (*tool).to_owned()).chain(["openssl".to_owned()]).collect(),
             tar: "tar (GNU tar) 1.34".into(),
-            netcat: "OpenBSD netcat (Debian patchlevel 1.219-1)".into(),
+            netcats: vec![Netcat::default()],
             source: Some(SourceFacts {
                 file_type: "directory".into(),
                 readable: true,
@@ -277,9 +309,10 @@ mod tests {
     fn each_finding_names_its_host_and_its_fix() {
         assert_eq!(
             against_target(|f| {
-                f.tools.remove("nc");
+                f.netcats.clear();
+                f.tools.remove("flock");
             }),
-            "db2: programs are missing: nc; apt install netcat-openbsd"
+            "db2: programs are missing: flock, nc; apt install netcat-openbsd util-linux"
         );
         assert_eq!(
             against_target(|f| f.target.as_mut().unwrap().exists = true),
@@ -295,7 +328,13 @@ mod tests {
             against_target(|f| f.target.as_mut().unwrap().writable = false)
                 .contains("may not write into /srv")
         );
-        assert!(against_target(|f| f.netcat = "[v1.10-47]".into()).contains("apt install netcat-openbsd"));
+        assert_eq!(
+            against_target(|f| {
+                f.netcats.clear();
+                f.tools.insert("nc".into());
+            }),
+            "db2: its nc is neither OpenBSD's netcat nor the traditional one nor ncat; apt install netcat-openbsd"
+        );
         assert!(against_source(|f| f.source = None).contains("db1: /srv/data does not exist"));
         assert!(against_source(|f| f.source.as_mut().unwrap().readable = false).contains("cannot be read"));
         assert!(
@@ -317,6 +356,25 @@ mod tests {
         let end = endpoint("db1:/srv/data/x");
         let found = target(&settings(&[]), (&endpoint("db1:/srv/data"), &facts()), (&end, &changed), true);
         assert!(found[0].to_string().contains("is inside of the source"));
+    }
+
+    #[test]
+    fn where_no_address_fits_the_end_that_has_no_netcat_for_ipv6_is_told() {
+        let traditional = Netcat { dialect: Dialect::Traditional, program: "nc".into() };
+        let found = |source: Facts, changed: Facts| {
+            let ends = (endpoint("db1:/srv/data"), endpoint("db2:/srv"));
+            let findings = target(&settings(&[]), (&ends.0, &source), (&ends.1, &changed), false);
+            findings.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let ipv6 = Facts { addresses: vec!["fd77::12".parse().unwrap()], ..facts() };
+        let nothing = "db2: no address of it is known by which the source can reach it (it has fd77::12); name both hosts \
+                       as SSH hosts with addresses of one family (IPv4 or IPv6)";
+        assert_eq!(found(facts(), ipv6.clone()), [nothing]);
+        let only = "its only netcat is the traditional one, which has no IPv6; apt install netcat-openbsd";
+        let of_source = found(Facts { netcats: vec![traditional.clone()], ..facts() }, ipv6.clone());
+        assert_eq!(of_source, [nothing.to_owned(), format!("db1: {only}")]);
+        let of_target = found(facts(), Facts { netcats: vec![traditional], ..ipv6 });
+        assert_eq!(of_target, [nothing.to_owned(), format!("db2: {only}")]);
     }
 
     #[test]

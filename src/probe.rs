@@ -98,55 +98,59 @@ pub async fn probe(source: &Endpoint, targets: &[Endpoint], silence: Duration) -
     let mut probed = Vec::new();
     for (index, endpoint) in targets.iter().enumerate() {
         probed.push(match answers.remove(&(index + 1)) {
-            Some(Ok(end)) => {
-                let address = address_of(&source_end, &end);
-                Ok(ProbedTarget { end, address, peer: None })
-            }
+            Some(Ok(end)) => Ok(ProbedTarget { end, address: None, peer: None }),
             Some(Err(error)) => Err(error),
             None => Err(unreachable(endpoint, &mut failed)),
         });
     }
-    find_peers(&source_end, &mut probed).await?;
+    find_addresses(&source_end, &mut probed).await?;
     Ok(Probe { source: source_end, targets: probed, hosts })
 }
 
-/// The target's address that the source is to connect to: the one that the controller reached over SSH, which needs no
-/// resolver on the source.
-fn address_of(source: &Probed, target: &Probed) -> Option<IpAddr> {
-    match (source.host.name(), target.host.name()) {
-        (HostName::Local, HostName::Local) => Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+/// The addresses of a target that the source may connect to, the best one first: that which the controller reached over
+/// SSH, which needs no resolver on the source, and then all others. Both ends have a netcat for each.
+fn candidates(source: &Probed, target: &Probed) -> Vec<IpAddr> {
+    let (here, there) = (&source.facts, &target.facts);
+    let reached = match (source.host.name(), target.host.name()) {
+        (HostName::Local, HostName::Local) => return vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
         // The source knows this machine as the address that its SSH connection came from.
-        (_, HostName::Local) => source.facts.ssh.map(|(controller, _)| controller),
-        _ => target.facts.ssh.map(|(_, own)| own),
+        (_, HostName::Local) => here.ssh.map(|(controller, _)| controller),
+        _ => there.ssh.map(|(_, own)| own),
+    };
+    // One that the source has, too, leads back to it: a bridge for containers, mostly.
+    let others = there.addresses.iter().copied().filter(|address| !here.addresses.contains(address));
+    let speaks = |facts: &Facts, address| facts.netcats.is_empty() || facts.netcat(&[address]).is_some();
+    let mut candidates = Vec::new();
+    for address in reached.into_iter().chain(others) {
+        if speaks(here, address) && speaks(there, address) && !candidates.contains(&address) {
+            candidates.push(address);
+        }
     }
+    candidates
 }
 
-/// Asks the source from which of its addresses it reaches each target.
-async fn find_peers(
+/// Asks the source which of their addresses it reaches, and from which of its own.
+async fn find_addresses(
     source: &Probed,
     targets: &mut [Result<ProbedTarget, HostError>],
 ) -> Result<(), HostError> {
-    let addresses: Vec<String> = targets
-        .iter()
-        .flatten()
-        .filter_map(|target| target.address)
-        .map(|address| address.to_string())
-        .collect();
+    let of_targets: Vec<Vec<IpAddr>> =
+        targets.iter().flatten().map(|target| candidates(source, &target.end)).collect();
+    let mut addresses: Vec<String> = of_targets.iter().flatten().map(ToString::to_string).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
     if addresses.is_empty() {
         return Ok(());
     }
     let routes = source.host.ask("route query", &Script::routes(&addresses)).await?;
-    for target in targets.iter_mut().flatten() {
-        let Some(address) = target.address else { continue };
+    let own = |address: &IpAddr| {
         let text = address.to_string();
-        target.peer = routes
-            .iter()
-            .find(|route| route.len() > 2 && route[1] == text.as_bytes())
-            .and_then(|route| String::from_utf8_lossy(&route[2]).parse::<IpAddr>().ok())
-            // Without `ip` there: the address that the controller reached.
-            .or_else(|| {
-                source.facts.ssh.map(|(_, own)| own).filter(|own| own.is_ipv4() == address.is_ipv4())
-            });
+        let route = routes.iter().find(|route| route.len() > 2 && route[1] == text.as_bytes())?;
+        String::from_utf8_lossy(&route[2]).parse::<IpAddr>().ok()
+    };
+    for (target, candidates) in targets.iter_mut().flatten().zip(of_targets) {
+        let reached = candidates.into_iter().find_map(|address| Some((address, own(&address)?)));
+        (target.address, target.peer) = reached.unzip();
     }
     Ok(())
 }
