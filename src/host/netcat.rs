@@ -74,7 +74,7 @@ impl Netcat {
     }
 
     /// A line says that there is no connection to there and will be none. ncat does not name the peer: its word counts
-    /// only for one who is `alone`.
+    /// only where there is one alone.
     #[must_use]
     pub fn gives_up(&self, line: &str, address: IpAddr, port: u16, alone: bool) -> bool {
         match self.dialect {

@@ -208,7 +208,9 @@ async fn ask_both(source: &End, lane: &Lane<'_>, netcat: &Netcat, alone: bool) -
         let sender = source.guard.job("sender");
         // netcat says it once and ends; the rest of its pipeline waits for the gate.
         let refused = |line: &String| netcat.gives_up(line, lane.plan.address, lane.port, alone);
-        let refused = sender.complaints.iter().any(refused);
+        // Where it is one of several its pump knows, too.
+        let refused = sender.complaints.iter().any(refused)
+            || sender.dropped.contains_key(&build::sink_name(lane.plan.number));
         if refused || sender.exit.is_some() || Instant::now() >= deadline {
             let said = sender.complaints.join("; ");
             return Ok(Peer::Failed(Error::Failed(format!(
