@@ -147,7 +147,7 @@ pub fn same_place(endpoint: &Endpoint, facts: &Facts, before: &[(&Endpoint, &Fac
 }
 
 /// Two names of one host.
-fn same_machine(one: &Facts, other: &Facts) -> bool {
+pub(crate) fn same_machine(one: &Facts, other: &Facts) -> bool {
     !one.machine_id.is_empty() && one.machine_id == other.machine_id && one.boot == other.boot
 }
 

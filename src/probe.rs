@@ -12,6 +12,7 @@ use crate::endpoint::{Endpoint, HostName};
 use crate::host::facts::Facts;
 use crate::host::scripts::Script;
 use crate::host::{Host, HostError};
+use crate::preflight::same_machine;
 
 /// What is known of the ends of a run. A target that could not be asked has its error instead.
 #[derive(Debug)]
@@ -45,6 +46,12 @@ pub struct ProbedTarget {
     pub address: Option<IpAddr>,
     /// The source's address when it does.
     pub peer: Option<IpAddr>,
+}
+
+impl Probed {
+    fn named(&self) -> (&HostName, &Facts) {
+        (self.host.name(), &self.facts)
+    }
 }
 
 /// Asks the source and the targets. An error is the source's; targets keep theirs.
@@ -109,9 +116,8 @@ pub async fn probe(source: &Endpoint, targets: &[Endpoint], silence: Duration) -
 
 /// The addresses of a target that the source may connect to, the best one first: that which the controller reached over
 /// SSH, which needs no resolver on the source, and then all others. Both ends have a netcat for each.
-fn candidates(source: &Probed, target: &Probed) -> Vec<IpAddr> {
-    let (here, there) = (&source.facts, &target.facts);
-    let reached = match (source.host.name(), target.host.name()) {
+fn candidates((source, here): (&HostName, &Facts), (target, there): (&HostName, &Facts)) -> Vec<IpAddr> {
+    let reached = match (source, target) {
         (HostName::Local, HostName::Local) => return vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
         // The source knows this machine as the address that its SSH connection came from.
         (_, HostName::Local) => here.ssh.map(|(controller, _)| controller),
@@ -119,9 +125,10 @@ fn candidates(source: &Probed, target: &Probed) -> Vec<IpAddr> {
     };
     // One that the source has, too, leads back to it: a bridge for containers, mostly.
     let others = there.addresses.iter().copied().filter(|address| !here.addresses.contains(address));
+    let leads_there = |address: &IpAddr| !address.is_loopback() || same_machine(here, there);
     let speaks = |facts: &Facts, address| facts.netcats.is_empty() || facts.netcat(&[address]).is_some();
     let mut candidates = Vec::new();
-    for address in reached.into_iter().chain(others) {
+    for address in reached.into_iter().filter(leads_there).chain(others) {
         if speaks(here, address) && speaks(there, address) && !candidates.contains(&address) {
             candidates.push(address);
         }
@@ -135,7 +142,7 @@ async fn find_addresses(
     targets: &mut [Result<ProbedTarget, HostError>],
 ) -> Result<(), HostError> {
     let of_targets: Vec<Vec<IpAddr>> =
-        targets.iter().flatten().map(|target| candidates(source, &target.end)).collect();
+        targets.iter().flatten().map(|target| candidates(source.named(), target.end.named())).collect();
     let mut addresses: Vec<String> = of_targets.iter().flatten().map(ToString::to_string).collect();
     addresses.sort_unstable();
     addresses.dedup();
@@ -153,4 +160,55 @@ async fn find_addresses(
         (target.address, target.peer) = reached.unzip();
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::netcat::{Dialect, Netcat};
+
+    fn host(id: &str, reached: &str, addresses: &[&str]) -> Facts {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        Facts {
+            machine_id: id.into(),
+            ssh: Some((ip("10.0.0.9"), ip(reached))),
+            addresses: addresses.iter().map(|address| ip(address)).collect(),
+            ..Facts::default()
+        }
+    }
+
+    fn between(source: &Facts, target: &Facts) -> Vec<String> {
+        let name = HostName::Ssh("db".into());
+        candidates((&name, source), (&name, target)).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn the_address_that_ssh_reached_comes_first_and_one_that_both_have_never() {
+        let source = host("a", "10.0.0.1", &["10.0.0.1", "172.17.0.1"]);
+        let target = host("b", "fd77::2", &["10.0.0.2", "172.17.0.1", "fd77::2"]);
+        assert_eq!(between(&source, &target), ["fd77::2", "10.0.0.2"]);
+    }
+
+    #[test]
+    fn an_address_for_which_an_end_has_no_netcat_is_none() {
+        let traditional = || vec![Netcat { dialect: Dialect::Traditional, program: "nc".into() }];
+        let source = host("a", "10.0.0.1", &["10.0.0.1"]);
+        let target = host("b", "fd77::2", &["10.0.0.2", "fd77::2"]);
+        assert_eq!(between(&Facts { netcats: traditional(), ..source.clone() }, &target), ["10.0.0.2"]);
+        assert_eq!(between(&source, &Facts { netcats: traditional(), ..target }), ["10.0.0.2"]);
+    }
+
+    #[test]
+    fn loopback_leads_to_the_same_host_only() {
+        let target = host("b", "127.0.0.1", &["10.0.0.2"]);
+        assert_eq!(between(&host("a", "10.0.0.1", &[]), &target), ["10.0.0.2"]);
+        assert_eq!(between(&host("b", "10.0.0.2", &["10.0.0.2"]), &target), ["127.0.0.1"]);
+    }
+
+    #[test]
+    fn this_machine_is_known_to_the_source_by_the_address_that_its_connection_came_from() {
+        let (source, target) = (host("a", "10.0.0.1", &[]), host("c", "10.0.0.3", &["10.0.0.9", "fd77::9"]));
+        let found = candidates((&HostName::Ssh("db".into()), &source), (&HostName::Local, &target));
+        assert_eq!(found, ["10.0.0.9", "fd77::9"].map(|text| text.parse::<IpAddr>().unwrap()));
+    }
 }

@@ -211,15 +211,16 @@ async fn ask_both(source: &End, lane: &Lane<'_>, netcat: &Netcat, alone: bool) -
         // Where it is one of several its pump knows, too.
         let refused = sender.complaints.iter().any(refused)
             || sender.dropped.contains_key(&build::sink_name(lane.plan.number));
-        if refused || sender.exit.is_some() || Instant::now() >= deadline {
+        let late = Instant::now() >= deadline;
+        if refused || sender.exit.is_some() || late {
             let said = sender.complaints.join("; ");
             return Ok(Peer::Failed(Error::Failed(format!(
                 "{host}: the source cannot connect to {address}:{port}{}; is another firewall between them, or on \
                  {host} one that --firewall does not open?",
-                if said.is_empty() {
-                    format!(" within {} s", CONNECT_LIMIT.as_secs())
-                } else {
-                    format!(": {said}")
+                match said.as_str() {
+                    "" if late => format!(" within {} s", CONNECT_LIMIT.as_secs()),
+                    "" => String::new(),
+                    said => format!(": {said}"),
                 }
             ))));
         }
