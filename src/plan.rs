@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::endpoint::Endpoint;
 use crate::firewall;
 use crate::host::facts::{Facts, Layer};
+use crate::host::netcat::Netcat;
 use crate::run_id::{GuardId, RunId};
 use crate::settings::{Replace, Settings};
 use crate::values::{Compress, Compressor, FileDigest, Owner, Pattern, PortRange};
@@ -78,6 +79,10 @@ pub struct SourcePlan {
     pub disk_bytes: u64,
     /// Processors.
     pub cores: u32,
+    /// The address that it connects from, if it was said.
+    pub address: Option<IpAddr>,
+    /// What sends, to all targets.
+    pub netcat: Netcat,
 }
 
 /// One target's end.
@@ -105,6 +110,8 @@ pub struct TargetPlan {
     pub root: bool,
     /// Processors.
     pub cores: u32,
+    /// What receives.
+    pub netcat: Netcat,
 }
 
 /// How the stream is compressed.
@@ -174,6 +181,7 @@ impl Plan {
         let stream_digest = (settings.parallel_checksum || settings.encrypt)
             .then_some(if everybody_has("openssl") { StreamDigest::Sha256 } else { StreamDigest::Md5 });
         let of_source = source_facts.source.clone().unwrap_or_default();
+        let addresses: Vec<IpAddr> = targets.iter().map(|target| target.address).collect();
         Self {
             run: run.clone(),
             source: SourcePlan {
@@ -187,6 +195,8 @@ impl Plan {
                 bytes: of_source.bytes,
                 disk_bytes: of_source.disk_bytes,
                 cores: source_facts.cores.max(1),
+                address: settings.source_address,
+                netcat: netcat(source_facts, &addresses),
             },
             targets: targets
                 .iter()
@@ -241,7 +251,13 @@ impl TargetPlan {
             old_path: directory.join(old_name),
             root: target.facts.uid == 0,
             cores: target.facts.cores.max(1),
+            netcat: netcat(target.facts, &[target.address]),
             guard,
         }
     }
+}
+
+/// The preflight has made sure that there is one.
+fn netcat(facts: &Facts, addresses: &[IpAddr]) -> Netcat {
+    facts.netcat(addresses).cloned().unwrap_or_default()
 }

@@ -7,7 +7,7 @@ mod tools;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -21,6 +21,8 @@ use crate::host::wire::printable;
 use crate::settings::{Replace, Settings};
 use crate::values::Owner;
 
+/// The package of the netcat that is asked for where none will do.
+const NETCAT: &str = "netcat-openbsd";
 /// Clocks that differ by more than this many seconds are told of.
 const MOST_SKEW: f64 = 5.0;
 /// The longest name of a file, in bytes, on the file systems of Linux.
@@ -123,11 +125,7 @@ pub fn target(settings: &Settings, source: Side<'_>, side: Side<'_>, before: &[S
     if let Some(peer) = side.peer {
         findings.firewall(settings, side.facts, peer);
     } else {
-        findings.refuse(
-            "no address of it is known by which the source can reach it",
-            "name both hosts as SSH hosts with addresses of one family (IPv4 or IPv6), or say --target-address and \
-             --source-address",
-        );
+        findings.no_way(source, side);
     }
     if let Some(other) = before.iter().find(|other| same_place(side, **other)) {
         findings
@@ -147,10 +145,7 @@ pub fn target(settings: &Settings, source: Side<'_>, side: Side<'_>, before: &[S
 
 /// Two names of one host.
 fn same_machine(one: Side<'_>, other: Side<'_>) -> bool {
-    one.endpoint.host == other.endpoint.host
-        || !one.facts.machine_id.is_empty()
-            && one.facts.machine_id == other.facts.machine_id
-            && one.facts.boot == other.facts.boot
+    one.endpoint.host == other.endpoint.host || one.facts.same_machine(other.facts)
 }
 
 /// Two names of one directory.
@@ -309,6 +304,29 @@ impl Findings {
                 ),
                 "choose another file system, or rename it on the source",
             );
+        }
+    }
+
+    /// The source has no way to any address of the target.
+    fn no_way(&mut self, source: Side<'_>, side: Side<'_>) {
+        let has: Vec<String> = side.facts.addresses.iter().map(ToString::to_string).collect();
+        self.refuse(
+            &format!(
+                "no address of it is known by which the source can reach it (it has {})",
+                if has.is_empty() { "none".into() } else { has.join(", ") }
+            ),
+            "name both hosts as SSH hosts with addresses of one family (IPv4 or IPv6), or say --target-address",
+        );
+        for end in [source, side] {
+            let facts = end.facts;
+            if !facts.netcats.is_empty() && facts.netcat(&[IpAddr::V6(Ipv6Addr::LOCALHOST)]).is_none() {
+                self.list.push(Finding {
+                    host: end.endpoint.host.to_string(),
+                    weight: Weight::Refusal,
+                    problem: "its only netcat is the traditional one, which has no IPv6".into(),
+                    fix: format!("apt install {NETCAT}"),
+                });
+            }
         }
     }
 

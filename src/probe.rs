@@ -40,11 +40,19 @@ pub struct Probed {
     pub skew: Option<f64>,
 }
 
+impl Probed {
+    fn named(&self) -> (&HostName, &Facts) {
+        (self.host.name(), &self.facts)
+    }
+}
+
 /// A target, with the addresses of the data path.
 #[derive(Clone, Debug)]
 pub struct ProbedTarget {
     /// The connection and what it told.
     pub end: Probed,
+    /// Its address on the data path, if it was said.
+    pub said: Option<IpAddr>,
     /// Its address as the source reaches it, if that could be learnt.
     pub address: Option<IpAddr>,
     /// The source's address when it does.
@@ -107,30 +115,18 @@ pub async fn probe(settings: &Settings, source: &Endpoint, targets: &[Endpoint])
     for (index, endpoint) in targets.iter().enumerate() {
         probed.push(match answers.remove(&(index + 1)) {
             Some(Ok(end)) => {
-                let address = settings.address_of(endpoint).or_else(|| address_of(&source_end, &end));
-                Ok(ProbedTarget { end, address, peer: None })
+                Ok(ProbedTarget { end, said: settings.address_of(endpoint), address: None, peer: None })
             }
             Some(Err(error)) => Err(error),
             None => Err(unreachable(endpoint, &mut failed)),
         });
     }
-    find_peers(settings.source_address, &source_end, &mut probed).await?;
+    find_addresses(settings.source_address, &source_end, &mut probed).await?;
     if probed.iter().flatten().any(|target| target.end.facts.target.as_ref().is_some_and(|of| of.folds_case))
     {
         find_twin(source, &exclude, &mut source_end).await?;
     }
     Ok(Probe { source: source_end, targets: probed, hosts })
-}
-
-/// The target's address that the source is to connect to: the one that the controller reached over SSH, which needs no
-/// resolver on the source.
-fn address_of(source: &Probed, target: &Probed) -> Option<IpAddr> {
-    match (source.host.name(), target.host.name()) {
-        (HostName::Local, HostName::Local) => Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-        // The source knows this machine as the address that its SSH connection came from.
-        (_, HostName::Local) => source.facts.ssh.map(|(controller, _)| controller),
-        _ => target.facts.ssh.map(|(_, own)| own),
-    }
 }
 
 async fn ask(host: Arc<Host>, script: &Script) -> Result<Probed, HostError> {
@@ -152,37 +148,112 @@ async fn find_twin(endpoint: &Endpoint, exclude: &[Field], source: &mut Probed) 
     Ok(())
 }
 
-/// Asks the source from which of its addresses it reaches each target, where `said` does not say it.
-async fn find_peers(
+/// The addresses of a target that the source may connect to, the best one first: that which the controller reached over
+/// SSH, which needs no resolver on the source, and then all others. Both ends have a netcat for each.
+fn candidates((source, here): (&HostName, &Facts), (target, there): (&HostName, &Facts)) -> Vec<IpAddr> {
+    let reached = match (source, target) {
+        (HostName::Local, HostName::Local) => return vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
+        // The source knows this machine as the address that its SSH connection came from.
+        (_, HostName::Local) => here.ssh.map(|(controller, _)| controller),
+        _ => there.ssh.map(|(_, own)| own),
+    };
+    // One that the source has, too, leads back to it: a bridge for containers, mostly.
+    let others = there.addresses.iter().copied().filter(|address| !here.addresses.contains(address));
+    let leads_there = |address: &IpAddr| !address.is_loopback() || here.same_machine(there);
+    let speaks = |facts: &Facts, address| facts.netcats.is_empty() || facts.netcat(&[address]).is_some();
+    let mut candidates = Vec::new();
+    for address in reached.into_iter().filter(leads_there).chain(others) {
+        if speaks(here, address) && speaks(there, address) && !candidates.contains(&address) {
+            candidates.push(address);
+        }
+    }
+    candidates
+}
+
+/// Asks the source which of their addresses it reaches, and from which of its own.
+/// `said`: the one of its own that was said.
+async fn find_addresses(
     said: Option<IpAddr>,
     source: &Probed,
     targets: &mut [Result<ProbedTarget, HostError>],
 ) -> Result<(), HostError> {
-    let addresses: Vec<String> = targets
+    let of_targets: Vec<Vec<IpAddr>> = targets
         .iter()
         .flatten()
-        .filter_map(|target| target.address)
-        .map(|address| address.to_string())
+        .map(|target| match target.said {
+            Some(address) => vec![address],
+            None => candidates(source.named(), target.end.named()),
+        })
         .collect();
+    let mut addresses: Vec<String> = of_targets.iter().flatten().map(ToString::to_string).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
     if addresses.is_empty() {
         return Ok(());
     }
     let routes = source.host.ask("route query", &Script::routes(&addresses)).await?;
-    for target in targets.iter_mut().flatten() {
-        let Some(address) = target.address else { continue };
-        let text = address.to_string();
+    let own = |address: &IpAddr| {
         if said.is_some() {
-            target.peer = said.filter(|said| said.is_ipv4() == address.is_ipv4());
-            continue;
+            return said.filter(|said| said.is_ipv4() == address.is_ipv4());
         }
-        target.peer = routes
-            .iter()
-            .find(|route| route.len() > 2 && route[1] == text.as_bytes())
-            .and_then(|route| String::from_utf8_lossy(&route[2]).parse::<IpAddr>().ok())
-            // Without `ip` there: the address that the controller reached.
-            .or_else(|| {
-                source.facts.ssh.map(|(_, own)| own).filter(|own| own.is_ipv4() == address.is_ipv4())
-            });
+        let text = address.to_string();
+        let route = routes.iter().find(|route| route.len() > 2 && route[1] == text.as_bytes())?;
+        String::from_utf8_lossy(&route[2]).parse::<IpAddr>().ok()
+    };
+    for (target, candidates) in targets.iter_mut().flatten().zip(of_targets) {
+        let reached = candidates.into_iter().find_map(|address| Some((address, own(&address)?)));
+        (target.address, target.peer) = reached.unzip();
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::netcat::{Dialect, Netcat};
+
+    fn host(id: &str, reached: &str, addresses: &[&str]) -> Facts {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        Facts {
+            machine_id: id.into(),
+            ssh: Some((ip("10.0.0.9"), ip(reached))),
+            addresses: addresses.iter().map(|address| ip(address)).collect(),
+            ..Facts::default()
+        }
+    }
+
+    fn between(source: &Facts, target: &Facts) -> Vec<String> {
+        let name = HostName::Ssh("db".into());
+        candidates((&name, source), (&name, target)).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn the_address_that_ssh_reached_comes_first_and_one_that_both_have_never() {
+        let source = host("a", "10.0.0.1", &["10.0.0.1", "172.17.0.1"]);
+        let target = host("b", "fd77::2", &["10.0.0.2", "172.17.0.1", "fd77::2"]);
+        assert_eq!(between(&source, &target), ["fd77::2", "10.0.0.2"]);
+    }
+
+    #[test]
+    fn an_address_for_which_an_end_has_no_netcat_is_none() {
+        let traditional = || vec![Netcat { dialect: Dialect::Traditional, program: "nc".into() }];
+        let source = host("a", "10.0.0.1", &["10.0.0.1"]);
+        let target = host("b", "fd77::2", &["10.0.0.2", "fd77::2"]);
+        assert_eq!(between(&Facts { netcats: traditional(), ..source.clone() }, &target), ["10.0.0.2"]);
+        assert_eq!(between(&source, &Facts { netcats: traditional(), ..target }), ["10.0.0.2"]);
+    }
+
+    #[test]
+    fn loopback_leads_to_the_same_host_only() {
+        let target = host("b", "127.0.0.1", &["10.0.0.2"]);
+        assert_eq!(between(&host("a", "10.0.0.1", &[]), &target), ["10.0.0.2"]);
+        assert_eq!(between(&host("b", "10.0.0.2", &["10.0.0.2"]), &target), ["127.0.0.1"]);
+    }
+
+    #[test]
+    fn this_machine_is_known_to_the_source_by_the_address_that_its_connection_came_from() {
+        let (source, target) = (host("a", "10.0.0.1", &[]), host("c", "10.0.0.3", &["10.0.0.9", "fd77::9"]));
+        let found = candidates((&HostName::Ssh("db".into()), &source), (&HostName::Local, &target));
+        assert_eq!(found, ["10.0.0.9", "fd77::9"].map(|text| text.parse::<IpAddr>().unwrap()));
+    }
 }

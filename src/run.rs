@@ -101,7 +101,7 @@ fn plan(
     let mut before: Vec<Side<'_>> = Vec::new();
     for (endpoint, probed) in targets.iter().zip(&probe.targets) {
         let reasons = match probed {
-            Ok(ProbedTarget { end, address, peer }) => {
+            Ok(ProbedTarget { end, address, peer, .. }) => {
                 let addresses = address.zip(*peer);
                 let side = Side {
                     endpoint,

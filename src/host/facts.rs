@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use super::netcat::Netcat;
 use super::wire::{Field, printable};
 
 /// File systems that take names of other case for the same, as `stat -f` calls them.
@@ -32,8 +33,10 @@ pub struct Facts {
     pub tools: BTreeSet<String>,
     /// The first line of `tar --version`.
     pub tar: String,
-    /// The first line of netcat's help, which tells its dialect.
-    pub netcat: String,
+    /// Its netcats, of those that we know; the one that it calls `nc` is the first.
+    pub netcats: Vec<Netcat>,
+    /// Its addresses that others may reach it by, IPv4 and IPv6.
+    pub addresses: Vec<IpAddr>,
     /// Firewall layers that see incoming packets, with their address family (4 or 6).
     pub firewall: Vec<(Layer, u8)>,
     /// Accounts of the host with their numbers: on a source those who own something of it, on a target all.
@@ -158,7 +161,10 @@ impl Facts {
                 b"syscalls" => facts.syscalls_known = true,
                 b"tools" => facts.tools = rest.iter().map(|field| printable(field)).collect(),
                 b"tar" => facts.tar = text(0),
-                b"netcat" => facts.netcat = text(0),
+                b"netcat" => facts.netcats.extend(Netcat::from_help(&text(0), &text(1))),
+                b"addresses" => {
+                    facts.addresses = rest.iter().filter_map(|field| printable(field).parse().ok()).collect();
+                }
                 b"firewall" => {
                     let layer = [Layer::Nftables, Layer::IptablesNft, Layer::IptablesLegacy]
                         .into_iter()
@@ -219,10 +225,16 @@ impl Facts {
         self.tools.contains(tool)
     }
 
-    /// Netcat is the dialect of OpenBSD, as in Debian's netcat-openbsd.
+    /// Two answers of one host, under whatever names it was asked.
     #[must_use]
-    pub fn netcat_is_openbsd(&self) -> bool {
-        self.netcat.contains("OpenBSD netcat")
+    pub fn same_machine(&self, other: &Self) -> bool {
+        !self.machine_id.is_empty() && self.machine_id == other.machine_id && self.boot == other.boot
+    }
+
+    /// The netcat to be used with all of these addresses: its `nc` where that will do.
+    #[must_use]
+    pub fn netcat(&self, addresses: &[IpAddr]) -> Option<&Netcat> {
+        self.netcats.iter().find(|netcat| addresses.iter().all(|address| netcat.speaks(*address)))
     }
 }
 
@@ -234,8 +246,9 @@ mod tests {
     #[test]
     fn an_answer_is_read_and_rubbish_is_not() {
         let answer = "Last login: yesterday\nhost\tx86_64\tb-1\tm-1\nuser\t0\nssh\t10.0.0.9\t5\t10.0.0.1\t22\n\
-                      cores\t8\ntools\ttar\tnc\nfirewall\tnftables\t4\nfirewall\tpf\t4\n\
-                      firewall_owned\tinet site\nsource_size\t3\t2\t100\t4096\ntarget_free\t10\t4096\t5\t100\text2/ext3\nend";
+                      cores\t8\ntools\ttar\tnc\nfirewall\tnftables\t4\nfirewall\tpf\t4\nfirewall_owned\tinet site\nsource_size\t3\t2\t100\t4096\n\
+                      target_free\t10\t4096\t5\t100\text2/ext3\nnetcat\tnc\t[v1.10-47]\n\
+                      netcat\tnc.odd\twho knows\nnetcat\tncat\tNcat 7.93\naddresses\t10.0.0.1\tfd77::1\tx\nend";
         let messages: Vec<_> = answer.lines().map(|line| decode(line.as_bytes())).collect();
         let facts = Facts::parse(&messages);
         assert_eq!(facts.machine, "x86_64");
@@ -245,5 +258,8 @@ mod tests {
         assert_eq!(facts.source.as_ref().unwrap().disk_bytes, 4096);
         assert_eq!(facts.target.as_ref().unwrap().free_bytes, 40960);
         assert!(facts.has("tar") && !facts.has("zstd"));
+        assert_eq!(facts.netcats.len(), 2);
+        assert_eq!(facts.netcat(&facts.addresses[..1]).unwrap().program, "nc");
+        assert_eq!(facts.netcat(&facts.addresses).unwrap().program, "ncat", "the other one knows no IPv6");
     }
 }

@@ -7,6 +7,7 @@ pub mod command;
 pub mod facts;
 pub mod guard;
 mod local;
+pub mod netcat;
 pub mod scripts;
 mod ssh;
 pub mod wire;

@@ -4,6 +4,7 @@
 //! each. Receiver: netcat → (decrypt) → meter with digest → (decompress) → tar. The meters on both sides stand at the
 //! same place of the stream, so their counts must agree.
 
+use std::ffi::OsStr;
 use std::net::IpAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -48,14 +49,17 @@ pub fn sender(plan: &Plan, sinks: &[(usize, IpAddr, u16)]) -> Pipeline {
         stages.push(cipher("encrypt", &[]));
     }
     if let [(number, address, port)] = sinks {
-        stages.push(Stage::new(&sink_name(*number), connect(*address, *port)));
+        stages.push(Stage::new(
+            &sink_name(*number),
+            argv(&plan.source.netcat.connect(plan.source.address, *address, *port)),
+        ));
     } else {
         let patience = plan.idle_timeout.as_secs().to_string();
         for (number, address, port) in sinks {
             let name = sink_name(*number);
             let mut words = pump(job, &name);
             words.extend(argv(&["--sink", &patience]));
-            words.extend(connect(*address, *port));
+            words.extend(argv(&plan.source.netcat.connect(plan.source.address, *address, *port)));
             stages.push(Stage::new(&name, words));
         }
         if let Some(last) = stages.last_mut() {
@@ -69,10 +73,7 @@ pub fn sender(plan: &Plan, sinks: &[(usize, IpAddr, u16)]) -> Pipeline {
 #[must_use]
 pub fn receiver(plan: &Plan, target: &TargetPlan, port: u16) -> Pipeline {
     let job = "receiver";
-    let mut stages = vec![Stage::new(
-        "netcat",
-        argv(&["nc", "-n", "-d", "-l", &target.address.to_string(), &port.to_string()]),
-    )];
+    let mut stages = vec![Stage::new("netcat", argv(&target.netcat.listen(target.address, port)))];
     if plan.encrypt {
         stages.push(cipher("decrypt", &["-d"]));
     }
@@ -195,7 +196,7 @@ fn excluded(plan: &Plan) -> Vec<Vec<u8>> {
     plan.exclude.iter().flat_map(|pattern| pattern.below(&plan.source.name)).collect()
 }
 
-fn argv(words: &[&str]) -> Vec<Word> {
+fn argv<T: AsRef<OsStr>>(words: &[T]) -> Vec<Word> {
     words.iter().map(Word::from).collect()
 }
 
@@ -254,8 +255,4 @@ fn compressor(Compression { program, level }: Compression, threads: u32) -> Stag
 fn decompressor(Compression { program, .. }: Compression) -> Stage {
     let quiet: &[&str] = if program == Compressor::Zstd { &["-q"] } else { &[] };
     Stage::new("decompress", argv(&[&[program.name()], quiet, &["-d", "-c"]].concat()))
-}
-
-fn connect(address: IpAddr, port: u16) -> Vec<Word> {
-    argv(&["nc", "-n", "-N", &address.to_string(), &port.to_string()])
 }

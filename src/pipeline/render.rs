@@ -173,6 +173,22 @@ mod tests {
     }
 
     #[test]
+    fn what_netcats_say_of_a_connection_that_they_made_is_no_complaint() {
+        let said = "Connection to fd77::12 4400 port [tcp/*] succeeded!
+(UNKNOWN) [10.77.0.12] 4400 (?) open
+listening on [10.77.0.12] 4400 ...
+connect to [10.77.0.12] from (UNKNOWN) [10.77.0.11] 43580
+nc: connect to 10.77.0.12 port 4400 (tcp) failed: Connection refused
+(UNKNOWN) [10.77.0.12] 4400 (?) : Connection refused
+retrying local 10.77.0.12:4400 : Address already in use";
+        let (_, events) =
+            run(&pipeline(vec![Stage::new("netcat", argv(&["sh", "-c", "printf %s \"$0\" >&2", said]))]));
+        let kept: Vec<&str> =
+            events.lines().filter_map(|line| line.strip_prefix("!\tstderr\tsender\t")).collect();
+        assert_eq!(kept, said.lines().skip(4).collect::<Vec<_>>());
+    }
+
+    #[test]
     fn a_directory_that_is_gone_fails_the_job() {
         let mut pipeline = pipeline(vec![Stage::new("first", argv(&["true"]))]);
         pipeline.directory = Word::from("/nonexistent\t\\");

@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use super::tools::TOOLS;
 use super::*;
 use crate::cli::Cli;
+use crate::host::netcat::{Dialect, Netcat};
 use crate::settings::Sources;
 
 fn settings(words: &[&str]) -> Settings {
@@ -21,7 +22,7 @@ fn facts() -> Facts {
         syscalls_known: true,
         tools: TOOLS.iter().map(|(tool, _)| (*tool).to_owned()).chain(["openssl".to_owned()]).collect(),
         tar: "tar (GNU tar) 1.34".into(),
-        netcat: "OpenBSD netcat (Debian patchlevel 1.219-1)".into(),
+        netcats: vec![Netcat::default()],
         source: Some(SourceFacts {
             file_type: "directory".into(),
             readable: true,
@@ -78,9 +79,10 @@ fn nothing_stands_against_a_good_run() {
 fn each_finding_names_its_host_and_its_fix() {
     assert_eq!(
         against_target(|f| {
-            f.tools.remove("nc");
+            f.netcats.clear();
+            f.tools.remove("flock");
         }),
-        "db2: programs are missing: nc; apt install netcat-openbsd"
+        "db2: programs are missing: flock, nc; apt install netcat-openbsd util-linux"
     );
     assert_eq!(
         against_target(|f| f.target.as_mut().unwrap().exists = Some("1:2".into())),
@@ -95,7 +97,13 @@ fn each_finding_names_its_host_and_its_fix() {
     assert!(
         against_target(|f| f.target.as_mut().unwrap().writable = false).contains("may not write into /srv")
     );
-    assert!(against_target(|f| f.netcat = "[v1.10-47]".into()).contains("apt install netcat-openbsd"));
+    assert_eq!(
+        against_target(|f| {
+            f.netcats.clear();
+            f.tools.insert("nc".into());
+        }),
+        "db2: its nc is neither OpenBSD's netcat nor the traditional one nor ncat; apt install netcat-openbsd"
+    );
     assert!(against_source(|f| f.source = None).contains("db1: /srv/data does not exist"));
     assert!(against_source(|f| f.source.as_mut().unwrap().readable = false).contains("cannot be read"));
     assert!(
@@ -248,4 +256,23 @@ fn a_table_with_an_owner_stands_against_those_who_would_open_it() {
     assert_eq!(found(&["--firewall", "iptables"], "inet site"), "");
     assert_eq!(found(&["--firewall", "none"], "inet site"), "");
     assert_eq!(found(&[], "ip6 site"), "", "it does not see IPv4");
+}
+
+#[test]
+fn where_no_address_fits_the_end_that_has_no_netcat_for_ipv6_is_told() {
+    let traditional = || vec![Netcat { dialect: Dialect::Traditional, program: "nc".into() }];
+    let found = |change: &dyn Fn(&mut Facts, &mut Facts)| {
+        let (mut there, mut here) = (facts(), facts());
+        here.addresses = vec!["fd77::12".parse().unwrap()];
+        change(&mut there, &mut here);
+        let ends = (endpoint("db1:/srv/data"), endpoint("db2:/srv"));
+        let nowhere = Side { peer: None, ..side(&ends.1, &here) };
+        text(&target(&settings(&[]), side(&ends.0, &there), nowhere, &[]))
+    };
+    let nothing = "db2: no address of it is known by which the source can reach it (it has fd77::12); name both hosts as \
+                   SSH hosts with addresses of one family (IPv4 or IPv6), or say --target-address";
+    assert_eq!(found(&|_, _| ()), nothing);
+    let only = "its only netcat is the traditional one, which has no IPv6; apt install netcat-openbsd";
+    assert_eq!(found(&|there, _| there.netcats = traditional()), format!("{nothing}\ndb1: {only}"));
+    assert_eq!(found(&|_, here| here.netcats = traditional()), format!("{nothing}\ndb2: {only}"));
 }

@@ -1,19 +1,18 @@
 //! What each end must have, whatever is copied.
 
-use super::Findings;
+use super::{Findings, NETCAT};
 use crate::host::facts::Facts;
 use crate::settings::Settings;
 use crate::values::{Compress, FileDigest};
 
-/// Programs that each end needs, and the Debian packages that have them.
-pub(super) const TOOLS: [(&str, &str); 14] = [
+/// Programs that each end needs, besides one of several netcats, and the Debian packages that have them.
+pub(super) const TOOLS: [(&str, &str); 13] = [
     ("awk", "mawk"),
     ("find", "findutils"),
     ("flock", "util-linux"),
     ("gzip", "gzip"),
     ("ip", "iproute2"),
     ("md5sum", "coreutils"),
-    ("nc", "netcat-openbsd"),
     ("perl", "perl-base"),
     ("sha256sum", "coreutils"),
     ("sort", "coreutils"),
@@ -38,6 +37,9 @@ impl Findings {
         if settings.nice > 0 {
             needed.push(("ionice", "util-linux"));
         }
+        if facts.netcats.is_empty() {
+            needed.push(("nc", NETCAT));
+        }
         let mut missing: Vec<_> = needed.into_iter().filter(|(tool, _)| !facts.has(tool)).collect();
         missing.dedup();
         if !missing.is_empty() {
@@ -50,8 +52,11 @@ impl Findings {
                 &format!("apt install {}", packages.join(" ")),
             );
         }
-        if facts.has("nc") && !facts.netcat_is_openbsd() {
-            self.refuse("its nc is not OpenBSD's netcat", "apt install netcat-openbsd");
+        if facts.netcats.is_empty() && facts.has("nc") {
+            self.refuse(
+                "its nc is neither OpenBSD's netcat nor the traditional one nor ncat",
+                &format!("apt install {NETCAT}"),
+            );
         }
         if facts.has("tar") && !facts.tar.contains("GNU tar") {
             self.refuse("its tar is not GNU tar", "apt install tar");

@@ -9,6 +9,7 @@ use futures_util::future::join_all;
 use super::Lane;
 use crate::error::Error;
 use crate::host::guard::{Guard, GuardError};
+use crate::host::netcat::Netcat;
 use crate::host::wire::printable;
 use crate::lease::{self, End};
 use crate::pipeline::{build, render};
@@ -58,7 +59,9 @@ pub(super) async fn connect(
         }
         let script = render::script(&build::sender(plan, &sinks));
         lease::job(&source.guard, "sender", &script, key).await?;
-        let peers = join_all(lanes.iter().filter(|lane| lane.is_live()).map(|lane| peer(source, lane))).await;
+        let alone = sinks.len() == 1;
+        let live = lanes.iter().filter(|lane| lane.is_live());
+        let peers = join_all(live.map(|lane| peer(source, lane, &plan.source.netcat, alone))).await;
         if peers.iter().all(|peer| matches!(peer, Peer::Ours)) {
             return Ok(());
         }
@@ -112,7 +115,7 @@ async fn listen(plan: &Plan, lane: &Lane<'_>, range: &mut (u16, u16), key: &str)
         let job = guard.job("receiver");
         stop(lane, port).await?;
         // A netcat that ended well had a visitor already, who is not ours.
-        let lost = job.complaints.iter().any(|line| line.contains("Address already in use"))
+        let lost = job.complaints.iter().any(|line| Netcat::finds_port_taken(line))
             || job.stages.iter().any(|(stage, status)| stage == "netcat" && *status == 0);
         if !lost {
             let said = job.complaints.join("; ");
@@ -144,7 +147,9 @@ async fn is_listening(guard: &Guard, port: u16) -> Result<bool, Error> {
         if !guard.call("check_listening", &[b"receiver", port.to_string().as_bytes()]).await?.is_empty() {
             return Ok(true);
         }
-        if guard.job("receiver").exit.is_some() {
+        let job = guard.job("receiver");
+        // The traditional netcat would go on trying.
+        if job.exit.is_some() || job.complaints.iter().any(|line| Netcat::finds_port_taken(line)) {
             return Ok(false);
         }
         tokio::time::sleep(SOCKET_POLL).await;
@@ -153,14 +158,14 @@ async fn is_listening(guard: &Guard, port: u16) -> Result<bool, Error> {
 }
 
 /// Whether the connection that the target accepted is the one that our sender made: both ends are asked.
-async fn peer(source: &End, lane: &Lane<'_>) -> Peer {
-    match ask_both(source, lane).await {
+async fn peer(source: &End, lane: &Lane<'_>, netcat: &Netcat, alone: bool) -> Peer {
+    match ask_both(source, lane, netcat, alone).await {
         Ok(peer) => peer,
         Err(error) => Peer::Failed(error),
     }
 }
 
-async fn ask_both(source: &End, lane: &Lane<'_>) -> Result<Peer, Error> {
+async fn ask_both(source: &End, lane: &Lane<'_>, netcat: &Netcat, alone: bool) -> Result<Peer, Error> {
     let port = lane.port.to_string();
     let address = match lane.plan.address {
         IpAddr::V4(address) => address.to_string(),
@@ -202,17 +207,20 @@ async fn ask_both(source: &End, lane: &Lane<'_>) -> Result<Peer, Error> {
         }
         let sender = source.guard.job("sender");
         // netcat says it once and ends; the rest of its pipeline waits for the gate.
-        let refused = format!(" port {port} (tcp) failed");
-        let refused = sender.complaints.iter().any(|line| line.contains(&refused));
-        if refused || sender.exit.is_some() || Instant::now() >= deadline {
+        let refused = |line: &String| netcat.gives_up(line, lane.plan.address, lane.port, alone);
+        // Where it is one of several its pump knows, too.
+        let refused = sender.complaints.iter().any(refused)
+            || sender.dropped.contains_key(&build::sink_name(lane.plan.number));
+        let late = Instant::now() >= deadline;
+        if refused || sender.exit.is_some() || late {
             let said = sender.complaints.join("; ");
             return Ok(Peer::Failed(Error::Failed(format!(
                 "{host}: the source cannot connect to {address}:{port}{}; is another firewall between them, or on \
                  {host} one that --firewall does not open?",
-                if said.is_empty() {
-                    format!(" within {} s", CONNECT_LIMIT.as_secs())
-                } else {
-                    format!(": {said}")
+                match said.as_str() {
+                    "" if late => format!(" within {} s", CONNECT_LIMIT.as_secs()),
+                    "" => String::new(),
+                    said => format!(": {said}"),
                 }
             ))));
         }

@@ -181,7 +181,7 @@ fn one_refused_target_refuses_the_run_and_skipped_the_others_get_their_copy() {
 #[test]
 fn a_missing_program_is_refused_with_its_package() {
     let Some(mut sandbox) = Sandbox::new() else { return };
-    sandbox.without(&["nc", "flock"]);
+    sandbox.without(&["nc", "nc.openbsd", "nc.traditional", "ncat", "flock"]);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     refused(
         &sandbox,

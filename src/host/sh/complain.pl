@@ -15,6 +15,11 @@ while (my $line = <STDIN>) {
     next if $line eq '' || $seen{$line};
     # bash's own report on the members of a pipeline that was killed; their statuses are told otherwise.
     next if $line =~ /^transfer-\w+: line \d+: +\d+ / || $line =~ /^ +\d+ +[\w|]/;
+    # What a netcat says of itself when all is well.
+    next if $line =~ /^Connection to \S+ \d+ port \[tcp\/.*\] succeeded!$/
+        || $line =~ /^\(UNKNOWN\) \[\S+\] \d+ \(.*\) open$/
+        || $line =~ /^listening on \[\S+\] \d+ \.\.\.$/
+        || $line =~ /^connect to \[\S+\] from \(UNKNOWN\) \[\S+\] \d+$/;
     # By which a broken pipe of openssl is known.
     my $telling = $line =~ /error writing output file/;
     if (keys %seen >= $most_lines && !$telling) { $silenced++; next }

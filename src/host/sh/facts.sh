@@ -10,7 +10,18 @@ tools() {
   done
   say tools "${found[@]}"
   say tar "$(tar --version 2>/dev/null | head -n 1)"
-  say netcat "$(nc -h 2>&1 | head -n 1)"
+  # What it calls nc is whichever of the others its alternatives name.
+  for tool in nc nc.openbsd ncat nc.traditional; do
+    command -v "$tool" >/dev/null && say netcat "$tool" "$("$tool" -h 2>&1 </dev/null | head -n 1)"
+  done
+}
+
+# Those that it will keep, of links that are up.
+addresses() {
+  local -a found=()
+  mapfile -t found < <(ip -o address show up scope global 2>/dev/null |
+    awk '!/ (temporary|tentative|deprecated|dadfailed) / { sub("/.*", "", $4); print $4 }')
+  say addresses "${found[@]}"
 }
 
 # Which layers of a firewall see packets that come in. Nothing is listed whose listing would load or create it.
@@ -131,6 +142,7 @@ main() {
   say bash "${BASH_VERSINFO[0]}" "${BASH_VERSINFO[1]}"
   find_syscalls && say syscalls
   tools
+  addresses
   firewalls
   case $1 in
     source)

@@ -13,6 +13,8 @@ use warnings;
 my ($job, $meter, $side, $patience, @program) = @ARGV;
 my ($splice, $tee) = ($ENV{nr_splice} + 0, $ENV{nr_tee} + 0);
 my ($most, $nonblock, $setpipe_sz, $eagain, $eintr, $epipe, $wnohang) = (1 << 20, 2, 1031, 11, 4, 32, 1);
+# Seconds between two looks at a sink while there is nothing for it.
+my $look = 0.2;
 $SIG{PIPE} = 'IGNORE';
 open(my $events, '>&=', 5) or die "pump: no event channel: $!\n";
 
@@ -25,6 +27,14 @@ if (@program) {
     if ($sink == 0) {
         $SIG{PIPE} = 'DEFAULT';
         open(STDIN, '<&', $in) or die "pump: $!\n";
+        # A netcat says a line in pieces, between which those of its siblings would come.
+        pipe(my $said, my $says) or die "pump: $!\n";
+        if ((fork() // die "pump: $!\n") == 0) {
+            close $_ for $says, $in, $out, \*STDIN, \*STDOUT;
+            while (my $line = <$said>) { syswrite(STDERR, $line) }
+            exit;
+        }
+        open(STDERR, '>&', $says) or die "pump: $!\n";
         exec { $program[0] } @program or die "pump: $program[0]: $!\n";
     }
     close $in;
@@ -36,9 +46,11 @@ fcntl($_, $setpipe_sz, $most) for grep { defined } $out, \*STDIN, \*STDOUT;
 my ($total, $told) = (0, 0);
 
 sub drop {
-    event('dropped', $job, $meter, shift);
+    my ($reason, $has_ended) = @_;
+    event('dropped', $job, $meter, $reason);
     close $out;
     undef $out;
+    return if $has_ended;
     # Ours and not waited for yet, so the number cannot be another's.
     kill 'KILL', $sink;
     waitpid $sink, 0;
@@ -55,10 +67,11 @@ sub duplicate {
     return $bytes if $bytes >= 0;
     my $error = $! + 0;
     if ($error == $eagain || $error == $eintr) {
-        # The sink had room, so it is the input that is empty.
+        # The sink had room, so it is the input that is empty. A netcat that was refused is not to wait for it.
         my $set = '';
         vec($set, 0, 1) = 1;
-        select($set, undef, undef, undef);
+        select($set, undef, undef, $look);
+        drop('closed', 1) if waitpid($sink, $wnohang) == $sink;
         return undef;
     }
     die "pump: the reader of $meter is gone\n" if !defined $sink;
