@@ -25,6 +25,7 @@ pub mod options;
 pub mod pipeline;
 pub mod plan;
 pub mod preflight;
+pub mod printable;
 pub mod probe;
 pub mod progress;
 pub mod report;

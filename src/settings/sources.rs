@@ -9,6 +9,7 @@ use serde::Deserialize as _;
 
 use super::SettingsError;
 use crate::options::Options;
+use crate::printable::printable;
 
 /// What a variable of the environment begins with.
 const PREFIX: &str = "TRANSFER_";
@@ -85,7 +86,10 @@ impl Sources {
             if matches!(name.as_str(), "TRANSFER_CONFIG" | "TRANSFER_PROFILE") {
                 continue;
             }
-            let wrong = |text: String| SettingsError::Variable { name: name.clone(), text };
+            let wrong = |text: String| SettingsError::Variable {
+                name: name.clone(),
+                text: printable(text.as_bytes()),
+            };
             let value = value.to_str().ok_or_else(|| wrong("it is not UTF-8".into()))?;
             let key = name[PREFIX.len()..].to_ascii_lowercase();
             if key == "profile" {
@@ -112,7 +116,8 @@ fn one(key: &str, value: &str) -> Result<Options, String> {
 
 /// Reads a file of either kind.
 fn read(path: &Path) -> Result<Options, SettingsError> {
-    let wrong = |text: String| SettingsError::File { path: path.to_owned(), text };
+    let wrong =
+        |text: String| SettingsError::File { path: path.to_owned(), text: printable(text.as_bytes()) };
     let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
     if text.lines().any(|line| line.trim() == format!("[{OLD_SECTION}]")) {
         return read_old(&text).map_err(wrong);

@@ -1,0 +1,154 @@
+//! Whatever comes in, from a user, a file or a host that may be hostile, is read or refused: nothing panics, nothing
+//! that is shown can command a terminal.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use transfer::cli::Cli;
+use transfer::endpoint::{Endpoint, HostName};
+use transfer::host::facts::Facts;
+use transfer::host::netcat::Netcat;
+use transfer::host::wire::{decode, encode, printable};
+use transfer::settings::{Settings, Sources};
+use transfer::values::{Pattern, TargetAddress};
+
+fn bytes() -> impl Strategy<Value = Vec<u8>> {
+    vec(1u8.., 0..60)
+}
+
+/// Words of the domain between bytes of any kind: these come further than bytes alone.
+fn word() -> impl Strategy<Value = Vec<u8>> {
+    const KNOWN: [&str; 8] = ["db1:/srv", "root@", "[fd77::11]:/", "localhost:", "/", "-o", "\x1b[2J", "ü"];
+    let known = (0..KNOWN.len()).prop_map(|index| KNOWN[index].as_bytes().to_vec());
+    vec(prop_oneof![known, vec(1u8.., 0..4)], 0..5).prop_map(|parts| parts.concat())
+}
+
+/// Nothing that a terminal obeys: no control characters of either set, and no text that runs backwards.
+fn is_harmless(text: &str) -> bool {
+    !text.chars().any(|c| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'))
+}
+
+/// What a guard or a probe answers: its own words between bytes of any kind.
+fn answer() -> impl Strategy<Value = Vec<Vec<u8>>> {
+    const KEYS: [&str; 26] = [
+        "host",
+        "user",
+        "ssh",
+        "cores",
+        "bash",
+        "syscalls",
+        "tools",
+        "tar",
+        "netcat",
+        "addresses",
+        "firewall",
+        "firewall_owned",
+        "owner",
+        "clock",
+        "source_type",
+        "source_real",
+        "source_size",
+        "source_inode",
+        "target_type",
+        "target_real",
+        "target_free",
+        "target_busy",
+        "target_exists",
+        "target_device",
+        "target_unknown_owner",
+        "end",
+    ];
+    let field = prop_oneof![
+        bytes(),
+        any::<u64>().prop_map(|n| n.to_string().into_bytes()),
+        any::<f64>().prop_map(|n| n.to_string().into_bytes()),
+        Just(b"10.0.0.1".to_vec()),
+        Just(b"nftables".to_vec()),
+    ];
+    (0..KEYS.len(), vec(field, 0..8)).prop_map(|(key, fields)| {
+        let mut message = vec![KEYS[key].as_bytes().to_vec()];
+        message.extend(fields);
+        message
+    })
+}
+
+proptest! {
+    #[test]
+    fn any_word_is_an_endpoint_or_none_and_its_host_is_one_that_ssh_takes_for_one(word in word()) {
+        if let Ok(endpoint) = Endpoint::parse(OsStr::from_bytes(&word)) {
+            prop_assert!(endpoint.path.is_absolute());
+            prop_assert!(is_harmless(&endpoint.to_string()), "{endpoint}");
+            let host = endpoint.host.to_string();
+            prop_assert!(!host.is_empty() && !host.starts_with('-') && !host.contains([' ', '\'', '$', ';']), "{host}");
+        }
+        let _ = HostName::parse(OsStr::from_bytes(&word));
+    }
+
+    #[test]
+    fn what_goes_over_the_wire_comes_out_as_it_was(fields in vec(bytes(), 1..6)) {
+        let line = encode(&fields);
+        prop_assert!(!line.contains(&b'\n'));
+        prop_assert_eq!(decode(&line), fields);
+    }
+
+    #[test]
+    fn what_is_shown_commands_no_terminal(bytes in vec(any::<u8>(), 0..200)) {
+        let shown = printable(&bytes);
+        prop_assert!(is_harmless(&shown), "{shown:?}");
+    }
+
+    #[test]
+    fn any_answer_of_a_probe_is_read(messages in vec(answer(), 0..40)) {
+        let facts = Facts::parse(&messages);
+        let target = facts.target.clone().unwrap_or_default();
+        let source = facts.source.clone().unwrap_or_default();
+        for text in [&facts.machine, &facts.tar, &target.file_type, &source.file_type]
+            .into_iter()
+            .chain(&target.busy)
+            .chain(&target.unknown_owners)
+            .chain(&facts.owned_tables)
+            .chain(facts.users.keys())
+        {
+            prop_assert!(is_harmless(text), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn any_line_is_of_a_netcat_or_not(line in ".*", address in any::<std::net::IpAddr>(), port: u16) {
+        let _ = Netcat::from_help("nc", &line);
+        let _ = Netcat::finds_port_taken(&line);
+        prop_assert!(!Netcat::default().gives_up(&line, address, port, true) || line.contains("failed"));
+    }
+
+    #[test]
+    fn any_configuration_file_is_read_or_refused_in_one_line(text in prop_oneof![
+        ".*",
+        "(\\[DEFAULT\\]\n)?((port|compress|exclude|as|nice|lease_time|profile|type) ?= ?(true|[0-9]{1,6}|\"[a-z0-9*/]{0,8}\"|\\[\\]|False)\n){0,5}",
+    ]) {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
+        let sources = Sources { own: file.path().into(), old: "/nonexistent".into(), environment: Vec::new() };
+        let cli = Cli::read(["transfer", "a:/x", "b:/y"]).unwrap();
+        if let Err(error) = Settings::load(&cli.typed, &sources) {
+            let error = error.to_string();
+            prop_assert!(is_harmless(&error), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn any_command_line_is_read_or_refused(words in vec(word(), 0..6)) {
+        let words = words.iter().map(|word| OsStr::from_bytes(word).to_owned());
+        let _ = Cli::read([OsStr::new("transfer").to_owned()].into_iter().chain(words));
+    }
+
+    #[test]
+    fn any_pattern_stays_below_the_source(pattern in bytes(), name in bytes()) {
+        let name = OsStr::from_bytes(&name);
+        if let Ok(pattern) = Pattern::parse(OsStr::from_bytes(&pattern)) {
+            prop_assert!(pattern.below(name).iter().all(|path| path.starts_with(b"./") && path.len() > name.len() + 3));
+        }
+        let _ = name.to_string_lossy().parse::<TargetAddress>();
+    }
+}
