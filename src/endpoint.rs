@@ -91,6 +91,16 @@ impl Endpoint {
 }
 
 impl HostName {
+    /// The same host, whoever logs in.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let host = |name: &Self| match name {
+            Self::Local => "localhost".to_owned(),
+            Self::Ssh(name) => name.rsplit('@').next().unwrap_or_default().to_owned(),
+        };
+        host(self) == host(other)
+    }
+
     /// Reads `[user@]host`; an IPv6 address stands in brackets.
     pub fn parse(word: &OsStr) -> Result<Self, EndpointError> {
         let name = word.to_str().ok_or(EndpointError::Host)?;

@@ -15,7 +15,7 @@ pub enum Exit {
     Verification,
     /// 4: refused before anything was changed.
     Refused,
-    /// 5: somebody else holds the port.
+    /// 5: somebody else holds the port, or writes to the final name.
     Busy,
     /// 6: something could not be undone, whatever else happened.
     Leftovers,

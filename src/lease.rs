@@ -44,7 +44,9 @@ pub async fn port(guard: &Guard, (first, last): (u16, u16)) -> Result<u16, Error
     })?;
     let text = reply.first().map(|field| printable(field)).unwrap_or_default();
     text.parse()
-        .map_err(|_| Error::Failed(format!("{}: the guard leased no port but {text:?}", guard.host())))
+        .ok()
+        .filter(|port| (first..=last).contains(port))
+        .ok_or_else(|| Error::Failed(format!("{}: the guard leased no port but {text:?}", guard.host())))
 }
 
 /// Opens every layer of the target's firewall for the source and that port.

@@ -67,7 +67,7 @@ async fn start(cli: Cli) -> Exit {
 fn settings(cli: &Cli) -> Result<Settings, SettingsError> {
     let settings = Settings::load(&cli.typed, &Sources::real())?;
     if cli.source.is_some() {
-        settings.check(&cli.targets)?;
+        settings.check(&cli.typed, &cli.targets)?;
     }
     Ok(settings)
 }

@@ -218,7 +218,13 @@ impl Options {
     pub fn over(self, below: Self) -> Self {
         let below = Self {
             // The level was that of another program.
-            compress_level: below.compress_level.filter(|_| self.compress.is_none()),
+            compress_level: below.compress_level.filter(|_| match self.compress {
+                Some(Compress::With(_)) => self.compress == below.compress,
+                _ => true,
+            }),
+            // Both at once would keep the old one.
+            keep_staging: below.keep_staging.filter(|_| self.replace != Some(true)),
+            replace: below.replace.filter(|_| self.keep_staging != Some(true)),
             // The one is said instead of the other.
             port: below.port.filter(|_| self.port_range.is_none()),
             port_range: below.port_range.filter(|_| self.port.is_none_or(|port| port == 0)),

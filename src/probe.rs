@@ -114,9 +114,12 @@ pub async fn probe(settings: &Settings, source: &Endpoint, targets: &[Endpoint])
     let mut probed = Vec::new();
     for (index, endpoint) in targets.iter().enumerate() {
         probed.push(match answers.remove(&(index + 1)) {
-            Some(Ok(end)) => {
-                Ok(ProbedTarget { end, said: settings.address_of(endpoint), address: None, peer: None })
-            }
+            Some(Ok(end)) => Ok(ProbedTarget {
+                end,
+                said: settings.address_of(endpoint, targets.len() == 1),
+                address: None,
+                peer: None,
+            }),
             Some(Err(error)) => Err(error),
             None => Err(unreachable(endpoint, &mut failed)),
         });

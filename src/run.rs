@@ -97,7 +97,7 @@ fn plan(
     let source_is_good = against.is_empty();
     let mut accepted = Vec::new();
     let mut left_out = Vec::new();
-    let mut busy = None;
+    let mut busy = Vec::new();
     let mut before: Vec<Side<'_>> = Vec::new();
     for (endpoint, probed) in targets.iter().zip(&probe.targets) {
         let reasons = match probed {
@@ -122,7 +122,7 @@ fn plan(
                         let path = endpoint.path.join(settings.final_name(source));
                         let error = lease::busy(&endpoint.host.to_string(), &path, who);
                         let reason = error.chain();
-                        busy.get_or_insert(error);
+                        busy.push(reason.clone());
                         vec![reason]
                     }
                     _ => reasons,
@@ -135,11 +135,8 @@ fn plan(
     let goes_on = source_is_good && !accepted.is_empty() && (left_out.is_empty() || settings.skip_refused);
     if !goes_on {
         against.extend(left_out.into_iter().flat_map(|(_, reasons)| reasons));
-        return Err(match busy {
-            // Somebody else's end mends it.
-            Some(error) if against.len() == 1 => error,
-            _ => refused(&against),
-        });
+        // Somebody else's end mends it.
+        return Err(if busy == against { Error::Busy(busy.join("; ")) } else { refused(&against) });
     }
     // The others are changed, so this is no refusal of the run any more.
     report.targets.extend(left_out.into_iter().map(|(endpoint, reasons)| {
@@ -218,6 +215,10 @@ async fn execute(
     let (of_source, of_targets) = tokio::join!(of_source, of_targets);
     let (outcomes, error) = match result {
         Ok(outcomes) => (outcomes, error),
+        // Nothing is left that could take too long.
+        Err(Error::Failed(_)) if of_targets.iter().all(|release| release.published) => {
+            (of_targets.iter().map(|_| (0, Outcome::Published)).collect(), None)
+        }
         Err(early) => {
             let outcome = |release: &lease::Release| match early {
                 _ if release.published => Outcome::Published,

@@ -12,7 +12,7 @@ use std::time::Duration;
 pub use sources::Sources;
 
 use crate::cli::Typed;
-use crate::endpoint::{Endpoint, HostName};
+use crate::endpoint::Endpoint;
 use crate::options::Options;
 use crate::values::{
     Compress, FileDigest, FileName, FirewallChoice, Owner, Pattern, PortRange, ProgressChoice, TargetAddress,
@@ -192,8 +192,8 @@ impl Settings {
         let replace = match (replace.unwrap_or(false), keep_old.unwrap_or(false)) {
             (true, true) => Replace::Keep,
             (true, false) => Replace::Remove,
-            (false, false) => Replace::No,
-            (false, true) => return contradiction("--keep-old is only with --replace"),
+            // As a key of a file: whenever something is replaced.
+            (false, _) => Replace::No,
         };
         if port.is_some_and(|port| port != 0) && port_range.is_some() {
             return contradiction("--port and --port-range cannot be said together");
@@ -254,20 +254,24 @@ impl Settings {
         })
     }
 
-    /// What is wrong for a transfer to these targets, and not for other work.
-    pub fn check(&self, targets: &[Endpoint]) -> Result<(), SettingsError> {
+    /// What is wrong for a transfer to these targets, and not for other work. What was typed must have an effect; what
+    /// stands in a file may be for other runs.
+    pub fn check(&self, typed: &Typed, targets: &[Endpoint]) -> Result<(), SettingsError> {
         match self.transfer_type {
             TransferType::File => {}
             TransferType::Xtrabackup => return Err(SettingsError::Type("xtrabackup")),
             TransferType::Decompress => return Err(SettingsError::Type("decompress")),
         }
-        let is_target = |host: &HostName| targets.iter().any(|target| target.host == *host);
-        for TargetAddress { host, address } in &self.target_address {
-            let text = match host {
+        if typed.options.keep_old == Some(true) && self.replace == Replace::No {
+            return Err(SettingsError::Contradiction("--keep-old is only with --replace".into()));
+        }
+        for said in typed.options.target_address.iter().flatten() {
+            let address = said.address;
+            let text = match &said.host {
                 None if targets.len() > 1 => {
                     format!("--target-address {address}: of several targets, say HOST={address}")
                 }
-                Some(host) if !is_target(host) => {
+                Some(host) if !targets.iter().any(|target| target.host.is_same(host)) => {
                     format!("--target-address {host}={address}: {host} is no target")
                 }
                 _ => continue,
@@ -283,10 +287,13 @@ impl Settings {
         self.rename.as_ref().map_or_else(|| source.name().unwrap_or_default(), |name| &name.0)
     }
 
-    /// The address of a target on the data path, if it was said.
+    /// The address of a target on the data path, if it was said: with its host, or where it is the only target.
     #[must_use]
-    pub fn address_of(&self, target: &Endpoint) -> Option<IpAddr> {
-        let its = |said: &&TargetAddress| said.host.as_ref().is_none_or(|host| *host == target.host);
+    pub fn address_of(&self, target: &Endpoint, alone: bool) -> Option<IpAddr> {
+        let its = |said: &&TargetAddress| match &said.host {
+            Some(host) => target.host.is_same(host),
+            None => alone,
+        };
         self.target_address.iter().rev().find(its).map(|said| said.address)
     }
 }

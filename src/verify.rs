@@ -14,8 +14,9 @@ use crate::lease::End;
 
 /// How many names are told; all are counted.
 const MOST_NAMES: usize = 20;
-/// How many differences can be explained.
+/// How many differences can be explained, and how long their paths may be together, in bytes.
 const MOST_PATHS: usize = 10_000;
+const MOST_BYTES: usize = 16 << 20;
 
 /// What differs between two lists.
 #[derive(Debug, Default)]
@@ -23,6 +24,7 @@ pub struct Differences {
     count: u64,
     named: Vec<String>,
     paths: Vec<(Kind, Vec<u8>)>,
+    bytes: usize,
 }
 
 /// How an entry differs.
@@ -44,7 +46,8 @@ pub async fn differences(source: &End, target: &End, list: &str) -> Result<Diffe
 /// Whether all differences come from what changed on the source since the run began: `list` there is of the paths whose
 /// inode changed. If so, what changed in words.
 pub async fn explained(source: &End, list: &str, differences: &Differences) -> Result<Option<String>, Error> {
-    if differences.count > differences.paths.len() as u64 {
+    // Of two lists that differ and then do not, neither is to be believed.
+    if differences.count == 0 || differences.count > differences.paths.len() as u64 {
         return Ok(None);
     }
     let changed =
@@ -57,12 +60,22 @@ fn unreadable(error: std::io::Error) -> Error {
     Error::Failed(format!("cannot read the lists of files: {error}"))
 }
 
+/// The next record of a list that ends with the record `end`; an error where it breaks off before. No path is `end`: all
+/// begin with `./`.
+async fn next(list: &mut (impl AsyncBufRead + Unpin)) -> std::io::Result<Option<Vec<u8>>> {
+    match read_record(list, 0).await? {
+        Some(record) if record == b"end" => Ok(None),
+        Some(record) => Ok(Some(record)),
+        None => Err(std::io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
 /// An entry that is on both sides must have changed itself. For one that came or went it is enough that a directory
 /// above it changed: the one that it was in may be gone, too.
 async fn explain(paths: &[(Kind, Vec<u8>)], mut changed: impl AsyncBufRead + Unpin) -> std::io::Result<bool> {
     let wanted: HashSet<&[u8]> = paths.iter().flat_map(|(kind, path)| reasons(*kind, path)).collect();
     let mut found: HashSet<&[u8]> = HashSet::new();
-    while let Some(path) = read_record(&mut changed, 0).await? {
+    while let Some(path) = next(&mut changed).await? {
         found.extend(wanted.get(path.as_slice()));
     }
     Ok(paths.iter().all(|(kind, path)| reasons(*kind, path).any(|reason| found.contains(reason))))
@@ -82,35 +95,36 @@ async fn compare(
     let mut tell = |kind: Kind, what: &str, record: &[u8]| {
         differences.count += 1;
         let path = path(record);
-        if differences.paths.len() < MOST_PATHS {
+        differences.bytes += path.len();
+        if differences.paths.len() < MOST_PATHS && differences.bytes <= MOST_BYTES {
             differences.paths.push((kind, path.to_vec()));
         }
         if differences.named.len() < MOST_NAMES {
             differences.named.push(format!("{}{what}", printable(path.strip_prefix(b"./").unwrap_or(path))));
         }
     };
-    let mut left = read_record(&mut there, 0).await?;
-    let mut right = read_record(&mut here, 0).await?;
+    let mut left = next(&mut there).await?;
+    let mut right = next(&mut here).await?;
     loop {
         match (&left, &right) {
             (None, None) => break,
             (Some(a), Some(b)) if a == b => {
-                left = read_record(&mut there, 0).await?;
-                right = read_record(&mut here, 0).await?;
+                left = next(&mut there).await?;
+                right = next(&mut here).await?;
             }
             (Some(a), Some(b)) if path(a) == path(b) => {
                 tell(Kind::Changed, &describe(a, b), a);
-                left = read_record(&mut there, 0).await?;
-                right = read_record(&mut here, 0).await?;
+                left = next(&mut there).await?;
+                right = next(&mut here).await?;
             }
             // Ordered as `sort` did: no path holds `//`, so records are in the order of their paths.
             (Some(a), b) if b.as_ref().is_none_or(|b| a < b) => {
                 tell(Kind::Alone, " is not on the target", a);
-                left = read_record(&mut there, 0).await?;
+                left = next(&mut there).await?;
             }
             (_, Some(b)) => {
                 tell(Kind::Alone, " is on the target only", b);
-                right = read_record(&mut here, 0).await?;
+                right = next(&mut here).await?;
             }
             (Some(_), None) => unreachable!("taken by the guard above"),
         }
@@ -166,7 +180,7 @@ mod tests {
         let join = |records: &[&str]| {
             let mut records = records.to_vec();
             records.sort_unstable();
-            records.iter().flat_map(|r| [r.as_bytes(), b"\0"].concat()).collect::<Vec<u8>>()
+            records.iter().chain(&["end"]).flat_map(|r| [r.as_bytes(), b"\0"].concat()).collect::<Vec<u8>>()
         };
         compare(join(there).as_slice(), join(here).as_slice()).await.unwrap().to_string()
     }
@@ -214,7 +228,7 @@ mod tests {
     async fn only_what_changed_explains_a_difference() {
         async fn explained(kind: Kind, path: &str, changed: &[&str]) -> bool {
             let changed: Vec<u8> =
-                changed.iter().flat_map(|path| [path.as_bytes(), b"\0"].concat()).collect();
+                changed.iter().chain(&["end"]).flat_map(|path| [path.as_bytes(), b"\0"].concat()).collect();
             explain(&[(kind, path.into())], changed.as_slice()).await.unwrap()
         }
         assert!(explained(Kind::Changed, "./d/a", &["./d/a"]).await);
@@ -225,5 +239,12 @@ mod tests {
         assert!(explained(Kind::Alone, "./d/x/a", &["./d"]).await);
         assert!(!explained(Kind::Alone, "./d/x/a", &["./d/y", "."]).await);
         assert!(!explained(Kind::Alone, "./d/a", &[]).await);
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_list_that_breaks_off_is_no_list() {
+        assert!(compare(&b"./a//f//1\0"[..], &b"./a//f//1\0end\0"[..]).await.is_err());
+        assert!(compare(&b"end\0"[..], &b"./a//f//1"[..]).await.is_err());
+        assert!(explain(&[(Kind::Changed, b"./a".to_vec())], &b"./a\0"[..]).await.is_err());
     }
 }

@@ -10,6 +10,9 @@ use super::wire::{Field, printable};
 /// File systems that take names of other case for the same, as `stat -f` calls them.
 const FOLDING: [&str; 9] = ["msdos", "vfat", "exfat", "ntfs", "ntfs3", "cifs", "smb2", "hfs", "hfsplus"];
 
+/// How many addresses of a host are looked at.
+const MOST_ADDRESSES: usize = 64;
+
 /// Everything a run must know about a host before it changes anything.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Facts {
@@ -163,7 +166,11 @@ impl Facts {
                 b"tar" => facts.tar = text(0),
                 b"netcat" => facts.netcats.extend(Netcat::from_help(&text(0), &text(1))),
                 b"addresses" => {
-                    facts.addresses = rest.iter().filter_map(|field| printable(field).parse().ok()).collect();
+                    facts.addresses = rest
+                        .iter()
+                        .filter_map(|field| printable(field).parse().ok())
+                        .take(MOST_ADDRESSES)
+                        .collect();
                 }
                 b"firewall" => {
                     let layer = [Layer::Nftables, Layer::IptablesNft, Layer::IptablesLegacy]

@@ -59,10 +59,10 @@ impl Script {
         )
     }
 
-    /// Prints a file of a guard's directory.
+    /// Prints a list of a guard's directory, records ended by NUL, and the record `end` when it was all of it.
     #[must_use]
     pub fn print(guard: &str, file: &str) -> Self {
-        let print = "main() { find_directories; cat -- \"$state/$1/$2\"; }\n";
+        let print = "main() { find_directories; cat -- \"$state/$1/$2\" && printf 'end\\0'; }\n";
         Self::new(&[COMMON, print], &[guard.into(), file.into()])
     }
 

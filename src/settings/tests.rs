@@ -243,7 +243,7 @@ fn network() {
     );
     let target = crate::endpoint::Endpoint::parse("b:/y".as_ref()).unwrap();
     check(
-        |s| s.address_of(&target),
+        |s| s.address_of(&target, true),
         None,
         ("target_address = \"10.0.0.1\"", address("10.0.0.1")),
         ("TRANSFER_TARGET_ADDRESS", "b=10.0.0.2", address("10.0.0.2")),
@@ -251,21 +251,29 @@ fn network() {
     );
 }
 
+/// What a transfer to these targets makes of a command line over a file.
+fn checked(file: &str, words: &[&str], targets: &[&str]) -> Result<Settings, String> {
+    let targets: Vec<Endpoint> = targets.iter().map(|word| Endpoint::parse(word.as_ref()).unwrap()).collect();
+    let settings = settings(file, words).map_err(|error| error.to_string())?;
+    let cli = Cli::read(["transfer", "a:/x", "b:/y"].iter().chain(words)).unwrap();
+    settings.check(&cli.typed, &targets).map_err(|error| error.to_string())?;
+    Ok(settings)
+}
+
 #[test]
 fn an_address_belongs_to_a_target() {
-    let targets = |words: &[&str]| -> Vec<Endpoint> {
-        words.iter().map(|word| Endpoint::parse(word.as_ref()).unwrap()).collect()
-    };
-    let check = |words: &[&str], to: &[&str]| {
-        settings("", words).unwrap().check(&targets(to)).map_err(|e| e.to_string())
-    };
-    assert_eq!(check(&["--target-address", "10.0.0.1"], &["b:/y"]), Ok(()));
-    assert!(
-        check(&["--target-address", "10.0.0.1"], &["b:/y", "c:/y"])
-            .unwrap_err()
-            .contains("say HOST=10.0.0.1")
-    );
-    assert!(check(&["--target-address", "d=10.0.0.1"], &["b:/y"]).unwrap_err().contains("d is no target"));
+    let typed = |words: &[&str], to: &[&str]| checked("", words, to).unwrap_err();
+    assert!(checked("", &["--target-address", "10.0.0.1"], &["b:/y"]).is_ok());
+    assert!(typed(&["--target-address", "10.0.0.1"], &["b:/y", "c:/y"]).contains("say HOST=10.0.0.1"));
+    assert!(typed(&["--target-address", "d=10.0.0.1"], &["b:/y"]).contains("d is no target"));
+    assert!(checked("", &["--target-address", "b=10.0.0.1"], &["root@b:/y"]).is_ok(), "whoever logs in");
+    // In a file they are for those runs that have such a target.
+    let file = "target_address = [\"10.0.0.9\", \"db2=10.0.0.2\"]";
+    let targets = ["b:/y", "root@db2:/y"].map(|word| Endpoint::parse(word.as_ref()).unwrap());
+    let settings = checked(file, &[], &["b:/y"]).unwrap();
+    assert_eq!(settings.address_of(&targets[0], false), None);
+    assert_eq!(settings.address_of(&targets[0], true).unwrap().to_string(), "10.0.0.9");
+    assert_eq!(settings.address_of(&targets[1], false).unwrap().to_string(), "10.0.0.2");
 }
 
 #[test]
@@ -338,14 +346,32 @@ fn limits_and_output() {
 fn contradictions_are_errors() {
     for (words, text) in [
         (&["--keep-old"][..], "--keep-old is only with --replace"),
+        (&["--replace=false", "--keep-old"], "--keep-old is only with --replace"),
         (&["--port", "1", "--port-range", "1-2"], "cannot be said together"),
+        (&["--type", "xtrabackup"], "is not in this version"),
         (&["--compress=gzip", "--compress-level", "12"], "the highest of gzip is 9"),
         (&["--replace", "--keep-staging"], "--keep-staging is not with --replace"),
     ] {
-        let error = settings("", words).unwrap_err().to_string();
+        let error = checked("", words, &["b:/y"]).unwrap_err();
         assert!(error.contains(text), "{words:?}: {error}");
     }
     assert!(settings("port = 1\nport_range = \"1-2\"", &[]).is_err());
+    // In a file they are for other runs, and what is said above counts.
+    assert_eq!(checked("keep_old = true", &[], &["b:/y"]).unwrap().replace, Replace::No);
+    assert_eq!(
+        checked("replace = true\nkeep_old = true", &["--replace=false"], &["b:/y"]).unwrap().replace,
+        Replace::No
+    );
+    let replacing = checked("keep_staging = true", &["--replace"], &["b:/y"]).unwrap();
+    assert_eq!((replacing.replace, replacing.keep_staging), (Replace::Remove, false));
+    let keeping = checked("replace = true", &["--keep-staging"], &["b:/y"]).unwrap();
+    assert_eq!((keeping.replace, keeping.keep_staging), (Replace::No, true));
+    let level =
+        |words: &[&str]| settings("compress = \"zstd\"\ncompress_level = 15", words).unwrap().compress_level;
+    assert_eq!(
+        (level(&["--compress=zstd"]), level(&["--compress"]), level(&["--compress=lz4"])),
+        (15, 15, 1)
+    );
     // The level was another program's.
     assert_eq!(
         settings("compress = \"zstd\"\ncompress_level = 15", &["--compress=gzip"]).unwrap().compress_level,

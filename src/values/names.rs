@@ -44,8 +44,8 @@ impl FileName {
     }
 }
 
-/// Which entries are left out: a pattern of the shell (`*`, `?`, `[…]`), matched against whole components of the path
-/// below the source, at any depth; one that begins with a slash begins at the source.
+/// Which entries are left out: a pattern of the shell (`*`, `?`, `[…]`) as tar takes it, which begins at any name below the
+/// source, or, behind a slash, at the source itself. `*` and `?` match slashes, too.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern(pub OsString);
 
@@ -55,6 +55,10 @@ impl Pattern {
         let bytes = pattern.as_bytes();
         if bytes.iter().all(|byte| *byte == b'/') || bytes.ends_with(b"/") || bytes.contains(&0) {
             return Err("it matches nothing: it is empty or ends with a slash".into());
+        }
+        let steps = bytes.strip_prefix(b"/").unwrap_or(bytes).split(|byte| *byte == b'/');
+        if steps.into_iter().any(|step| matches!(step, b"" | b"." | b"..")) {
+            return Err("it matches nothing: a step of it is empty, . or ..".into());
         }
         // tar takes it for a backslash, find refuses it.
         if bytes.iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1 {
@@ -144,7 +148,7 @@ mod tests {
 
     #[test]
     fn patterns_and_names_that_match_nothing_are_refused() {
-        for word in ["", "/", "logs/", "a\\"] {
+        for word in ["", "/", "logs/", "a\\", "./tmp", "a//b", "//a", "../x"] {
             assert!(word.parse::<Pattern>().is_err(), "{word}");
         }
         assert!("a\\\\".parse::<Pattern>().is_ok());

@@ -55,8 +55,12 @@ fn programs_of_the_hosts_stand_back_when_told_to() {
     sandbox.run(&[&source, &two, &"--nice=7"]).expect(0);
     let niceness = fs::read_to_string(sandbox.path("niceness")).unwrap();
     let runs: Vec<&str> = niceness.lines().filter(|line| line.contains(' ')).collect();
-    assert!(runs.iter().any(|line| line.starts_with("0 ")), "{niceness}");
-    assert!(runs.contains(&"7 best-effort: prio 7"), "{niceness}");
+    // The tests may stand back themselves.
+    let own = std::process::Command::new("nice").output().unwrap().stdout;
+    let own: i32 = String::from_utf8(own).unwrap().trim().parse().unwrap();
+    assert!(runs.iter().any(|line| line.starts_with(&format!("{own} "))), "{niceness}");
+    let back = format!("{} best-effort: prio 7", (own + 7).min(19));
+    assert!(runs.contains(&back.as_str()), "{niceness}");
 }
 
 #[test]

@@ -9,7 +9,10 @@ use crate::host::wire::{Field, printable};
 
 /// Of what a host says, no more than this is kept.
 const MOST_COMPLAINTS: usize = 64;
-const MOST_NAMES: usize = 256;
+const MOST_NAMES: usize = 64;
+const MOST_JOBS: usize = 16;
+/// Bytes of one text.
+const LONGEST: usize = 500;
 
 /// What a job has told so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -110,7 +113,7 @@ impl Shared {
 
 impl State {
     fn event(&mut self, kind: &str, fields: &[Field]) {
-        let text = |index: usize| fields.get(index).map(|field| printable(field)).unwrap_or_default();
+        let text = |index: usize| fields.get(index).map(|field| short(field)).unwrap_or_default();
         let number = |index: usize| text(index).parse::<u64>().unwrap_or_default();
         match kind {
             "ready" => self.ready = true,
@@ -121,14 +124,19 @@ impl State {
             "kept" if self.kept.len() < MOST_COMPLAINTS => self.kept.push(text(0)),
             "left" => {
                 if self.left.len() < MOST_COMPLAINTS {
-                    let what =
-                        fields.iter().skip(1).map(|field| printable(field)).collect::<Vec<_>>().join(" ");
+                    let what = fields
+                        .iter()
+                        .skip(1)
+                        .take(MOST_NAMES)
+                        .map(|field| short(field))
+                        .collect::<Vec<_>>()
+                        .join(" ");
                     self.left.push((text(0), what));
                 }
             }
             _ => {
                 let name = text(0);
-                if !self.jobs.contains_key(&name) && self.jobs.len() >= MOST_NAMES {
+                if !self.jobs.contains_key(&name) && self.jobs.len() >= MOST_JOBS {
                     return;
                 }
                 let job = self.jobs.entry(name).or_default();
@@ -147,7 +155,7 @@ impl State {
                             .skip(1)
                             .take(MOST_NAMES)
                             .filter_map(|field| {
-                                let field = printable(field);
+                                let field = short(field);
                                 let (stage, status) = field.split_once('=')?;
                                 Some((stage.to_owned(), status.parse().unwrap_or(255)))
                             })
@@ -170,6 +178,11 @@ impl State {
     }
 }
 
+/// A text of a host, or the beginning of a long one.
+fn short(field: &[u8]) -> String {
+    printable(&field[..field.len().min(LONGEST)])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -182,12 +195,17 @@ mod tests {
             let name = format!("job{n}").into_bytes();
             state.event("stderr", &[name, b"x".to_vec()]);
             state.event("stderr", &[b"job0".to_vec(), b"\x1b[2J".to_vec()]);
+            state.event("left", &[vec![b'x'; 60_000], vec![b'x'; 60_000]]);
+            state.event("dropped", &[b"job1".to_vec(), n.to_string().into_bytes(), vec![0xff; 60_000]]);
             state.event("bytes", &[b"job0".to_vec(), n.to_string().into_bytes(), b"7".to_vec()]);
         }
-        assert_eq!(state.jobs.len(), MOST_NAMES);
+        assert_eq!(state.jobs.len(), MOST_JOBS);
         assert_eq!(state.jobs["job0"].complaints.len(), MOST_COMPLAINTS);
         assert_eq!(state.jobs["job0"].complaints[1], "\\u{1b}[2J");
         assert_eq!(state.jobs["job0"].meters.len(), MOST_NAMES);
+        let bytes: usize = state.left.iter().map(|(guard, what)| guard.len() + what.len()).sum();
+        assert!(bytes <= MOST_COMPLAINTS * 2 * LONGEST, "{bytes}");
+        assert!(state.jobs["job1"].dropped.values().all(|reason| reason.len() <= 4 * LONGEST));
     }
 
     #[test]

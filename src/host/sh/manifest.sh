@@ -9,7 +9,7 @@
 # Records end with NUL. No path contains two slashes in a row, so the order of the records is that of the paths.
 # WORKERS processes take BATCH files each. SYNC `sync`: written just now; sync, and read from the disk, not from the cache.
 #
-# CHANGES `lenient`: a file may go while it is listed, and has no digest then.
+# CHANGES `lenient`: entries may go while they are listed; a file that went has no digest.
 #
 # Events: `manifest JOB LIST RECORDS BYTES SHA256`, BYTES being the sizes of all files added up (entries) or 0.
 set -uo pipefail
@@ -19,6 +19,7 @@ shift 9
 # find goes on behind the patterns with what is not left out.
 skip=()
 for pattern; do skip+=(-path "$pattern" -prune -o); done
+[[ $changes == lenient ]] && skip=(-ignore_readdir_race "${skip[@]}")
 
 report() { # LIST
   # shellcheck disable=SC2016 # perl's variables
