@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::task::JoinSet;
 
 use crate::endpoint::{Endpoint, HostName};
+use crate::host::command::try_login;
 use crate::host::facts::Facts;
 use crate::host::scripts::Script;
 use crate::host::wire::{Field, printable};
@@ -105,6 +106,7 @@ pub async fn probe(settings: &Settings, source: &Endpoint, targets: &[Endpoint])
         failed.remove(&endpoint.host).unwrap_or_else(|| HostError::Connect {
             host: endpoint.host.to_string(),
             text: "no connection (see the message of its first use)".into(),
+            command: try_login(&settings.login, &endpoint.host.to_string()),
         })
     };
     let mut source_end = match answers.remove(&0) {
