@@ -91,8 +91,13 @@ fn plan(
     probe: &Probe,
     report: &mut Report,
 ) -> Result<Plan, Error> {
-    let of_source =
-        Side { endpoint: source, facts: &probe.source.facts, skew: probe.source.skew, peer: None };
+    let of_source = Side {
+        endpoint: source,
+        facts: &probe.source.facts,
+        skew: probe.source.skew,
+        foreign: probe.source.foreign,
+        peer: None,
+    };
     let mut against: Vec<String> = note(&mut report.findings, preflight::source(settings, of_source));
     let source_is_good = against.is_empty();
     let mut accepted = Vec::new();
@@ -107,6 +112,7 @@ fn plan(
                     endpoint,
                     facts: &end.facts,
                     skew: end.skew,
+                    foreign: end.foreign,
                     peer: addresses.map(|(_, peer)| peer),
                 };
                 let reasons =
