@@ -123,11 +123,11 @@ unknown_owner() { # KIND DATABASE NAME-OR-NUMBER
   [[ $3 =~ ^[0-9]*$ ]] || getent "$2" -- "$3" >/dev/null || say target_unknown_owner "$1" "$3"
 }
 
-# place PATH: where a directory is in its file system: the device, and the path from that one's root, which is the same
+# place PATH: where a directory or a file is in its file system: the device, and the path from that one's root, which is the same
 # through every bind mount. Nothing where that cannot be told.
 place() {
   local key value real id device root point
-  [[ -d $1 ]] && { exec 8<"$1"; } 2>/dev/null || return
+  [[ -d $1 || -f $1 ]] && { exec 8<"$1"; } 2>/dev/null || return
   while read -r key value; do [[ $key == mnt_id: ]] && break; done </proc/self/fdinfo/8
   exec 8<&-
   real=$(readlink -f -- "$1")
