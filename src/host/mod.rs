@@ -31,7 +31,7 @@ const MOST_BYTES: usize = 1 << 20;
 /// For `sh`: becomes a bash of root. What sudo says when it refuses is heard; and since it hands on no environment, what
 /// the host saw of the connection goes as an argument.
 const ROOT_SHELL: &str =
-    "sudo -n bash --norc -p -s 2>&1 </dev/null && exec sudo -n bash --norc -p -s \"$SSH_CONNECTION\"";
+    "echo; sudo -n bash --norc -p -s 2>&1 </dev/null && exec sudo -n bash --norc -p -s \"$SSH_CONNECTION\"";
 
 /// A host that can be asked and told.
 #[derive(Debug)]
@@ -92,8 +92,8 @@ pub enum HostError {
     },
     /// sudo did not make us root.
     #[error(
-        "{host}: {action}: sudo starts no root shell (it said: {said}); let the account use it without a password \
-         (ACCOUNT ALL=(root) NOPASSWD: ALL in a file in /etc/sudoers.d), or log in as root"
+        "{host}: {action}: sudo starts no root shell (it said: {said}); install it where it is missing and let the account use it without a \
+         password (ACCOUNT ALL=(root) NOPASSWD: ALL in a file in /etc/sudoers.d), or log in as root"
     )]
     NoSudo {
         /// The host.

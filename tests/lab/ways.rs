@@ -309,6 +309,51 @@ mod alone {
     }
 
     #[test]
+    fn with_sudo_everything_is_undone_however_the_run_ends() {
+        let Some(scene) = Scene::new(MORE_THAN_BUFFERS) else { return };
+        let Scene { db1, db2, scratch, .. } = &scene;
+        let _root = [db1, db2].map(|host| sudoers(host, "NOPASSWD: ALL"));
+        let _closed = closed(db2);
+        let rules = db2.sh("nft list ruleset");
+        for signal in ["INT", "TERM", "HUP", "KILL"] {
+            let mut held = scene.held(["dba@db1", "dba@db2"], &["--sudo"]);
+            held.port();
+            held.transfer.signal(signal);
+            held.transfer.wait_end(SOON);
+            let undone = || {
+                let gone = |host: &Host| {
+                    let left = "ps -C tar,zstd,openssl,nc -o args=; ls -d /var/lib/transfer /run/transfer";
+                    !host.run(&["bash", "-c", left]).stdout.contains(|c: char| c.is_ascii_graphic())
+                };
+                gone(db1)
+                    && gone(db2)
+                    && names(db2, scratch.path()).is_empty()
+                    && db2.sh("nft list ruleset") == rules
+            };
+            assert!(eventually(SOON, undone), "after {signal}");
+        }
+    }
+
+    #[test]
+    fn with_sudo_this_machine_is_a_host_like_any_other() {
+        let Some(scene) = Scene::new(1) else { return };
+        let Scene { lab, ctl, db2, scratch, .. } = &scene;
+        let _target = sudoers(db2, "NOPASSWD: ALL");
+        let source = scratch.join("closed");
+        ctl.sh(&format!("umask 077; head -c 1M /dev/urandom >'{source}'; chown 111:112 '{source}'"));
+        let target = format!("dba@db2:{}", scratch.path());
+        let as_dba = || lab.program(&[&source, &target, "--sudo"]).user("dba").run();
+        let output = as_dba().expect_code(4);
+        let told = "localhost: probe: sudo starts no root shell (it said: sudo: a password is required)";
+        assert!(output.stderr.contains(told), "{output}");
+        let _own = sudoers(ctl, "NOPASSWD: ALL");
+        as_dba().expect_success();
+        assert_same((ctl, &source), (db2, &source));
+        let status = lab.program(&["status", "localhost", "--sudo"]).user("dba").run().expect_success();
+        assert_eq!(status.stdout, "localhost: no runs\n");
+    }
+
+    #[test]
     fn with_sudo_what_a_crash_left_of_root_is_seen_and_removed() {
         let Some(scene) = Scene::new(MORE_THAN_BUFFERS) else { return };
         let Scene { lab, db2, scratch, .. } = &scene;
@@ -336,8 +381,8 @@ mod alone {
     fn sudo_that_refuses_or_is_missing_is_told_with_what_to_do() {
         let Some(scene) = Scene::new(1) else { return };
         let _source = sudoers(&scene.db1, "NOPASSWD: ALL");
-        let fix = "let the account use it without a password (ACCOUNT ALL=(root) NOPASSWD: ALL in a file in /etc/sudoers.d), \
-                   or log in as root";
+        let fix = "install it where it is missing and let the account use it without a password \
+                   (ACCOUNT ALL=(root) NOPASSWD: ALL in a file in /etc/sudoers.d), or log in as root";
         let refused = |said: &str| {
             let output = scene.transfer(["dba@db1", "dba@db2"], &["--sudo"]).expect_code(4);
             let told = format!("dba@db2: probe: sudo starts no root shell (it said: {said}); {fix}");
@@ -358,6 +403,12 @@ mod alone {
             refused("sh: 1: sudo: not found");
             let output = scene.lab.transfer(&["--sudo", "status", "dba@db2"]).expect_code(1);
             assert!(output.stdout.contains("dba@db2: status: sudo starts no root shell"), "{output}");
+        }
+        {
+            let noise =
+                "cp -a /home/dba/.bashrc /home/dba/.before; printf 'printf Welcome' >/home/dba/.bashrc";
+            let _noise = Changed::new(&scene.db2, noise, "mv /home/dba/.before /home/dba/.bashrc");
+            refused("sudo: a password is required");
         }
         // Who may run bash as root needs nothing else.
         let _target = sudoers(&scene.db2, "NOPASSWD: /usr/bin/bash");
