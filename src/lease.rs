@@ -32,13 +32,14 @@ pub struct End {
 }
 
 /// Locks the first port of a range that is free.
-pub async fn port(guard: &Guard, (first, last): (u16, u16)) -> Result<u16, Error> {
+pub async fn port(end: &End, (first, last): (u16, u16)) -> Result<u16, Error> {
+    let guard = &end.guard;
     let reply = guard.call("lease_port", &[first.to_string().as_bytes(), last.to_string().as_bytes()]).await;
     let reply = reply.map_err(|error| match error {
         GuardError::Failed { host, code, .. } if code == "busy" => Error::Busy(if first == last {
             format!("{host}: port {first} is taken; choose another --port, or 0 for any")
         } else {
-            format!("{host}: no port of {first}-{last} is free; see: transfer status {host}")
+            format!("{host}: no port of {first}-{last} is free; see: {}", end.host.look_after("status"))
         }),
         other => other.into(),
     })?;
@@ -78,9 +79,7 @@ pub async fn staging(plan: &Plan, end: &End, target: &TargetPlan) -> Result<(), 
     let (directory, name) = (&target.endpoint.path, target.final_path.file_name().unwrap_or_default());
     let arguments = [directory.as_os_str().as_bytes(), name.as_bytes()];
     end.guard.call("take_target", &arguments).await.map_err(|error| match error {
-        GuardError::Failed { host, code, text, .. } if code == "busy" => {
-            busy(&host, &target.final_path, &text)
-        }
+        GuardError::Failed { code, text, .. } if code == "busy" => busy(&end.host, &target.final_path, &text),
         other => other.into(),
     })?;
     let kind: &[u8] = if plan.keep_staging { b"kept_staging" } else { b"staging" };
@@ -90,11 +89,13 @@ pub async fn staging(plan: &Plan, end: &End, target: &TargetPlan) -> Result<(), 
 
 /// Somebody else writes to a name; `who` is what the host tells of him.
 #[must_use]
-pub fn busy(host: &str, path: &Path, who: &str) -> Error {
+pub fn busy(host: &Host, path: &Path, who: &str) -> Error {
     Error::Busy(format!(
-        "{host}: another run writes to {}: {}; see: transfer status {host}",
+        "{}: another run writes to {}: {}; see: {}",
+        host.name(),
         printable(path.as_os_str().as_bytes()),
-        if who.is_empty() { "one that has just begun" } else { who }
+        if who.is_empty() { "one that has just begun" } else { who },
+        host.look_after("status")
     ))
 }
 
@@ -183,8 +184,9 @@ async fn settle(host: &Host, id: &GuardId, silence: Duration) -> Vec<Leftover> {
             .filter_map(|message| match message.first().map(Vec::as_slice) {
                 Some(b"left") => Some(format!("could not be undone: {}", words(&message[1..]))),
                 Some(b"held") => Some(format!(
-                    "is still held, or being undone, by the run's guard or sentinel after {} s; see: transfer status {name}",
-                    began.elapsed().as_secs()
+                    "is still held, or being undone, by the run's guard or sentinel after {} s; see: {}",
+                    began.elapsed().as_secs(),
+                    host.look_after("status")
                 )),
                 _ => None,
             })

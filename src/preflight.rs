@@ -68,6 +68,8 @@ pub struct Side<'a> {
     pub facts: &'a Facts,
     /// By how many seconds its clock is ahead of the controller's.
     pub skew: Option<f64>,
+    /// The address that was said to be its own on the data path, and is not.
+    pub foreign: Option<IpAddr>,
     /// The source's address on the data path, as far as it is known; of targets only.
     pub peer: Option<IpAddr>,
 }
@@ -78,6 +80,7 @@ pub fn source(settings: &Settings, side: Side<'_>) -> Vec<Finding> {
     let Side { endpoint, facts, .. } = side;
     let mut findings = Findings::of(endpoint);
     findings.tools(settings, facts);
+    findings.foreign(side, "--source-address");
     let path = shown(&endpoint.path);
     let source = facts.source.clone().unwrap_or_default();
     match source.file_type.as_str() {
@@ -122,6 +125,7 @@ pub fn target(settings: &Settings, source: Side<'_>, side: Side<'_>, before: &[S
         findings.case(&of_source, &of_target, side.endpoint);
     }
     findings.owners(settings.chown.as_ref(), source, side);
+    findings.foreign(side, "--target-address");
     if let Some(peer) = side.peer {
         findings.firewall(settings, side.facts, peer);
     } else {
@@ -150,8 +154,10 @@ fn same_machine(one: Side<'_>, other: Side<'_>) -> bool {
 
 /// Two names of one directory.
 fn same_place(one: Side<'_>, other: Side<'_>) -> bool {
-    let real = |side: Side<'_>| side.facts.target.as_ref().map(|target| target.real.clone());
-    same_machine(one, other) && real(one).is_some() && real(one) == real(other)
+    let of = |side: Side<'_>| side.facts.target.clone().unwrap_or_default();
+    let (here, there) = (of(one), of(other));
+    let same = |here: &Path, there: &Path| !here.as_os_str().is_empty() && here == there;
+    same_machine(one, other) && (same(&here.real, &there.real) || same(&here.place, &there.place))
 }
 
 struct Findings {
@@ -240,12 +246,19 @@ impl Findings {
             return;
         }
         let path = shown(&side.endpoint.path);
-        if of_source.file_type == "directory" && of_target.real.starts_with(&of_source.real) {
+        // By its path, which leads through mounts, or by its place, which bind mounts do not hide.
+        let below = |inner: &Path, outer: &Path| !outer.as_os_str().is_empty() && inner.starts_with(outer);
+        let inside = below(&of_target.real, &of_source.real) || below(&of_target.place, &of_source.place);
+        if of_source.file_type == "directory" && inside {
             self.refuse(&format!("{path} is inside of the source"), "choose a directory outside of it");
         }
-        let final_path = of_target.real.join(settings.final_name(source.endpoint));
+        let name = settings.final_name(source.endpoint);
+        let final_path = of_target.real.join(name);
+        let holds_source = below(&of_source.real, &final_path)
+            || !of_target.place.as_os_str().is_empty()
+                && below(&of_source.place, &of_target.place.join(name));
         let is_source = of_target.exists.as_ref() == Some(&of_source.inode) && !of_source.inode.is_empty();
-        if settings.replace != Replace::No && (is_source || of_source.real.starts_with(&final_path)) {
+        if settings.replace != Replace::No && (is_source || holds_source) {
             self.refuse(
                 &format!("{} is the source, or holds it", shown(&final_path)),
                 "choose another directory or name (--as)",
@@ -307,13 +320,22 @@ impl Findings {
         }
     }
 
+    /// An address on the data path was said that is another's.
+    fn foreign(&mut self, side: Side<'_>, option: &str) {
+        if let Some(address) = side.foreign {
+            self.refuse(
+                &format!("{option} {address} is no address of it (it has {})", addresses(side.facts)),
+                "give one that it has, or leave the option out",
+            );
+        }
+    }
+
     /// The source has no way to any address of the target.
     fn no_way(&mut self, source: Side<'_>, side: Side<'_>) {
-        let has: Vec<String> = side.facts.addresses.iter().map(ToString::to_string).collect();
         self.refuse(
             &format!(
                 "no address of it is known by which the source can reach it (it has {})",
-                if has.is_empty() { "none".into() } else { has.join(", ") }
+                addresses(side.facts)
             ),
             "name both hosts as SSH hosts with addresses of one family (IPv4 or IPv6), or say --target-address",
         );
@@ -385,6 +407,11 @@ impl Findings {
             );
         }
     }
+}
+
+fn addresses(facts: &Facts) -> String {
+    let all: Vec<String> = facts.addresses.iter().map(ToString::to_string).collect();
+    if all.is_empty() { "none".into() } else { all.join(", ") }
 }
 
 fn shown(path: &Path) -> String {

@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::task::JoinSet;
 
 use crate::endpoint::{Endpoint, HostName};
+use crate::host::command::try_login;
 use crate::host::facts::Facts;
 use crate::host::scripts::Script;
 use crate::host::wire::{Field, printable};
@@ -38,6 +39,8 @@ pub struct Probed {
     pub facts: Facts,
     /// By how many seconds its clock is ahead of ours.
     pub skew: Option<f64>,
+    /// The address that was said to be its own on the data path, and is not.
+    pub foreign: Option<IpAddr>,
 }
 
 impl Probed {
@@ -88,11 +91,11 @@ pub async fn probe(settings: &Settings, source: &Endpoint, targets: &[Endpoint])
     let ends = [source].into_iter().chain(targets);
     for (index, endpoint) in ends.enumerate() {
         let Some(host) = hosts.get(&endpoint.host).map(Arc::clone) else { continue };
-        let script = match index {
-            0 => Script::source_facts(&path(endpoint), name.as_bytes(), &exclude),
-            _ => Script::target_facts(&path(endpoint), final_name, owner),
+        let (script, said) = match index {
+            0 => (Script::source_facts(&path(endpoint), name.as_bytes(), &exclude), settings.source_address),
+            _ => (Script::target_facts(&path(endpoint), final_name, owner), settings.address_of(endpoint)),
         };
-        asking.spawn(async move { (index, ask(host, &script).await) });
+        asking.spawn(async move { (index, ask(host, &script, said).await) });
     }
     let mut answers = BTreeMap::new();
     while let Some(joined) = asking.join_next().await {
@@ -105,6 +108,7 @@ pub async fn probe(settings: &Settings, source: &Endpoint, targets: &[Endpoint])
         failed.remove(&endpoint.host).unwrap_or_else(|| HostError::Connect {
             host: endpoint.host.to_string(),
             text: "no connection (see the message of its first use)".into(),
+            command: try_login(&settings.login, &endpoint.host.to_string()),
         })
     };
     let mut source_end = match answers.remove(&0) {
@@ -132,11 +136,19 @@ pub async fn probe(settings: &Settings, source: &Endpoint, targets: &[Endpoint])
     Ok(Probe { source: source_end, targets: probed, hosts })
 }
 
-async fn ask(host: Arc<Host>, script: &Script) -> Result<Probed, HostError> {
+/// Asks one end, also whether the address that was said is its own.
+async fn ask(host: Arc<Host>, script: &Script, said: Option<IpAddr>) -> Result<Probed, HostError> {
     let messages = host.ask("probe", script).await?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |now| now.as_secs_f64());
     let facts = Facts::parse(&messages);
-    Ok(Probed { host, skew: facts.clock.map(|clock| clock - now), facts })
+    let mut foreign = None;
+    // Without the program, which is a finding, nothing is known.
+    if let Some(address) = said.filter(|_| facts.has("ip")) {
+        let answer = host.ask("address query", &Script::routes(&[address.to_string()])).await?;
+        let own = answer.iter().any(|message| message.first().is_some_and(|word| word == b"own"));
+        foreign = said.filter(|_| !own);
+    }
+    Ok(Probed { host, skew: facts.clock.map(|clock| clock - now), foreign, facts })
 }
 
 /// Asks the source for two names that are one on a target that does not tell upper from lower case.

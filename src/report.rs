@@ -10,10 +10,12 @@ use crate::dry_run::DryRun;
 use crate::endpoint::Endpoint;
 use crate::error::Error;
 use crate::exit::Exit;
+use crate::host::command::look_after;
 use crate::host::wire::printable;
 use crate::lease::Leftover;
 use crate::plan::{Compression, Plan, StreamDigest};
 use crate::preflight::Finding;
+use crate::settings::Login;
 use crate::transfer::{Copied, Outcome};
 
 mod json;
@@ -35,8 +37,8 @@ pub struct Report {
     pub dry_run: Option<DryRun>,
     /// What ended the run as a whole.
     pub error: Option<Error>,
-    /// What the clean-up of a host has to be told of how to log in, as words of the command line.
-    pub login: String,
+    /// How the hosts were logged in on.
+    pub login: Login,
 }
 
 /// What a run was.
@@ -134,7 +136,10 @@ impl fmt::Display for Report {
         hosts.sort_unstable();
         hosts.dedup();
         if !hosts.is_empty() {
-            lines.push(format!("to remove what is left: transfer {}clean {}", self.login, hosts.join(" ")));
+            lines.push(format!(
+                "to remove what is left: {}",
+                look_after(&self.login, "clean", &hosts.join(" "))
+            ));
         }
         f.write_str(&lines.join("\n"))
     }

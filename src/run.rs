@@ -9,7 +9,7 @@ use crate::dry_run::DryRun;
 use crate::endpoint::Endpoint;
 use crate::error::{Error, chain};
 use crate::host::Host;
-use crate::host::command::quote;
+use crate::host::command::look_after;
 use crate::host::guard::{Charge, Guard};
 use crate::lease::{self, End};
 use crate::plan::{Plan, TargetFactsOf};
@@ -30,7 +30,7 @@ pub async fn run(
     interrupts: &Interrupts,
 ) -> Report {
     let (progress, renderer) = Progress::start(settings.progress, settings.json);
-    let mut report = Report { login: words(&settings.login), ..Report::default() };
+    let mut report = Report { login: settings.login.clone(), ..Report::default() };
     let ending = ending(settings, interrupts);
     tokio::pin!(ending);
     let probed = tokio::select! {
@@ -91,8 +91,13 @@ fn plan(
     probe: &Probe,
     report: &mut Report,
 ) -> Result<Plan, Error> {
-    let of_source =
-        Side { endpoint: source, facts: &probe.source.facts, skew: probe.source.skew, peer: None };
+    let of_source = Side {
+        endpoint: source,
+        facts: &probe.source.facts,
+        skew: probe.source.skew,
+        foreign: probe.source.foreign,
+        peer: None,
+    };
     let mut against: Vec<String> = note(&mut report.findings, preflight::source(settings, of_source));
     let source_is_good = against.is_empty();
     let mut accepted = Vec::new();
@@ -107,6 +112,7 @@ fn plan(
                     endpoint,
                     facts: &end.facts,
                     skew: end.skew,
+                    foreign: end.foreign,
                     peer: addresses.map(|(_, peer)| peer),
                 };
                 let reasons =
@@ -120,7 +126,7 @@ fn plan(
                     }
                     (_, Some(who)) if reasons.is_empty() => {
                         let path = endpoint.path.join(settings.final_name(source));
-                        let error = lease::busy(&endpoint.host.to_string(), &path, who);
+                        let error = lease::busy(&end.host, &path, who);
                         let reason = error.chain();
                         busy.push(reason.clone());
                         vec![reason]
@@ -269,25 +275,15 @@ async fn start_guard(
 }
 
 /// What a second signal leaves on the screen.
-fn farewell(hosts: &Hosts, login: &str) -> String {
+fn farewell(hosts: &Hosts, login: &Login) -> String {
     let names: Vec<String> = hosts.keys().map(ToString::to_string).collect();
     let names = names.join(" ");
     format!(
         "left at once; the hosts go on undoing what this run did there\n\
-         to see what is left: transfer {login}status {names}\nto remove it: transfer {login}clean {names}"
+         to see what is left: {}\nto remove it: {}",
+        look_after(login, "status", &names),
+        look_after(login, "clean", &names)
     )
-}
-
-/// A login as words of the command line, each with a blank behind it.
-fn words(login: &Login) -> String {
-    let mut words: Vec<Vec<u8>> = Vec::new();
-    if login.sudo {
-        words.push(b"--sudo".to_vec());
-    }
-    let config = login.config.iter().map(|file| [b"--ssh-config=", file.as_os_str().as_bytes()].concat());
-    let options = login.options.iter().map(|option| [b"--ssh-option=", option.as_bytes()].concat());
-    words.extend(config.chain(options).map(|word| quote(&word)));
-    words.iter().map(|word| format!("{} ", String::from_utf8_lossy(word))).collect()
 }
 
 async fn close(hosts: Hosts) {

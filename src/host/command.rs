@@ -3,6 +3,8 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
+use crate::settings::Login;
+
 /// One word of a command that will stand in a script.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Word {
@@ -51,6 +53,30 @@ pub fn quote(bytes: &[u8]) -> Vec<u8> {
     quoted
 }
 
+/// What a user may type to look after hosts (`status` or `clean`), logging in as the run did.
+#[must_use]
+pub fn look_after(login: &Login, verb: &str, hosts: &str) -> String {
+    let sudo = login.sudo.then(|| b"--sudo".to_vec());
+    let config = login.config.iter().map(|file| [b"--ssh-config=", file.as_os_str().as_bytes()].concat());
+    let options = login.options.iter().map(|option| [b"--ssh-option=", option.as_bytes()].concat());
+    typed(&["transfer"], sudo.into_iter().chain(config).chain(options), &[verb, hosts])
+}
+
+/// What a user may type to see whether a login works.
+#[must_use]
+pub fn try_login(login: &Login, host: &str) -> String {
+    let config = login.config.iter().flat_map(|file| [b"-F".to_vec(), file.as_os_str().as_bytes().to_vec()]);
+    let options = login.options.iter().flat_map(|option| [b"-o".to_vec(), option.as_bytes().to_vec()]);
+    typed(&["ssh"], config.chain(options), &[host, "true"])
+}
+
+/// Words of a command line; those in the middle are any bytes.
+fn typed(first: &[&str], words: impl Iterator<Item = Vec<u8>>, last: &[&str]) -> String {
+    let quoted: Vec<String> = words.map(|word| String::from_utf8_lossy(&quote(&word)).into_owned()).collect();
+    let quoted = quoted.iter().map(String::as_str);
+    first.iter().copied().chain(quoted).chain(last.iter().copied()).collect::<Vec<_>>().join(" ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,6 +109,18 @@ mod tests {
         fn bash_reads_every_word_as_it_was(words in prop::collection::vec(prop::collection::vec(1u8..=255, 0..30), 1..5)) {
             prop_assert_eq!(words_in_bash(&words), words);
         }
+    }
+
+    #[test]
+    fn what_is_advised_logs_in_as_the_run_did() {
+        let login =
+            Login { sudo: true, config: Some("/etc/my ssh".into()), options: vec!["Port=2222".into()] };
+        assert_eq!(
+            look_after(&login, "clean", "db1 db2"),
+            "transfer --sudo '--ssh-config=/etc/my ssh' --ssh-option=Port=2222 clean db1 db2"
+        );
+        assert_eq!(try_login(&login, "db1"), "ssh -F '/etc/my ssh' -o Port=2222 db1 true");
+        assert_eq!(try_login(&Login::default(), "db1"), "ssh db1 true");
     }
 
     #[test]

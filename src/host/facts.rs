@@ -89,6 +89,8 @@ pub struct SourceFacts {
     pub readable: bool,
     /// Where it really is, symbolic links resolved.
     pub real: PathBuf,
+    /// Where that is in its file system, the same through every bind mount: the device and the path below its root.
+    pub place: PathBuf,
     /// Which file it is: device and inode.
     pub inode: String,
     /// One of its names that differs from another only in case; asked for where a target needs it.
@@ -113,6 +115,8 @@ pub struct TargetFacts {
     pub writable: bool,
     /// Where it really is, symbolic links resolved.
     pub real: PathBuf,
+    /// Where that is in its file system, as of a source.
+    pub place: PathBuf,
     /// Its file system is mounted for reading only.
     pub read_only: bool,
     /// Device and inode of what has the final name already.
@@ -200,6 +204,8 @@ impl Facts {
                 }
                 b"target_type" => facts.target.get_or_insert_default().file_type = text(0),
                 b"target_real" => facts.target.get_or_insert_default().real = path(0),
+                b"source_place" => facts.source.get_or_insert_default().place = path(0),
+                b"target_place" => facts.target.get_or_insert_default().place = path(0),
                 b"target_writable" => facts.target.get_or_insert_default().writable = true,
                 b"target_readonly" => facts.target.get_or_insert_default().read_only = true,
                 b"target_exists" => facts.target.get_or_insert_default().exists = Some(text(0)),

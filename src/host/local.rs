@@ -6,16 +6,13 @@ use std::process::Stdio;
 use tokio::io::BufReader;
 use tokio::process::Command;
 
-use super::{Process, Shell};
+use super::{Process, ROOT_SHELL, Shell};
 
 /// A bash in a process group of its own: a ^C in the terminal is for the controller, which then tells its guards.
 pub(super) fn shell(sudo: bool) -> io::Result<Shell> {
-    let mut command = Command::new(if sudo { "sudo" } else { "bash" });
-    if sudo {
-        command.args(["-n", "bash"]);
-    }
-    let mut child = command
-        .args(["--norc", "-p", "-s"])
+    let words: &[&str] = if sudo { &["sh", "-c", ROOT_SHELL] } else { &["bash", "--norc", "-p", "-s"] };
+    let mut child = Command::new(words[0])
+        .args(&words[1..])
         .process_group(0)
         // How its user came here is no fact of this machine.
         .env_remove("SSH_CONNECTION")

@@ -28,6 +28,10 @@ const ASK_LIMIT: Duration = Duration::from_secs(3600);
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// Of an answer, and of what start-up files print before it, no more than this is read.
 const MOST_BYTES: usize = 1 << 20;
+/// For `sh`: becomes a bash of root. What sudo says when it refuses is heard; and since it hands on no environment, what
+/// the host saw of the connection goes as an argument.
+const ROOT_SHELL: &str =
+    "echo; sudo -n bash --norc -p -s 2>&1 </dev/null && exec sudo -n bash --norc -p -s \"$SSH_CONNECTION\"";
 
 /// A host that can be asked and told.
 #[derive(Debug)]
@@ -47,12 +51,14 @@ enum Backend {
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
     /// No connection.
-    #[error("{host}: cannot connect with ssh: {text}; try: ssh {host} true")]
+    #[error("{host}: cannot connect with ssh: {text}; try: {command}")]
     Connect {
         /// The host.
         host: String,
         /// What ssh said.
         text: String,
+        /// The same login by hand.
+        command: String,
     },
     /// A shell could not be started, or its channel broke.
     #[error("{host}: {action} failed")]
@@ -77,6 +83,19 @@ pub enum HostError {
         "{host}: {action}: no shell could be started (it said: {said}); is bash there, and does its login shell run commands?"
     )]
     NoShell {
+        /// The host.
+        host: String,
+        /// What was tried.
+        action: &'static str,
+        /// The last that was heard.
+        said: String,
+    },
+    /// sudo did not make us root.
+    #[error(
+        "{host}: {action}: sudo starts no root shell (it said: {said}); install it where it is missing and let the account use it without a \
+         password (ACCOUNT ALL=(root) NOPASSWD: ALL in a file in /etc/sudoers.d), or log in as root"
+    )]
+    NoSudo {
         /// The host.
         host: String,
         /// What was tried.
@@ -117,7 +136,7 @@ impl HostError {
         match self {
             Self::Connect { text, .. } => NETWORK.iter().any(|words| text.contains(words)),
             Self::Shell { .. } | Self::Silent { .. } | Self::Incomplete { .. } => true,
-            Self::NoShell { .. } | Self::Refused { .. } => false,
+            Self::NoShell { .. } | Self::NoSudo { .. } | Self::Refused { .. } => false,
         }
     }
 }
@@ -158,6 +177,12 @@ impl Host {
     #[must_use]
     pub fn name(&self) -> &HostName {
         &self.name
+    }
+
+    /// What a user may type to look after it, `status` or `clean`.
+    #[must_use]
+    pub fn look_after(&self, verb: &str) -> String {
+        command::look_after(&self.login, verb, &self.name.to_string())
     }
 
     /// Runs a script and returns its lines up to the line `end`, which every script prints last.
@@ -223,9 +248,16 @@ impl Host {
             if line == b"begin" {
                 return Ok(shell);
             }
-            said = line;
+            if !line.is_empty() {
+                said = line;
+            }
         }
-        Err(HostError::NoShell { host: self.name.to_string(), action, said: printable(&said) })
+        let (host, said) = (self.name.to_string(), printable(&said));
+        Err(if self.login.sudo {
+            HostError::NoSudo { host, action, said }
+        } else {
+            HostError::NoShell { host, action, said }
+        })
     }
 
     /// Ends the connection.

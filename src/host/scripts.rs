@@ -96,10 +96,10 @@ impl Script {
 }
 
 /// The parts one behind the other, and the call of `main`. What a login shell's start-up files print comes before the
-/// line `begin` and is not ours.
+/// line `begin` and is not ours; it need not end its last line.
 fn call(parts: &[&[u8]], arguments: &[Field]) -> Vec<u8> {
     let mut text = parts.concat();
-    text.extend(b"echo begin\nmain");
+    text.extend(b"printf '\\nbegin\\n'\nmain");
     for argument in arguments {
         text.push(b' ');
         text.extend(quote(argument));

@@ -20,7 +20,8 @@ use openssh::{Session, Stdio as SessionStdio};
 use tokio::io::{AsyncReadExt, BufReader};
 use tokio::process::{Child, ChildStderr, Command};
 
-use super::{HostError, Process, Shell};
+use super::command::try_login;
+use super::{HostError, Process, ROOT_SHELL, Shell};
 use crate::run_id::{hex, random_hex};
 use crate::settings::Login;
 
@@ -71,7 +72,11 @@ impl Connection {
                 ["Connection closed by", "Connection reset by"].iter().any(|reason| text.contains(reason))
             })
             .await
-            .map_err(|text| HostError::Connect { host: destination.to_owned(), text })
+            .map_err(|text| HostError::Connect {
+                host: destination.to_owned(),
+                text,
+                command: try_login(login, destination),
+            })
     }
 
     async fn try_open(destination: &str, login: &Login, silence: Duration) -> Result<Self, String> {
@@ -117,13 +122,9 @@ impl Connection {
     }
 
     pub(super) async fn shell(&self, sudo: bool) -> io::Result<Shell> {
-        // Any login shell understands these two. What sudo says when it refuses is heard; and since it hands on no
-        // environment, what the host saw of the connection goes as an argument.
-        let command = if sudo {
-            "exec sh -c 'sudo -n true 2>&1 && exec sudo -n bash --norc -p -s \"$SSH_CONNECTION\"'"
-        } else {
-            "exec bash --norc -p -s"
-        };
+        // Any login shell understands these two.
+        let command =
+            if sudo { format!("exec sh -c '{ROOT_SHELL}'") } else { "exec bash --norc -p -s".to_owned() };
         let mut child = Arc::clone(&self.session)
             .arc_raw_command(command)
             .stdin(SessionStdio::piped())

@@ -44,7 +44,7 @@ fn facts() -> Facts {
 }
 
 fn side<'a>(endpoint: &'a Endpoint, facts: &'a Facts) -> Side<'a> {
-    Side { endpoint, facts, skew: Some(0.0), peer: Some("10.77.0.11".parse().unwrap()) }
+    Side { endpoint, facts, skew: Some(0.0), foreign: None, peer: Some("10.77.0.11".parse().unwrap()) }
 }
 
 fn text(findings: &[Finding]) -> String {
@@ -73,6 +73,35 @@ fn against_source(change: impl FnOnce(&mut Facts)) -> String {
 fn nothing_stands_against_a_good_run() {
     assert_eq!(against_target(|_| ()), "");
     assert_eq!(against_source(|_| ()), "");
+}
+
+#[test]
+fn an_address_that_is_another_s_is_refused_with_the_option_that_said_it() {
+    let facts = Facts { addresses: vec!["10.77.0.12".parse().unwrap()], ..facts() };
+    let (from, to) = (endpoint("db1:/srv/data"), endpoint("db2:/srv"));
+    let foreign = |end| Side { foreign: Some("10.9.9.9".parse().unwrap()), ..side(end, &facts) };
+    assert_eq!(
+        text(&source(&settings(&[]), foreign(&from))),
+        "db1: --source-address 10.9.9.9 is no address of it (it has 10.77.0.12); give one that it has, or leave the option out"
+    );
+    let told = text(&target(&settings(&[]), side(&from, &facts), foreign(&to), &[]));
+    assert!(told.starts_with("db2: --target-address 10.9.9.9 is no address of it"), "{told}");
+}
+
+#[test]
+fn what_bind_mounts_hide_is_seen_by_its_place_in_the_file_system() {
+    let on = |words: &[&str], place: &str| {
+        against(words, "db1:/mnt", |there, here| {
+            there.source.as_mut().unwrap().place = "/8:1/data".into();
+            let target = here.target.as_mut().unwrap();
+            (target.real, target.place) = ("/mnt".into(), place.into());
+        })
+    };
+    assert!(on(&[], "/8:1/data/sub").contains("/mnt is inside of the source"));
+    assert_eq!(on(&[], "/8:2/data/sub"), "");
+    assert_eq!(on(&[], "/8:1/data2"), "");
+    assert!(on(&["--replace"], "/8:1").contains("/mnt/data is the source, or holds it"));
+    assert_eq!(on(&["--replace"], ""), "");
 }
 
 #[test]

@@ -105,7 +105,7 @@ async fn listen(plan: &Plan, lane: &Lane<'_>, range: &mut (u16, u16), key: &str)
                 range.1
             )));
         }
-        let port = lease::port(guard, *range).await?;
+        let port = lease::port(lane.end, *range).await?;
         lease::firewall(guard, target, port).await?;
         let script = render::script(&build::receiver(plan, target, port));
         lease::job(guard, "receiver", &script, key).await?;

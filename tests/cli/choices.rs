@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::harness::Sandbox;
 use crate::hold::Point;
@@ -55,12 +56,12 @@ fn programs_of_the_hosts_stand_back_when_told_to() {
     sandbox.run(&[&source, &two, &"--nice=7"]).expect(0);
     let niceness = fs::read_to_string(sandbox.path("niceness")).unwrap();
     let runs: Vec<&str> = niceness.lines().filter(|line| line.contains(' ')).collect();
-    // The tests may stand back themselves.
-    let own = std::process::Command::new("nice").output().unwrap().stdout;
-    let own: i32 = String::from_utf8(own).unwrap().trim().parse().unwrap();
+    // The tests themselves may stand back already.
+    let own = String::from_utf8(Command::new("nice").output().unwrap().stdout).unwrap();
+    let own: u8 = own.trim().parse().unwrap();
     assert!(runs.iter().any(|line| line.starts_with(&format!("{own} "))), "{niceness}");
-    let back = format!("{} best-effort: prio 7", (own + 7).min(19));
-    assert!(runs.contains(&back.as_str()), "{niceness}");
+    let stood_back = format!("{} best-effort: prio 7", (own + 7).min(19));
+    assert!(runs.contains(&stood_back.as_str()), "{niceness}");
 }
 
 #[test]

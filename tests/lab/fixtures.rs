@@ -237,3 +237,44 @@ impl Drop for Wrapper {
         self.host.run(&["rm", "-f", &self.path]);
     }
 }
+
+/// A host that was changed by a script, until this is dropped and another one has changed it back.
+pub(crate) struct Changed {
+    host: Host,
+    back: String,
+}
+
+impl Changed {
+    #[track_caller]
+    pub(crate) fn new(host: &Host, script: &str, back: &str) -> Self {
+        // Made before the script runs: one that fails halfway is undone, too.
+        let changed = Self { host: host.clone(), back: back.to_owned() };
+        host.sh(script);
+        changed
+    }
+
+    /// A host without these programs.
+    #[track_caller]
+    pub(crate) fn without(host: &Host, programs: &[&str]) -> Self {
+        let each = |script: &str| format!("cd /usr/bin; for p in {}; do {script}; done", programs.join(" "));
+        Self::new(host, &each("mv -T $p hidden.$p"), &each("mv -nT hidden.$p $p"))
+    }
+
+    /// A host that has lost one of the addresses of its only link; ssh reaches it by the other one.
+    #[track_caller]
+    pub(crate) fn without_address(host: &Host, address: &str) -> Self {
+        // No wait until an IPv6 address has proved to be the only one.
+        let nodad = if address.contains(':') { "nodad" } else { "" };
+        let back = format!("ip address add {address} dev e0 {nodad}");
+        Self::new(host, &format!("ip address del {address} dev e0"), &back)
+    }
+}
+
+impl Drop for Changed {
+    fn drop(&mut self) {
+        let output = self.host.run(&["bash", "-c", &self.back]);
+        if !output.status.success() {
+            eprintln!("a host stays changed: {output}");
+        }
+    }
+}

@@ -215,6 +215,13 @@ impl Invocation {
         self
     }
 
+    /// Adds words as bash reads them, such as `$'\xff'`: names need not be UTF-8.
+    pub(crate) fn words(mut self, words: &str) -> Self {
+        let script = format!("exec \"$0\" \"$@\" {words}");
+        self.args.splice(0..0, ["bash", "--norc", "-c", &script].map(ToOwned::to_owned));
+        self
+    }
+
     /// Leaves the input open until [`Running::close_stdin`].
     pub(crate) fn hold_stdin(mut self) -> Self {
         self.stdin = Input::Held;

@@ -17,4 +17,5 @@ mod self_test;
 mod signals;
 mod snapshot;
 mod targets;
+mod ways;
 mod wire;

@@ -100,6 +100,7 @@ target_facts() {
   say target_type "$type"
   [[ $type == directory ]] || return
   say target_real "$(readlink -f -- "$path")"
+  say target_place "$(place "$path")"
   [[ -w $path && -x $path ]] && say target_writable
   [[ ,$(findmnt -n -o OPTIONS -T "$path" 2>/dev/null), == *,ro,* ]] && say target_readonly
   final=${path%/}/$name
@@ -120,6 +121,23 @@ target_facts() {
 
 unknown_owner() { # KIND DATABASE NAME-OR-NUMBER
   [[ $3 =~ ^[0-9]*$ ]] || getent "$2" -- "$3" >/dev/null || say target_unknown_owner "$1" "$3"
+}
+
+# place PATH: where a directory or a file is in its file system: the device, and the path from that one's root, which is the same
+# through every bind mount. Nothing where that cannot be told.
+place() {
+  local key value real id device root point
+  [[ -d $1 || -f $1 ]] && { exec 8<"$1"; } 2>/dev/null || return
+  while read -r key value; do [[ $key == mnt_id: ]] && break; done </proc/self/fdinfo/8
+  exec 8<&-
+  real=$(readlink -f -- "$1")
+  while read -r id _ device root point _; do
+    [[ $id == "$value" ]] || continue
+    printf -v point %b "$point"
+    printf -v root %b "$root"
+    printf '/%s/%s/%s' "$device" "$root" "${real#"$point"}"
+    return
+  done </proc/self/mountinfo
 }
 
 # is_locked FILE: whether somebody has locked it, as the kernel tells.
@@ -147,6 +165,7 @@ main() {
   case $1 in
     source)
       say source_real "$(readlink -f -- "$2")"
+      say source_place "$(place "$2")"
       source_facts "${@:2}"
       ;;
     target) target_facts "${@:2}" ;;

@@ -1,12 +1,14 @@
 # shellcheck shell=bash
-# routes.sh: from which of its addresses this host reaches others: lines `route ADDRESS SOURCE`. The routing table
-# knows; a resolver does not.
+# routes.sh: from which of its addresses this host reaches others: lines `route ADDRESS SOURCE`, and `own ADDRESS` for
+# one that is its own. The routing table knows; a resolver does not.
 
 # main ADDRESS...
 main() {
-  local address source
+  local address route source
   for address; do
-    source=$(ip -o route get "$address" 2>/dev/null | sed -n 's/.* src \([^ ]*\).*/\1/p')
+    route=$(ip -o route get "$address" 2>/dev/null)
+    [[ $route == local\ * ]] && say own "$address"
+    source=$(sed -n 's/.* src \([^ ]*\).*/\1/p' <<<"$route")
     say route "$address" "$source"
   done
   echo end
