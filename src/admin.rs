@@ -8,6 +8,7 @@ use futures_util::future::join_all;
 use crate::endpoint::HostName;
 use crate::error::chain;
 use crate::exit::Exit;
+use crate::host::command::login_words;
 use crate::host::scripts::Script;
 use crate::host::wire::{Field, printable};
 use crate::host::{Host, HostError};
@@ -22,7 +23,7 @@ pub async fn admin(hosts: &[HostName], verb: Verb, login: &Login) -> (String, Ex
     for (name, answer) in answers {
         match answer {
             Ok(messages) => {
-                let (lines, one) = verb.describe(&name.to_string(), &messages);
+                let (lines, one) = verb.describe(&name.to_string(), &login_words(login), &messages);
                 text.push_str(&lines);
                 exit = exit.worse(one);
             }
@@ -55,7 +56,7 @@ async fn ask(name: &HostName, verb: Verb, login: &Login) -> Result<Vec<Vec<Field
 }
 
 impl Verb {
-    fn describe(self, host: &str, messages: &[Vec<Field>]) -> (String, Exit) {
+    fn describe(self, host: &str, login: &str, messages: &[Vec<Field>]) -> (String, Exit) {
         let mut text = String::new();
         let mut exit = Exit::Done;
         for message in messages {
@@ -66,7 +67,7 @@ impl Verb {
                 "run" => {
                     let boot = if field(3) == "other" { ", from before a reboot" } else { "" };
                     let hint = if field(2) == "dead" {
-                        format!("; remove it: transfer clean {host}")
+                        format!("; remove it: transfer {login}clean {host}")
                     } else {
                         String::new()
                     };
@@ -85,7 +86,7 @@ impl Verb {
                 "undone" => writeln!(text, "{host}: undone: {} (run {})", rest(2), field(1)),
                 "live" => writeln!(
                     text,
-                    "{host}: the live run {} was not touched; see: transfer status {host}",
+                    "{host}: the live run {} was not touched; see: transfer {login}status {host}",
                     field(1)
                 ),
                 "left" => {
@@ -125,12 +126,12 @@ mod tests {
                      lease\tr-target1\tstaging\t/srv/.transfer-r-target1\nend";
         let messages: Vec<_> = lines.lines().map(|line| decode(line.as_bytes())).collect();
         assert_eq!(
-            Verb::Status.describe("db2", &messages).0,
+            Verb::Status.describe("db2", "--sudo ", &messages).0,
             "db2: dead r-target1: target of /srv, by ctl (pid 7), since 2023-11-14 22:13:20 UTC, from before a reboot; \
-             remove it: transfer clean db2\n  holds staging /srv/.transfer-r-target1\n"
+             remove it: transfer --sudo clean db2\n  holds staging /srv/.transfer-r-target1\n"
         );
-        assert_eq!(Verb::Clean.describe("db2", &[]), ("db2: nothing to undo\n".into(), Exit::Done));
+        assert_eq!(Verb::Clean.describe("db2", "", &[]), ("db2: nothing to undo\n".into(), Exit::Done));
         let left = decode(b"left\tr-target1\tstaging\t/srv/.transfer-r-target1");
-        assert_eq!(Verb::Clean.describe("db2", &[left]).1, Exit::Leftovers);
+        assert_eq!(Verb::Clean.describe("db2", "", &[left]).1, Exit::Leftovers);
     }
 }

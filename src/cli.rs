@@ -185,11 +185,22 @@ fn readable(mut error: clap::Error, words: &[OsString]) -> clap::Error {
         let shown = to_be_shown().try_get_matches_from(words).err();
         return shown.filter(|shown| shown.kind() == ErrorKind::DisplayHelp).unwrap_or(error);
     }
-    // Prefixes are aliases to clap, and no word to be suggested.
-    let is_option =
-        |word: &String| Cli::command().get_arguments().any(|a| a.get_long() == word.strip_prefix("--"));
+    // Prefixes are aliases to clap, and no words to be suggested; one of several options suggests all of them.
+    let options: Vec<String> = Cli::command()
+        .get_arguments()
+        .filter(|argument| !argument.is_hide_set())
+        .filter_map(|argument| Some(format!("--{}", argument.get_long()?)))
+        .collect();
+    if let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidArg) {
+        let meant: Vec<String> =
+            options.iter().filter(|option| option.starts_with(word.as_str())).cloned().collect();
+        if !meant.is_empty() && error.kind() == ErrorKind::UnknownArgument {
+            error.insert(ContextKind::SuggestedArg, ContextValue::Strings(meant));
+            return error;
+        }
+    }
     if let Some(ContextValue::String(word)) = error.get(ContextKind::SuggestedArg) {
-        if !is_option(word) {
+        if !options.contains(word) {
             error.remove(ContextKind::SuggestedArg);
         }
     }

@@ -132,7 +132,7 @@ impl fmt::Display for DryRun {
                 }
             }
         }
-        writeln!(f, "\n$home is the directory of the guard that it has on the host while it runs.")?;
+        writeln!(f, "\n$home: the directory of each guard on its host, as long as it runs")?;
         write!(f, "nothing was changed (dry run)")
     }
 }

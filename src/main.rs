@@ -43,7 +43,7 @@ async fn start(cli: Cli) -> Exit {
             return tell(&report, cli.typed.options.json == Some(true));
         }
     };
-    let _log = log(settings.verbose);
+    let log = log(settings.verbose);
     let interrupts = match Interrupts::listen() {
         Ok(interrupts) => interrupts,
         Err(error) => {
@@ -56,6 +56,8 @@ async fn start(cli: Cli) -> Exit {
         (Some(Command::Clean { hosts }), _) => (hosts, Verb::Clean),
         (None, Some(source)) => {
             let report = run::run(&settings, &source, &cli.targets, &interrupts).await;
+            // What was logged stands before what it came to.
+            drop(log);
             return tell(&report, settings.json);
         }
         (None, None) => return Exit::Usage,

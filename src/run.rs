@@ -9,7 +9,7 @@ use crate::dry_run::DryRun;
 use crate::endpoint::Endpoint;
 use crate::error::{Error, chain};
 use crate::host::Host;
-use crate::host::command::quote;
+use crate::host::command::login_words;
 use crate::host::guard::{Charge, Guard};
 use crate::lease::{self, End};
 use crate::plan::{Plan, TargetFactsOf};
@@ -18,7 +18,7 @@ use crate::probe::{self, Hosts, Probe, ProbedTarget};
 use crate::progress::{Phase, Progress};
 use crate::report::{Report, RunFacts, TargetReport};
 use crate::run_id::{GuardId, RunId};
-use crate::settings::{Login, Settings};
+use crate::settings::Settings;
 use crate::signals::Interrupts;
 use crate::transfer::{self, Outcome};
 
@@ -30,7 +30,7 @@ pub async fn run(
     interrupts: &Interrupts,
 ) -> Report {
     let (progress, renderer) = Progress::start(settings.progress, settings.json);
-    let mut report = Report { login: words(&settings.login), ..Report::default() };
+    let mut report = Report { login: login_words(&settings.login), ..Report::default() };
     let ending = ending(settings, interrupts);
     tokio::pin!(ending);
     let probed = tokio::select! {
@@ -183,10 +183,7 @@ fn refused(reasons: &[String]) -> Error {
             told.push(reason);
         }
     }
-    Error::Refused(match told.as_slice() {
-        [one] => format!("refused, nothing was changed: {one}"),
-        _ => format!("refused, nothing was changed:\n  {}", told.join("\n  ")),
-    })
+    Error::Refused(format!("refused, nothing was changed:\n  {}", told.join("\n  ")))
 }
 
 /// Starts the guards, transfers, and releases whatever happened.
@@ -290,18 +287,6 @@ fn farewell(hosts: &Hosts, login: &str) -> String {
         "transfer: left at once; the hosts go on undoing what this run did there\n  \
          to see what is left: transfer {login}status {names}\n  to remove it: transfer {login}clean {names}"
     )
-}
-
-/// A login as words of the command line, each with a blank behind it.
-fn words(login: &Login) -> String {
-    let mut words: Vec<Vec<u8>> = Vec::new();
-    if login.sudo {
-        words.push(b"--sudo".to_vec());
-    }
-    let config = login.config.iter().map(|file| [b"--ssh-config=", file.as_os_str().as_bytes()].concat());
-    let options = login.options.iter().map(|option| [b"--ssh-option=", option.as_bytes()].concat());
-    words.extend(config.chain(options).map(|word| quote(&word)));
-    words.iter().map(|word| format!("{} ", String::from_utf8_lossy(word))).collect()
 }
 
 async fn close(hosts: Hosts) {

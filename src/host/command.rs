@@ -3,6 +3,8 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
+use crate::settings::Login;
+
 /// One word of a command that will stand in a script.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Word {
@@ -49,6 +51,19 @@ pub fn quote(bytes: &[u8]) -> Vec<u8> {
     }
     quoted.push(b'\'');
     quoted
+}
+
+/// A login as words of our own command line, for people to copy, each with a blank behind it.
+#[must_use]
+pub fn login_words(login: &Login) -> String {
+    let mut words: Vec<Vec<u8>> = Vec::new();
+    if login.sudo {
+        words.push(b"--sudo".to_vec());
+    }
+    let config = login.config.iter().map(|file| [b"--ssh-config=", file.as_os_str().as_bytes()].concat());
+    let options = login.options.iter().map(|option| [b"--ssh-option=", option.as_bytes()].concat());
+    words.extend(config.chain(options).map(|word| quote(&word)));
+    words.iter().map(|word| format!("{} ", String::from_utf8_lossy(word))).collect()
 }
 
 #[cfg(test)]

@@ -22,4 +22,5 @@ mod running;
 mod screens;
 mod secrets;
 mod targets;
+mod terminal;
 mod tree;

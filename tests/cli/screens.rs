@@ -15,16 +15,16 @@ use crate::running::{Ended, LONG, Running, wait_until};
 const VARYING: [(&str, &str); 15] = [
     (r"\b\d{8}-\d{6}-[0-9a-f]{6}", "[RUN]"),
     (r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d+Z| UTC)", "[TIME]"),
-    (r"by \S+ \(pid \d+\)", "by [CONTROLLER] (pid [PID])"),
+    (r"\b(by|of) \S+ \(pid \d+\)", "$1 [CONTROLLER] (pid [PID])"),
     (r"port 4[45]\d\d\b", "port [PORT]"),
     (r"127\.0\.0\.1 4[45]\d\d\b", "127.0.0.1 [PORT]"),
     (r"\b2\d{4}\b", "[OWN PORT]"),
     (r"[\d.]+ [KMG]?i?B/s", "[RATE]"),
     (r"[\d.]+ (B|[KMG]iB) on the wire", "[SIZE] on the wire"),
     (r"entries, [\d.]+ s\b", "entries, [SECONDS] s"),
-    (r"/tmp/transfer-\d+/|/tmp/[^ ]*/run/transfer-\d+/|/run/transfer/", "[LOCKS]/"),
+    (r"/tmp/transfer-\d+/|\[DIR\]/run/transfer-\d+/|/run/transfer/", "[LOCKS]/"),
+    (r"target\.[0-9a-f.]+", "target.[NAME]"),
     (r"/var/lib/transfer/|\[DIR\]/state/transfer/", "[STATE]/"),
-    (r"\(inode \d+\)|\b[0-9a-f]+:[0-9a-f]+-\d+-[0-9a-f]{8,}", "[NAME LOCK]"),
     (r"\b[0-9a-f]{32,64}\b", "[DIGEST]"),
     (r"-T\d+ ", "-T[CORES] "),
     (r"user id \d+", "user id [UID]"),
@@ -246,7 +246,9 @@ fn status_and_clean_tell_runs_what_they_hold_and_what_to_do() {
     running.signal(Signal::SIGSTOP);
     let keepers = sandbox.keepers("");
     for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
-        keepers.iter().for_each(|process| process.signal(signal));
+        for process in &keepers {
+            process.signal(signal);
+        }
     }
     running.signal(Signal::SIGKILL);
     running.wait(Duration::from_secs(10));
