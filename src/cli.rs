@@ -4,27 +4,40 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::endpoint::{Endpoint, HostName};
 use crate::options::Options;
 use crate::values::Compress;
 
-/// Moves databases and directory trees between hosts: verified, undone on any failure.
-///
-/// SOURCE is copied into each TARGET directory under its own name: from host to host over netcat, driven over SSH from
-/// here. It gets its name there only after it was verified.
+/// What holds for all options, at the end of the help.
+const AFTER_HELP: &str = "\
+Times: seconds, or with units as in 90s, 15m and 1h30m. Each option but --dry-run is also a key of the configuration \
+file (_ for -) and a variable TRANSFER_NAME of the environment. A switch without a --no- of its own is turned off with \
+=false.
+
+Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 verification failed, 4 refused, nothing changed, 5 busy, 6 \
+something could not be undone, 128+N interrupted by signal N.
+
+Examples:
+  transfer db1:/srv/sqldata db2:/srv            becomes db2:/srv/sqldata
+  transfer db1:/srv/sqldata db2:/srv --dry-run  what that would do
+  transfer status db1 db2                       which runs hold what there, live and dead
+  transfer clean db1 db2                        undo what dead runs left there";
+
+/// The command line.
 #[derive(Debug, Parser)]
 #[command(
     name = "transfer",
     version,
+    about = "Copies SOURCE into each TARGET directory, from host to host: under its own name once it is verified, and \
+with everything undone on any failure.",
+    long_about = None,
     infer_long_args = true,
     subcommand_negates_reqs = true,
     override_usage = "transfer [OPTIONS] SOURCE TARGET...\n       transfer status HOST...\n       transfer clean HOST...",
-    after_help = "Each option is also a key of the configuration file (- as _) and a variable TRANSFER_NAME of the \
-environment; a switch without a --no- of its own is turned off with =false.\n\nExit codes: 0 done, 1 failed, 2 usage or \
-configuration, 3 verification failed, 4 refused, nothing changed, 5 busy, 6 something could not be undone, 128+N \
-interrupted by signal N."
+    after_help = AFTER_HELP
 )]
 pub struct Cli {
     /// The source.
@@ -45,7 +58,7 @@ pub struct Cli {
 /// Work other than a transfer.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// List the runs that hold something on the hosts, live and dead
+    /// List the runs that hold something on the hosts, live and dead; changes nothing
     Status {
         /// The hosts to ask
         #[arg(required = true, value_name = "HOST", value_parser = host())]
@@ -63,7 +76,7 @@ pub enum Command {
 #[derive(Debug, Default, clap::Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a word of the command line")]
 pub struct Typed {
-    /// Print what would be done on each host and how it would be undone; change nothing
+    /// Print what would be done on each host and how it would be undone; change nothing [default: off]
     #[arg(long)]
     pub dry_run: bool,
     /// Those that can be said elsewhere, too.
@@ -78,22 +91,22 @@ pub struct Typed {
     /// Do not compare files
     #[arg(long, overrides_with = "checksum", help_heading = "Checks")]
     pub no_checksum: bool,
-    /// Do not take a digest of the stream, unless it is encrypted [default]
+    /// Take no digest of the stream, unless it is encrypted [default]
     #[arg(long, overrides_with = "parallel_checksum", help_heading = "Checks")]
     pub no_parallel_checksum: bool,
     /// Only for type xtrabackup, which is not in this version
     #[arg(long, overrides_with = "stop_slave", hide = true)]
     pub no_stop_slave: bool,
-    /// Wait until the copy is on the disk [default]
+    /// Wait until the copy is on the disks [default]
     #[arg(long, overrides_with = "no_fsync", help_heading = "What becomes of it")]
     pub fsync: bool,
-    /// Do not wait for that; a power cut soon afterwards may lose the copy
+    /// Do not wait for that: a power cut soon afterwards may lose the copy
     #[arg(long, overrides_with = "fsync", help_heading = "What becomes of it")]
     pub no_fsync: bool,
-    /// Configuration file [default: /etc/transfer/transfer.conf, if it is there, else that of transferpy]
+    /// Configuration file [default: /etc/transfer/transfer.conf, or else that of transferpy]
     #[arg(long, value_name = "FILE", global = true, help_heading = "Configuration")]
     pub config: Option<PathBuf>,
-    /// Take the variant [profile.NAME] of the configuration file
+    /// Take the variant [profile.NAME] of the configuration file [default: none]
     #[arg(long, value_name = "NAME", global = true, help_heading = "Configuration")]
     pub profile: Option<String>,
 }
@@ -136,7 +149,62 @@ pub fn command() -> clap::Command {
         // `--v` was never that of a pair.
         command = command.mut_arg(id, |argument| argument.aliases(prefixes(option)));
     }
+    in_pairs(command)
+}
+
+/// What turns something off stands behind what turns it on.
+fn in_pairs(mut command: clap::Command) -> clap::Command {
+    // In the order of their definition, which a change to one of them has lost.
+    let longs: Vec<(String, String)> = Cli::command()
+        .get_arguments()
+        .filter_map(|argument| Some((argument.get_id().to_string(), argument.get_long()?.to_owned())))
+        .collect();
+    for (place, (id, long)) in longs.iter().enumerate() {
+        let partner = long.strip_prefix("no-").and_then(|on| longs.iter().position(|(_, other)| other == on));
+        let order = partner.map_or(2 * place, |on| 2 * on + 1);
+        command = command.mut_arg(id, |argument| argument.display_order(order));
+    }
     command
+}
+
+/// The same for the help: that switches take a word is told once, and not behind each.
+fn to_be_shown() -> clap::Command {
+    command().mut_args(|argument| {
+        let is_switch = argument.get_value_names().is_some_and(|names| *names == ["BOOL"]);
+        if is_switch {
+            argument.num_args(0).require_equals(false).hide_possible_values(false)
+        } else {
+            argument
+        }
+    })
+}
+
+/// An error of clap's as people should see it.
+fn readable(mut error: clap::Error, words: &[OsString]) -> clap::Error {
+    if error.kind() == ErrorKind::DisplayHelp {
+        let shown = to_be_shown().try_get_matches_from(words).err();
+        return shown.filter(|shown| shown.kind() == ErrorKind::DisplayHelp).unwrap_or(error);
+    }
+    // Prefixes are aliases to clap, and no words to be suggested; one of several options suggests all of them.
+    let options: Vec<String> = Cli::command()
+        .get_arguments()
+        .filter(|argument| !argument.is_hide_set())
+        .filter_map(|argument| Some(format!("--{}", argument.get_long()?)))
+        .collect();
+    if let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidArg) {
+        let meant: Vec<String> =
+            options.iter().filter(|option| option.starts_with(word.as_str())).cloned().collect();
+        if !meant.is_empty() && error.kind() == ErrorKind::UnknownArgument {
+            error.insert(ContextKind::SuggestedArg, ContextValue::Strings(meant));
+            return error;
+        }
+    }
+    if let Some(ContextValue::String(word)) = error.get(ContextKind::SuggestedArg) {
+        if !options.contains(word) {
+            error.remove(ContextKind::SuggestedArg);
+        }
+    }
+    error
 }
 
 impl Cli {
@@ -144,11 +212,13 @@ impl Cli {
     pub fn read<I, T>(words: I) -> Result<Self, clap::Error>
     where
         I: IntoIterator<Item = T>,
-        T: Into<OsString> + Clone,
+        T: Into<OsString>,
     {
-        let matches: ArgMatches = command().try_get_matches_from(words)?;
+        let words: Vec<OsString> = words.into_iter().map(Into::into).collect();
+        let matches: ArgMatches =
+            command().try_get_matches_from(&words).map_err(|error| readable(error, &words))?;
         let cli = Self::from_arg_matches(&matches)?;
-        let conflict = |text: &str| Err(command().error(clap::error::ErrorKind::ArgumentConflict, text));
+        let conflict = |text: &str| Err(command().error(ErrorKind::ArgumentConflict, text));
         if cli.command.is_some() && cli.source.is_some() {
             return conflict("SOURCE and a subcommand cannot be in one command");
         }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use indicatif::HumanBytes;
 use serde::Serialize;
 
 use crate::host::wire::printable;
@@ -117,16 +118,21 @@ fn shown(path: &Path) -> String {
 
 impl fmt::Display for DryRun {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "run {}: {} files, {} bytes", self.run, self.files, self.bytes)?;
+        let files = if self.files == 1 { "file" } else { "files" };
+        let Self { run, bytes, .. } = self;
+        writeln!(f, "run {run}: {} {files}, {bytes} bytes ({})", self.files, HumanBytes(*bytes))?;
         for HostSteps { host, role, guard, steps } in &self.hosts {
             writeln!(f, "\n{host} ({role}, guard {guard})")?;
             for Step { kind, does, undo } in steps {
+                // A stage of a pipeline and a check a line: all in one nobody can read.
+                let does = does.replace(" | ", "\n              | ").replace("; ", ";\n              ");
                 writeln!(f, "  {kind:<11} {does}")?;
                 if let Some(undo) = undo {
-                    writeln!(f, "     undo     {undo}")?;
+                    writeln!(f, "    undo      {undo}")?;
                 }
             }
         }
-        write!(f, "\nnothing was changed (dry run)")
+        writeln!(f, "\n$home: the directory of each guard on its host, as long as it runs")?;
+        write!(f, "nothing was changed (dry run)")
     }
 }

@@ -33,6 +33,7 @@ pub mod run;
 pub mod run_id;
 pub mod settings;
 pub mod signals;
+pub mod terminal;
 pub mod transfer;
 pub mod values;
 pub mod verify;

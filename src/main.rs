@@ -1,7 +1,11 @@
 //! Parse, log, run, report, exit: nothing else.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::process::ExitCode;
+
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
 
 use transfer::admin::{Verb, admin};
 use transfer::cli::{Cli, Command};
@@ -11,6 +15,7 @@ use transfer::report::Report;
 use transfer::run;
 use transfer::settings::{Settings, SettingsError, Sources};
 use transfer::signals::Interrupts;
+use transfer::terminal::{has_cursor, over_the_bar};
 
 fn main() -> ExitCode {
     let cli = Cli::read(std::env::args_os()).unwrap_or_else(|error| error.exit());
@@ -38,7 +43,7 @@ async fn start(cli: Cli) -> Exit {
             return tell(&report, cli.typed.options.json == Some(true));
         }
     };
-    let _log = log(settings.verbose);
+    let log = log(settings.verbose);
     let interrupts = match Interrupts::listen() {
         Ok(interrupts) => interrupts,
         Err(error) => {
@@ -51,6 +56,8 @@ async fn start(cli: Cli) -> Exit {
         (Some(Command::Clean { hosts }), _) => (hosts, Verb::Clean),
         (None, Some(source)) => {
             let report = run::run(&settings, &source, &cli.targets, &interrupts).await;
+            // What was logged stands before what it came to.
+            drop(log);
             return tell(&report, settings.json);
         }
         (None, None) => return Exit::Usage,
@@ -90,17 +97,53 @@ fn tell(report: &Report, json: bool) -> Exit {
 /// Logs go to standard error, in colour only where that is a terminal, through a thread of their own: lines that nobody
 /// takes are dropped, and hold up nothing. What is returned must live as long as there is something to log.
 fn log(verbose: bool) -> tracing_appender::non_blocking::WorkerGuard {
-    let level = if verbose { tracing::Level::DEBUG } else { tracing::Level::WARN };
-    let (writer, worker) = tracing_appender::non_blocking(std::io::stderr());
-    tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_ansi(std::io::stderr().is_terminal())
+    let (writer, worker) = tracing_appender::non_blocking(OverTheBar(std::io::stderr()));
+    let log = tracing_subscriber::fmt()
         .with_writer(writer)
+        .with_ansi(has_cursor())
         .with_target(false)
         // Which would panic where standard error is closed.
-        .log_internal_errors(false)
-        .init();
+        .log_internal_errors(false);
+    if verbose {
+        log.with_max_level(tracing::Level::DEBUG).init();
+    } else {
+        log.with_max_level(tracing::Level::WARN).event_format(Warning).init();
+    }
     worker
+}
+
+/// Warnings as people read them, beside other lines of ours.
+struct Warning;
+
+impl<S, N> FormatEvent<S, N> for Warning
+where
+    S: tracing::Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &tracing::Event<'_>,
+    ) -> std::fmt::Result {
+        write!(writer, "transfer: warning: ")?;
+        context.format_fields(writer.by_ref(), event)?;
+        writeln!(writer)
+    }
+}
+
+/// Standard error, beside a bar: each write is a whole line.
+struct OverTheBar(std::io::Stderr);
+
+impl std::io::Write for OverTheBar {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        self.0.write_all(&[over_the_bar().as_bytes(), line].concat())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush()
+    }
 }
 
 /// A closed standard error must not end a run in a panic.

@@ -31,15 +31,15 @@ pub type Threads = Whole<1, 1024>;
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
-    /// What to transfer [default: file]
-    #[arg(long = "type", value_name = "TYPE", help_heading = "What is copied")]
+    /// What to transfer: only file, a file or a directory tree, in this version [default: file]
+    #[arg(long = "type", value_name = "TYPE", hide_possible_values = true, help_heading = "What is copied")]
     #[serde(rename = "type")]
     pub transfer_type: Option<TransferType>,
-    /// Leave out what matches, below the source, at any depth; from the source itself with a leading / (repeatable)
+    /// Leave out what matches, at any depth below the source; with a leading / from the source on; repeatable
     #[arg(long, value_name = "PATTERN", value_parser = pattern(), help_heading = "What is copied")]
     #[serde(deserialize_with = "from_words")]
     pub exclude: Option<Vec<Pattern>>,
-    /// Files that change, come or go while they are copied are no failure; they are named
+    /// Files that change, come or go while they are copied are no failure; they are named [default: off]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
         hide_possible_values = true, help_heading = "What is copied")]
     pub ignore_changed: Option<bool>,
@@ -47,44 +47,44 @@ pub struct Options {
     #[arg(long, num_args = 0, default_missing_value = "true", overrides_with = "no_stop_slave", hide = true)]
     pub stop_slave: Option<bool>,
 
-    /// The final name, instead of the source's own
+    /// The final name [default: the source's own]
     #[arg(long = "as", value_name = "NAME", value_parser = file_name(), help_heading = "What becomes of it")]
     #[serde(rename = "as", deserialize_with = "from_word")]
     pub rename: Option<FileName>,
-    /// Replace what has the final name: it is moved aside, and removed only after the copy took its place
+    /// Replace what has the final name: in one step, after the copy was verified [default: off]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
         hide_possible_values = true, help_heading = "What becomes of it")]
     pub replace: Option<bool>,
-    /// With --replace: keep the old one beside the copy, as NAME.old-RUN
+    /// With --replace: keep the old one beside the copy, as NAME.old-RUN [default: off]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
         hide_possible_values = true, help_heading = "What becomes of it")]
     pub keep_old: Option<bool>,
-    /// Give all of the copy to this user and group of the target: USER, USER:GROUP or :GROUP
+    /// Whose the copy becomes: USER, USER:GROUP or :GROUP of the target [default: as on the source]
     #[arg(long, value_name = "USER:GROUP", help_heading = "What becomes of it")]
     #[serde(deserialize_with = "from_word")]
     pub chown: Option<Owner>,
-    /// When the transfer fails, keep what has arrived in its staging directory
+    /// When the transfer fails, keep what has arrived in its staging directory [default: off]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
         hide_possible_values = true, help_heading = "What becomes of it")]
     pub keep_staging: Option<bool>,
     /// Do not wait until the copy is on the disk; a power cut soon afterwards may lose it
     #[arg(skip)]
     pub fsync: Option<bool>,
-    /// With several targets: leave out those that are refused, instead of refusing the run
+    /// With several targets: leave out those that are refused, instead of refusing the run [default: off]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
         hide_possible_values = true, help_heading = "What becomes of it")]
     pub skip_refused: Option<bool>,
 
-    /// Compress on the way with zstd, pigz, gzip or lz4; without TOOL the first of the first three that all have [default]
+    /// Compress with zstd, pigz, gzip or lz4; without TOOL with the first of the first three that all ends have [default]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "auto", value_name = "TOOL",
         overrides_with = "no_compress", help_heading = "On the way")]
     #[serde(deserialize_with = "from_word")]
     pub compress: Option<Compress>,
-    /// Level of the compression, as its program counts [default: 1]
+    /// Level of the compression: zstd 1-19, lz4 1-12, pigz and gzip 1-9 [default: 1]
     #[arg(long, value_name = "N", help_heading = "On the way")]
     #[serde(deserialize_with = "from_word")]
     pub compress_level: Option<Level>,
-    /// Encrypt on the way: AES-256-CTR with a key of this run; always checks the stream, too [default]
+    /// Encrypt with AES-256-CTR and a key of this run; checks the stream, too [default]
     #[arg(
         long,
         num_args = 0,
@@ -93,11 +93,11 @@ pub struct Options {
         help_heading = "On the way"
     )]
     pub encrypt: Option<bool>,
-    /// Processors that compression and digests may use on each host [default: half of them, digests of the copy all]
+    /// Processors to use on each host [default: half of them; for digests of the copy all, up to 4]
     #[arg(long, value_name = "N", help_heading = "On the way")]
     #[serde(deserialize_with = "from_word")]
     pub threads: Option<Threads>,
-    /// Stand back behind other programs of the hosts, for processors and disks: 1 to 19 [without N: 10]
+    /// Stand back behind the hosts' other programs, 1-19; without N 10 [default: off]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "10", value_name = "N",
         help_heading = "On the way")]
     #[serde(deserialize_with = "from_word")]
@@ -115,7 +115,7 @@ pub struct Options {
     /// The digest of files: md5, sha256 or blake2b [default: md5]
     #[arg(long, value_name = "NAME", hide_possible_values = true, help_heading = "Checks")]
     pub checksum_algorithm: Option<FileDigest>,
-    /// Compare a digest of the stream instead: sees the network's faults, not the disks'; turns --checksum off, is
+    /// Compare a digest of the stream instead: sees the network's faults, not the disks'. Turns --checksum off, is
     /// ignored with an explicit --checksum
     #[arg(
         long,
@@ -126,59 +126,59 @@ pub struct Options {
     )]
     pub parallel_checksum: Option<bool>,
 
-    /// Port to listen on at the target; 0 takes the first free one of --port-range [default: 0]
+    /// Port to listen on at the targets; 0 is the first free one of --port-range [default: 0]
     #[arg(long, value_name = "N", help_heading = "Network")]
     pub port: Option<u16>,
-    /// The ports to choose from [default: 4400-4500]
+    /// Ports to choose from [default: 4400-4500]
     #[arg(long, value_name = "FIRST-LAST", help_heading = "Network")]
     #[serde(deserialize_with = "from_word")]
     pub port_range: Option<PortRange>,
-    /// Firewall to open on the targets for the source: auto (all layers in use), iptables, nftables or none
+    /// What to open on the targets for the source: auto (every firewall in use), iptables, nftables or none
     /// [default: auto]
     #[arg(long, value_name = "KIND", hide_possible_values = true, help_heading = "Network")]
     pub firewall: Option<FirewallChoice>,
-    /// The source's address on the data path, when it is not the one that its routes tell
+    /// The source's address on the data path [default: by its routes]
     #[arg(long, value_name = "ADDRESS", help_heading = "Network")]
     pub source_address: Option<IpAddr>,
-    /// A target's address on the data path, when it is not the one of its SSH name; of several targets with HOST= in
-    /// front (repeatable)
+    /// A target's address on the data path; with HOST= of that target; repeatable [default: that of its SSH
+    /// connection]
     #[arg(long, value_name = "[HOST=]ADDRESS", help_heading = "Network")]
     #[serde(deserialize_with = "from_words")]
     pub target_address: Option<Vec<TargetAddress>>,
 
-    /// Log in as an unprivileged user and become root with sudo, which must ask no password
+    /// Become root with sudo after the login; it must ask no password [default: off]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
         hide_possible_values = true, global = true, help_heading = "Login")]
     pub sudo: Option<bool>,
-    /// Configuration file of ssh, instead of the user's own
+    /// Configuration file of ssh [default: the user's own]
     #[arg(long, value_name = "FILE", global = true, help_heading = "Login")]
     pub ssh_config: Option<PathBuf>,
-    /// An option of ssh, as in its configuration file: Port=2222 (repeatable)
+    /// An option of ssh, such as Port=2222; repeatable
     #[arg(long, value_name = "KEY=VALUE", global = true, help_heading = "Login")]
     #[serde(deserialize_with = "from_words")]
     pub ssh_option: Option<Vec<SshOption>>,
 
-    /// Silence after which a host undoes everything by itself: seconds, or as in 5m [default: 30]
+    /// A host that hears nothing for so long undoes everything by itself: 2s-24h [default: 30s]
     #[arg(long, value_name = "TIME", help_heading = "Limits")]
     #[serde(deserialize_with = "from_word")]
     pub lease_time: Option<LeaseTime>,
-    /// Time without a byte moving after which a transfer has failed [default: 300]
+    /// A transfer of which no byte moves for so long has failed: 1s-168h [default: 300s]
     #[arg(long, value_name = "TIME", help_heading = "Limits")]
     #[serde(deserialize_with = "from_word")]
     pub idle_timeout: Option<IdleTimeout>,
-    /// Time after which a run that is not done has failed [default: none]
+    /// A run that is not done after so long has failed: 1s-8760h [default: none]
     #[arg(long, value_name = "TIME", help_heading = "Limits")]
     #[serde(deserialize_with = "from_word")]
     pub max_duration: Option<MaxDuration>,
 
-    /// Show progress on standard error: auto (a bar on a terminal, else lines), bar, plain or none [default: auto]
+    /// Progress on standard error: auto (a bar on a terminal, else lines), bar, plain or none [default: auto]
     #[arg(long, value_name = "KIND", hide_possible_values = true, help_heading = "Output")]
     pub progress: Option<ProgressChoice>,
-    /// Events and the report as JSON lines on standard output
+    /// Events and the report as JSON lines on standard output [default: off]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
         hide_possible_values = true, help_heading = "Output")]
     pub json: Option<bool>,
-    /// Tell every step
+    /// Tell every step on standard error [default: off]
     #[arg(short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
         hide_possible_values = true, global = true, help_heading = "Output")]
     pub verbose: Option<bool>,

@@ -93,7 +93,10 @@ pub async fn probe(settings: &Settings, source: &Endpoint, targets: &[Endpoint])
         let Some(host) = hosts.get(&endpoint.host).map(Arc::clone) else { continue };
         let (script, said) = match index {
             0 => (Script::source_facts(&path(endpoint), name.as_bytes(), &exclude), settings.source_address),
-            _ => (Script::target_facts(&path(endpoint), final_name, owner), settings.address_of(endpoint)),
+            _ => (
+                Script::target_facts(&path(endpoint), final_name, owner),
+                settings.address_of(endpoint, targets.len() == 1),
+            ),
         };
         asking.spawn(async move { (index, ask(host, &script, said).await) });
     }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use indicatif::HumanBytes;
@@ -48,6 +49,14 @@ pub struct RunFacts {
     pub id: String,
     /// Where the data was.
     pub source: Endpoint,
+    /// Files, directories and all else of the source, as the preflight found it.
+    pub entries: u64,
+    /// Its regular files.
+    pub files: u64,
+    /// Their sizes in bytes, added up.
+    pub bytes: u64,
+    /// The bytes that they take on its disk.
+    pub disk_bytes: u64,
     /// How it was compressed.
     pub compression: Option<Compression>,
     /// Whether it was encrypted.
@@ -63,6 +72,10 @@ impl RunFacts {
         Self {
             id: plan.run.to_string(),
             source: plan.source.endpoint.clone(),
+            entries: plan.source.entries,
+            files: plan.source.files,
+            bytes: plan.source.bytes,
+            disk_bytes: plan.source.disk_bytes,
             compression: plan.compression,
             encrypted: plan.encrypt,
             stream_digest: plan.stream_digest,
@@ -75,6 +88,8 @@ impl RunFacts {
 pub struct TargetReport {
     /// As the user wrote it.
     pub endpoint: Endpoint,
+    /// The path of the copy when it is done, if the run came so far.
+    pub final_path: Option<PathBuf>,
     /// Its address on the data path and the source's, if the run came so far.
     pub addresses: Option<(IpAddr, IpAddr)>,
     /// The last port that it listened on.
@@ -99,6 +114,19 @@ impl Report {
     }
 }
 
+impl Report {
+    /// Where something went wrong after hosts were changed: that nobody has to look after them.
+    fn assurance(&self) -> Option<String> {
+        let began = self.run.is_some() && self.dry_run.is_none();
+        let stays = |target: &TargetReport| {
+            !target.kept.is_empty() || matches!(target.outcome, Outcome::Done(_) | Outcome::Published)
+        };
+        let else_of = if self.targets.iter().any(stays) { "else of" } else { "of" };
+        (began && self.leftovers.is_empty() && self.exit() != Exit::Done)
+            .then(|| format!("transfer: nothing {else_of} this run is left on the hosts"))
+    }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut lines = Vec::new();
@@ -110,7 +138,14 @@ impl fmt::Display for Report {
             let endpoint = &target.endpoint;
             match &target.outcome {
                 Outcome::Done(copied) => {
-                    lines.push(format!("{endpoint}: done: {}", summary(copied)));
+                    lines.push(format!(
+                        "{endpoint}: done: {} in {} entries, {:.1} s",
+                        HumanBytes(copied.bytes),
+                        copied.entries,
+                        copied.took.as_secs_f64()
+                    ));
+                    lines.push(format!("  {}", way(target, copied)));
+                    lines.push(format!("  the same on both sides: {}", checks(copied)));
                     let old = copied.old.as_ref().map(|old| printable(old.as_os_str().as_encoded_bytes()));
                     lines.extend(old.map(|old| format!("  the old one is now {old}")));
                     lines.extend(copied.remarks.iter().map(|remark| format!("  note: {remark}")));
@@ -141,6 +176,7 @@ impl fmt::Display for Report {
                 look_after(&self.login, "clean", &hosts.join(" "))
             ));
         }
+        lines.extend(self.assurance());
         f.write_str(&lines.join("\n"))
     }
 }
@@ -156,7 +192,21 @@ fn rate(copied: &Copied) -> u64 {
     ((copied.read_bytes as f64 / copied.streamed.as_secs_f64().max(0.001)) as u64)
 }
 
-fn summary(copied: &Copied) -> String {
+/// How it travelled.
+fn way(target: &TargetReport, copied: &Copied) -> String {
+    let mut text = format!(
+        "{} on the wire, {}/s while copying",
+        HumanBytes(copied.wire_bytes),
+        HumanBytes(rate(copied))
+    );
+    if let (Some((address, peer)), Some(port)) = (target.addresses, target.port) {
+        text.push_str(&format!(", {peer} to {address} port {port}"));
+    }
+    text
+}
+
+/// What was found to be the same.
+fn checks(copied: &Copied) -> String {
     let mut checks = vec!["all names and sizes".to_owned()];
     checks.extend(copied.stream_digest.as_ref().map(|name| format!("{name} of the stream")));
     checks.extend(
@@ -164,15 +214,7 @@ fn summary(copied: &Copied) -> String {
             .files_compared
             .map(|(digest, files)| format!("{} of {files} files on both disks", digest.name())),
     );
-    format!(
-        "{} in {} entries, {:.1} s ({}/s while copying, {} on the wire); the same on both sides: {}",
-        HumanBytes(copied.bytes),
-        copied.entries,
-        copied.took.as_secs_f64(),
-        HumanBytes(rate(copied)),
-        HumanBytes(copied.wire_bytes),
-        checks.join(", ")
-    )
+    checks.join(", ")
 }
 
 #[cfg(test)]
@@ -183,7 +225,14 @@ mod tests {
 
     fn end(outcome: Outcome) -> TargetReport {
         let addresses = Some(("10.77.0.12".parse().unwrap(), "10.77.0.11".parse().unwrap()));
-        TargetReport { endpoint: endpoint(), addresses, port: Some(4400), outcome, kept: Vec::new() }
+        TargetReport {
+            endpoint: endpoint(),
+            final_path: Some("/srv/sqldata".into()),
+            addresses,
+            port: Some(4400),
+            outcome,
+            kept: Vec::new(),
+        }
     }
 
     fn endpoint() -> Endpoint {
@@ -208,12 +257,13 @@ mod tests {
     }
 
     #[test]
-    fn a_good_copy_is_one_line_and_its_notes() {
+    fn a_good_copy_is_a_line_its_facts_and_its_notes() {
         let report = Report { targets: vec![end(copied())], ..Report::default() };
         assert_eq!(
             report.to_string(),
-            "db2:/srv: done: 1.00 GiB in 12 entries, 9.8 s (128.00 MiB/s while copying, 512.00 MiB on the wire); the same \
-             on both sides: all names and sizes, sha256 of the stream, md5 of 10 files on both disks\n  \
+            "db2:/srv: done: 1.00 GiB in 12 entries, 9.8 s\n  \
+             512.00 MiB on the wire, 128.00 MiB/s while copying, 10.77.0.11 to 10.77.0.12 port 4400\n  \
+             the same on both sides: all names and sizes, sha256 of the stream, md5 of 10 files on both disks\n  \
              note: tar: ./d/s: socket ignored"
         );
         assert_eq!(report.exit(), Exit::Done);

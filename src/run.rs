@@ -167,15 +167,26 @@ fn note(findings: &mut Vec<Finding>, found: Vec<Finding>) -> Vec<String> {
 }
 
 fn without_copy(endpoint: Endpoint, error: Error) -> TargetReport {
-    TargetReport { endpoint, addresses: None, port: None, outcome: Outcome::Failed(error), kept: Vec::new() }
+    TargetReport {
+        endpoint,
+        final_path: None,
+        addresses: None,
+        port: None,
+        outcome: Outcome::Failed(error),
+        kept: Vec::new(),
+    }
 }
 
 /// Everything that stands against the run, at once.
 fn refused(reasons: &[String]) -> Error {
-    Error::Refused(match reasons {
-        [one] => format!("refused, nothing was changed: {one}"),
-        _ => format!("refused, nothing was changed:\n  {}", reasons.join("\n  ")),
-    })
+    let mut told: Vec<&str> = Vec::new();
+    for reason in reasons {
+        // A host with two roles lacks the same twice.
+        if !told.contains(&reason.as_str()) {
+            told.push(reason);
+        }
+    }
+    Error::Refused(format!("refused, nothing was changed:\n  {}", told.join("\n  ")))
 }
 
 /// Starts the guards, transfers, and releases whatever happened.
@@ -238,6 +249,7 @@ async fn execute(
     for ((target, release), (port, outcome)) in plan.targets.iter().zip(&of_targets).zip(outcomes) {
         report.targets.push(TargetReport {
             endpoint: target.endpoint.clone(),
+            final_path: Some(target.final_path.clone()),
             addresses: Some((target.address, target.peer)),
             port: Some(port).filter(|port| *port != 0),
             outcome,
@@ -279,8 +291,8 @@ fn farewell(hosts: &Hosts, login: &Login) -> String {
     let names: Vec<String> = hosts.keys().map(ToString::to_string).collect();
     let names = names.join(" ");
     format!(
-        "left at once; the hosts go on undoing what this run did there\n\
-         to see what is left: {}\nto remove it: {}",
+        "transfer: left at once; the hosts go on undoing what this run did there\n  \
+         to see what is left: {}\n  to remove it: {}",
         look_after(login, "status", &names),
         look_after(login, "clean", &names)
     )

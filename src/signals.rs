@@ -8,6 +8,8 @@ use nix::libc::{SIGHUP, SIGINT, SIGTERM};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::terminal::over_the_bar;
+
 /// How long somebody may take to read what a second signal prints.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 
@@ -36,7 +38,7 @@ impl Interrupts {
                 };
                 if sender.borrow().is_some() {
                     // The terminal may be gone, or take nothing: that must not keep us.
-                    let words = last_words.borrow().clone();
+                    let words = format!("{}{}", over_the_bar(), *last_words.borrow());
                     let (said, done) = std::sync::mpsc::channel::<()>();
                     std::thread::spawn(move || {
                         let _ = writeln!(std::io::stderr(), "{words}");

@@ -1,41 +1,72 @@
-//! A bar on a terminal.
+//! A bar on a terminal: one line, cut off where that is narrow, so what matters most comes first.
 
 use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
 
-use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::sync::watch;
 
 use super::{LOOK, Moment, Phase};
 
+/// Characters between the brackets.
+const WIDTH: usize = 20;
+
 pub(super) fn show(moments: &watch::Receiver<Moment>, ended: &mpsc::Receiver<()>) {
-    let bar = ProgressBar::with_draw_target(Some(1000), ProgressDrawTarget::stderr());
-    let copying =
-        ProgressStyle::with_template("copying [{bar:30}] {msg}").map(|style| style.progress_chars("=> "));
-    let waiting = ProgressStyle::with_template("{spinner} {msg}");
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    // What is wider than the terminal would wrap, and could not be taken away again.
+    if let Ok(style) = ProgressStyle::with_template("{wide_msg}") {
+        bar.set_style(style);
+    }
     while ended.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
         let moment = *moments.borrow();
-        let elapsed = moment.since.elapsed();
-        let style = if moment.phase == Phase::Copying { &copying } else { &waiting };
-        if let Ok(style) = style {
-            bar.set_style(style.clone());
-        }
-        if moment.phase == Phase::Copying {
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 990")]
-            bar.set_position((moment.share() * 1000.0) as u64);
-            let left = moment
-                .left(elapsed)
-                .map_or_else(|| "?".to_owned(), |left| format!("{:#}", HumanDuration(left)));
-            bar.set_message(format!(
-                "{:.0} %  {} of about {}  {}/s  {left} left",
-                moment.share() * 100.0,
-                HumanBytes(moment.moved),
-                HumanBytes(moment.expected),
-                HumanBytes(moment.rate(elapsed))
-            ));
-        } else {
-            bar.set_message(format!("{} ({} s)", moment.phase.text(), elapsed.as_secs()));
-            bar.tick();
-        }
+        bar.set_message(line(&moment, moment.since.elapsed()));
     }
     bar.finish_and_clear();
+}
+
+fn line(moment: &Moment, elapsed: Duration) -> String {
+    if moment.phase != Phase::Copying {
+        return format!("{} ({} s)", moment.phase.text(), elapsed.as_secs());
+    }
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "0 to 19"
+    )]
+    let done = (moment.share() * WIDTH as f64) as usize;
+    format!(
+        "copying {:>2.0} % [{}>{}] {} of about {}, {}/s, {}",
+        moment.share() * 100.0,
+        "=".repeat(done),
+        " ".repeat(WIDTH - 1 - done.min(WIDTH - 1)),
+        HumanBytes(moment.moved),
+        HumanBytes(moment.expected),
+        HumanBytes(moment.rate(elapsed)),
+        moment.left_in_words(elapsed)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    #[test]
+    fn a_bar_tells_share_bytes_rate_and_time_left_in_one_line_of_a_terminal() {
+        let moment =
+            Moment { phase: Phase::Copying, since: Instant::now(), moved: 1000 << 30, expected: 4000 << 30 };
+        let text = line(&moment, Duration::from_secs(8000));
+        assert_eq!(
+            text,
+            "copying 25 % [=====>              ] 1000.00 GiB of about 3.91 TiB, 128.00 MiB/s, about 7 hours left"
+        );
+        assert!(text.len() <= 100);
+        let releasing = Moment { phase: Phase::Releasing, ..moment };
+        assert_eq!(line(&releasing, Duration::from_secs(3)), "cleaning up (3 s)");
+        for moved in [0, 1, 3999 << 30, 5000 << 30] {
+            let bar = line(&Moment { moved, ..moment }, Duration::from_secs(1));
+            assert_eq!(bar.find(']'), text.find(']'), "{bar}");
+        }
+    }
 }

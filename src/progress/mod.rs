@@ -9,11 +9,13 @@ use std::io::IsTerminal as _;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
+use indicatif::HumanDuration;
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::json;
+use crate::terminal::has_cursor;
 use crate::values::ProgressChoice;
 
 /// What a run is doing.
@@ -99,20 +101,16 @@ impl Progress {
         let begin = Moment { phase: Phase::Connecting, since: Instant::now(), moved: 0, expected: 0 };
         let moments = watch::Sender::new(begin);
         let (end, ended) = mpsc::channel();
-        let is_terminal = std::io::stderr().is_terminal();
-        let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
         let wants_bar = match choice {
-            ProgressChoice::Auto => !is_dumb,
-            ProgressChoice::Bar => true,
+            ProgressChoice::Auto => has_cursor(),
+            ProgressChoice::Bar => std::io::stderr().is_terminal(),
             ProgressChoice::Plain | ProgressChoice::None => false,
         };
         let seen = moments.subscribe();
         let screen = match choice {
             ProgressChoice::None => None,
+            _ if wants_bar => Some(tokio::task::spawn_blocking(move || bar::show(&seen, &ended))),
             // Where there is no terminal a bar cannot be drawn.
-            _ if wants_bar && is_terminal => {
-                Some(tokio::task::spawn_blocking(move || bar::show(&seen, &ended)))
-            }
             _ => Some(tokio::task::spawn_blocking(move || plain::show(&seen, &ended))),
         };
         let (events, teller) = if json {
@@ -181,6 +179,14 @@ impl Moment {
         }
         #[expect(clippy::cast_precision_loss, reason = "for display")]
         (self.moved as f64 / self.expected as f64).min(0.99)
+    }
+
+    /// How long the rest takes, for people.
+    fn left_in_words(&self, elapsed: Duration) -> String {
+        match self.left(elapsed) {
+            Some(left) => format!("about {} left", HumanDuration(left)),
+            None => "nothing has moved yet".to_owned(),
+        }
     }
 
     /// Bytes a second since the phase began.

@@ -34,14 +34,13 @@ fn line(moment: &Moment, elapsed: Duration) -> String {
     if moment.phase != Phase::Copying {
         return format!("{} for {}", moment.phase.text(), HumanDuration(elapsed));
     }
-    let left =
-        moment.left(elapsed).map_or_else(|| "unknown".to_owned(), |left| HumanDuration(left).to_string());
     format!(
-        "copying: {} of about {} ({:.0} %), {}/s, {left} left",
+        "copying: {} of about {} ({:.0} %), {}/s, {}",
         HumanBytes(moment.moved),
         HumanBytes(moment.expected),
         moment.share() * 100.0,
-        HumanBytes(moment.rate(elapsed))
+        HumanBytes(moment.rate(elapsed)),
+        moment.left_in_words(elapsed)
     )
 }
 
@@ -60,11 +59,11 @@ mod tests {
             Moment { phase: Phase::Copying, since: Instant::now(), moved: 1 << 30, expected: 4 << 30 };
         assert_eq!(
             line(&moment, Duration::from_secs(8)),
-            "copying: 1.00 GiB of about 4.00 GiB (25 %), 128.00 MiB/s, 24 seconds left"
+            "copying: 1.00 GiB of about 4.00 GiB (25 %), 128.00 MiB/s, about 24 seconds left"
         );
         let over = Moment { moved: 5 << 30, ..moment };
         assert!(line(&over, Duration::from_secs(8)).contains("(99 %)"), "an estimate never claims the end");
         let still = Moment { moved: 0, ..moment };
-        assert!(line(&still, Duration::from_secs(8)).ends_with("unknown left"));
+        assert!(line(&still, Duration::from_secs(8)).ends_with("nothing has moved yet"));
     }
 }

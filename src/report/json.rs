@@ -1,5 +1,8 @@
 //! A report for programs, as docs/json.md describes it.
 
+use std::path::Path;
+use std::time::Duration;
+
 use serde_json::{Map, Value, json};
 
 use super::{Report, TargetReport, rate};
@@ -12,11 +15,8 @@ impl Report {
     /// The last line of `--json`.
     #[must_use]
     pub fn to_json(&self) -> String {
-        let phases: Map<String, Value> = self
-            .phases
-            .iter()
-            .map(|(phase, took)| ((*phase).to_owned(), json!(took.as_secs_f64())))
-            .collect();
+        let phases: Map<String, Value> =
+            self.phases.iter().map(|(phase, took)| ((*phase).to_owned(), json!(seconds(*took)))).collect();
         let run = self.run.as_ref();
         let leftovers: Vec<Value> =
             self.leftovers.iter().map(|left| json!({ "host": left.host, "what": left.what })).collect();
@@ -28,7 +28,11 @@ impl Report {
                 "run": run.map(|run| &run.id),
                 "source": run.map(|run| json!({
                     "host": run.source.host.to_string(),
-                    "path": printable(run.source.path.as_os_str().as_encoded_bytes()),
+                    "path": shown(&run.source.path),
+                    "entries": run.entries,
+                    "files": run.files,
+                    "bytes": run.bytes,
+                    "bytes_on_disk": run.disk_bytes,
                 })),
                 "compression": run.and_then(|run| run.compression).map(|compression| json!({
                     "program": compression.program.name(),
@@ -38,7 +42,7 @@ impl Report {
                 "targets": self.targets.iter().map(target).collect::<Vec<_>>(),
                 "findings": self.findings,
                 "leftovers": leftovers,
-                "seconds": self.phases.iter().map(|(_, took)| took.as_secs_f64()).sum::<f64>(),
+                "seconds": seconds(self.phases.iter().map(|(_, took)| took).sum()),
                 "phases": phases,
                 "plan": self.dry_run,
             }),
@@ -54,7 +58,8 @@ fn target(target: &TargetReport) -> Value {
     };
     json!({
         "host": target.endpoint.host.to_string(),
-        "path": printable(target.endpoint.path.as_os_str().as_encoded_bytes()),
+        "path": shown(&target.endpoint.path),
+        "final_path": target.final_path.as_deref().map(shown),
         "status": status,
         "exit": error.map_or(0, |error| error.exit().code()),
         "error": error.map(Error::chain),
@@ -64,6 +69,16 @@ fn target(target: &TargetReport) -> Value {
         "copy": copy,
         "kept_staging": target.kept,
     })
+}
+
+/// A path as text.
+fn shown(path: &Path) -> String {
+    printable(path.as_os_str().as_encoded_bytes())
+}
+
+/// Seconds, to the millisecond.
+fn seconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1000.0).round() / 1000.0
 }
 
 fn copy(copied: &Copied) -> Value {
@@ -76,8 +91,8 @@ fn copy(copied: &Copied) -> Value {
         "bytes_on_wire": copied.wire_bytes,
         "compression_ratio": (ratio * 1000.0).round() / 1000.0,
         "bytes_per_second": rate(copied),
-        "seconds": copied.took.as_secs_f64(),
-        "seconds_copying": copied.streamed.as_secs_f64(),
+        "seconds": seconds(copied.took),
+        "seconds_copying": seconds(copied.streamed),
         "stream_digest": copied.stream_digest.as_ref().map(|algorithm| json!({
             "algorithm": algorithm,
             "value": copied.stream_value,
@@ -87,7 +102,7 @@ fn copy(copied: &Copied) -> Value {
             "files": files,
         })),
         "entries_sha256": copied.entries_digest,
-        "old": copied.old.as_ref().map(|old| printable(old.as_os_str().as_encoded_bytes())),
+        "old": copied.old.as_deref().map(shown),
         "notes": copied.remarks,
     })
 }

@@ -7,7 +7,6 @@ use crate::procs::names;
 use crate::running::{LONG, Running};
 use crate::tree::{assert_same, walk};
 
-/// Every option of the issue and of the configuration file.
 /// Every long option that the help tells.
 fn options() -> Vec<String> {
     let help = Sandbox::own().run(&[&"--help"]).expect(0).stdout;
@@ -18,8 +17,10 @@ fn options() -> Vec<String> {
 #[test]
 fn help_tells_every_option_every_exit_code_and_both_other_commands() {
     let sandbox = Sandbox::own();
+    let long = sandbox.run(&[&"--help"]).expect(0).stdout;
     for help in ["--help", "-h"] {
         let ended = sandbox.run(&[&help]).expect(0);
+        assert_eq!(ended.stdout, long, "there is one help, and it is short");
         let text = ended.stdout.split_whitespace().collect::<Vec<_>>().join(" ");
         for code in
             ["0 done", "1 failed", "2 usage", "3 verif", "4 refused", "5 busy", "6 something", "128+N"]
@@ -58,7 +59,7 @@ fn a_dry_run_changes_nothing_and_prints_both_ends_with_their_undos() {
     let before = walk(&sandbox.path(""));
     let ended = sandbox.run(&[&source, &target, &"--dry-run"]).expect(0);
     assert_eq!(walk(&sandbox.path("")), before, "neither staging nor state");
-    let undos = ended.stdout.matches("     undo     ").count();
+    let undos = ended.stdout.matches("\n    undo      ").count();
     assert!(undos >= 4, "{ended}");
     let staging = format!("rm -rf {}/.transfer-", target.display());
     let publish = format!("to {}/source, not over an existing one", target.display());
@@ -78,12 +79,12 @@ fn a_dry_run_changes_nothing_and_prints_both_ends_with_their_undos() {
 }
 
 #[test]
-fn a_good_run_prints_one_line_on_standard_output() {
+fn a_good_run_prints_three_lines_on_standard_output() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     let ended = sandbox.run(&[&source, &target]).expect(0);
     let line = format!("localhost:{}: done: 2.00 MiB in 3 entries, ", target.display());
-    assert!(ended.stdout.starts_with(&line) && ended.stdout.lines().count() == 1, "{ended}");
+    assert!(ended.stdout.starts_with(&line) && ended.stdout.lines().count() == 3, "{ended}");
     assert!(!ended.stderr.contains("DEBUG") && !ended.stderr.contains('\x1b'), "{ended}");
     let verbose = sandbox.run(&[&source, &sandbox.dir("another"), &"-v"]).expect(0);
     assert!(verbose.stderr.contains("make_staging"), "{verbose}");

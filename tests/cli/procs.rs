@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::harness::{MARKER, Sandbox};
-use crate::running::{Running, wait_until};
+use crate::running::{LONG, Running, wait_until};
 
 /// A process of a sandbox, as it was when it was looked at.
 #[derive(Debug)]
@@ -105,6 +105,12 @@ impl Sandbox {
     pub(crate) fn is_clean(&self, targets: &[&Path]) {
         assert_eq!(self.left(targets), Vec::<String>::new());
         self.gets_clean(targets, Duration::from_secs(5));
+    }
+
+    /// All was undone, whether the run's controller has ended or still waits for somebody to read.
+    #[track_caller]
+    pub(crate) fn gets_clean_of_journals(&self, target: &Path) {
+        wait_until("all is undone", LONG, || self.left(&[target]).is_empty());
     }
 
     /// Nothing of any run is left within that time, whoever undoes it.

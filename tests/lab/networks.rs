@@ -53,7 +53,7 @@ mod alone {
             }
             let output = self.transfer(names, &["--no-compress"]).expect_success();
             // A netcat that says how well it goes is no note and no warning.
-            assert!(!output.stdout.contains("note:") && !output.stderr.contains("WARN"), "{output}");
+            assert!(!output.stdout.contains("note:") && !output.stderr.contains("warning:"), "{output}");
             assert_same((&self.db1, &self.source), (&self.db2, &self.source));
             self.db2.run(&["rm", &self.source]).expect_success();
         }

@@ -1,0 +1,269 @@
+//! Every screen that a user may see, word for word. What differs between runs and machines is replaced by a word in
+//! brackets. To take over what has changed: `INSTA_UPDATE=always cargo nextest run -E 'test(screens::)'`, and read the
+//! difference.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::harness::{Sandbox, Words};
+use crate::hold::{Hold, Point, Role};
+use crate::procs::staging;
+use crate::running::{Ended, LONG, Running, wait_until};
+
+/// What is not the same each time: as a regular expression, and the word for it.
+const VARYING: [(&str, &str); 15] = [
+    (r"\b\d{8}-\d{6}-[0-9a-f]{6}", "[RUN]"),
+    (r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d+Z| UTC)", "[TIME]"),
+    (r"\b(by|of) \S+ \(pid \d+\)", "$1 [CONTROLLER] (pid [PID])"),
+    (r"port 4[45]\d\d\b", "port [PORT]"),
+    (r"127\.0\.0\.1 4[45]\d\d\b", "127.0.0.1 [PORT]"),
+    (r"\b2\d{4}\b", "[OWN PORT]"),
+    (r"[\d.]+ [KMG]?i?B/s", "[RATE]"),
+    (r"[\d.]+ (B|[KMG]iB) on the wire", "[SIZE] on the wire"),
+    (r"entries, [\d.]+ s\b", "entries, [SECONDS] s"),
+    (r"/tmp/transfer-\d+/|\[DIR\]/run/transfer-\d+/|/run/transfer/", "[LOCKS]/"),
+    (r"target\.[0-9a-f.]+", "target.[NAME]"),
+    (r"/var/lib/transfer/|\[DIR\]/state/transfer/", "[STATE]/"),
+    (r"\b[0-9a-f]{32,64}\b", "[DIGEST]"),
+    (r"-T\d+ ", "-T[CORES] "),
+    (r"user id \d+", "user id [UID]"),
+];
+
+/// Compares what was printed with what is kept under that name.
+#[track_caller]
+fn shows(sandbox: &Sandbox, name: &str, ended: &Ended) {
+    let directory = sandbox.path("").display().to_string();
+    let directory = directory.trim_end_matches('/');
+    let mut settings = insta::Settings::clone_current();
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.set_snapshot_path("snapshots");
+    for (pattern, word) in VARYING {
+        settings.add_filter(pattern, word);
+    }
+    let code = ended.status.code().unwrap();
+    let text = format!(
+        "exit code {code}\n--- standard output\n{}--- standard error\n{}",
+        ended.stdout, ended.stderr
+    );
+    let text = text.replace(directory, "[DIR]");
+    settings.bind(|| insta::assert_snapshot!(name, text));
+}
+
+/// A sandbox of the account of the tests, without progress: which phases are seen is a matter of time.
+#[track_caller]
+fn shows_run(sandbox: &Sandbox, name: &str, code: i32, words: Words<'_>) {
+    let mut all = words.to_vec();
+    all.push(&"--progress=none");
+    shows(sandbox, name, &sandbox.run(&all).expect(code));
+}
+
+/// A run that is held in mid-stream, without progress.
+fn held() -> Option<(Sandbox, Hold, Running)> {
+    let sandbox = Sandbox::new()?;
+    let hold = sandbox.hold(Point::Archive);
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    let running = sandbox.spawn(&[&source, &target, &"--progress=none", &"--lease-time=600"]);
+    hold.reached();
+    Some((sandbox, hold, running))
+}
+
+#[test]
+fn the_help_is_grouped_and_tells_defaults_and_units() {
+    let sandbox = Sandbox::own();
+    for (name, words) in [
+        ("help", &[&"--help" as _][..]),
+        ("help_status", &[&"status" as _, &"--help" as _]),
+        ("help_clean", &[&"clean" as _, &"-h" as _]),
+        ("version", &[&"--version" as _]),
+    ] {
+        shows(&sandbox, name, &sandbox.run(words).expect(0));
+    }
+}
+
+#[test]
+fn usage_errors_tell_what_is_wrong_with_which_word() {
+    let sandbox = Sandbox::own();
+    let wrong: [(&str, Words<'_>); 12] = [
+        ("usage_nothing", &[]),
+        ("usage_no_target", &[&"db1:/srv/sqldata"]),
+        ("usage_unknown_option", &[&"db1:/a", &"db2:/b", &"--nonsense"]),
+        ("usage_misspelt_option", &[&"db1:/a", &"db2:/b", &"--compres-leve=3"]),
+        ("usage_ambiguous_prefix", &[&"db1:/a", &"db2:/b", &"--co"]),
+        ("usage_bad_source", &[&"sqldata", &"db2:/b"]),
+        ("usage_relative_path", &[&"db1:srv", &"db2:/b"]),
+        ("usage_bad_level", &[&"db1:/a", &"db2:/b", &"--compress-level=99"]),
+        ("usage_bad_time", &[&"db1:/a", &"db2:/b", &"--lease-time=1"]),
+        ("usage_bad_kind", &[&"db1:/a", &"db2:/b", &"--progress=fancy"]),
+        ("usage_bad_switch", &[&"db1:/a", &"db2:/b", &"--replace=maybe"]),
+        ("usage_two_commands", &[&"db1:/a", &"status", &"db2"]),
+    ];
+    for (name, words) in wrong {
+        shows(&sandbox, name, &sandbox.run(words).expect(2));
+    }
+    let file = sandbox.file("conf", "lease_tim = 30\n");
+    shows(
+        &sandbox,
+        "usage_bad_configuration",
+        &sandbox.run(&[&"db1:/a", &"db2:/b", &"--config", &file]).expect(2),
+    );
+}
+
+#[test]
+fn a_dry_run_prints_a_stage_a_line() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    shows_run(&sandbox, "dry_run", 0, &[&source, &target, &"--dry-run", &"--threads=1"]);
+    let words: Words<'_> = &[
+        &source,
+        &target,
+        &sandbox.dir("second"),
+        &"--dry-run",
+        &"--replace",
+        &"--keep-old",
+        &"--keep-staging",
+        &"--port=4567",
+        &"--no-encrypt",
+        &"--compress=gzip",
+        &"--no-checksum",
+        &"--parallel-checksum",
+    ];
+    shows_run(&sandbox, "dry_run_of_much", 0, words);
+}
+
+#[test]
+fn a_good_run_tells_what_was_copied_and_compared() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    shows_run(&sandbox, "done", 0, &[&source, &target]);
+    let _socket = std::os::unix::net::UnixListener::bind(source.join("socket")).unwrap();
+    sandbox.own_it(&source.join("socket"));
+    shows_run(
+        &sandbox,
+        "done_with_notes",
+        0,
+        &[&source, &target, &"--replace", &"--keep-old", &"--stop-slave"],
+    );
+    let bare: Words<'_> =
+        &[&source, &sandbox.dir("bare"), &"--no-compress", &"--no-encrypt", &"--no-checksum"];
+    shows_run(&sandbox, "done_without_checks", 0, bare);
+}
+
+#[test]
+fn a_refusal_tells_everything_at_once_with_its_fix() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    sandbox.dir("target/source");
+    shows_run(&sandbox, "refused", 4, &[&source, &target]);
+    let words: Words<'_> =
+        &[&sandbox.path("gone"), &target, &target, &sandbox.path("missing"), &"--stop-slave"];
+    shows_run(&sandbox, "refused_for_much", 4, words);
+    shows_run(&sandbox, "left_out", 1, &[&source, &target, &sandbox.dir("good"), &"--skip-refused"]);
+}
+
+#[test]
+fn a_failure_tells_the_host_the_program_and_that_nothing_is_left() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    sandbox.replace(Role::Unpack, "echo 'tar: no such luck' >&2; cat >/dev/null; exit 2");
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    shows_run(&sandbox, "failed", 1, &[&source, &target]);
+}
+
+#[test]
+fn a_copy_that_differs_is_told_by_the_names_of_its_files() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    sandbox.replace(Role::Unpack, "\"$real\" \"$@\" && echo other >source/small");
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    shows_run(&sandbox, "verification_failed", 3, &[&source, &target]);
+}
+
+#[test]
+fn what_was_kept_of_a_failed_copy_is_named() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    sandbox.replace(Role::Unpack, "\"$real\" \"$@\"; exit 2");
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    shows_run(&sandbox, "kept", 1, &[&source, &target, &"--keep-staging"]);
+}
+
+#[test]
+fn an_interruption_tells_that_nothing_is_left() {
+    let Some((sandbox, _hold, running)) = held() else { return };
+    running.signal(Signal::SIGINT);
+    shows(&sandbox, "interrupted", &running.wait(LONG).expect(130));
+}
+
+#[test]
+fn a_second_signal_tells_how_to_look_after_the_hosts() {
+    let Some((sandbox, _hold, running)) = held() else { return };
+    let removing = sandbox.hold(Point::Removal);
+    running.signal(Signal::SIGINT);
+    removing.reached();
+    running.signal(Signal::SIGINT);
+    shows(&sandbox, "interrupted_twice", &running.wait(LONG).expect(130));
+    removing.open();
+    sandbox.gets_clean(&[&sandbox.path("target")], LONG);
+}
+
+#[test]
+fn who_is_busy_is_named() {
+    let Some((sandbox, hold, running)) = held() else { return };
+    let (source, target) = (sandbox.path("source"), sandbox.path("target"));
+    shows_run(&sandbox, "busy_name", 5, &[&source, &target]);
+    let port = Sandbox::port();
+    let _taken = std::net::TcpListener::bind(("0.0.0.0", port)).unwrap();
+    let other = sandbox.dir("other");
+    shows_run(&sandbox, "busy_port", 5, &[&source, &other, &"--port", &port.to_string()]);
+    hold.open();
+    running.wait(LONG).expect(0);
+}
+
+#[test]
+fn a_controller_that_slept_too_long_says_so() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let hold = sandbox.hold(Point::Archive);
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    let running = sandbox.spawn(&[&source, &target, &"--lease-time=2", &"--progress=none"]);
+    hold.reached();
+    running.signal(Signal::SIGSTOP);
+    wait_until("the guards have undone", LONG, || {
+        staging(&target).is_empty() && sandbox.journals().is_empty()
+    });
+    running.signal(Signal::SIGCONT);
+    let ended = running.wait(LONG).expect(1);
+    // Which of the two guards is heard of first is a matter of time.
+    shows(&sandbox, "suspended", &ended);
+}
+
+#[test]
+fn status_and_clean_tell_runs_what_they_hold_and_what_to_do() {
+    let Some((sandbox, _hold, running)) = held() else { return };
+    if sandbox.is_root() {
+        return;
+    }
+    shows(&sandbox, "status_live", &sandbox.run(&[&"status", &"localhost"]).expect(0));
+    shows(&sandbox, "clean_live", &sandbox.run(&[&"clean", &"localhost"]).expect(0));
+    running.signal(Signal::SIGSTOP);
+    let keepers = sandbox.keepers("");
+    for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
+        for process in &keepers {
+            process.signal(signal);
+        }
+    }
+    running.signal(Signal::SIGKILL);
+    running.wait(Duration::from_secs(10));
+    shows(&sandbox, "status_dead", &sandbox.run(&[&"status", &"localhost"]).expect(0));
+    shows(&sandbox, "clean_dead", &sandbox.run(&[&"clean", &"localhost"]).expect(0));
+    shows(&sandbox, "status_nothing", &sandbox.run(&[&"status", &"localhost"]).expect(0));
+    shows(&sandbox, "clean_nothing", &sandbox.run(&[&"clean", &"localhost"]).expect(0));
+}
+
+#[test]
+fn what_is_left_is_listed_with_the_command_that_removes_it() {
+    let Some((sandbox, _hold, running)) = held() else { return };
+    sandbox.shim("rm", "[[ $* == *--one-file-system* ]] && exit 1");
+    running.signal(Signal::SIGINT);
+    shows(&sandbox, "leftovers", &running.wait(LONG).expect(6));
+    std::fs::remove_file(sandbox.path("bin/rm")).unwrap();
+    sandbox.run(&[&"clean", &"localhost"]).expect(0);
+}
