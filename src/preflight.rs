@@ -240,12 +240,18 @@ impl Findings {
             return;
         }
         let path = shown(&side.endpoint.path);
-        if of_source.file_type == "directory" && of_target.real.starts_with(&of_source.real) {
+        // By inodes, too: a bind mount is another path to the same place.
+        let inside =
+            of_target.real.starts_with(&of_source.real) || of_target.above.contains(&of_source.inode);
+        if of_source.file_type == "directory" && inside {
             self.refuse(&format!("{path} is inside of the source"), "choose a directory outside of it");
         }
         let final_path = of_target.real.join(settings.final_name(source.endpoint));
         let is_source = of_target.exists.as_ref() == Some(&of_source.inode) && !of_source.inode.is_empty();
-        if settings.replace != Replace::No && (is_source || of_source.real.starts_with(&final_path)) {
+        let holds_it = of_target.exists.as_ref().is_some_and(|old| of_source.above.contains(old));
+        if settings.replace != Replace::No
+            && (is_source || holds_it || of_source.real.starts_with(&final_path))
+        {
             self.refuse(
                 &format!("{} is the source, or holds it", shown(&final_path)),
                 "choose another directory or name (--as)",

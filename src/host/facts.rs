@@ -88,6 +88,8 @@ pub struct SourceFacts {
     pub real: PathBuf,
     /// Which file it is: device and inode.
     pub inode: String,
+    /// The same of each directory above it.
+    pub above: Vec<String>,
     /// One of its names that differs from another only in case; asked for where a target needs it.
     pub twin: Option<String>,
     /// Files, directories and all else, sockets aside.
@@ -110,6 +112,8 @@ pub struct TargetFacts {
     pub writable: bool,
     /// Where it really is, symbolic links resolved.
     pub real: PathBuf,
+    /// Device and inode of it and of each directory above it.
+    pub above: Vec<String>,
     /// Its file system is mounted for reading only.
     pub read_only: bool,
     /// Device and inode of what has the final name already.
@@ -128,6 +132,10 @@ pub struct TargetFacts {
     pub free_bytes: u64,
     /// Files that may still be made there; `None` where the file system has no such limit.
     pub free_inodes: Option<u64>,
+}
+
+fn texts(fields: &[Field]) -> Vec<String> {
+    fields.iter().map(|field| printable(field)).collect()
 }
 
 impl Facts {
@@ -185,6 +193,7 @@ impl Facts {
                 }
                 b"clock" => facts.clock = text(0).parse().ok(),
                 b"source_inode" => facts.source.get_or_insert_default().inode = text(0),
+                b"source_above" => facts.source.get_or_insert_default().above = texts(rest),
                 b"source_readable" => facts.source.get_or_insert_default().readable = true,
                 b"source_size" => {
                     let source = facts.source.get_or_insert_default();
@@ -193,6 +202,7 @@ impl Facts {
                 }
                 b"target_type" => facts.target.get_or_insert_default().file_type = text(0),
                 b"target_real" => facts.target.get_or_insert_default().real = path(0),
+                b"target_above" => facts.target.get_or_insert_default().above = texts(rest),
                 b"target_writable" => facts.target.get_or_insert_default().writable = true,
                 b"target_readonly" => facts.target.get_or_insert_default().read_only = true,
                 b"target_exists" => facts.target.get_or_insert_default().exists = Some(text(0)),

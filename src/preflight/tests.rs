@@ -145,6 +145,19 @@ fn what_is_replaced_must_be_neither_the_source_nor_mounted() {
         exists(there, here);
         here.target.as_mut().unwrap().real = "/".into();
     };
+    // The same directory by a bind mount.
+    let above = |there: &mut Facts, here: &mut Facts| {
+        same(there, here);
+        let source = there.source.as_mut().unwrap();
+        (source.inode, source.above) = ("1:3".into(), vec!["1:2".into()]);
+    };
+    assert!(against(&["--replace"], "db1:/mnt", above).contains("/mnt/data is the source, or holds it"));
+    let inside = |there: &mut Facts, here: &mut Facts| {
+        there.source.as_mut().unwrap().inode = "1:3".into();
+        let target = here.target.as_mut().unwrap();
+        (target.real, target.above) = ("/mnt".into(), vec!["1:4".into(), "1:3".into()]);
+    };
+    assert!(against(&[], "db1:/mnt", inside).contains("/mnt is inside of the source"));
     assert!(
         against(&["--replace", "--as", "srv"], "db1:/", holds).contains("/srv is the source, or holds it")
     );

@@ -58,6 +58,16 @@ owners() { # KIND FILE [NUMBER...]
   ' "$2"
 }
 
+# above PATH: device and inode of each directory above it. By whatever other name these are reached, too.
+above() {
+  local path
+  path=$(readlink -f -- "$1")
+  while [[ $path == /?* ]]; do
+    path=${path%/*}
+    stat -c %d:%i -- "${path:-/}"
+  done
+}
+
 source_facts() {
   local path=$1 name=$2 type size users groups pattern
   local -a skip=()
@@ -70,6 +80,8 @@ source_facts() {
   case $type in
     directory | 'regular file' | 'regular empty file')
       say source_inode "$(stat -c %d:%i -- "$path")"
+      # shellcheck disable=SC2046 # a word each
+      say source_above $(above "$path")
       cd -- "${path%/*}/" || return
       # Blocks of a file with several names count once.
       { read -r size; read -r users; read -r groups; } < <(
@@ -100,6 +112,8 @@ target_facts() {
   say target_type "$type"
   [[ $type == directory ]] || return
   say target_real "$(readlink -f -- "$path")"
+  # shellcheck disable=SC2046 # a word each
+  say target_above "$(stat -L -c %d:%i -- "$path")" $(above "$path")
   [[ -w $path && -x $path ]] && say target_writable
   [[ ,$(findmnt -n -o OPTIONS -T "$path" 2>/dev/null), == *,ro,* ]] && say target_readonly
   final=${path%/}/$name
