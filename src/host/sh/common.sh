@@ -82,9 +82,10 @@ target_lock() {
   place=$(stat -L -c %D.%i -- "$1") && hash=$(printf %s "$2" | sha256sum) && REPLY=$runtime/target.$place.${hash:0:16}
 }
 
-# mounted PATH: whether something is mounted at it or below it.
+# mounted PATH: whether something is mounted at it or below it. A symbolic link is what it is, not what it points to.
 mounted() {
   local real point
+  [[ ! -L $1 ]] || return 1
   real=$(readlink -f -- "$1" && echo .)
   real=${real%$'\n.'}
   while read -r _ _ _ _ point _; do

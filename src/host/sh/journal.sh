@@ -130,14 +130,20 @@ undo() {
     # Nothing but a path that carries the run's own name is ever removed.
     staging) [[ ${1##*/} == ".transfer-$guard" ]] && remove_tree "$1" ;;
     kept_staging)
-      rmdir -- "$1/.exchange" "$1" 2>/dev/null
+      rmdir -- "$1/.probe" "$1/.exchange" "$1" 2>/dev/null
       [[ ! -e $1 ]] || kept "$guard" "$1"
       ;;
     aside)
       # While it is still our copy that has this name, the old one has its own.
       [[ ${1##*/} == *".old-${guard%-*}" ]] || return 1
-      [[ $(stat -c %d:%i -- "$1" 2>/dev/null) != "$2" ]] || remove_tree "$1"
+      [[ $(stat -c %i -- "$1" 2>/dev/null) != "$2" ]] || remove_tree "$1"
       ;;
+    replaced)
+      # While it is still our copy that is there, nothing has been replaced.
+      [[ ${1%/*} == *"/.transfer-$guard" ]] || return 1
+      [[ $(stat -c %i -- "$1" 2>/dev/null) == "$2" ]] || remove_tree "$1"
+      ;;
+    mode) [[ $(stat -c %i -- "$1" 2>/dev/null) != "$2" ]] || chmod "$3" -- "$1" ;;
     *) return 1 ;;
   esac
 }

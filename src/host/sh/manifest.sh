@@ -18,6 +18,7 @@ job=$1 directory=$2 name=$3 hash=$4 workers=$5 batch=$6 owners=$7 sync=$8 change
 shift 9
 # find goes on behind the patterns with what is not left out.
 skip=()
+[[ $changes == lenient ]] && skip=(-ignore_readdir_race)
 for pattern; do skip+=(-path "$pattern" -prune -o); done
 
 report() { # LIST
