@@ -287,11 +287,9 @@ place() {
   elif mounted "$to"; then
     echo "something is mounted at or below $to"
     return 1
-  # By the inode alone: a device may have another number after a reboot, and names change places on one file system only.
-  elif ! inode=$(stat -c %i -- "$from" 2>&1); then
-    echo "$inode"
-    return 1
   elif [[ $how == keep ]]; then
+    # By the inode alone: a device may have another number after a reboot, and names change places on one file system only.
+    inode=$(stat -c %i -- "$from" 2>&1) || { echo "$inode"; return 1; }
     record disk aside "$aside" "$inode" || { echo "$home/journal cannot be written"; return 1; }
     rename_to 1 "$from" "$aside" || return
     rename_to 2 "$aside" "$to" && return
@@ -299,8 +297,6 @@ place() {
     rename_to 1 "$aside" "$from"
     return 1
   else
-    # In a staging directory that is kept, the old one is not.
-    record disk replaced "$from" "$inode" || { echo "$home/journal cannot be written"; return 1; }
     rename_to 2 "$from" "$to"
   fi
 }

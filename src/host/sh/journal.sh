@@ -138,11 +138,6 @@ undo() {
       [[ ${1##*/} == *".old-${guard%-*}" ]] || return 1
       [[ $(stat -c %i -- "$1" 2>/dev/null) != "$2" ]] || remove_tree "$1"
       ;;
-    replaced)
-      # While it is still our copy that is there, nothing has been replaced.
-      [[ ${1%/*} == *"/.transfer-$guard" ]] || return 1
-      [[ $(stat -c %i -- "$1" 2>/dev/null) == "$2" ]] || remove_tree "$1"
-      ;;
     mode) [[ $(stat -c %i -- "$1" 2>/dev/null) != "$2" ]] || chmod "$3" -- "$1" ;;
     *) return 1 ;;
   esac
