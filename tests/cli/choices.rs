@@ -1,11 +1,14 @@
 //! What becomes of the copy, what is left out, and how it travels, as options choose it.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
+
+use nix::sys::signal::Signal;
 
 use crate::harness::Sandbox;
 use crate::hold::Point;
+use crate::kills::kill_all;
 use crate::procs::names;
 use crate::running::LONG;
 use crate::tree::{assert_same, walk};
@@ -130,6 +133,37 @@ fn an_old_one_is_replaced_in_one_step_and_removed_or_kept() {
     let target = sandbox.dir("empty");
     sandbox.run(&[&source, &target, &"--replace", &"--keep-old"]).expect(0);
     assert_eq!(names(&target), ["source"]);
+}
+
+#[test]
+fn a_directory_that_was_made_writable_to_be_moved_gets_its_mode_back_whoever_dies() {
+    for all in [false, true] {
+        let Some(sandbox) = Sandbox::new() else { return };
+        let closed = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o555)).unwrap();
+        let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+        let name = sandbox.dir("target/source");
+        sandbox.file(name.join("old"), "old");
+        closed(&source);
+        closed(&name);
+        let hold = sandbox.hold(Point::Exchange);
+        let running = sandbox.spawn(&[&source, &target, &"--replace"]);
+        hold.reached();
+        assert_eq!(fs::metadata(&name).unwrap().mode() & 0o777, 0o755, "or the test shows nothing");
+        if all {
+            kill_all(&sandbox.keepers("target1"));
+        } else {
+            // What it has begun is done.
+            sandbox.guard(&running, "target1").signal(Signal::SIGKILL);
+            hold.open();
+        }
+        running.wait(LONG).expect(1).says("lost the guard");
+        assert_eq!(fs::metadata(&name).unwrap().mode() & 0o777, 0o555);
+        assert_eq!((names(&target).len(), name.join("old").exists()), (1, all));
+        if !all {
+            assert_same(&source, &name);
+        }
+        sandbox.is_clean(&[&target]);
+    }
 }
 
 #[test]
