@@ -312,6 +312,27 @@ fn what_changes_meanwhile_is_a_failure_unless_it_is_ignored() {
 }
 
 #[test]
+fn a_directory_that_goes_while_it_is_listed_fails_the_run_unless_changes_are_ignored() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    // All that there is to see of it, beside the entries that are missing.
+    sandbox.shim(
+        "find",
+        r#"[[ $* == *%p//f//* || $* == *-cnewer* ]] && { "$real" "$@"; echo gone >&2; exit 1; }"#,
+    );
+    sandbox.run(&[&source, &target]).expect(1).says("cannot list and digest the files");
+    sandbox.is_clean(&[&target]);
+    // That a target's list fails is no change of the source.
+    sandbox.shim(
+        "find",
+        r#"[[ $PWD != *.transfer-* && $* == *%p//f//* || $* == *-cnewer* ]] && { "$real" "$@"; echo gone >&2; exit 1; }"#,
+    );
+    sandbox.run(&[&source, &target, &"--ignore-changed"]).expect(0);
+    assert_same(&source, &target.join("source"));
+    sandbox.is_clean(&[&target]);
+}
+
+#[test]
 fn a_difference_that_no_change_explains_is_one_with_ignore_changed_too() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
