@@ -83,6 +83,9 @@ impl Verb {
                     )
                 }
                 "lease" => writeln!(text, "  holds {}", rest(2)),
+                "kept" => {
+                    writeln!(text, "{host}: kept, as was asked for: {} (run {})", rest(2), field(1))
+                }
                 "undone" => writeln!(text, "{host}: undone: {} (run {})", rest(2), field(1)),
                 "live" => writeln!(
                     text,

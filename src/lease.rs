@@ -77,13 +77,18 @@ pub async fn close_firewall(guard: &Guard, target: &TargetPlan, port: u16) -> Re
 /// Takes the final name, so that no other run writes to it, and makes the staging directory.
 pub async fn staging(plan: &Plan, end: &End, target: &TargetPlan) -> Result<(), Error> {
     let (directory, name) = (&target.endpoint.path, target.final_path.file_name().unwrap_or_default());
-    let arguments = [directory.as_os_str().as_bytes(), name.as_bytes()];
+    let how = plan.replace.word();
+    let arguments = [directory.as_os_str().as_bytes(), name.as_bytes(), how];
     end.guard.call("take_target", &arguments).await.map_err(|error| match error {
         GuardError::Failed { code, text, .. } if code == "busy" => busy(&end.host, &target.final_path, &text),
+        GuardError::Failed { host, code, .. } if code == "exists" => Error::Busy(format!(
+            "{host}: {} was made by somebody else since the preflight and is left as it is",
+            printable(target.final_path.as_os_str().as_bytes())
+        )),
         other => other.into(),
     })?;
     let kind: &[u8] = if plan.keep_staging { b"kept_staging" } else { b"staging" };
-    end.guard.call("make_staging", &[target.staging.as_os_str().as_bytes(), kind]).await?;
+    end.guard.call("make_staging", &[target.staging.as_os_str().as_bytes(), kind, how]).await?;
     Ok(())
 }
 

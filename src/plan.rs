@@ -104,6 +104,8 @@ pub struct TargetPlan {
     pub staging: PathBuf,
     /// The name it gets when it is proven.
     pub final_path: PathBuf,
+    /// Device and inode of what had it before the run.
+    pub old: Option<String>,
     /// The name that what had it before gets, if it is kept.
     pub old_path: PathBuf,
     /// We are root there.
@@ -248,6 +250,7 @@ impl TargetPlan {
             layers: firewall::layers(target.facts, settings.firewall, target.peer),
             staging: directory.join(format!(".transfer-{guard}")),
             final_path: directory.join(settings.final_name(source)),
+            old: target.facts.target.as_ref().and_then(|target| target.exists.clone()),
             old_path: directory.join(old_name),
             root: target.facts.uid == 0,
             cores: target.facts.cores.max(1),

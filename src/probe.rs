@@ -178,7 +178,6 @@ fn candidates((source, here): (&HostName, &Facts), (target, there): (&HostName, 
     // One that the source has, too, leads back to it: a bridge for containers, mostly.
     let others = there.addresses.iter().copied().filter(|address| !here.addresses.contains(address));
     let leads_there = |address: &IpAddr| !address.is_loopback() || here.same_machine(there);
-    let speaks = |facts: &Facts, address| facts.netcats.is_empty() || facts.netcat(&[address]).is_some();
     let mut candidates = Vec::new();
     for address in reached.into_iter().filter(leads_there).chain(others) {
         if speaks(here, address) && speaks(there, address) && !candidates.contains(&address) {
@@ -186,6 +185,11 @@ fn candidates((source, here): (&HostName, &Facts), (target, there): (&HostName, 
         }
     }
     candidates
+}
+
+/// An end has a netcat for such addresses; one that has none at all is a finding of its own.
+fn speaks(facts: &Facts, address: IpAddr) -> bool {
+    facts.netcats.is_empty() || facts.netcat(&[address]).is_some()
 }
 
 /// Asks the source which of their addresses it reaches, and from which of its own.
@@ -199,7 +203,10 @@ async fn find_addresses(
         .iter()
         .flatten()
         .map(|target| match target.said {
-            Some(address) => vec![address],
+            Some(address) => {
+                let ends = [&source.facts, &target.end.facts];
+                [address].into_iter().filter(|address| ends.iter().all(|end| speaks(end, *address))).collect()
+            }
             None => candidates(source.named(), target.end.named()),
         })
         .collect();

@@ -63,6 +63,8 @@ pub struct RunFacts {
     pub encrypted: bool,
     /// Which digest of the stream was compared.
     pub stream_digest: Option<StreamDigest>,
+    /// Patterns of what was left out.
+    pub exclude: Vec<String>,
 }
 
 impl RunFacts {
@@ -79,6 +81,7 @@ impl RunFacts {
             compression: plan.compression,
             encrypted: plan.encrypt,
             stream_digest: plan.stream_digest,
+            exclude: plan.exclude.iter().map(|pattern| printable(pattern.0.as_encoded_bytes())).collect(),
         }
     }
 }
@@ -146,6 +149,10 @@ impl fmt::Display for Report {
                     ));
                     lines.push(format!("  {}", way(target, copied)));
                     lines.push(format!("  the same on both sides: {}", checks(copied)));
+                    let left_out = self.run.as_ref().map(|run| run.exclude.join(", "));
+                    lines.extend(
+                        left_out.filter(|list| !list.is_empty()).map(|list| format!("  left out: {list}")),
+                    );
                     let old = copied.old.as_ref().map(|old| printable(old.as_os_str().as_encoded_bytes()));
                     lines.extend(old.map(|old| format!("  the old one is now {old}")));
                     lines.extend(copied.remarks.iter().map(|remark| format!("  note: {remark}")));
@@ -209,11 +216,13 @@ fn way(target: &TargetReport, copied: &Copied) -> String {
 fn checks(copied: &Copied) -> String {
     let mut checks = vec!["all names and sizes".to_owned()];
     checks.extend(copied.stream_digest.as_ref().map(|name| format!("{name} of the stream")));
+    let disks = if copied.synced { "on both disks" } else { "(not waiting for the target's disk)" };
     checks.extend(
-        copied
-            .files_compared
-            .map(|(digest, files)| format!("{} of {files} files on both disks", digest.name())),
+        copied.files_compared.map(|(digest, files)| format!("{} of {files} files {disks}", digest.name())),
     );
+    if copied.changed {
+        checks.push("but for what changed meanwhile".into());
+    }
     checks.join(", ")
 }
 
@@ -252,6 +261,8 @@ mod tests {
             files_compared: Some((FileDigest::Md5, 10)),
             entries_digest: "cd".into(),
             old: None,
+            synced: true,
+            changed: false,
             remarks: vec!["tar: ./d/s: socket ignored".into()],
         })
     }

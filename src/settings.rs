@@ -97,6 +97,18 @@ pub enum Replace {
     Keep,
 }
 
+impl Replace {
+    /// As guards call it.
+    #[must_use]
+    pub fn word(self) -> &'static [u8] {
+        match self {
+            Self::No => b"no",
+            Self::Remove => b"remove",
+            Self::Keep => b"keep",
+        }
+    }
+}
+
 /// How to log in on hosts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Login {

@@ -68,6 +68,10 @@ pub struct Copied {
     pub entries_digest: String,
     /// Where what had the final name before is now, if it was kept.
     pub old: Option<PathBuf>,
+    /// It was waited for until it was on the disk.
+    pub synced: bool,
+    /// Some of it changed on the source meanwhile, which is among the remarks.
+    pub changed: bool,
     /// What the stages remarked without failing: skipped sockets, mostly.
     pub remarks: Vec<String>,
 }

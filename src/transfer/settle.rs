@@ -15,7 +15,6 @@ use crate::host::wire::printable;
 use crate::lease::{self, End};
 use crate::pipeline::build::{self, CIPHER_HEADER, WIRE};
 use crate::plan::Plan;
-use crate::settings::Replace;
 use crate::verify;
 
 /// Verifies and publishes every live lane; returns their copies in order. The error is the source's own.
@@ -98,25 +97,32 @@ async fn publish(
     }
     let staged = lane.plan.staging.join(&plan.source.name);
     let name = lane.plan.final_path.as_os_str().as_bytes();
-    let how: &[u8] = match plan.replace {
-        Replace::No => b"no",
-        Replace::Remove => b"remove",
-        Replace::Keep => b"keep",
-    };
+    let how = plan.replace.word();
     let old = lane.plan.old_path.as_os_str().as_bytes();
     let sync: &[u8] = if plan.fsync { b"sync" } else { b"no-sync" };
-    let reply = lane.end.guard.call("publish", &[staged.as_os_str().as_bytes(), name, how, old, sync]).await;
-    let kept =
-        |reply: &[Vec<u8>]| reply.first().filter(|old| !old.is_empty()).map(|_| lane.plan.old_path.clone());
+    let seen = lane.plan.old.as_deref().unwrap_or_default().as_bytes();
+    let arguments = [staged.as_os_str().as_bytes(), name, how, old, sync, seen];
+    let reply = lane.end.guard.call("publish", &arguments).await;
     match reply {
-        Ok(reply) => Ok(Published { listed, old: kept(&reply), changes }),
-        // It is proven and has its name; what failed came after that.
-        Err(_) if lane.end.guard.published() => Ok(Published { listed, old: None, changes }),
         Err(GuardError::Failed { host, code, .. }) if code == "exists" => Err(Error::Failed(format!(
             "{host}: {} was made by somebody else meanwhile and is left as it is",
             printable(name)
         ))),
-        Err(error) => Err(error.into()),
+        Err(GuardError::Failed { host, code, text, .. }) if code == "sync" => {
+            let name = printable(name);
+            let state = if lane.end.guard.published() {
+                "is there and may not outlast a power cut"
+            } else {
+                "would not outlast a power cut, and is as it was before"
+            };
+            Err(Error::Failed(format!("{host}: {name} {state}: {text}")))
+        }
+        Err(error) if !lane.end.guard.published() => Err(error.into()),
+        // It is proven and has its name; what failed, if anything, came after that.
+        _ => {
+            let old = lane.end.guard.old_kept().then(|| lane.plan.old_path.clone());
+            Ok(Published { listed, old, changes })
+        }
     }
 }
 
@@ -151,6 +157,8 @@ fn copied(plan: &Plan, published: Published, sender: &Job, lane: &Lane<'_>, took
         files_compared: plan.file_digest.zip(listed.manifests.get("digests").map(|digests| digests.records)),
         entries_digest: entries.digest,
         old,
+        synced: plan.fsync,
+        changed: !changes.is_empty(),
         remarks: changes
             .into_iter()
             .chain(sender.complaints.iter().chain(&receiver.complaints).cloned())

@@ -1,12 +1,15 @@
 //! What becomes of the copy, what is left out, and how it travels, as options choose it.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use nix::sys::signal::Signal;
+
 use crate::harness::Sandbox;
 use crate::hold::Point;
+use crate::kills::kill_all;
 use crate::procs::names;
 use crate::running::LONG;
 use crate::tree::{assert_same, walk};
@@ -135,6 +138,37 @@ fn an_old_one_is_replaced_in_one_step_and_removed_or_kept() {
     let target = sandbox.dir("empty");
     sandbox.run(&[&source, &target, &"--replace", &"--keep-old"]).expect(0);
     assert_eq!(names(&target), ["source"]);
+}
+
+#[test]
+fn a_directory_that_was_made_writable_to_be_moved_gets_its_mode_back_whoever_dies() {
+    for all in [false, true] {
+        let Some(sandbox) = Sandbox::new() else { return };
+        let closed = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o555)).unwrap();
+        let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+        let name = sandbox.dir("target/source");
+        sandbox.file(name.join("old"), "old");
+        closed(&source);
+        closed(&name);
+        let hold = sandbox.hold(Point::Exchange);
+        let running = sandbox.spawn(&[&source, &target, &"--replace"]);
+        hold.reached();
+        assert_eq!(fs::metadata(&name).unwrap().mode() & 0o777, 0o755, "or the test shows nothing");
+        if all {
+            kill_all(&sandbox.keepers("target1"));
+        } else {
+            // What it has begun is done.
+            sandbox.guard(&running, "target1").signal(Signal::SIGKILL);
+            hold.open();
+        }
+        running.wait(LONG).expect(1).says("lost the guard");
+        assert_eq!(fs::metadata(&name).unwrap().mode() & 0o777, 0o555);
+        assert_eq!((names(&target).len(), name.join("old").exists()), (1, all));
+        if !all {
+            assert_same(&source, &name);
+        }
+        sandbox.is_clean(&[&target]);
+    }
 }
 
 #[test]
@@ -283,6 +317,27 @@ fn what_changes_meanwhile_is_a_failure_unless_it_is_ignored() {
 }
 
 #[test]
+fn a_directory_that_goes_while_it_is_listed_fails_the_run_unless_changes_are_ignored() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    // All that there is to see of it, beside the entries that are missing.
+    sandbox.shim(
+        "find",
+        r#"[[ $* == *%p//f//* || $* == *-cnewer* ]] && { "$real" "$@"; echo gone >&2; exit 1; }"#,
+    );
+    sandbox.run(&[&source, &target]).expect(1).says("cannot list and digest the files");
+    sandbox.is_clean(&[&target]);
+    // That a target's list fails is no change of the source.
+    sandbox.shim(
+        "find",
+        r#"[[ $PWD != *.transfer-* && $* == *%p//f//* || $* == *-cnewer* ]] && { "$real" "$@"; echo gone >&2; exit 1; }"#,
+    );
+    sandbox.run(&[&source, &target, &"--ignore-changed"]).expect(0);
+    assert_same(&source, &target.join("source"));
+    sandbox.is_clean(&[&target]);
+}
+
+#[test]
 fn a_difference_that_no_change_explains_is_one_with_ignore_changed_too() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
@@ -291,6 +346,75 @@ fn a_difference_that_no_change_explains_is_one_with_ignore_changed_too() {
     sandbox.shim("md5sum", wrong);
     sandbox.run(&[&source, &target, &"--ignore-changed"]).expect(3).says("differ");
     assert_eq!(names(&target), Vec::<String>::new());
+}
+
+#[test]
+fn a_name_that_cannot_be_made_durable_is_not_given_and_the_old_one_stays() {
+    for words in [&[][..], &["--replace"], &["--replace", "--keep-old"]] {
+        let Some(sandbox) = Sandbox::new() else { return };
+        let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+        let before = if words.is_empty() { vec![] } else { vec!["source".to_owned()] };
+        let old = if words.is_empty() { None } else { Some(sandbox.file("target/source", "old")) };
+        sandbox.shim("sync", "[[ $* == '-- '*/target/ ]] && { echo 'disk on fire' >&2; exit 1; }");
+        let mut all: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&source, &target];
+        all.extend(words.iter().map(|word| word as &dyn AsRef<std::ffi::OsStr>));
+        sandbox
+            .run(&all)
+            .expect(1)
+            .says("would not outlast a power cut, and is as it was before: disk on fire");
+        assert_eq!(names(&target), before);
+        assert!(old.is_none_or(|old| fs::read_to_string(old).unwrap() == "old"));
+        sandbox.is_clean(&[&target]);
+    }
+}
+
+#[test]
+fn only_the_old_one_that_the_preflight_saw_is_replaced() {
+    for existed in [false, true] {
+        let Some(sandbox) = Sandbox::new() else { return };
+        let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+        let name = target.join("source");
+        if existed {
+            sandbox.file(&name, "old");
+        }
+        let hold = sandbox.hold(Point::Connect);
+        let running = sandbox.spawn(&[&source, &target, &"--replace"]);
+        hold.reached();
+        // Another file under the name, while the first one still has its inode.
+        let _ = fs::rename(&name, sandbox.path("old"));
+        sandbox.file(&name, "precious");
+        hold.open();
+        running.wait(LONG).expect(1).says("was made by somebody else meanwhile and is left as it is");
+        assert_eq!(fs::read_to_string(&name).unwrap(), "precious");
+        assert_eq!(names(&target), ["source"]);
+    }
+}
+
+#[test]
+fn an_old_one_is_not_removed_before_the_copy_is_on_the_disk_whatever_is_asked_for() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    sandbox.shim("sync", "echo \"$*\" >>\"${0%/*}/../syncs\"");
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    sandbox.file("target/source", "old");
+    sandbox.run(&[&source, &target, &"--replace", &"--no-fsync"]).expect(0);
+    let syncs = fs::read_to_string(sandbox.path("syncs")).unwrap();
+    assert!(syncs.lines().any(|line| line.starts_with("-f -- ") && line.ends_with("/source")), "{syncs}");
+    assert!(syncs.lines().any(|line| line == format!("-- {}/", target.display())), "{syncs}");
+}
+
+#[test]
+fn names_that_are_one_on_the_target_are_refused() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    sandbox.shim("lsattr", "echo '-----------------F---- x'; exit");
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    sandbox.run(&[&source, &target]).expect(0);
+    sandbox.file(source.join("SMALL"), "");
+    let told = "does not tell source/small from the same name in another case";
+    sandbox.run(&[&source, &target, &"--as", &"other"]).expect(4).says(told);
+    sandbox
+        .run(&[&source, &target, &"--as", &"other", &"--exclude", &"SMALL"])
+        .expect(0)
+        .says("left out: SMALL");
 }
 
 #[test]

@@ -19,6 +19,8 @@ pub(crate) enum Point {
     Connect,
     /// A target whose directory has this name takes nothing from the stream.
     Unpack(&'static str),
+    /// The copy and what has its final name are about to change places.
+    Exchange,
     /// The staging directory is about to be removed.
     Removal,
 }
@@ -29,6 +31,7 @@ impl Point {
             Self::Archive | Self::Unpack(_) => "tar",
             Self::Lock => "flock",
             Self::Connect => "nc",
+            Self::Exchange => "perl",
             Self::Removal => "rm",
         }
     }
@@ -43,10 +46,11 @@ impl Point {
             fi"#
             .to_owned(),
             Self::Lock => {
-                "[[ $* == '-n 7' ]] && { \"$real\" \"$@\"; status=$?; held; exit \"$status\"; }".to_owned()
+                "[[ $* == '-n 7' || $* == '-w 1 7' ]] && { \"$real\" \"$@\"; status=$?; held; exit \"$status\"; }".to_owned()
             }
             Self::Connect => "[[ \" $* \" == *' -l '* || $1 == -h ]] || held".to_owned(),
             Self::Unpack(target) => format!("[[ $1 == --extract && $PWD == */{target}/* ]] && held"),
+            Self::Exchange => "[[ ${4-} == 2 && ${6-} != */.exchange ]] && held".to_owned(),
             Self::Removal => "[[ $* == *--one-file-system* ]] && held".to_owned(),
         }
     }

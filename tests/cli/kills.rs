@@ -35,7 +35,7 @@ fn held() -> Option<Held> {
 }
 
 /// Ends these, all before one of them can act: they are stopped first.
-fn kill_all(processes: &[Process]) {
+pub(crate) fn kill_all(processes: &[Process]) {
     for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
         for process in processes {
             process.signal(signal);

@@ -9,6 +9,7 @@ mod fixtures;
 mod harness;
 mod kills;
 mod moments;
+mod names;
 mod networks;
 mod processes;
 mod scene;

@@ -253,6 +253,12 @@ impl Guard {
         self.shared.state().published
     }
 
+    /// What had the final name before the copy was kept under another one.
+    #[must_use]
+    pub fn old_kept(&self) -> bool {
+        self.shared.state().old_kept
+    }
+
     /// Staging directories that were kept at the end, as the host told them.
     #[must_use]
     pub fn kept(&self) -> Vec<String> {

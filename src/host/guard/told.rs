@@ -68,6 +68,8 @@ pub(super) struct State {
     pub(super) left: Vec<(String, String)>,
     /// The copy has its final name.
     pub(super) published: bool,
+    /// What had it before has another one now.
+    pub(super) old_kept: bool,
     /// Staging directories that were to be kept.
     pub(super) kept: Vec<String>,
 }
@@ -120,7 +122,8 @@ impl State {
             "refused" => self.refused = Some(text(0)),
             "ending" => self.ending = Some(text(0)),
             "bye" => self.bye = true,
-            "published" => self.published = true,
+            "unpublished" => (self.published, self.old_kept) = (false, false),
+            "published" => (self.published, self.old_kept) = (true, !text(1).is_empty()),
             "kept" if self.kept.len() < MOST_COMPLAINTS => self.kept.push(text(0)),
             "left" => {
                 if self.left.len() < MOST_COMPLAINTS {

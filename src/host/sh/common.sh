@@ -75,6 +75,11 @@ find_directories() {
   fi
 }
 
+# In /tmp somebody else may have made it.
+owns_runtime() {
+  [[ -d $runtime && -O $runtime && ! -L $runtime ]]
+}
+
 # target_lock DIRECTORY NAME: sets REPLY to the lock file of that name in that directory, under whatever name the
 # directory is reached: through symbolic links and bind mounts it is the same device and inode.
 target_lock() {
@@ -82,9 +87,10 @@ target_lock() {
   place=$(stat -L -c %D.%i -- "$1") && hash=$(printf %s "$2" | sha256sum) && REPLY=$runtime/target.$place.${hash:0:16}
 }
 
-# mounted PATH: whether something is mounted at it or below it.
+# mounted PATH: whether something is mounted at it or below it. A symbolic link is what it is, not what it points to.
 mounted() {
   local real point
+  [[ ! -L $1 ]] || return 1
   real=$(readlink -f -- "$1" && echo .)
   real=${real%$'\n.'}
   while read -r _ _ _ _ point _; do

@@ -143,6 +143,7 @@ place() {
 # is_locked FILE: whether somebody has locked it, as the kernel tells.
 is_locked() {
   local inode device
+  owns_runtime || return
   read -r device inode < <(stat -c '%d %i' -- "$1" 2>/dev/null) || return
   printf -v device '%02x:%02x' $((device >> 8 & 0xfff)) $((device & 0xff | device >> 12 & 0xfff00))
   grep -qs " FLOCK .* $device:$inode " /proc/locks

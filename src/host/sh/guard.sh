@@ -110,7 +110,7 @@ take_lock() {
   for try in 1 2 3 4 5; do
     # Another run's release may remove the empty directory in between.
     mkdir -p -- "$runtime"
-    if [[ ! -O $runtime || -L $runtime ]] || ! eval "exec $2>>\"\$1\""; then continue; fi
+    if ! owns_runtime || ! eval "exec $2>>\"\$1\""; then continue; fi
     flock "${@:3}" "$2" || { eval "exec $2>&-"; return 1; }
     # The file that was locked must be the one that others see: its last owner may have removed it in between.
     [[ $1 -ef /proc/self/fd/$2 ]] && return 0
@@ -118,7 +118,7 @@ take_lock() {
   return 2
 }
 
-# take_target DIRECTORY NAME: nobody else writes to that name, whatever path leads there.
+# take_target DIRECTORY NAME HOW: nobody else writes to that name, whatever path leads there. HOW is `publish`'s.
 take_target() {
   if ! target_lock "$1" "$2"; then fail target "$1 is gone"; return; fi
   local lock=$REPLY
@@ -128,8 +128,17 @@ take_target() {
     1) fail busy "$(cat -- "$lock")"; return ;;
     2) fail runtime "$runtime cannot be used"; return ;;
   esac
+  # Whoever had it until now may have made it.
+  if [[ $3 == no ]] && [[ -e ${1%/}/$2 || -L ${1%/}/$2 ]]; then
+    # It goes with its lock still held.
+    rm -f -- "$lock"
+    exec 10>&-
+    fail exists "$2 exists"
+    return
+  fi
   # A lock file that is left behind does no harm; so it may be there before its record.
-  if record boot target "$lock" && printf 'run %s of %s, since %(%F %T UTC)T' "${guard%-*}" "$controller" -1 >"$lock"; then
+  if record boot target "$lock" &&
+    TZ=UTC0 printf 'run %s of %s, since %(%F %T UTC)T' "${guard%-*}" "$controller" -1 >"$lock"; then
     ok
   else
     fail journal "$home/journal or $lock cannot be written"
@@ -139,11 +148,14 @@ take_target() {
 # lease_port FIRST LAST: the first port that nobody listens on, whose lock can be had and which transferpy has not taken.
 lease_port() {
   local port
+  # Who cleans up may have a lock for a moment; where there is a choice, another port is taken.
+  local -a patience=(-n)
+  (($1 == $2)) && patience=(-w 1)
   exec 7>&-
   for ((port = $1; port <= $2; port++)); do
     listening "$port" && continue
     compgen -G "/tmp/trnsfr_*_$port.lock" >/dev/null && continue
-    take_lock "$runtime/port.$port" 7 -n
+    take_lock "$runtime/port.$port" 7 "${patience[@]}"
     case $? in
       1) continue ;;
       2) fail runtime "$runtime cannot be used"; return ;;
@@ -180,8 +192,8 @@ open_rule() {
   fi
 }
 
-# make_staging PATH KIND: the directory, on a file system of which we have seen that it can publish. KIND is `staging`, or
-# `kept_staging` when what is in it at the end is not to be removed.
+# make_staging PATH KIND HOW: the directory, on a file system of which we have seen that it can publish in that way. KIND is
+# `staging`, or `kept_staging` when what is in it at the end is not to be removed.
 make_staging() {
   local message
   record disk "$2" "$1" || { fail journal "$home/journal cannot be written"; return; }
@@ -194,7 +206,7 @@ make_staging() {
     fail staging "$message"
   elif ! message=$(rename_to 1 "$1/.probe" "$1/.exchange"); then
     fail staging "this file system cannot rename without replacing: $message"
-  elif mkdir -- "$1/.probe" && ! message=$(rename_to 2 "$1/.probe" "$1/.exchange"); then
+  elif [[ $3 != no ]] && ! message=$(mkdir -- "$1/.probe" 2>&1 && rename_to 2 "$1/.probe" "$1/.exchange"); then
     fail staging "this file system cannot exchange two names: $message"
   else
     rmdir -- "$1/.probe" "$1/.exchange"
@@ -273,62 +285,84 @@ check_listening() {
 
 # place FROM TO HOW ASIDE: gives the copy its name, and an old one that of ASIDE or of FROM, in one step. Prints why not.
 place() {
-  local from=$1 to=$2 how=$3 aside=$4
+  local from=$1 to=$2 how=$3 aside=$4 inode
   if [[ $how == no || ! -e $to && ! -L $to ]]; then
     rename_to 1 "$from" "$to"
   elif mounted "$to"; then
     echo "something is mounted at or below $to"
     return 1
   elif [[ $how == keep ]]; then
-    record disk aside "$aside" "$(stat -c %d:%i -- "$from")" || { echo "$home/journal cannot be written"; return 1; }
-    rename_to 1 "$from" "$aside" && rename_to 2 "$aside" "$to"
+    # By the inode alone: a device may have another number after a reboot, and names change places on one file system only.
+    inode=$(stat -c %i -- "$from" 2>&1) || { echo "$inode"; return 1; }
+    record disk aside "$aside" "$inode" || { echo "$home/journal cannot be written"; return 1; }
+    rename_to 1 "$from" "$aside" || return
+    rename_to 2 "$aside" "$to" && return
+    # Back to where what has arrived is removed, or kept.
+    rename_to 1 "$aside" "$from"
+    return 1
   else
     rename_to 2 "$from" "$to"
   fi
 }
 
-# publish FROM TO HOW ASIDE SYNC: gives the proven copy its final name and, with SYNC `sync`, makes the name durable. HOW
+# loosen DIRECTORY TO: without root a directory must be writable to get another parent. This one gets its mode back at TO,
+# where it will be or is. Prints why not; adds it to `modes`.
+loosen() {
+  [[ -d $1 && ! -L $1 && ! -w $1 ]] || return 0
+  local mode
+  mode=$(stat -c '%i %a' -- "$1") && record disk mode "$2" "${mode% *}" "${mode#* }" && chmod u+w -- "$1" || return
+  modes+=("$mode")
+}
+
+# place_back FROM TO HOW ASIDE OLD: undoes it; OLD is empty where there was no old one.
+place_back() {
+  local from=$1 to=$2 how=$3 aside=$4
+  if [[ -z $5 ]]; then
+    rename_to 1 "$to" "$from"
+  elif [[ $how == keep ]]; then
+    rename_to 2 "$aside" "$to" && rename_to 1 "$aside" "$from"
+  else
+    rename_to 2 "$from" "$to"
+  fi
+}
+
+# publish FROM TO HOW ASIDE SYNC OLD: gives the proven copy its final name and, with SYNC `sync`, makes the name durable. HOW
 # `no`: never over an existing name; `remove`: the old one takes the copy's place in the staging directory, to go with
-# it; `keep`: it gets the name ASIDE, which is replied.
+# it; `keep`: it gets the name ASIDE, which the event tells. OLD is device and inode of the old one as the preflight saw
+# it: another one is not ours to replace.
 publish() {
-  local from=$1 to=$2 aside=$4 message pending='' directory
+  local from=$1 to=$2 how=$3 aside=$4 sync=$5 message='' mode pending='' placed='' old code=publish
   local -a modes=()
   # What is begun here ends here, before anything is undone.
   trap 'pending=HUP' HUP
   trap 'pending=INT' INT
   trap 'pending=TERM' TERM
-  # Without root a directory must be writable to be moved; these may not be.
-  for directory in "$from" "$to"; do
-    [[ -d $directory && ! -L $directory && ! -w $directory ]] || continue
-    modes+=("$(stat -c $'%d:%i %a' -- "$directory")")
-    chmod u+w -- "$directory"
-  done
-  if message=$(place "${@:1:4}"); then
-    # Told at once: whatever happens now, it has its name.
-    event published "$to"
-    restore_modes "$to" "$aside" "${modes[@]}"
+  old=$(stat -c %d:%i -- "$to" 2>/dev/null)
+  if [[ $how != no && $old && $old != "$6" ]]; then
+    code=exists
+  elif [[ $how == remove && $old && $sync != sync ]] && ! message=$(sync -f -- "$from" 2>&1); then
+    # The old one is not removed before the copy is on the disk, whatever was asked for.
+    :
+  elif ! { loosen "$from" "$to" && { [[ $how != remove ]] || loosen "$to" "$to"; }; }; then
+    message="$from or $to cannot be made writable, to be moved"
+  elif message=$(place "$from" "$to" "$how" "$aside"); then
+    placed=yes
     [[ -e $aside || -L $aside ]] || aside=''
-    if [[ $5 != sync ]] || message=$(sync -- "${to%/*}/" 2>&1); then ok "$aside"; else fail publish "$message"; fi
-  else
-    restore_modes "$to" "$aside" "${modes[@]}"
-    if [[ $3 == no ]] && [[ -e $to || -L $to ]]; then
-      fail exists "${message:-it exists}"
-    else
-      fail publish "$message"
-    fi
+    # Told at once: whatever happens now, it has its name.
+    event published "$to" "$aside"
+  elif [[ $how == no ]] && [[ -e $to || -L $to ]]; then
+    code=exists
   fi
+  [[ $how == remove && $old ]] && sync=sync
+  if [[ $placed && $sync == sync ]] && ! message=$(sync -- "${to%/*}/" 2>&1); then
+    # A name that may not last is none, and the old one must not go for it.
+    place_back "$from" "$to" "$how" "$4" "$old" >/dev/null && placed='' && event unpublished
+    code=sync
+  fi
+  for mode in "${modes[@]}"; do undo "$guard" mode "$to" "${mode% *}" "${mode#* }"; done
+  if [[ $placed && $code == publish ]]; then ok; else fail "$code" "$message"; fi
   obey_signals
   [[ $pending ]] && release "$pending"
-}
-
-# restore_modes TO ASIDE MODE...: of the directories that were made writable, under whichever of the names they are now.
-restore_modes() {
-  local path mode
-  for path in "$1" "$2"; do
-    for mode in "${@:3}"; do
-      [[ $(stat -c %d:%i -- "$path" 2>/dev/null) == "${mode% *}" ]] && chmod "${mode#* }" -- "$path"
-    done
-  done
 }
 
 # undo_rules: for another try on another port.

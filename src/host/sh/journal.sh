@@ -99,7 +99,7 @@ carries() {
 
 # free_lock FILE: removes a lock file, unless another run holds it by now.
 free_lock() {
-  [[ -e $1 ]] || return 0
+  owns_runtime && [[ -f $1 ]] || return 0
   (
     exec 7>>"$1" || exit 0
     flock -n 7 && [[ $1 -ef /proc/self/fd/7 ]] && rm -f -- "$1"
@@ -118,7 +118,8 @@ remove_tree() {
   rm -rf --one-file-system -- "$1" && [[ ! -e $1 && ! -L $1 ]]
 }
 
-# undo GUARD KIND ARGUMENT...: undoes one lease; may be repeated. True when nothing of it is left.
+# undo GUARD KIND ARGUMENT...: undoes one lease; may be repeated. 0: nothing of it is left; 2: it is kept, as was asked
+# for.
 undo() {
   local guard=$1 kind=$2
   shift 2
@@ -130,22 +131,23 @@ undo() {
     # Nothing but a path that carries the run's own name is ever removed.
     staging) [[ ${1##*/} == ".transfer-$guard" ]] && remove_tree "$1" ;;
     kept_staging)
-      rmdir -- "$1/.exchange" "$1" 2>/dev/null
-      [[ ! -e $1 ]] || kept "$guard" "$1"
+      rmdir -- "$1/.probe" "$1/.exchange" "$1" 2>/dev/null
+      [[ ! -e $1 ]] || { kept "$guard" "$1"; return 2; }
       ;;
     aside)
       # While it is still our copy that has this name, the old one has its own.
       [[ ${1##*/} == *".old-${guard%-*}" ]] || return 1
-      [[ $(stat -c %d:%i -- "$1" 2>/dev/null) != "$2" ]] || remove_tree "$1"
+      [[ $(stat -c %i -- "$1" 2>/dev/null) != "$2" ]] || remove_tree "$1"
       ;;
+    mode) [[ $(stat -c %i -- "$1" 2>/dev/null) != "$2" ]] || chmod "$3" -- "$1" ;;
     *) return 1 ;;
   esac
 }
 
 # replay DIRECTORY: undoes all leases of a journal whose lock the caller holds, newest first: what ends with a boot
 # (seconds) before what is on disk (may take long). What fails is tried once more at the end, with more patience. Calls
-# `undone` or `left` for each lease, and `kept` for a staging directory that was to be kept and is not empty. Removes the directory when nothing is left, and the directories above it when they
-# are empty.
+# `undone` or `left` for each lease, or `kept` for a staging directory that was to be kept and is not empty. Removes the
+# directory when nothing is left, and the directories above it when they are empty.
 replay() {
   local directory=$1 guard=${1##*/} scope index record lock_wait=3
   local -a header records words again=()
@@ -155,11 +157,12 @@ replay() {
     for ((index = ${#records[@]} - 1; index >= 0; index--)); do
       split "${records[index]}"
       [[ ${words[1]} == "$scope" ]] || continue
-      if undo "$guard" "${words[@]:2:${#words[@]}-3}"; then
-        undone "$guard" "${words[@]:2:${#words[@]}-3}"
-      else
-        again+=("${records[index]}")
-      fi
+      undo "$guard" "${words[@]:2:${#words[@]}-3}"
+      case $? in
+        0) undone "$guard" "${words[@]:2:${#words[@]}-3}" ;;
+        2) ;;
+        *) again+=("${records[index]}") ;;
+      esac
     done
   done
   lock_wait=30 index=0
@@ -202,8 +205,7 @@ clean_dead() {
       alive "${directory##*/}"
     fi
   done
-  # Of a guard that died between the lock and its record.
-  # Not of one that is just about to lock its own.
+  # Of guards that died between the lock and its record; not of one that is just about to lock its own.
   while IFS= read -r -d '' lock; do free_lock "$lock"; done < <(
     find "$runtime" -maxdepth 1 \( -name 'port.*' -o -name 'target.*' \) -mmin +1 -print0 2>/dev/null)
   # A guard that died before it was ready has changed nothing else.
