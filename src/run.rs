@@ -13,7 +13,7 @@ use crate::host::command::look_after;
 use crate::host::guard::{Charge, Guard};
 use crate::lease::{self, End};
 use crate::plan::{Plan, TargetFactsOf};
-use crate::preflight::{self, Finding, Side, Weight};
+use crate::preflight::{self, Before, Finding, Side, Weight};
 use crate::probe::{self, Hosts, Probe, ProbedTarget};
 use crate::progress::{Phase, Progress};
 use crate::report::{Report, RunFacts, TargetReport};
@@ -103,7 +103,7 @@ fn plan(
     let mut accepted = Vec::new();
     let mut left_out = Vec::new();
     let mut busy = Vec::new();
-    let mut before: Vec<Side<'_>> = Vec::new();
+    let (mut named, mut good): (Vec<Side<'_>>, Vec<Side<'_>>) = Default::default();
     for (endpoint, probed) in targets.iter().zip(&probe.targets) {
         let reasons = match probed {
             Ok(ProbedTarget { end, address, peer, .. }) => {
@@ -115,13 +115,15 @@ fn plan(
                     foreign: end.foreign,
                     peer: addresses.map(|(_, peer)| peer),
                 };
+                let before = Before { named: &named, accepted: &good };
                 let reasons =
-                    note(&mut report.findings, preflight::target(settings, of_source, side, &before));
-                before.push(side);
+                    note(&mut report.findings, preflight::target(settings, of_source, side, before));
+                named.push(side);
                 let writer = end.facts.target.as_ref().and_then(|target| target.busy.as_deref());
                 match (addresses, writer) {
                     (Some((address, peer)), None) if reasons.is_empty() => {
                         accepted.push(TargetFactsOf { endpoint, facts: &end.facts, address, peer });
+                        good.push(side);
                         continue;
                     }
                     (_, Some(who)) if reasons.is_empty() => {

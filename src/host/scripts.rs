@@ -6,6 +6,7 @@ use super::wire::Field;
 
 const COMMON: &str = include_str!("sh/common.sh");
 const JOURNAL: &str = include_str!("sh/journal.sh");
+const PUBLISH: &str = include_str!("sh/publish.sh");
 const GUARD: &str = include_str!("sh/guard.sh");
 const FACTS: &str = include_str!("sh/facts.sh");
 const ROUTES: &str = include_str!("sh/routes.sh");
@@ -77,7 +78,10 @@ impl Script {
             tools.push(b' ');
         }
         tools.extend(b")\n");
-        Self(call(&[COMMON.as_bytes(), &tools, JOURNAL.as_bytes(), GUARD.as_bytes()], arguments))
+        Self(call(
+            &[COMMON.as_bytes(), &tools, JOURNAL.as_bytes(), PUBLISH.as_bytes(), GUARD.as_bytes()],
+            arguments,
+        ))
     }
 
     /// The text.

@@ -1,8 +1,10 @@
+use std::ffi::OsStr;
 use std::path::PathBuf;
 
 use super::tools::TOOLS;
 use super::*;
 use crate::cli::Cli;
+use crate::host::facts::{SourceFacts, TargetFacts};
 use crate::host::netcat::{Dialect, Netcat};
 use crate::settings::Sources;
 
@@ -56,7 +58,7 @@ fn against(words: &[&str], to: &str, change: impl FnOnce(&mut Facts, &mut Facts)
     let (mut there, mut here) = (facts(), facts());
     change(&mut there, &mut here);
     let (from, to) = (endpoint("db1:/srv/data"), endpoint(to));
-    text(&target(&settings(words), side(&from, &there), side(&to, &here), &[]))
+    text(&target(&settings(words), side(&from, &there), side(&to, &here), Before::default()))
 }
 
 fn against_target(change: impl FnOnce(&mut Facts)) -> String {
@@ -84,7 +86,7 @@ fn an_address_that_is_another_s_is_refused_with_the_option_that_said_it() {
         text(&source(&settings(&[]), foreign(&from))),
         "db1: --source-address 10.9.9.9 is no address of it (it has 10.77.0.12); give one that it has, or leave the option out"
     );
-    let told = text(&target(&settings(&[]), side(&from, &facts), foreign(&to), &[]));
+    let told = text(&target(&settings(&[]), side(&from, &facts), foreign(&to), Before::default()));
     assert!(told.starts_with("db2: --target-address 10.9.9.9 is no address of it"), "{told}");
 }
 
@@ -190,6 +192,22 @@ fn names_that_are_too_long_are_refused_before_anything_is_sent() {
 }
 
 #[test]
+fn two_targets_on_one_host_cannot_listen_on_one_port() {
+    let (from, one, two, there, here) =
+        (endpoint("db1:/srv/data"), endpoint("db2:/srv"), endpoint("db2:/mnt"), facts(), facts());
+    let other = side(&one, &here);
+    let found = |words: &[&str]| {
+        let before = Before { accepted: &[other], named: &[] };
+        text(&target(&settings(words), side(&from, &there), side(&two, &here), before))
+    };
+    assert_eq!(
+        found(&["--port", "4444"]),
+        "db2: port 4444 is for another target on this host; leave out --port, or say a range with --port-range"
+    );
+    assert_eq!(found(&["--port-range", "4444-4445"]), "");
+}
+
+#[test]
 fn targets_on_one_file_system_need_its_space_together() {
     let (from, one, two) = (endpoint("db1:/srv/data"), endpoint("db2:/srv"), endpoint("db2:/mnt"));
     let mut here = facts();
@@ -198,12 +216,22 @@ fn targets_on_one_file_system_need_its_space_together() {
     let mut other = here.clone();
     other.target.as_mut().unwrap().real = PathBuf::from("/mnt");
     let there = facts();
-    let found = target(&settings(&[]), side(&from, &there), side(&two, &other), &[side(&one, &here)]);
+    let found = target(
+        &settings(&[]),
+        side(&from, &there),
+        side(&two, &other),
+        Before { accepted: &[side(&one, &here)], named: &[] },
+    );
     assert!(text(&found).contains("2 copies on this file system take 1.95 KiB (2000 bytes)"), "{found:?}");
     let elsewhere = endpoint("db3:/srv");
     assert!(
-        target(&settings(&[]), side(&from, &there), side(&two, &other), &[side(&elsewhere, &here)])
-            .is_empty()
+        target(
+            &settings(&[]),
+            side(&from, &there),
+            side(&two, &other),
+            Before { accepted: &[side(&elsewhere, &here)], named: &[] }
+        )
+        .is_empty()
     );
 }
 
@@ -234,7 +262,7 @@ fn accounts_of_other_numbers_are_told_of_and_do_not_refuse() {
 fn clocks_and_cases_and_mounts_are_looked_at() {
     let (from, to, there, here) = (endpoint("db1:/srv/data"), endpoint("db2:/srv"), facts(), facts());
     let late = Side { skew: Some(-61.0), ..side(&to, &here) };
-    let found = target(&settings(&[]), side(&from, &there), late, &[]);
+    let found = target(&settings(&[]), side(&from, &there), late, Before::default());
     assert_eq!((found.len(), found[0].weight), (1, Weight::Warning));
     assert!(found[0].problem.contains("its clock is 61 s behind that of db1"), "{found:?}");
     let twins = |there: &mut Facts, here: &mut Facts| {
@@ -296,7 +324,7 @@ fn where_no_address_fits_the_end_that_has_no_netcat_for_ipv6_is_told() {
         change(&mut there, &mut here);
         let ends = (endpoint("db1:/srv/data"), endpoint("db2:/srv"));
         let nowhere = Side { peer: None, ..side(&ends.1, &here) };
-        text(&target(&settings(&[]), side(&ends.0, &there), nowhere, &[]))
+        text(&target(&settings(&[]), side(&ends.0, &there), nowhere, Before::default()))
     };
     let nothing = "db2: no address of it is known by which the source can reach it (it has fd77::12); name both hosts as \
                    SSH hosts with addresses of one family (IPv4 or IPv6), or say --target-address";

@@ -123,7 +123,7 @@ fn a_dry_run_prints_a_stage_a_line() {
         &"--replace",
         &"--keep-old",
         &"--keep-staging",
-        &"--port=4567",
+        &"--port-range=4567-4568",
         &"--no-encrypt",
         &"--compress=gzip",
         &"--no-checksum",

@@ -100,7 +100,7 @@ fn a_full_target_disk_publishes_nothing_and_leaves_nothing() {
     // And a disk that is too small from the start is not even tried.
     let tiny = scratch.small_disk(&db2, "tiny", 10 << 20);
     let output = lab.transfer(&[&format!("db1:{source}"), &format!("db2:{tiny}")]).expect_code(4);
-    assert!(output.stderr.contains("bytes free"), "{output}");
+    assert!(output.stderr.contains("has 10.00 MiB free (10485760 bytes), the source takes "), "{output}");
 }
 
 #[test]

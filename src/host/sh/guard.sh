@@ -118,33 +118,6 @@ take_lock() {
   return 2
 }
 
-# take_target DIRECTORY NAME HOW: nobody else writes to that name, whatever path leads there. HOW is `publish`'s.
-take_target() {
-  if ! target_lock "$1" "$2"; then fail target "$1 is gone"; return; fi
-  local lock=$REPLY
-  # Who cleans up may have it for a moment.
-  take_lock "$lock" 10 -w 1
-  case $? in
-    1) fail busy "$(cat -- "$lock")"; return ;;
-    2) fail runtime "$runtime cannot be used"; return ;;
-  esac
-  # Whoever had it until now may have made it.
-  if [[ $3 == no ]] && [[ -e ${1%/}/$2 || -L ${1%/}/$2 ]]; then
-    # It goes with its lock still held.
-    rm -f -- "$lock"
-    exec 10>&-
-    fail exists "$2 exists"
-    return
-  fi
-  # A lock file that is left behind does no harm; so it may be there before its record.
-  if record boot target "$lock" &&
-    TZ=UTC0 printf 'run %s of %s, since %(%F %T UTC)T' "${guard%-*}" "$controller" -1 >"$lock"; then
-    ok
-  else
-    fail journal "$home/journal or $lock cannot be written"
-  fi
-}
-
 # lease_port FIRST LAST: the first port that nobody listens on, whose lock can be had and which transferpy has not taken.
 lease_port() {
   local port
@@ -190,36 +163,6 @@ open_rule() {
     if message=$("$REPLY" -w 5 -I INPUT -s "$source" -p tcp --dport "$port" -m comment --comment "$tag" -j ACCEPT 2>&1)
     then ok 1; else fail firewall "${message%%$'\n'*}"; fi
   fi
-}
-
-# make_staging PATH KIND HOW: the directory, on a file system of which we have seen that it can publish in that way. KIND is
-# `staging`, or `kept_staging` when what is in it at the end is not to be removed.
-make_staging() {
-  local message
-  record disk "$2" "$1" || { fail journal "$home/journal cannot be written"; return; }
-  # Nothing of the target directory's own is to be inherited by the copy: no default ACL, no setgid bit (which chmod
-  # leaves alone where a mode has fewer than five digits).
-  # shellcheck disable=SC2016 # perl's variables
-  if ! message=$({ mkdir -- "$1" && chmod 00700 -- "$1" &&
-    perl -e 'syscall($ARGV[0] + 0, $ARGV[1], $ARGV[2])' "$nr_removexattr" "$1" system.posix_acl_default &&
-    mkdir -- "$1/.probe"; } 2>&1); then
-    fail staging "$message"
-  elif ! message=$(rename_to 1 "$1/.probe" "$1/.exchange"); then
-    fail staging "this file system cannot rename without replacing: $message"
-  elif [[ $3 != no ]] && ! message=$(mkdir -- "$1/.probe" 2>&1 && rename_to 2 "$1/.probe" "$1/.exchange"); then
-    fail staging "this file system cannot exchange two names: $message"
-  else
-    rmdir -- "$1/.probe" "$1/.exchange"
-    ok
-  fi
-}
-
-# rename_to FLAG FROM TO: FLAG 1: never over an existing name (RENAME_NOREPLACE); 2: both change their names at once
-# (RENAME_EXCHANGE). Prints why not.
-rename_to() {
-  # shellcheck disable=SC2016 # perl's variables
-  perl -e 'syscall($ARGV[0] + 0, -100, $ARGV[2], -100, $ARGV[3], $ARGV[1] + 0) == 0 or print($!), exit 1' \
-    "$nr_renameat2" "$@"
 }
 
 # start_job NAME SCRIPT [KEY]: runs a script in a process group of its own; `exit NAME STATUS` tells its end. A job that
@@ -281,88 +224,6 @@ sockets() {
 # check_listening NAME PORT: whether it is our own process that listens there. ss is asked once somebody does.
 check_listening() {
   if listening "$2"; then sockets "$1" 3 state listening "( sport = :$2 )"; else ok; fi
-}
-
-# place FROM TO HOW ASIDE: gives the copy its name, and an old one that of ASIDE or of FROM, in one step. Prints why not.
-place() {
-  local from=$1 to=$2 how=$3 aside=$4 inode
-  if [[ $how == no || ! -e $to && ! -L $to ]]; then
-    rename_to 1 "$from" "$to"
-  elif mounted "$to"; then
-    echo "something is mounted at or below $to"
-    return 1
-  elif [[ $how == keep ]]; then
-    # By the inode alone: a device may have another number after a reboot, and names change places on one file system only.
-    inode=$(stat -c %i -- "$from" 2>&1) || { echo "$inode"; return 1; }
-    record disk aside "$aside" "$inode" || { echo "$home/journal cannot be written"; return 1; }
-    rename_to 1 "$from" "$aside" || return
-    rename_to 2 "$aside" "$to" && return
-    # Back to where what has arrived is removed, or kept.
-    rename_to 1 "$aside" "$from"
-    return 1
-  else
-    rename_to 2 "$from" "$to"
-  fi
-}
-
-# loosen DIRECTORY TO: without root a directory must be writable to get another parent. This one gets its mode back at TO,
-# where it will be or is. Prints why not; adds it to `modes`.
-loosen() {
-  [[ -d $1 && ! -L $1 && ! -w $1 ]] || return 0
-  local mode
-  mode=$(stat -c '%i %a' -- "$1") && record disk mode "$2" "${mode% *}" "${mode#* }" && chmod u+w -- "$1" || return
-  modes+=("$mode")
-}
-
-# place_back FROM TO HOW ASIDE OLD: undoes it; OLD is empty where there was no old one.
-place_back() {
-  local from=$1 to=$2 how=$3 aside=$4
-  if [[ -z $5 ]]; then
-    rename_to 1 "$to" "$from"
-  elif [[ $how == keep ]]; then
-    rename_to 2 "$aside" "$to" && rename_to 1 "$aside" "$from"
-  else
-    rename_to 2 "$from" "$to"
-  fi
-}
-
-# publish FROM TO HOW ASIDE SYNC OLD: gives the proven copy its final name and, with SYNC `sync`, makes the name durable. HOW
-# `no`: never over an existing name; `remove`: the old one takes the copy's place in the staging directory, to go with
-# it; `keep`: it gets the name ASIDE, which the event tells. OLD is device and inode of the old one as the preflight saw
-# it: another one is not ours to replace.
-publish() {
-  local from=$1 to=$2 how=$3 aside=$4 sync=$5 message='' mode pending='' placed='' old code=publish
-  local -a modes=()
-  # What is begun here ends here, before anything is undone.
-  trap 'pending=HUP' HUP
-  trap 'pending=INT' INT
-  trap 'pending=TERM' TERM
-  old=$(stat -c %d:%i -- "$to" 2>/dev/null)
-  if [[ $how != no && $old && $old != "$6" ]]; then
-    code=exists
-  elif [[ $how == remove && $old && $sync != sync ]] && ! message=$(sync -f -- "$from" 2>&1); then
-    # The old one is not removed before the copy is on the disk, whatever was asked for.
-    :
-  elif ! { loosen "$from" "$to" && { [[ $how != remove ]] || loosen "$to" "$to"; }; }; then
-    message="$from or $to cannot be made writable, to be moved"
-  elif message=$(place "$from" "$to" "$how" "$aside"); then
-    placed=yes
-    [[ -e $aside || -L $aside ]] || aside=''
-    # Told at once: whatever happens now, it has its name.
-    event published "$to" "$aside"
-  elif [[ $how == no ]] && [[ -e $to || -L $to ]]; then
-    code=exists
-  fi
-  [[ $how == remove && $old ]] && sync=sync
-  if [[ $placed && $sync == sync ]] && ! message=$(sync -- "${to%/*}/" 2>&1); then
-    # A name that may not last is none, and the old one must not go for it.
-    place_back "$from" "$to" "$how" "$4" "$old" >/dev/null && placed='' && event unpublished
-    code=sync
-  fi
-  for mode in "${modes[@]}"; do undo "$guard" mode "$to" "${mode% *}" "${mode#* }"; done
-  if [[ $placed && $code == publish ]]; then ok; else fail "$code" "$message"; fi
-  obey_signals
-  [[ $pending ]] && release "$pending"
 }
 
 # undo_rules: for another try on another port.
