@@ -1,7 +1,8 @@
 //! A host behind SSH: one master connection of our own, and a session on it for each shell.
 //!
 //! The master is started by hand and not by the crate, so that it dies with the controller, even by SIGKILL
-//! (`setpriv --pdeathsig`); then every session's input ends and the guards undo what they did.
+//! (`setpriv --pdeathsig`, and a look at whether the controller had died before that); then every session's input ends and
+//! the guards undo what they did.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -18,6 +19,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid};
 use openssh::{Session, Stdio as SessionStdio};
 use tokio::io::{AsyncReadExt, BufReader};
+use tokio::net::UnixStream;
 use tokio::process::{Child, ChildStderr, Command};
 
 use super::command::try_login;
@@ -31,6 +33,8 @@ const CONNECT_SECONDS: (u64, u64) = (3, 15);
 const LOGIN_LIMIT: Duration = Duration::from_secs(60);
 /// Of what ssh writes, the last bytes are kept.
 const MOST_WORDS: usize = 16 * 1024;
+/// Becomes ssh, unless the controller, whose pid comes first, died before its death became our signal.
+const WHILE_IT_LIVES: &str = r#"[ "$PPID" = "$0" ] && exec ssh "$@""#;
 /// How long to wait between two looks for the master's socket; nothing announces it.
 const SOCKET_POLL: Duration = Duration::from_millis(4);
 
@@ -80,9 +84,13 @@ impl Connection {
     }
 
     async fn try_open(destination: &str, login: &Login, silence: Duration) -> Result<Self, String> {
-        let socket = Socket(socket_path(destination).map_err(|error| error.to_string())?);
+        let directory = socket_directory().map_err(|error| error.to_string())?;
+        remove_dead_sockets(&directory).await;
+        let socket = Socket(socket_path(&directory, destination).map_err(|error| error.to_string())?);
         let mut master = Command::new("setpriv")
-            .args(["--pdeathsig", "TERM", "--", "ssh", "-M", "-N", "-T", "-S"])
+            .args(["--pdeathsig", "TERM", "--", "sh", "-c", WHILE_IT_LIVES])
+            .arg(std::process::id().to_string())
+            .args(["-M", "-N", "-T", "-S"])
             .arg(&socket.0)
             .args(["-o", "ControlPersist=no", "-o", "BatchMode=yes", "-o", "ServerAliveCountMax=3"])
             .args(["-o", "ForwardAgent=no", "-o", "ForwardX11=no", "-o", "ClearAllForwardings=yes"])
@@ -178,21 +186,16 @@ fn what_ssh_said(said: &[u8]) -> String {
     }
 }
 
-fn socket_directory() -> PathBuf {
-    if Uid::effective().is_root() {
+/// Where the sockets of our masters are: a directory that only we can enter.
+fn socket_directory() -> io::Result<PathBuf> {
+    let directory = if Uid::effective().is_root() {
         PathBuf::from("/run/transfer-ssh")
     } else {
         match std::env::var_os("XDG_RUNTIME_DIR") {
             Some(runtime) => Path::new(&runtime).join("transfer-ssh"),
             None => std::env::temp_dir().join(format!("transfer-ssh-{}", Uid::effective())),
         }
-    }
-}
-
-/// A path for the master's socket, in a directory that only we can enter. Short, whatever the host is called: a socket's
-/// path has at most some 100 bytes.
-fn socket_path(destination: &str) -> io::Result<PathBuf> {
-    let directory = socket_directory();
+    };
     match fs::DirBuilder::new().mode(0o700).create(&directory) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
@@ -201,9 +204,26 @@ fn socket_path(destination: &str) -> io::Result<PathBuf> {
     if !meta.is_dir() || meta.uid() != Uid::effective().as_raw() || meta.mode() & 0o077 != 0 {
         return Err(io::Error::other(format!("{} is not a directory of ours alone", directory.display())));
     }
+    Ok(directory)
+}
+
+/// A path for the master's socket. Short, whatever the host is called: a socket's path has at most some 100 bytes.
+fn socket_path(directory: &Path, destination: &str) -> io::Result<PathBuf> {
     let host = hex(&Md5::digest(destination.as_bytes())[..6]);
     let random = random_hex::<4>().map_err(|_| io::Error::other("no random numbers"))?;
     Ok(directory.join(format!("{host}-{random}")))
+}
+
+/// Removes the sockets of masters that were killed: nobody listens there. ssh gives a socket its name when it listens
+/// already; until then the name has a dot and more behind it.
+async fn remove_dead_sockets(directory: &Path) {
+    let Ok(entries) = fs::read_dir(directory) else { return };
+    for path in entries.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_none()) {
+        match UnixStream::connect(&path).await {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => drop(fs::remove_file(&path)),
+            _ => {}
+        }
+    }
 }
 
 #[cfg(test)]
@@ -221,5 +241,17 @@ mod tests {
             what_ssh_said(b"No ED25519 host key is known for db1.\nHost key verification failed.\n"),
             "No ED25519 host key is known for db1. Host key verification failed."
         );
+    }
+
+    #[tokio::test]
+    async fn sockets_where_nobody_listens_are_removed_and_others_are_not() {
+        let directory = tempfile::tempdir().expect("no temporary directory");
+        let [dead, live, unfinished] =
+            ["0123-dead", "0123-live", "0123-unfinished.Ab12"].map(|name| directory.path().join(name));
+        drop(std::os::unix::net::UnixListener::bind(&dead).expect("no socket"));
+        drop(std::os::unix::net::UnixListener::bind(&unfinished).expect("no socket"));
+        let _listener = std::os::unix::net::UnixListener::bind(&live).expect("no socket");
+        remove_dead_sockets(directory.path()).await;
+        assert_eq!([dead.exists(), live.exists(), unfinished.exists()], [false, true, true]);
     }
 }
