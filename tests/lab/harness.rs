@@ -47,6 +47,25 @@ impl Lab {
         );
     }
 
+    /// Another lab, whether it is there or not.
+    pub(crate) fn named(id: &str) -> Self {
+        Self { id: id.to_owned() }
+    }
+
+    /// Its name.
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Makes the lab, and removes what there was of that name before. It goes with the one in which all tests run.
+    #[track_caller]
+    pub(crate) fn remake(&self, hosts: &[&str]) {
+        let owner = std::env::var("TRANSFER_LAB_OWNER").unwrap_or_else(|_| "1".into());
+        lab_sh("down", &[self.id.clone()]);
+        let hosts = hosts.iter().map(ToString::to_string);
+        lab_sh("up", &[self.id.clone(), "--owner".into(), owner].into_iter().chain(hosts).collect::<Vec<_>>());
+    }
+
     /// A host by its name. Whether there is one shows when it is used.
     pub(crate) fn host(&self, name: &str) -> Host {
         Host { lab: self.id.clone(), name: name.to_owned() }

@@ -13,7 +13,8 @@
 #   lab.sh boot ID HOST                 start a host that is down, on the disk that it had
 #   lab.sh cut ID A B | heal ID A B     drop, and no longer drop, all frames between two hosts
 #   lab.sh switch ID CMD…               run CMD where the hosts' cables end (ports are named after the hosts)
-#   lab.sh with CMD…                    run CMD with $TRANSFER_LAB naming a lab of its own, which is removed afterwards
+#   lab.sh with CMD…                    run CMD with $TRANSFER_LAB naming a lab of its own, which is removed afterwards,
+#                                       and with it those that CMD made with --owner $TRANSFER_LAB_OWNER
 #   lab.sh down ID                      remove the lab and all its traces
 #   lab.sh sweep                        remove the labs whose owner is gone
 #
@@ -27,7 +28,7 @@ labs=$home/labs
 suite=bookworm
 packages=(systemd systemd-sysv dbus openssh-server openssh-client mariadb-server mariadb-backup netcat-openbsd pigz zstd
     openssl iptables nftables iproute2 procps psmisc acl attr rsync time e2fsprogs strace ca-certificates
-    netcat-traditional ncat lz4 sudo fish tcsh ferm ufw firewalld)
+    netcat-traditional ncat lz4 sudo fish tcsh ferm ufw firewalld faketime)
 network=10.77.0
 network6=fd77:
 # Seconds until a host that does not answer is given up.
@@ -442,6 +443,12 @@ load_modules() {
         true
 }
 
+# A booted systemd takes six of the machine's inotify instances, of which there are 128 by default: enough for 21 hosts.
+raise_limits() {
+    local limit=/proc/sys/fs/inotify/max_user_instances
+    (($(<"$limit") >= 1024)) || echo 1024 >"$limit" || true
+}
+
 up() {
     local id=$1 owner=$PPID owner_start hosts=() host jobs=() job failed=0 base new
     valid_id "$id"
@@ -466,6 +473,7 @@ up() {
     base
     base=$(base_dir)
     load_modules
+    raise_limits
     mkdir -p "$labs"
     # A lab of the same name that nobody owns any more is in the way; one that somebody owns is not ours to remove.
     if [[ -d $labs/$id ]]; then
@@ -538,13 +546,21 @@ down() {
 # One lab for one command, such as all tests. The status is the command's.
 with() {
     local id=t$$ status=0
-    # shellcheck disable=SC2064 # the id of now
-    trap "down $id" EXIT
+    trap down_mine EXIT
     trap 'exit 130' INT TERM HUP
     sweep
     "$(source_dir)/lab.sh" up "$id" --owner $$ >&2
-    TRANSFER_LAB=$id "$@" || status=$?
+    TRANSFER_LAB=$id TRANSFER_LAB_OWNER=$$ "$@" || status=$?
     exit "$status"
+}
+
+# Removes the labs that this process owns.
+down_mine() {
+    local dir owner
+    for dir in "$labs"/*/; do
+        { read -r owner _ <"$dir/owner"; } 2>/dev/null || continue
+        [[ $owner != "$$" ]] || down "$(basename "$dir")"
+    done
 }
 
 sweep() {

@@ -15,10 +15,11 @@ pub(crate) const FIND: &str = r#"
         done
     }
     parent() { awk '$1 == "PPid:" { print $2 }' "/proc/$1/status"; }
+    # Its effects in flight have the same descriptors, and it for a parent.
     guard() {
         local pid
         for pid in $(of 9 "$home/journal"); do
-            if [[ $(<"/proc/$(parent "$pid")/comm") == sshd ]]; then echo "$pid"; fi
+            if [[ -e /proc/$pid/fd/3 && ! /proc/$(parent "$pid")/fd/9 -ef $home/journal ]]; then echo "$pid"; fi
         done
     }
     session() { parent "$(guard)"; }
@@ -37,7 +38,7 @@ pub(crate) const FIND: &str = r#"
             fi
         done
     }
-    home=$(echo /var/lib/transfer/*)
+    home=$(compgen -G '/var/lib/transfer/*' || compgen -G '/home/dba/.local/state/transfer/*' || echo none)
 "#;
 
 /// Runs a script with `$home` and the functions that find processes: `guard`, `session`, `sentinel`, `process`.

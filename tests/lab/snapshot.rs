@@ -16,14 +16,31 @@ impl Snapshot {
     /// the files in `/run/transfer`, `/var/lib/transfer`, `/run/lock` and `/tmp`, and those in `dirs`.
     #[track_caller]
     pub(crate) fn of(host: &Host, dirs: &[&str]) -> Self {
+        Self::read(&Self::text(host, dirs), dirs)
+    }
+
+    /// What [`Snapshot::read`] makes a snapshot of, now or in another process.
+    #[track_caller]
+    pub(crate) fn text(host: &Host, dirs: &[&str]) -> String {
         let mut args = vec!["bash", "--norc", "-s", "--"];
         args.extend(dirs);
-        let output = host.command(&args).stdin(include_str!("snapshot.sh")).run().expect_success();
+        host.command(&args).stdin(include_str!("snapshot.sh")).run().expect_success().stdout
+    }
+
+    /// A snapshot by the text that was taken of it.
+    pub(crate) fn read(text: &str, dirs: &[&str]) -> Self {
         let mut facts = BTreeMap::new();
-        for line in output.stdout.lines() {
+        for line in text.lines() {
             *facts.entry(line.replacen('\t', ": ", 1)).or_insert(0) += 1;
         }
         Self { facts, dirs: dirs.iter().map(ToString::to_string).collect() }
+    }
+
+    /// What differs on the host now.
+    #[track_caller]
+    pub(crate) fn differences(&self, host: &Host) -> Vec<String> {
+        let dirs: Vec<&str> = self.dirs.iter().map(String::as_str).collect();
+        Self::diff(self, &Self::of(host, &dirs))
     }
 
     /// What one snapshot has and the other has not: `+ listening: tcp *:4444` came, `- unit: …` went.
@@ -45,10 +62,9 @@ impl Snapshot {
     /// What still differs on the host once it has had time to get back to this state, at most `within`. Even after a
     /// clean end, sshd needs a moment to notice that a connection is gone.
     pub(crate) fn remaining(&self, host: &Host, within: Duration) -> Vec<String> {
-        let dirs: Vec<&str> = self.dirs.iter().map(String::as_str).collect();
         let mut lines = Vec::new();
         eventually(within, || {
-            lines = Self::diff(self, &Self::of(host, &dirs));
+            lines = self.differences(host);
             lines.is_empty()
         });
         lines

@@ -1,0 +1,35 @@
+//! The damage matrix: every fault, at every moment of a run, with every way of running it that leases something else. Each
+//! cell is a real transfer between hosts of the lab, a test of its own, named `FAULT/MOMENT/WAY`. `damage/` has the tables
+//! and how a cell is judged; `README.md` says how to run one.
+
+#[expect(dead_code, reason = "shared with the tests in main.rs")]
+mod fixtures;
+#[expect(dead_code, reason = "shared with the tests in main.rs")]
+mod harness;
+#[expect(dead_code, reason = "shared with the tests in main.rs")]
+mod processes;
+#[expect(dead_code, reason = "shared with the tests in main.rs")]
+mod snapshot;
+
+mod damage {
+    pub(crate) mod cell;
+    pub(crate) mod faults;
+    pub(crate) mod lane;
+    pub(crate) mod matrix;
+    pub(crate) mod moments;
+    pub(crate) mod ways;
+}
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+
+fn main() -> ExitCode {
+    let trials = damage::matrix::cells().into_iter().map(|cell| {
+        Trial::test(cell.to_string(), move || {
+            cell.run();
+            Ok(())
+        })
+    });
+    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
+}

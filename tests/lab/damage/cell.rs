@@ -1,0 +1,432 @@
+//! One cell: a run that is held at a moment, a fault, and the judgement of every host afterwards.
+
+use std::fmt;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::faults::Fault;
+use super::lane::{DATA, HOSTS, Lane};
+use super::moments::{Armed, End, Moment};
+use super::ways::{WITH_OLD, Way, host_of};
+use crate::fixtures;
+use crate::harness::{Cut, Host, Lab, Output, Running};
+
+/// `--lease-time` and `--idle-timeout` of the runs.
+pub(crate) const LEASE: Duration = Duration::from_secs(4);
+/// Within which the moment comes.
+const HELD: Duration = Duration::from_secs(30);
+/// Within which, from the end, pipelines, port and hole are gone.
+const CLOSED: Duration = Duration::from_secs(5);
+/// And all else.
+const UNDONE: Duration = Duration::from_secs(15);
+
+/// One of the matrix.
+pub(crate) struct Cell {
+    pub(crate) fault: Arc<Fault>,
+    pub(crate) moment: &'static Moment,
+    pub(crate) way: &'static Way,
+}
+
+impl fmt::Display for Cell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.fault.name, self.moment.name, self.way.name)
+    }
+}
+
+/// What a fault can reach.
+pub(crate) struct Scene {
+    lane: Lane,
+    moment: &'static Moment,
+    way: &'static Way,
+    run: Option<Running>,
+    armed: Option<Armed>,
+    cuts: Vec<Cut>,
+    down: Vec<&'static str>,
+    others: Vec<Running>,
+}
+
+/// How a run ended.
+struct Ended {
+    /// Its exit code, or the signal that killed it as a negative number.
+    code: i32,
+    said: String,
+    at: Instant,
+}
+
+/// What is under the final name on a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    Nothing,
+    Old,
+    Copy,
+}
+
+impl Cell {
+    /// Plays it.
+    ///
+    /// # Panics
+    ///
+    /// When anything is not as it must be.
+    pub(crate) fn run(&self) {
+        let Some(main) = Lab::get() else { return };
+        let lane = Lane::take(&main);
+        let mut scene = Scene {
+            lane,
+            moment: self.moment,
+            way: self.way,
+            run: None,
+            armed: None,
+            cuts: Vec::new(),
+            down: Vec::new(),
+            others: Vec::new(),
+        };
+        let ended = self.play(&mut scene);
+        self.judge(&mut scene, &ended);
+        scene.lane.give_back();
+    }
+
+    /// Starts the run, strikes at the moment, and waits for the end.
+    fn play(&self, scene: &mut Scene) -> Ended {
+        let armed = self.moment.arm(&scene.host(self.moment.end));
+        let mut run = scene.start();
+        let held = armed.await_held(&mut run, HELD);
+        scene.armed = Some(armed);
+        if !held {
+            run.signal("TERM");
+            panic!("the moment does not come: {}", run.wait());
+        }
+        scene.run = Some(run);
+        (self.fault.strike)(scene);
+        scene.disarm();
+        let mut run = scene.run.take().expect("a run");
+        let vanished = self.fault.codes == [-9];
+        let status = run.wait_end(self.fault.patience);
+        let at = Instant::now();
+        let Output { stderr, stdout, .. } = run.wait();
+        let code = if vanished { -9 } else { status.code().unwrap_or(-1) };
+        Ended { code, said: format!("{stdout}{stderr}"), at }
+    }
+
+    fn judge(&self, scene: &mut Scene, ended: &Ended) {
+        let Ended { code, said, at } = ended;
+        println!("exit code {code} after the fault; said:\n{said}");
+        let codes = self.fault.codes;
+        let late = self.moment.may_be_published() && *code == 0;
+        assert!(codes.contains(code) || late, "exit code {code}, expected one of {codes:?}; said:\n{said}");
+        if *code != 0 {
+            for text in self.fault.says {
+                assert!(said.contains(text), "nothing of '{text}' in\n{said}");
+            }
+        }
+        let wrecks = (self.fault.wrecks)(scene);
+        let lease = if self.fault.vanishes { 2 * LEASE } else { Duration::ZERO };
+        // What a run says that it leaves behind may stay until that is mended.
+        if *code != 6 && wrecks.is_empty() {
+            let hosts = scene.reachable();
+            scene.await_gone(&hosts, *at + lease + CLOSED, Scene::is_open);
+        }
+        (self.fault.mend)(scene);
+        scene.disarm();
+        scene.others.clear();
+        let mended = Instant::now();
+        self.clear(scene, &wrecks, *code);
+        scene.await_gone(&HOSTS, mended.max(*at + lease) + UNDONE, |line| !scene.is_ours(line));
+        self.judge_copies(scene, *code, said);
+        scene.expect_as_before();
+        self.follow(scene);
+    }
+
+    /// What nobody is left to undo is shown, and undone by one command.
+    fn clear(&self, scene: &Scene, wrecks: &[&str], code: i32) {
+        let login = |host: &str| if scene.way.options.contains(&"--sudo") { format!("dba@{host}") } else { host.to_owned() };
+        let sudo: &[&str] = if scene.way.options.contains(&"--sudo") { &["--sudo"] } else { &[] };
+        let reader = scene.way.name == "reader";
+        for host in wrecks {
+            let name = if reader && *host == "db1" { "dba@db1".to_owned() } else { login(host) };
+            let status = scene.transfer(&[sudo, &["status", &name]].concat()).expect_success().stdout;
+            assert!(status.contains(" dead ") && status.contains("clean"), "no wreck is shown: {status}");
+        }
+        if !wrecks.is_empty() || code == 6 {
+            let names: Vec<String> = HOSTS[1..]
+                .iter()
+                .map(|host| if reader && *host == "db1" { "dba@db1".to_owned() } else { login(host) })
+                .collect();
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            let cleaned = scene.transfer(&[sudo, &["clean"], &names[..]].concat());
+            println!("clean: {cleaned}");
+            cleaned.expect_success();
+        }
+    }
+
+    /// No half copy, and none where the run has failed before its publication; every old one is whole.
+    fn judge_copies(&self, scene: &Scene, code: i32, said: &str) {
+        for target in scene.way.targets {
+            let host = host_of(target);
+            let found = scene.found(host);
+            let nothing = if scene.way.replaces() { Found::Old } else { Found::Nothing };
+            let alone = scene.way.targets.len() == 1;
+            match code {
+                0 => assert_eq!(found, Found::Copy, "exit code 0 without a copy on {host}; said:\n{said}"),
+                _ if self.moment.may_be_published() || !alone => {
+                    assert!([Found::Copy, nothing].contains(&found), "{found:?} on {host}");
+                }
+                _ => assert_eq!(found, nothing, "exit code {code} before the publication; said:\n{said}"),
+            }
+            scene.reset(host);
+        }
+    }
+
+    /// The same again, with nothing done in between.
+    fn follow(&self, scene: &mut Scene) {
+        let output = scene.start().wait();
+        assert!(output.status.success(), "the following transfer: {output}");
+        for target in scene.way.targets {
+            let host = host_of(target);
+            assert_eq!(scene.found(host), Found::Copy, "after the following transfer");
+            scene.reset(host);
+        }
+        scene.expect_as_before();
+        let sockets = scene.lane.host("ctl").sh("find /run/transfer-ssh -mindepth 1 2>/dev/null || :");
+        assert_eq!(sockets, "", "sockets stay on the controller");
+    }
+}
+
+impl Scene {
+    pub(crate) fn way(&self) -> &'static Way {
+        self.way
+    }
+
+    pub(crate) fn moment(&self) -> &'static Moment {
+        self.moment
+    }
+
+    pub(crate) fn run(&mut self) -> &mut Running {
+        self.run.as_mut().expect("a run")
+    }
+
+    pub(crate) fn host(&self, end: End) -> Host {
+        self.lane.host(self.name_of(end))
+    }
+
+    fn name_of(&self, end: End) -> &'static str {
+        match end {
+            End::Controller => "ctl",
+            End::Source => host_of(self.way.source),
+            End::Target => "db2",
+        }
+    }
+
+    /// Runs a script on an end.
+    pub(crate) fn sh(&self, end: End, script: &str) -> String {
+        self.host(end).sh(script)
+    }
+
+    fn arguments(&self) -> Vec<String> {
+        let mut arguments = vec![format!("{}{DATA}", self.way.source)];
+        arguments.extend(self.way.targets.iter().map(|target| format!("{target}{}", self.way.directory)));
+        for option in ["--lease-time", "--idle-timeout"] {
+            arguments.extend([option.to_owned(), LEASE.as_secs().to_string()]);
+        }
+        arguments.extend(self.way.options.iter().map(ToString::to_string));
+        arguments
+    }
+
+    /// Starts the run, with a wall clock that [`Scene::jump`] can set.
+    fn start(&self) -> Running {
+        let arguments = self.arguments();
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        self.jump("+0");
+        self.lane
+            .lab
+            .program(&arguments)
+            .env("LD_PRELOAD", "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
+            .env("FAKETIME_TIMESTAMP_FILE", CLOCK)
+            .env("FAKETIME_NO_CACHE", "1")
+            .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+            .spawn()
+    }
+
+    fn transfer(&self, arguments: &[&str]) -> Output {
+        self.lane.lab.transfer(arguments)
+    }
+
+    /// The wall clock of the controller jumps.
+    pub(crate) fn jump(&self, by: &str) {
+        self.lane.host("ctl").sh(&format!("echo {by} >{CLOCK}"));
+    }
+
+    pub(crate) fn disarm(&self) {
+        if let Some(armed) = &self.armed {
+            armed.disarm();
+        }
+    }
+
+    pub(crate) fn cut(&mut self, a: &'static str, b: &'static str) {
+        self.cuts.push(self.lane.lab.cut(a, b));
+    }
+
+    pub(crate) fn heal(&mut self) {
+        self.cuts.clear();
+    }
+
+    pub(crate) fn crash(&mut self, host: &'static str) {
+        self.lane.host(host).crash();
+        self.down.push(host);
+    }
+
+    pub(crate) fn boot(&mut self, host: &'static str) {
+        self.lane.boot(host);
+        self.down.retain(|down| *down != host);
+    }
+
+    /// The controller's connection to a host.
+    pub(crate) fn kill_master(&self, host: &str) {
+        let script = format!("pkill -KILL -f -- 'ssh -M -N .* -- (dba@)?{host}$'");
+        self.lane.host("ctl").sh(&script);
+    }
+
+    /// A host's side of it.
+    pub(crate) fn kill_session(&self, host: &str) {
+        self.lane.host(host).sh("pkill -KILL -f '^sshd: (root|dba)'");
+    }
+
+    pub(crate) fn stop_sshd(&self, host: &str) {
+        self.lane.host(host).sh("systemctl stop ssh");
+    }
+
+    pub(crate) fn start_sshd(&self, host: &str) {
+        self.lane.host(host).sh("systemctl start ssh");
+    }
+
+    /// Something that goes on beside the run, until the run has ended.
+    pub(crate) fn spawn(&mut self, end: End, command: &[&str]) {
+        let running = self.host(end).spawn(command);
+        self.others.push(running);
+    }
+
+    /// Connects to the port before our own sender does.
+    pub(crate) fn send_stranger(&mut self, then: &str) {
+        let script = format!("exec 3<>/dev/tcp/10.77.0.12/{} || exit; echo connected; {then}", self.way.port());
+        let mut stranger = self.host(End::Source).spawn(&["bash", "--norc", "-c", &script]);
+        stranger.wait_for("connected", HELD);
+        self.others.push(stranger);
+    }
+
+    /// Listens on the port before our own receiver does.
+    pub(crate) fn take_port(&mut self) {
+        let port = self.way.port().to_string();
+        self.spawn(End::Target, &["nc", "-l", "-k", "-d", &port]);
+        let listening = format!("until [[ $(ss -Hltn 'sport = :{port}') ]]; do sleep 0.01; done");
+        self.sh(End::Target, &listening);
+    }
+
+    /// A program fails from now on.
+    pub(crate) fn break_tool(&self, end: End, tool: &str, status: &str) {
+        let text = format!("#!/bin/sh\necho '{tool}: broken' >&2\nexit {status}\n");
+        // In front of what may hold the run at this moment.
+        self.host(end).put(text, &format!("/usr/local/sbin/{tool}"), 0o755);
+    }
+
+    pub(crate) fn mend_tool(&self, end: End, tool: &str) {
+        self.sh(end, &format!("rm /usr/local/sbin/{tool}"));
+    }
+
+    /// What netcat sends from now on goes through a filter of perl's, which has all of it in `$all`.
+    pub(crate) fn damage_wire(&self, how: &str) {
+        let text = format!(
+            "#!/bin/bash\n[[ $* == *-h* ]] && exec /usr/bin/nc \"$@\"\n\
+             perl -e 'undef $/; my $all = <STDIN>; {how}; print $all' | /usr/bin/nc \"$@\"\nexit \"${{PIPESTATUS[1]}}\"\n"
+        );
+        self.host(End::Source).put(text, "/usr/local/sbin/nc", 0o755);
+    }
+
+    /// Changes the source, so that its time tells it.
+    pub(crate) fn keep_change_time(&self, script: &str) {
+        self.sh(End::Source, script);
+    }
+
+    fn reachable(&self) -> Vec<&'static str> {
+        HOSTS.into_iter().filter(|host| !self.down.contains(host)).collect()
+    }
+
+    /// Pipelines, ports and holes.
+    fn is_open(line: &str) -> bool {
+        const PIPELINE: [&str; 8] = ["tar", "nc", "perl", "zstd", "openssl", "pigz", "gzip", "md5sum"];
+        let Some((_, fact)) = line.split_once(": + ") else { return false };
+        match fact.split_once(": ") {
+            Some(("process", process)) => PIPELINE.contains(&process.split(' ').next().unwrap_or_default()),
+            Some((section, _)) => section == "listening" || section == "nft" || section.contains("tables"),
+            None => false,
+        }
+    }
+
+    /// What a run may leave under the final name, and what the judgement takes away.
+    fn is_ours(&self, line: &str) -> bool {
+        line.contains(&format!("file: {}/data", self.way.directory))
+    }
+
+    /// Waits until no line of that kind differs from before.
+    fn await_gone(&self, hosts: &[&str], until: Instant, counts: impl Fn(&str) -> bool) {
+        loop {
+            let mut lines = self.lane.differences(hosts);
+            lines.retain(|line| counts(line));
+            if lines.is_empty() {
+                return;
+            }
+            assert!(Instant::now() < until, "not gone in time: {lines:#?}");
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn expect_as_before(&self) {
+        self.await_gone(&HOSTS, Instant::now() + CLOSED, |_| true);
+        let source = host_of(self.way.source);
+        assert_eq!(
+            fixtures::list(&self.lane.host(source), DATA),
+            self.lane.data_of(source),
+            "the source is not what it was"
+        );
+    }
+
+    /// What a target has, of which every entry is compared.
+    fn found(&self, host: &str) -> Found {
+        let on = self.lane.host(host);
+        let names = fixtures::names(&on, self.way.directory);
+        let list = |name: &str| fixtures::list(&on, &format!("{}/{name}", self.way.directory));
+        let old = |list: &[String]| list == self.lane.lists.old;
+        let (asides, others): (Vec<&String>, Vec<&String>) =
+            names.iter().filter(|name| *name != "data").partition(|name| name.starts_with("data.old-20"));
+        assert_eq!(others, Vec::<&String>::new(), "on {host}");
+        let has_one = names.iter().any(|name| name == "data");
+        let found = match has_one.then(|| list("data")) {
+            None => Found::Nothing,
+            Some(list) if old(&list) => Found::Old,
+            Some(list) => {
+                let data = self.lane.data_of(host_of(self.way.source));
+                assert!(list == data, "half a copy on {host}: {list:#?} instead of {data:#?}");
+                Found::Copy
+            }
+        };
+        let kept = found == Found::Copy && self.way.keeps_old();
+        assert_eq!(asides.len(), usize::from(kept), "{names:?} on {host}");
+        if let [aside] = asides[..] {
+            let rename = |line: &String| line.replace(&format!("./{aside}"), "./data");
+            let aside: Vec<String> = list(aside).iter().map(rename).collect();
+            assert!(old(&aside), "the old one was changed: {aside:#?}");
+        }
+        found
+    }
+
+    /// As it was before the run, whatever is under the final name.
+    fn reset(&self, host: &str) {
+        let back = if self.way.directory == WITH_OLD {
+            format!("rm -rf {WITH_OLD}/*; cp -a /srv/damage/template/data {WITH_OLD}/")
+        } else {
+            format!("rm -rf {}/*", self.way.directory)
+        };
+        self.lane.host(host).sh(&back);
+    }
+}
+
+const CLOCK: &str = "/run/damage-clock";

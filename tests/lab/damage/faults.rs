@@ -1,0 +1,446 @@
+//! What may go wrong: what is done at a moment, how it is mended after the run's end, and how the run has to end.
+
+use std::thread;
+use std::time::Duration;
+
+use super::cell::Scene;
+use super::lane::DATA;
+use super::moments::{End, Moment};
+use super::ways::Way;
+use crate::processes;
+
+type Deed = Box<dyn Fn(&mut Scene) + Send + Sync>;
+
+/// One of them. Its name is the one in a cell's.
+pub(crate) struct Fault {
+    pub(crate) name: String,
+    pub(crate) strike: Deed,
+    /// After the run's end: what was broken is whole again.
+    pub(crate) mend: Deed,
+    at: fn(&Moment) -> bool,
+    by: fn(&Way) -> bool,
+    /// The exit codes that are right, and what the message must say where the code is not 0.
+    pub(crate) codes: &'static [i32],
+    pub(crate) says: &'static [&'static str],
+    /// The hosts undo everything by themselves, after the lease time.
+    pub(crate) vanishes: bool,
+    /// Hosts on which nobody is left to undo anything.
+    pub(crate) wrecks: fn(&Scene) -> Vec<&'static str>,
+    /// How long the run may take to end, if more than anything that waits for nothing.
+    pub(crate) patience: Duration,
+}
+
+/// Within which a run has ended that waits for no timeout.
+const SOON: Duration = Duration::from_secs(30);
+/// The same of one that waits until it gives up a host: keepalives, and logins that are tried again.
+const GIVEN_UP: Duration = Duration::from_secs(75);
+
+fn fault(name: &str, strike: impl Fn(&mut Scene) + Send + Sync + 'static) -> Fault {
+    Fault {
+        name: name.to_owned(),
+        strike: Box::new(strike),
+        mend: Box::new(|_| {}),
+        at: |_| true,
+        by: |way| way.name != "small",
+        codes: &[1],
+        says: &[],
+        vanishes: false,
+        wrecks: |_| Vec::new(),
+        patience: SOON,
+    }
+}
+
+impl Fault {
+    /// Only at these moments.
+    fn at(self, at: fn(&Moment) -> bool) -> Self {
+        Self { at, ..self }
+    }
+
+    /// Only in these ways.
+    fn by(self, by: fn(&Way) -> bool) -> Self {
+        Self { by, ..self }
+    }
+
+    fn ends(self, codes: &'static [i32], says: &'static [&'static str]) -> Self {
+        Self { codes, says, ..self }
+    }
+
+    fn mend(self, mend: impl Fn(&mut Scene) + Send + Sync + 'static) -> Self {
+        Self { mend: Box::new(mend), ..self }
+    }
+
+    fn vanishes(self) -> Self {
+        Self { vanishes: true, ..self }
+    }
+
+    fn wrecks(self, wrecks: fn(&Scene) -> Vec<&'static str>) -> Self {
+        Self { wrecks, ..self }
+    }
+
+    fn patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
+    }
+
+    /// Whether there is such a cell.
+    pub(crate) fn happens(&self, moment: &Moment, way: &Way) -> bool {
+        (self.at)(moment) && (self.by)(way)
+    }
+}
+
+/// There is a guard on every host.
+fn guarded(moment: &Moment) -> bool {
+    moment.is_from("target")
+}
+
+fn plain(way: &Way) -> bool {
+    way.name == "plain"
+}
+
+fn remote_source(way: &Way) -> bool {
+    !way.source.is_empty() && way.name != "small"
+}
+
+/// All of them.
+pub(crate) fn faults() -> Vec<Fault> {
+    [signals(), deaths(), stages(), crashes(), networks(), disks(), sources(), wires(), ports(), tools(), hosts()]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+fn signals() -> Vec<Fault> {
+    vec![
+        fault("sigint", |scene| scene.run().signal("INT")).ends(&[130], &["interrupted by SIGINT"]),
+        fault("sigterm", |scene| scene.run().signal("TERM")).ends(&[143], &["interrupted by SIGTERM"]),
+        fault("sighup", |scene| scene.run().signal("HUP")).ends(&[129], &["interrupted by SIGHUP"]),
+        fault("sigkill", |scene| scene.run().signal("KILL")).ends(&[-9], &[]).vanishes(),
+    ]
+}
+
+/// Kills some of what keeps a run on a host, without a moment in which one could act for the other.
+fn end(scene: &Scene, end: End, whom: &str) {
+    let script = format!("found=$({whom}); kill -STOP ${{found:?}}; kill -KILL $found");
+    processes::sh(&scene.host(end), &script);
+}
+
+fn deaths() -> Vec<Fault> {
+    const ALL: &str = "guard; sentinel";
+    vec![
+        fault("master-of-target", |scene| scene.kill_master("db2"))
+            .at(|moment| moment.is_from("probing"))
+            .ends(&[1, 4], &["db2"]),
+        fault("master-of-source", |scene| scene.kill_master("db1"))
+            .at(|moment| moment.is_from("probing"))
+            .by(remote_source)
+            .ends(&[1, 4], &["db1"]),
+        fault("session-of-target", |scene| scene.kill_session("db2"))
+            .at(|moment| moment.is_from("probing"))
+            .ends(&[1, 4], &["db2"]),
+        fault("session-of-source", |scene| scene.kill_session("db1"))
+            .at(|moment| moment.is_from("probing"))
+            .by(remote_source)
+            .ends(&[1, 4], &["db1"]),
+        fault("guard-of-target", |scene| end(scene, End::Target, "guard"))
+            .at(guarded)
+            .ends(&[1], &["db2: lost the guard of this run"]),
+        fault("guard-of-source", |scene| end(scene, End::Source, "guard"))
+            .at(guarded)
+            .ends(&[1], &["lost the guard of this run"]),
+        fault("keepers-of-target", |scene| end(scene, End::Target, ALL))
+            .at(guarded)
+            .ends(&[1], &["db2: lost the guard of this run"]),
+        fault("keepers-of-source", |scene| end(scene, End::Source, ALL))
+            .at(guarded)
+            .ends(&[1], &["lost the guard of this run"]),
+        fault("guard-and-controller", |scene| {
+            scene.run().signal("STOP");
+            end(scene, End::Target, "guard");
+            scene.run().signal("KILL");
+        })
+        .at(guarded)
+        .ends(&[-9], &[])
+        .vanishes(),
+        fault("everybody", |scene| {
+            scene.run().signal("STOP");
+            end(scene, End::Target, ALL);
+            scene.run().signal("KILL");
+        })
+        .at(guarded)
+        .ends(&[-9], &[])
+        .vanishes()
+        .wrecks(|_| vec!["db2"]),
+    ]
+}
+
+/// A stage of a pipeline: job, program, a word of its arguments, and its name in messages.
+const STAGES: [(End, &str, &str, &str, &str); 13] = [
+    (End::Source, "sender", "tar", "--create", "tar"),
+    (End::Source, "sender", "perl", "sender read", "read"),
+    (End::Source, "sender", "zstd", "-c", "compress"),
+    (End::Source, "sender", "perl", "sender wire", "wire"),
+    (End::Source, "sender", "openssl", "dgst", "digest"),
+    (End::Source, "sender", "openssl", "enc", "encrypt"),
+    (End::Source, "sender", "nc", "-N", "netcat"),
+    (End::Target, "receiver", "nc", "-l", "netcat"),
+    (End::Target, "receiver", "openssl", "enc", "decrypt"),
+    (End::Target, "receiver", "openssl", "dgst", "digest"),
+    (End::Target, "receiver", "perl", "receiver wire", "wire"),
+    (End::Target, "receiver", "zstd", "-c", "decompress"),
+    (End::Target, "receiver", "tar", "--extract", "tar"),
+];
+
+fn stages() -> Vec<Fault> {
+    let stage = |(host, job, program, word, name): (End, &'static str, &'static str, &'static str, &str)| {
+        fault(&format!("stage-{job}-{name}"), move |scene| {
+            end(scene, host, &format!("process {job} {program} '{word}'"));
+        })
+        .at(|moment| moment.is_from("first") && !moment.is_from("closing"))
+        .by(|way| ["plain", "two-targets", "local-source"].contains(&way.name))
+        .ends(&[1], &["db2"])
+    };
+    let mut faults: Vec<Fault> = STAGES.map(stage).into();
+    for (host, job) in [(End::Source, "sender"), (End::Target, "receiver")] {
+        let kill = move |scene: &mut Scene| end(scene, host, &format!("process {job} bash -c"));
+        faults.push(
+            fault(&format!("shell-of-{job}"), kill)
+                .at(|moment| moment.is_from("listening") && !moment.is_from("closing"))
+                .ends(&[1], &["its processes were ended from outside"]),
+        );
+    }
+    faults
+}
+
+fn crashes() -> Vec<Fault> {
+    vec![
+        fault("crash-of-controller", |scene| scene.crash("ctl"))
+            .mend(|scene| scene.boot("ctl"))
+            // Where it has the data, it is a crash of the source.
+            .by(remote_source)
+            .ends(&[-9], &[])
+            .vanishes(),
+        fault("crash-of-source", |scene| scene.crash("db1"))
+            .mend(|scene| scene.boot("db1"))
+            .by(remote_source)
+            .ends(&[1, 4, 6], &["db1"])
+            .wrecks(|scene| if guarded(scene.moment()) { vec!["db1"] } else { Vec::new() })
+            .patience(GIVEN_UP),
+        fault("crash-of-target", |scene| scene.crash("db2"))
+            .mend(|scene| scene.boot("db2"))
+            .ends(&[1, 4, 6], &["db2"])
+            .wrecks(|scene| if guarded(scene.moment()) { vec!["db2"] } else { Vec::new() })
+            .patience(GIVEN_UP),
+    ]
+}
+
+/// Shorter than the lease time and the idle timeout.
+const BLINK: Duration = Duration::from_millis(1500);
+
+fn blink(scene: &mut Scene, a: &'static str, b: &'static str) {
+    scene.cut(a, b);
+    // What is held goes on while the network is down.
+    scene.disarm();
+    thread::sleep(BLINK);
+    scene.heal();
+}
+
+fn networks() -> Vec<Fault> {
+    let long = |name: &str, a: &'static str, b: &'static str| {
+        fault(name, move |scene| scene.cut(a, b)).mend(Scene::heal).patience(GIVEN_UP)
+    };
+    vec![
+        fault("blink-to-target", |scene| blink(scene, "ctl", "db2")).ends(&[0], &[]),
+        fault("blink-to-source", |scene| blink(scene, "ctl", "db1")).by(remote_source).ends(&[0], &[]),
+        fault("blink-between", |scene| blink(scene, "db1", "db2")).by(remote_source).ends(&[0], &[]),
+        long("cut-to-target", "ctl", "db2").ends(&[1, 4, 6], &["db2"]).vanishes(),
+        long("cut-to-source", "ctl", "db1").by(remote_source).ends(&[1, 4, 6], &["db1"]).vanishes(),
+        long("cut-between", "db1", "db2").by(remote_source).ends(&[0, 1], &["db2"]),
+        fault("sshd-of-target", |scene| scene.stop_sshd("db2"))
+            .mend(|scene| scene.start_sshd("db2"))
+            .ends(&[0, 4], &["db2"]),
+        fault("sshd-of-source", |scene| scene.stop_sshd("db1"))
+            .mend(|scene| scene.start_sshd("db1"))
+            .by(remote_source)
+            .ends(&[0, 4], &["db1"]),
+    ]
+}
+
+fn disks() -> Vec<Fault> {
+    let small: fn(&Way) -> bool = |way| way.name == "small";
+    vec![
+        fault("disk-full", |scene| {
+            scene.sh(End::Target, "! head -c 20M /dev/zero >/srv/damage/small/filler");
+        })
+        .mend(|scene| drop(scene.sh(End::Target, "rm /srv/damage/small/filler")))
+        .at(guarded)
+        .by(small)
+        .ends(&[0, 1], &["db2", "No space left on device"]),
+        fault("disk-without-inodes", |scene| {
+            let fill = "mkdir /srv/damage/small/filler; cd /srv/damage/small/filler; for n in {1..200}; do : >$n || break; done";
+            scene.sh(End::Target, fill);
+        })
+        .mend(|scene| drop(scene.sh(End::Target, "rm -r /srv/damage/small/filler")))
+        .at(guarded)
+        .by(small)
+        .ends(&[0, 1], &["db2", "No space left on device"]),
+        fault("directory-locked", |scene| {
+            scene.sh(End::Target, &format!("chattr +i {}", scene.way().directory));
+        })
+        .mend(|scene| drop(scene.sh(End::Target, &format!("chattr -i {}", scene.way().directory))))
+        .by(|way| way.name != "small" && way.name != "two-targets")
+        .ends(&[1, 4, 6], &["db2"]),
+        fault("directory-removed", |scene| {
+            scene.sh(End::Target, "rm -r /srv/damage/in");
+        })
+        .mend(|scene| drop(scene.sh(End::Target, "mkdir /srv/damage/in")))
+        .by(|way| way.directory == super::ways::EMPTY)
+        .ends(&[1, 3, 4, 6], &["db2"]),
+        fault("run-full", |scene| {
+            let fill = r#"
+                read -r _ _ used _ < <(df --inodes --output=target,itotal,iused /run | tail -n 1 | sed 's/$/ x/')
+                mount -o remount,nr_inodes="$used" /run"#;
+            scene.sh(End::Target, fill);
+        })
+        .mend(|scene| drop(scene.sh(End::Target, "mount -o remount,nr_inodes=800k /run")))
+        .ends(&[0, 1, 4], &["db2"]),
+    ]
+}
+
+/// The file that tar reads last.
+const LAST: &str = "$(cd /srv/damage/data && ls -U | grep -E 'one|two|three' | tail -n 1)";
+
+fn sources() -> Vec<Fault> {
+    /// With what it was before, its time included.
+    fn change(name: &str, how: &str) -> Fault {
+        let script = format!("cd {DATA}; cp -a {LAST} ../kept; echo {LAST} >../name; {how}");
+        let back = format!("cd {DATA}; rm -f \"$(<../name)\"; cp -a ../kept \"$(<../name)\"; rm ../kept ../name");
+        fault(name, move |scene| {
+            scene.keep_change_time(&script);
+        })
+        .mend(move |scene| drop(scene.sh(End::Source, &back)))
+        .at(|moment| ["first", "middle"].contains(&moment.name))
+    }
+    vec![
+        change("source-truncated", &format!("truncate -s 100000 {LAST}")).ends(&[0, 1, 3], &[]),
+        change("source-grown", &format!("head -c 300000 /dev/urandom >>{LAST}")).ends(&[0, 1, 3], &[]),
+        change("source-vanished", &format!("rm {LAST}")).ends(&[0, 1, 3], &[]),
+        change("source-unreadable", &format!("chmod 0 {LAST}"))
+            .by(|way| way.name == "reader")
+            .ends(&[1], &["db1", "Permission denied"]),
+    ]
+}
+
+/// What happens to the stream between the source's netcat and the target's: bash's word for a filter of perl's.
+fn wires() -> Vec<Fault> {
+    let damage = |name: &str, how: &'static str, codes: &'static [i32]| {
+        fault(name, move |scene| scene.damage_wire(how))
+            .mend(|scene| scene.mend_tool(End::Source, "nc"))
+            .at(|moment| moment.name == "sender")
+            .by(|way| way.name != "small")
+            .ends(codes, &["db2"])
+    };
+    let mut faults = Vec::new();
+    for (place, at) in [("first", "100"), ("middle", "1800000"), ("last", "-100")] {
+        for (kind, change) in [
+            ("flipped", "substr($all, $at, 1) ^= chr(1)"),
+            ("dropped", "substr($all, $at, 64) = q()"),
+            ("repeated", "substr($all, $at, 0) = substr($all, $at, 64)"),
+            ("cut", "substr($all, $at) = q()"),
+        ] {
+            let script: &'static str = Box::leak(format!("my $at = {at}; {change}").into_boxed_str());
+            faults.push(damage(&format!("wire-{kind}-{place}"), script, &[1, 3]));
+        }
+    }
+    faults
+}
+
+fn ports() -> Vec<Fault> {
+    let stranger = |name: &str, then: &'static str| {
+        fault(name, move |scene| scene.send_stranger(then))
+            .at(|moment| moment.name == "listening")
+            // One that was asked for by number is tried again, too.
+            .ends(&[0, 5], &["db2"])
+    };
+    vec![
+        stranger("stranger-silent", "sleep 20"),
+        stranger("stranger-talking", "head -c 1000000 /dev/urandom >&3; sleep 20"),
+        stranger("stranger-leaving", "exec 3>&-"),
+        fault("port-taken", Scene::take_port)
+            .at(|moment| ["port", "rule"].contains(&moment.name))
+            .ends(&[0, 5], &["db2"]),
+        fault("xtables-locked", |scene| scene.spawn(End::Target, &["flock", "/run/xtables.lock", "sleep", "30"]))
+            .at(|moment| ["target", "rule", "closing", "verifying"].contains(&moment.name))
+            .ends(&[0, 1], &["db2", "xtables lock"])
+            .patience(GIVEN_UP),
+    ]
+}
+
+/// Programs that fail from a moment on, with 1 or as if they were gone.
+fn tools() -> Vec<Fault> {
+    const OF_SOURCE: [&str; 11] =
+        ["tar", "zstd", "openssl", "nc", "perl", "sync", "find", "sort", "md5sum", "ss", "mkfifo"];
+    const OF_TARGET: [&str; 22] = [
+        "tar", "zstd", "openssl", "nc", "perl", "sync", "find", "sort", "md5sum", "ss", "mkfifo", "nft",
+        "iptables-legacy", "mkdir", "rmdir", "rm", "mv", "stat", "awk", "flock", "sha256sum", "cat",
+    ];
+    let broken = |end: End, host: &'static str, tool: &'static str, status: &'static str| {
+        let name = if status == "127" { "missing" } else { "failing" };
+        fault(&format!("{name}-{tool}-{host}"), move |scene| scene.break_tool(end, tool, status))
+            .mend(move |scene| scene.mend_tool(end, tool))
+            .at(|moment| ["target", "receiver", "last"].contains(&moment.name))
+            .by(plain)
+            .ends(&[0, 1, 3, 6], &["db"])
+    };
+    let mut faults = Vec::new();
+    for status in ["1", "127"] {
+        faults.extend(OF_SOURCE.map(|tool| broken(End::Source, "source", tool, status)));
+        faults.extend(OF_TARGET.map(|tool| broken(End::Target, "target", tool, status)));
+    }
+    faults
+}
+
+/// Hosts that are not what they seem, before anything begins.
+fn hosts() -> Vec<Fault> {
+    let odd = |name: &str, script: &'static str, back: &'static str| {
+        fault(name, move |scene| {
+            for end in [End::Source, End::Target] {
+                scene.sh(end, script);
+            }
+        })
+        .mend(move |scene| {
+            for end in [End::Source, End::Target] {
+                scene.sh(end, back);
+            }
+        })
+        .at(|moment| moment.name == "connecting")
+        .by(remote_source)
+        .ends(&[0], &[])
+    };
+    let jump = |name: &str, by: &'static str| {
+        fault(name, move |scene| scene.jump(by)).ends(&[0], &[])
+    };
+    vec![
+        jump("clock-forward", "+2d"),
+        jump("clock-backward", "-2d"),
+        odd(
+            "banner",
+            "echo 'Authorised \\e[31muse only' >/etc/issue.net
+             echo 'Banner /etc/issue.net' >/etc/ssh/sshd_config.d/banner.conf; systemctl reload ssh",
+            "rm /etc/ssh/sshd_config.d/banner.conf; systemctl reload ssh",
+        ),
+        odd(
+            "startup-files",
+            "for home in /root /home/dba; do
+                 for file in .bashrc .profile; do cp -a $home/$file /etc/damage-${home##*/}$file; done
+                 echo 'printf \"! ready\\n= 1 ok\\nWelcome\"' | tee $home/.profile >$home/.bashrc
+             done",
+            "for home in /root /home/dba; do
+                 for file in .bashrc .profile; do mv -T /etc/damage-${home##*/}$file $home/$file; done
+             done",
+        ),
+        odd("shell-fish", "chsh -s /usr/bin/fish root; chsh -s /usr/bin/fish dba", SHELLS),
+        odd("shell-tcsh", "chsh -s /usr/bin/tcsh root; chsh -s /usr/bin/tcsh dba", SHELLS),
+        odd("shell-dash", "chsh -s /bin/dash root; chsh -s /bin/dash dba", SHELLS),
+    ]
+}
+
+const SHELLS: &str = "chsh -s /bin/bash root; chsh -s /bin/bash dba; rm -rf /home/dba/.config /home/dba/.cache";

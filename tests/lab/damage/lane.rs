@@ -1,0 +1,183 @@
+//! Hosts for one cell at a time: a lab of its own, which is used again as long as the cells leave it as it was.
+
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use super::ways::{EMPTY, SMALL, WITH_OLD};
+use crate::fixtures;
+use crate::harness::{Host, Lab};
+use crate::snapshot::Snapshot;
+
+pub(crate) const HOSTS: [&str; 4] = ["ctl", "db1", "db2", "db3"];
+/// Where the copied data is, on db1 and on the controller.
+pub(crate) const DATA: &str = "/srv/damage/data";
+/// Where a wrapped program and the test meet. In memory, and gone with a crash.
+pub(crate) const GATE: &str = "/run/damage";
+/// What each host is compared by, besides all that a snapshot has in any case.
+const DIRECTORIES: [&str; 2] = ["/srv/damage", "/home/dba"];
+/// How many lanes there may be, unless `DAMAGE_LANES` says so.
+const LANES: usize = 6;
+
+/// Done once: what is on the hosts' disks.
+const FURNISH: &str = r#"
+    mkdir -p /srv/damage/data/sub; cd /srv/damage
+    # In the order of their directory, so that what is read last is known.
+    for name in one two three; do head -c 1200000 /dev/urandom >data/$name; done
+    echo small >data/sub/small; ln -s sub/small data/link; touch -d 2020-02-02 data/sub/small
+    mkdir -p in old small template/data/sub; echo old >template/data/one; echo older >template/data/sub/two
+    cp -a template/data old/
+    echo 'dba ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/damage
+    install -d -o dba -g dba /home/dba/.local /home/dba/.local/state
+"#;
+
+/// Done after each boot, on targets: a small file system, and two layers of firewall that let nobody in but ssh.
+const RAISE: &str = r#"
+    mkdir -p /run/damage
+    [[ $HOSTNAME == db[23] ]] || exit 0
+    mountpoint -q /srv/damage/small || mount -t tmpfs -o size=9m,nr_inodes=64,mode=755 lab /srv/damage/small
+    mkdir -p /srv/damage/small/in
+    nft -f - <<'RULES'
+        add table inet scene
+        delete table inet scene
+        table inet scene {
+            chain input {
+                type filter hook input priority 0; policy drop;
+                ct state established,related accept
+                iif lo accept
+                tcp dport 22 accept
+                meta l4proto { icmp, ipv6-icmp } accept
+            }
+        }
+RULES
+    iptables-legacy-restore <<'RULES'
+*filter
+:INPUT DROP
+-A INPUT -i lo -j ACCEPT
+-A INPUT -m state --state ESTABLISHED,RELATED -j ACCEPT
+-A INPUT -p tcp -m tcp --dport 22 -j ACCEPT
+-A INPUT -p icmp -j ACCEPT
+COMMIT
+RULES
+"#;
+
+/// The hosts of one cell, which nobody else has meanwhile.
+pub(crate) struct Lane {
+    pub(crate) lab: Lab,
+    baselines: Vec<Snapshot>,
+    /// The data and the older tree, as they were before anything: what a copy must be, and what a source must stay.
+    pub(crate) lists: Lists,
+    home: PathBuf,
+    _lock: File,
+}
+
+/// Trees, entry by entry.
+pub(crate) struct Lists {
+    /// On the controller, and on db1.
+    data: [Vec<String>; 2],
+    pub(crate) old: Vec<String>,
+}
+
+impl Lane {
+    /// Takes a lane that is free; makes it, where the last one who had it did not leave it as it was.
+    pub(crate) fn take(main: &Lab) -> Self {
+        let all = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("damage-{}", main.id()));
+        fs::create_dir_all(&all).expect("no directory for the state of lanes");
+        let (number, lock) = free(&all);
+        let lab = Lab::named(&format!("{}l{number}", main.id()));
+        let home = all.join(number.to_string());
+        if !home.join("good").exists() {
+            make(&lab, &home);
+        }
+        fs::remove_file(home.join("good")).expect("the state of the lane cannot be written");
+        let read = |name: &str| fs::read_to_string(home.join(name)).expect("the state of the lane");
+        let lines = |name: &str| read(name).lines().map(ToOwned::to_owned).collect::<Vec<_>>();
+        let lists = Lists { data: [lines("data-ctl"), lines("data-db1")], old: lines("old") };
+        let baselines = HOSTS.iter().map(|name| Snapshot::read(&read(name), &DIRECTORIES)).collect();
+        Self { lab, baselines, lists, home, _lock: lock }
+    }
+
+    /// The cell has left everything as it was.
+    pub(crate) fn give_back(self) {
+        File::create(self.home.join("good")).expect("the state of the lane cannot be written");
+    }
+
+    pub(crate) fn host(&self, name: &str) -> Host {
+        self.lab.host(name)
+    }
+
+    /// What the tree to be copied is, on the host that has it.
+    pub(crate) fn data_of(&self, host: &str) -> &[String] {
+        &self.lists.data[usize::from(host != "ctl")]
+    }
+
+    /// What differs from before on some hosts, each line with its host in front.
+    pub(crate) fn differences(&self, hosts: &[&str]) -> Vec<String> {
+        let look = |name: &str| -> Vec<String> {
+            let index = HOSTS.iter().position(|host| *host == name).expect("a host of the lane");
+            let lines = self.baselines[index].differences(&self.host(name));
+            lines.iter().map(|line| format!("{name}: {line:.300}")).collect()
+        };
+        thread::scope(|scope| {
+            let lookers: Vec<_> = hosts.iter().map(|name| scope.spawn(move || look(name))).collect();
+            lookers.into_iter().flat_map(|looker| looker.join().expect("a snapshot failed")).collect()
+        })
+    }
+
+    /// Starts a host again, with what it does not keep over a boot.
+    pub(crate) fn boot(&self, name: &str) {
+        let host = self.host(name);
+        host.boot();
+        host.sh(RAISE);
+    }
+}
+
+/// The first lane that nobody has.
+fn free(all: &Path) -> (usize, File) {
+    let lanes = std::env::var("DAMAGE_LANES").ok().and_then(|lanes| lanes.parse().ok()).unwrap_or(LANES);
+    loop {
+        for number in 0..lanes {
+            let lock = File::create(all.join(format!("{number}.lock"))).expect("no lock for a lane");
+            match lock.try_lock() {
+                Ok(()) => return (number, lock),
+                Err(TryLockError::WouldBlock) => {}
+                Err(TryLockError::Error(error)) => panic!("a lane cannot be locked: {error}"),
+            }
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+fn make(lab: &Lab, home: &Path) {
+    lab.remake(&HOSTS);
+    for name in HOSTS {
+        let host = lab.host(name);
+        host.sh(FURNISH);
+        host.sh(RAISE);
+        // What a first login leaves is there from now on.
+        host.run(&["rm", "-rf", "/tmp/*"]);
+    }
+    // The program on the controller, and what its first use leaves.
+    lab.transfer(&["status", "db1", "db2", "db3"]).expect_success();
+    fs::create_dir_all(home).expect("no directory for the state of a lane");
+    let write = |name: &str, text: String| fs::write(home.join(name), text).expect("the state of a lane");
+    write("data-ctl", fixtures::list(&lab.host("ctl"), DATA).join("\n"));
+    write("data-db1", fixtures::list(&lab.host("db1"), DATA).join("\n"));
+    write("old", fixtures::list(&lab.host("db2"), &format!("{WITH_OLD}/data")).join("\n"));
+    for name in HOSTS {
+        // sshd needs a moment to notice that a connection is gone.
+        let mut text = Snapshot::text(&lab.host(name), &DIRECTORIES);
+        for _ in 0..50 {
+            thread::sleep(Duration::from_millis(100));
+            let again = Snapshot::text(&lab.host(name), &DIRECTORIES);
+            if again == text {
+                break;
+            }
+            text = again;
+        }
+        write(name, text);
+    }
+    let _ = (EMPTY, SMALL);
+    File::create(home.join("good")).expect("the state of a lane");
+}

@@ -1,0 +1,160 @@
+//! Moments of a run: at each of them one program of one host is held, once, until the test lets it go on.
+
+use std::time::{Duration, Instant};
+
+use super::lane::GATE;
+use crate::harness::{Host, Running};
+
+/// Where the held program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    Controller,
+    Source,
+    Target,
+}
+
+/// How it is held.
+#[derive(Debug)]
+enum Hold {
+    Before,
+    After,
+    /// When so many bytes of its output have gone through.
+    Behind(u32),
+    /// When all but the last bytes of its output have gone through.
+    BeforeTheLast,
+}
+
+/// One of them. Its name is the one in a cell's.
+#[derive(Debug)]
+pub(crate) struct Moment {
+    pub(crate) name: &'static str,
+    pub(crate) end: End,
+    program: &'static str,
+    /// Which of its calls it is, in bash.
+    condition: &'static str,
+    hold: Hold,
+}
+
+/// The guard has synced the record of a lease of kind `$kind`, and not made its effect yet.
+macro_rules! recorded {
+    ($kind:literal) => {
+        concat!(
+            r#"[[ $1 == -d && $2 == */journal && $(tail -n 1 "$2") == lease$'\t'*$'\t'"#,
+            $kind,
+            r#"$'\t'* ]]"#
+        )
+    };
+}
+
+/// In the order of a run.
+pub(crate) const MOMENTS: [Moment; 18] = [
+    moment("connecting", End::Controller, "setpriv", "true", Hold::Before),
+    moment("probing", End::Target, "findmnt", "true", Hold::Before),
+    moment("target", End::Target, "sync", recorded!("target"), Hold::After),
+    moment("staging", End::Target, "sync", recorded!("staging"), Hold::After),
+    moment("port", End::Target, "sync", recorded!("port"), Hold::After),
+    moment("rule", End::Target, "sync", recorded!("rule"), Hold::After),
+    moment("receiver", End::Target, "sync", recorded!("job"), Hold::After),
+    moment("sender", End::Source, "sync", recorded!("job"), Hold::After),
+    moment("listening", End::Source, "nc", "[[ $* != *-h* ]]", Hold::Before),
+    moment("first", End::Source, "tar", "[[ $* == *--create* ]]", Hold::Behind(64 << 10)),
+    moment("middle", End::Source, "tar", "[[ $* == *--create* ]]", Hold::Behind(1800 << 10)),
+    moment("last", End::Source, "tar", "[[ $* == *--create* ]]", Hold::BeforeTheLast),
+    moment("closing", End::Target, "iptables-legacy", "[[ $* == *' -D '* ]]", Hold::Before),
+    moment("syncing", End::Target, "sync", "[[ $1 == -f ]]", Hold::Before),
+    moment("verifying", End::Target, "sort", "[[ $1 == -z ]]", Hold::Before),
+    moment("publishing", End::Target, "perl", r#"[[ $1 == -e && ${@: -1} == */data ]]"#, Hold::Before),
+    moment("published", End::Target, "perl", r#"[[ $1 == -e && ${@: -1} == */data ]]"#, Hold::After),
+    moment("releasing", End::Target, "rm", "[[ $* == *--one-file-system* ]]", Hold::Before),
+];
+
+const fn moment(
+    name: &'static str,
+    end: End,
+    program: &'static str,
+    condition: &'static str,
+    hold: Hold,
+) -> Moment {
+    Moment { name, end, program, condition, hold }
+}
+
+impl Moment {
+    /// By its name.
+    pub(crate) fn of(name: &str) -> &'static Self {
+        MOMENTS.iter().find(|moment| moment.name == name).unwrap_or_else(|| panic!("no moment '{name}'"))
+    }
+
+    fn index(&self) -> usize {
+        MOMENTS.iter().position(|moment| moment.name == self.name).expect("one of them")
+    }
+
+    /// Whether it comes after another one, or is it.
+    pub(crate) fn is_from(&self, name: &str) -> bool {
+        self.index() >= Self::of(name).index()
+    }
+
+    /// Whether the copy may have its final name when what was begun is done.
+    pub(crate) fn may_be_published(&self) -> bool {
+        self.is_from("publishing")
+    }
+
+    /// Puts the program that holds a run in front of the real one, for its next such call only.
+    pub(crate) fn arm(&self, host: &Host) -> Armed {
+        let body = match self.hold {
+            Hold::Before => "hold".to_owned(),
+            Hold::After => "\"$real\" \"$@\"; status=$?; hold; exit $status".to_owned(),
+            Hold::Behind(bytes) => format!(
+                "\"$real\" \"$@\" | {{ head -c {bytes}; hold; cat; }}; exit \"${{PIPESTATUS[0]}}\""
+            ),
+            Hold::BeforeTheLast => format!("\"$real\" \"$@\" | {KEEP}; exit \"${{PIPESTATUS[0]}}\""),
+        };
+        let text = format!(
+            "#!/bin/bash\nreal=$(PATH=/usr/sbin:/usr/bin type -P {program})\n\
+             hold() {{ mv {GATE}/armed {GATE}/held || return; for ((i = 0; i < 4000; i++)); do [[ ! -e {GATE}/go ]] || return; sleep 0.02; done; }} 2>/dev/null\n\
+             if [[ -e {GATE}/armed ]] && {condition}; then {body}; fi\nexec \"$real\" \"$@\"\n",
+            program = self.program,
+            condition = self.condition,
+        );
+        let path = format!("/usr/local/bin/{}", self.program);
+        host.put(text, &path, 0o755);
+        // Both are there from the start, since disks may be full later: what happens to them are renames.
+        host.sh(&format!("rm -rf {GATE}; mkdir -m 0777 {GATE}; touch {GATE}/armed {GATE}/stop"));
+        Armed { host: host.clone(), path }
+    }
+}
+
+/// Hands everything through but the last bytes, which come when it may go on.
+const KEEP: &str = r#"{ perl -e 'my $kept = ""; $| = 1;
+    while (sysread(STDIN, my $read, 65536)) {
+        $kept .= $read;
+        print substr($kept, 0, -4096, "") if length $kept > 4096;
+    }
+    system("bash", "-c", "$ARGV[0]"); print $kept' "$(declare -f hold); hold"; }"#;
+
+/// A program in front of another one.
+pub(crate) struct Armed {
+    host: Host,
+    path: String,
+}
+
+impl Armed {
+    /// Waits until the run is held. `false` when it has ended without that.
+    pub(crate) fn await_held(&self, run: &mut Running, within: Duration) -> bool {
+        let look = format!("for ((i = 0; i < 50; i++)); do [[ ! -e {GATE}/held ]] || exit 0; sleep 0.02; done; exit 1");
+        let end = Instant::now() + within;
+        while Instant::now() < end {
+            if self.host.run(&["bash", "-c", &look]).status.success() {
+                return true;
+            }
+            if !run.is_running() {
+                return false;
+            }
+        }
+        false
+    }
+
+    /// Lets go on what is held, and the next ones pass. No error where the host is down.
+    pub(crate) fn disarm(&self) {
+        self.host.run(&["sh", "-c", &format!("mv {GATE}/stop {GATE}/go; rm -f {}", self.path)]);
+    }
+}

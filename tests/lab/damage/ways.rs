@@ -1,0 +1,58 @@
+//! Ways of running a transfer that differ in what they lease, and where.
+
+/// One of them. Its name is the one in a cell's.
+#[derive(Debug)]
+pub(crate) struct Way {
+    pub(crate) name: &'static str,
+    /// What stands before the source's path: a login and a host, or nothing for the controller itself.
+    pub(crate) source: &'static str,
+    /// The same of each target.
+    pub(crate) targets: &'static [&'static str],
+    /// Where the copy goes.
+    pub(crate) directory: &'static str,
+    pub(crate) options: &'static [&'static str],
+}
+
+/// A directory that is empty, one with an older tree of the copy's name, and one on a small file system of its own.
+pub(crate) const EMPTY: &str = "/srv/damage/in";
+pub(crate) const WITH_OLD: &str = "/srv/damage/old";
+pub(crate) const SMALL: &str = "/srv/damage/small/in";
+
+const PLAIN: Way = Way { name: "plain", source: "db1:", targets: &["db2:"], directory: EMPTY, options: &[] };
+
+pub(crate) const WAYS: [Way; 9] = [
+    PLAIN,
+    Way {
+        name: "parallel",
+        options: &["--parallel-checksum", "--no-encrypt", "--no-compress", "--port", "4444"],
+        ..PLAIN
+    },
+    Way { name: "replace", directory: WITH_OLD, options: &["--replace"], ..PLAIN },
+    Way { name: "keep-old", directory: WITH_OLD, options: &["--replace", "--keep-old"], ..PLAIN },
+    Way { name: "two-targets", targets: &["db2:", "db3:"], ..PLAIN },
+    Way { name: "local-source", source: "", ..PLAIN },
+    Way { name: "sudo", source: "dba@db1:", targets: &["dba@db2:"], options: &["--sudo"], ..PLAIN },
+    Way { name: "reader", source: "dba@db1:", ..PLAIN },
+    Way { name: "small", directory: SMALL, ..PLAIN },
+];
+
+impl Way {
+    pub(crate) fn replaces(&self) -> bool {
+        self.directory == WITH_OLD
+    }
+
+    pub(crate) fn keeps_old(&self) -> bool {
+        self.options.contains(&"--keep-old")
+    }
+
+    /// The first port that a run tries.
+    pub(crate) fn port(&self) -> u16 {
+        if self.options.contains(&"--port") { 4444 } else { 4400 }
+    }
+}
+
+/// `dba@db1:` is on `db1`, and nothing is on the controller.
+pub(crate) fn host_of(prefix: &str) -> &str {
+    let host = prefix.trim_end_matches(':');
+    if host.is_empty() { "ctl" } else { host.rsplit('@').next().unwrap_or(host) }
+}
