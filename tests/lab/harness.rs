@@ -63,7 +63,10 @@ impl Lab {
         let owner = std::env::var("TRANSFER_LAB_OWNER").unwrap_or_else(|_| "1".into());
         lab_sh("down", &[self.id.clone()]);
         let hosts = hosts.iter().map(ToString::to_string);
-        lab_sh("up", &[self.id.clone(), "--owner".into(), owner].into_iter().chain(hosts).collect::<Vec<_>>());
+        lab_sh(
+            "up",
+            &[self.id.clone(), "--owner".into(), owner].into_iter().chain(hosts).collect::<Vec<_>>(),
+        );
     }
 
     /// A host by its name. Whether there is one shows when it is used.

@@ -15,18 +15,19 @@ pub(crate) const FIND: &str = r#"
         done
     }
     parent() { awk '$1 == "PPid:" { print $2 }' "/proc/$1/status"; }
-    # Its effects in flight have the same descriptors, and it for a parent.
+    # Who may write to the journal: the guard, and its effects in flight, which have it for a parent.
     guard() {
         local pid
         for pid in $(of 9 "$home/journal"); do
-            if [[ -e /proc/$pid/fd/3 && ! /proc/$(parent "$pid")/fd/9 -ef $home/journal ]]; then echo "$pid"; fi
+            if writes "$pid" && [[ ! /proc/$(parent "$pid")/fd/9 -ef $home/journal ]]; then echo "$pid"; fi
         done
     }
+    writes() { [[ $(awk '/^flags/ { print $2 }' "/proc/$1/fdinfo/9") == *1 ]]; }
     session() { parent "$(guard)"; }
     sentinel() {
         local pid
         for pid in $(of 9 "$home/journal"); do
-            if [[ ! -e /proc/$pid/fd/3 ]]; then echo "$pid"; fi
+            if ! writes "$pid"; then echo "$pid"; fi
         done
     }
     # process JOB COMMAND ARGUMENTS: one process of a job, by its name and a part of its arguments.

@@ -30,15 +30,15 @@ begin() {
   find_directories
   this_boot
   local try index
-  # Under a name that `clean_dead` of another run passes over, until the journal is locked.
+  # Under a name that nobody takes for a run, until it is one.
   home=$state/.new-$guard
-  # Another run's release may remove the empty parent in between.
+  # Another run's release may remove the empty parent in between, and a clean-up a journal that is not locked yet.
   for try in 1 2 3; do
     # The umask makes them ours alone.
-    mkdir -p -- "$state" && [[ -O $state && ! -L $state ]] && mkdir -- "$home" && break
+    mkdir -p -- "$state" && [[ -O $state && ! -L $state ]] && mkdir -p -- "$home" && exec 9>>"$home/journal" &&
+      flock -n 9 && [[ $home/journal -ef /proc/self/fd/9 ]] && break
     ((try < 3)) || return 1
   done
-  exec 9>>"$home/journal" && flock -n 9 || return 1
   line transfer-journal 1 "$boot" "$role" "$controller" "$(date +%s)" "$path" .
   printf '%s\n' "$REPLY" >&9 && sync -d "$home/journal" || return 1
   for ((index = 0; index < ${#tools[@]}; index += 2)); do
@@ -50,7 +50,7 @@ begin() {
 }
 
 # The sentinel waits for the journal's lock, which is free when the guard and its effects in flight are gone. If the
-# journal is still there then, the guard was killed.
+# journal is still there then, the guard was killed; and perhaps it was on its last step.
 start_sentinel() {
   set -m
   (
@@ -59,7 +59,7 @@ start_sentinel() {
     undone() { :; }
     left() { :; }
     kept() { :; }
-    lock_journal "$home" && replay "$home"
+    if lock_journal "$home"; then replay "$home"; else forget "$guard"; fi
   ) >/dev/null 2>&1 &
   disown
   set +m

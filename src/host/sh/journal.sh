@@ -177,7 +177,12 @@ replay() {
   done
   ((index == 0)) || return 1
   # Out of sight at once: a directory that has lost its journal already would be nobody's.
-  mv -T -- "$directory" "$state/.new-$guard" && rm -rf -- "$state/.new-$guard"
+  mv -T -- "$directory" "$state/.old-$guard" && forget "$guard"
+}
+
+# forget GUARD: removes the directory of a guard whose leases are all undone, and those above it when they are empty.
+forget() {
+  rm -rf -- "$state/.old-$1" || return
   rmdir -- "$runtime" "$state" 2>/dev/null
   return 0
 }
@@ -208,6 +213,18 @@ clean_dead() {
   # Of guards that died between the lock and its record; not of one that is just about to lock its own.
   while IFS= read -r -d '' lock; do free_lock "$lock"; done < <(
     find "$runtime" -maxdepth 1 \( -name 'port.*' -o -name 'target.*' \) -mmin +1 -print0 2>/dev/null)
-  # A guard that died before it was ready has changed nothing else.
-  find "$state" -maxdepth 1 -name '.new-*' -mmin +60 -exec rm -rf -- {} + 2>/dev/null
+  # A guard that died before it was ready has changed nothing else; one that is about to be locks its journal.
+  for directory in "$state"/.new-*/; do
+    directory=${directory%/}
+    lock_journal "$directory" -n || [[ ! -e $directory/journal && $(find "$directory" -maxdepth 0 -mmin +1) ]] || continue
+    rm -rf -- "$directory"
+    exec 9>&-
+  done 2>/dev/null
+  # One that died after that had nothing left to undo.
+  for directory in "$state"/.old-*/; do
+    directory=${directory%/}
+    if [[ -d $directory ]]; then forget "${directory##*/.old-}"; fi
+  done
+  rmdir -- "$runtime" "$state" 2>/dev/null
+  return 0
 }

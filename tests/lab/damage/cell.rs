@@ -98,7 +98,7 @@ impl Cell {
         }
         scene.run = Some(run);
         (self.fault.strike)(scene);
-        scene.disarm();
+        scene.let_go();
         let mut run = scene.run.take().expect("a run");
         let vanished = self.fault.codes == [-9];
         let status = run.wait_end(self.fault.patience);
@@ -127,11 +127,11 @@ impl Cell {
             scene.await_gone(&hosts, *at + lease + CLOSED, Scene::is_open);
         }
         (self.fault.mend)(scene);
-        scene.disarm();
         scene.others.clear();
         let mended = Instant::now();
         self.clear(scene, &wrecks, *code);
         scene.await_gone(&HOSTS, mended.max(*at + lease) + UNDONE, |line| !scene.is_ours(line));
+        scene.armed.take().expect("armed").disarm();
         self.judge_copies(scene, *code, said);
         scene.expect_as_before();
         self.follow(scene);
@@ -139,7 +139,9 @@ impl Cell {
 
     /// What nobody is left to undo is shown, and undone by one command.
     fn clear(&self, scene: &Scene, wrecks: &[&str], code: i32) {
-        let login = |host: &str| if scene.way.options.contains(&"--sudo") { format!("dba@{host}") } else { host.to_owned() };
+        let login = |host: &str| {
+            if scene.way.options.contains(&"--sudo") { format!("dba@{host}") } else { host.to_owned() }
+        };
         let sudo: &[&str] = if scene.way.options.contains(&"--sudo") { &["--sudo"] } else { &[] };
         let reader = scene.way.name == "reader";
         for host in wrecks {
@@ -256,9 +258,10 @@ impl Scene {
         self.lane.host("ctl").sh(&format!("echo {by} >{CLOCK}"));
     }
 
-    pub(crate) fn disarm(&self) {
+    /// What is held goes on.
+    pub(crate) fn let_go(&self) {
         if let Some(armed) = &self.armed {
-            armed.disarm();
+            armed.open();
         }
     }
 
@@ -307,7 +310,8 @@ impl Scene {
 
     /// Connects to the port before our own sender does.
     pub(crate) fn send_stranger(&mut self, then: &str) {
-        let script = format!("exec 3<>/dev/tcp/10.77.0.12/{} || exit; echo connected; {then}", self.way.port());
+        let script =
+            format!("exec 3<>/dev/tcp/10.77.0.12/{} || exit; echo connected; {then}", self.way.port());
         let mut stranger = self.host(End::Source).spawn(&["bash", "--norc", "-c", &script]);
         stranger.wait_for("connected", HELD);
         self.others.push(stranger);

@@ -83,7 +83,7 @@ impl Fault {
 
     /// Whether there is such a cell.
     pub(crate) fn happens(&self, moment: &Moment, way: &Way) -> bool {
-        (self.at)(moment) && (self.by)(way)
+        (self.at)(moment) && (self.by)(way) && way.differs_at(moment)
     }
 }
 
@@ -92,27 +92,47 @@ fn guarded(moment: &Moment) -> bool {
     moment.is_from("target")
 }
 
-fn plain(way: &Way) -> bool {
-    way.name == "plain"
-}
-
+/// The source is on a host of its own.
 fn remote_source(way: &Way) -> bool {
     !way.source.is_empty() && way.name != "small"
 }
 
+/// What is undone is no other thing in another way: one, or those with something to undo on several hosts or by others.
+fn plain(way: &Way) -> bool {
+    way.name == "plain"
+}
+
+fn few(way: &Way) -> bool {
+    ["plain", "two-targets", "sudo", "keep-old"].contains(&way.name)
+}
+
 /// All of them.
 pub(crate) fn faults() -> Vec<Fault> {
-    [signals(), deaths(), stages(), crashes(), networks(), disks(), sources(), wires(), ports(), tools(), hosts()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        signals(),
+        deaths(),
+        stages(),
+        crashes(),
+        networks(),
+        disks(),
+        sources(),
+        wires(),
+        ports(),
+        tools(),
+        hosts(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn signals() -> Vec<Fault> {
     vec![
-        fault("sigint", |scene| scene.run().signal("INT")).ends(&[130], &["interrupted by SIGINT"]),
-        fault("sigterm", |scene| scene.run().signal("TERM")).ends(&[143], &["interrupted by SIGTERM"]),
-        fault("sighup", |scene| scene.run().signal("HUP")).ends(&[129], &["interrupted by SIGHUP"]),
+        fault("sigint", |scene| scene.run().signal("INT")).by(few).ends(&[130], &["interrupted by SIGINT"]),
+        fault("sigterm", |scene| scene.run().signal("TERM"))
+            .by(plain)
+            .ends(&[143], &["interrupted by SIGTERM"]),
+        fault("sighup", |scene| scene.run().signal("HUP")).by(plain).ends(&[129], &["interrupted by SIGHUP"]),
         fault("sigkill", |scene| scene.run().signal("KILL")).ends(&[-9], &[]).vanishes(),
     ]
 }
@@ -127,18 +147,20 @@ fn deaths() -> Vec<Fault> {
     const ALL: &str = "guard; sentinel";
     vec![
         fault("master-of-target", |scene| scene.kill_master("db2"))
+            .by(plain)
             .at(|moment| moment.is_from("probing"))
             .ends(&[1, 4], &["db2"]),
         fault("master-of-source", |scene| scene.kill_master("db1"))
             .at(|moment| moment.is_from("probing"))
-            .by(remote_source)
+            .by(plain)
             .ends(&[1, 4], &["db1"]),
         fault("session-of-target", |scene| scene.kill_session("db2"))
+            .by(few)
             .at(|moment| moment.is_from("probing"))
             .ends(&[1, 4], &["db2"]),
         fault("session-of-source", |scene| scene.kill_session("db1"))
             .at(|moment| moment.is_from("probing"))
-            .by(remote_source)
+            .by(plain)
             .ends(&[1, 4], &["db1"]),
         fault("guard-of-target", |scene| end(scene, End::Target, "guard"))
             .at(guarded)
@@ -147,9 +169,11 @@ fn deaths() -> Vec<Fault> {
             .at(guarded)
             .ends(&[1], &["lost the guard of this run"]),
         fault("keepers-of-target", |scene| end(scene, End::Target, ALL))
+            .by(few)
             .at(guarded)
             .ends(&[1], &["db2: lost the guard of this run"]),
         fault("keepers-of-source", |scene| end(scene, End::Source, ALL))
+            .by(plain)
             .at(guarded)
             .ends(&[1], &["lost the guard of this run"]),
         fault("guard-and-controller", |scene| {
@@ -157,6 +181,7 @@ fn deaths() -> Vec<Fault> {
             end(scene, End::Target, "guard");
             scene.run().signal("KILL");
         })
+        .by(few)
         .at(guarded)
         .ends(&[-9], &[])
         .vanishes(),
@@ -204,6 +229,7 @@ fn stages() -> Vec<Fault> {
         faults.push(
             fault(&format!("shell-of-{job}"), kill)
                 .at(|moment| moment.is_from("listening") && !moment.is_from("closing"))
+                .by(few)
                 .ends(&[1], &["its processes were ended from outside"]),
         );
     }
@@ -214,13 +240,12 @@ fn crashes() -> Vec<Fault> {
     vec![
         fault("crash-of-controller", |scene| scene.crash("ctl"))
             .mend(|scene| scene.boot("ctl"))
-            // Where it has the data, it is a crash of the source.
-            .by(remote_source)
+            .by(few)
             .ends(&[-9], &[])
             .vanishes(),
         fault("crash-of-source", |scene| scene.crash("db1"))
             .mend(|scene| scene.boot("db1"))
-            .by(remote_source)
+            .by(few)
             .ends(&[1, 4, 6], &["db1"])
             .wrecks(|scene| if guarded(scene.moment()) { vec!["db1"] } else { Vec::new() })
             .patience(GIVEN_UP),
@@ -238,7 +263,7 @@ const BLINK: Duration = Duration::from_millis(1500);
 fn blink(scene: &mut Scene, a: &'static str, b: &'static str) {
     scene.cut(a, b);
     // What is held goes on while the network is down.
-    scene.disarm();
+    scene.let_go();
     thread::sleep(BLINK);
     scene.heal();
 }
@@ -248,18 +273,19 @@ fn networks() -> Vec<Fault> {
         fault(name, move |scene| scene.cut(a, b)).mend(Scene::heal).patience(GIVEN_UP)
     };
     vec![
-        fault("blink-to-target", |scene| blink(scene, "ctl", "db2")).ends(&[0], &[]),
-        fault("blink-to-source", |scene| blink(scene, "ctl", "db1")).by(remote_source).ends(&[0], &[]),
-        fault("blink-between", |scene| blink(scene, "db1", "db2")).by(remote_source).ends(&[0], &[]),
-        long("cut-to-target", "ctl", "db2").ends(&[1, 4, 6], &["db2"]).vanishes(),
-        long("cut-to-source", "ctl", "db1").by(remote_source).ends(&[1, 4, 6], &["db1"]).vanishes(),
-        long("cut-between", "db1", "db2").by(remote_source).ends(&[0, 1], &["db2"]),
+        fault("blink-to-target", |scene| blink(scene, "ctl", "db2")).by(plain).ends(&[0], &[]),
+        fault("blink-to-source", |scene| blink(scene, "ctl", "db1")).by(plain).ends(&[0], &[]),
+        fault("blink-between", |scene| blink(scene, "db1", "db2")).by(plain).ends(&[0], &[]),
+        long("cut-to-target", "ctl", "db2").by(few).ends(&[1, 4, 6], &["db2"]).vanishes(),
+        long("cut-to-source", "ctl", "db1").by(plain).ends(&[1, 4, 6], &["db1"]).vanishes(),
+        long("cut-between", "db1", "db2").by(plain).ends(&[0, 1], &["db2"]),
         fault("sshd-of-target", |scene| scene.stop_sshd("db2"))
             .mend(|scene| scene.start_sshd("db2"))
+            .by(plain)
             .ends(&[0, 4], &["db2"]),
         fault("sshd-of-source", |scene| scene.stop_sshd("db1"))
             .mend(|scene| scene.start_sshd("db1"))
-            .by(remote_source)
+            .by(plain)
             .ends(&[0, 4], &["db1"]),
     ]
 }
@@ -286,13 +312,13 @@ fn disks() -> Vec<Fault> {
             scene.sh(End::Target, &format!("chattr +i {}", scene.way().directory));
         })
         .mend(|scene| drop(scene.sh(End::Target, &format!("chattr -i {}", scene.way().directory))))
-        .by(|way| way.name != "small" && way.name != "two-targets")
+        .by(|way| few(way) && way.name != "two-targets")
         .ends(&[1, 4, 6], &["db2"]),
         fault("directory-removed", |scene| {
             scene.sh(End::Target, "rm -r /srv/damage/in");
         })
         .mend(|scene| drop(scene.sh(End::Target, "mkdir /srv/damage/in")))
-        .by(|way| way.directory == super::ways::EMPTY)
+        .by(plain)
         .ends(&[1, 3, 4, 6], &["db2"]),
         fault("run-full", |scene| {
             let fill = r#"
@@ -301,6 +327,7 @@ fn disks() -> Vec<Fault> {
             scene.sh(End::Target, fill);
         })
         .mend(|scene| drop(scene.sh(End::Target, "mount -o remount,nr_inodes=800k /run")))
+        .by(plain)
         .ends(&[0, 1, 4], &["db2"]),
     ]
 }
@@ -312,12 +339,14 @@ fn sources() -> Vec<Fault> {
     /// With what it was before, its time included.
     fn change(name: &str, how: &str) -> Fault {
         let script = format!("cd {DATA}; cp -a {LAST} ../kept; echo {LAST} >../name; {how}");
-        let back = format!("cd {DATA}; rm -f \"$(<../name)\"; cp -a ../kept \"$(<../name)\"; rm ../kept ../name");
+        let back =
+            format!("cd {DATA}; rm -f \"$(<../name)\"; cp -a ../kept \"$(<../name)\"; rm ../kept ../name");
         fault(name, move |scene| {
             scene.keep_change_time(&script);
         })
         .mend(move |scene| drop(scene.sh(End::Source, &back)))
         .at(|moment| ["first", "middle"].contains(&moment.name))
+        .by(|way| ["plain", "parallel", "two-targets", "local-source"].contains(&way.name))
     }
     vec![
         change("source-truncated", &format!("truncate -s 100000 {LAST}")).ends(&[0, 1, 3], &[]),
@@ -335,7 +364,7 @@ fn wires() -> Vec<Fault> {
         fault(name, move |scene| scene.damage_wire(how))
             .mend(|scene| scene.mend_tool(End::Source, "nc"))
             .at(|moment| moment.name == "sender")
-            .by(|way| way.name != "small")
+            .by(|way| ["plain", "parallel", "two-targets"].contains(&way.name))
             .ends(codes, &["db2"])
     };
     let mut faults = Vec::new();
@@ -357,7 +386,7 @@ fn ports() -> Vec<Fault> {
     let stranger = |name: &str, then: &'static str| {
         fault(name, move |scene| scene.send_stranger(then))
             .at(|moment| moment.name == "listening")
-            // One that was asked for by number is tried again, too.
+            .by(|way| ["plain", "parallel", "two-targets", "local-source"].contains(&way.name))
             .ends(&[0, 5], &["db2"])
     };
     vec![
@@ -367,10 +396,13 @@ fn ports() -> Vec<Fault> {
         fault("port-taken", Scene::take_port)
             .at(|moment| ["port", "rule"].contains(&moment.name))
             .ends(&[0, 5], &["db2"]),
-        fault("xtables-locked", |scene| scene.spawn(End::Target, &["flock", "/run/xtables.lock", "sleep", "30"]))
-            .at(|moment| ["target", "rule", "closing", "verifying"].contains(&moment.name))
-            .ends(&[0, 1], &["db2", "xtables lock"])
-            .patience(GIVEN_UP),
+        fault("xtables-locked", |scene| {
+            scene.spawn(End::Target, &["flock", "/run/xtables.lock", "sleep", "30"])
+        })
+        .at(|moment| ["target", "rule", "closing", "verifying"].contains(&moment.name))
+        .by(plain)
+        .ends(&[0, 1], &["db2", "xtables lock"])
+        .patience(GIVEN_UP),
     ]
 }
 
@@ -379,14 +411,34 @@ fn tools() -> Vec<Fault> {
     const OF_SOURCE: [&str; 11] =
         ["tar", "zstd", "openssl", "nc", "perl", "sync", "find", "sort", "md5sum", "ss", "mkfifo"];
     const OF_TARGET: [&str; 22] = [
-        "tar", "zstd", "openssl", "nc", "perl", "sync", "find", "sort", "md5sum", "ss", "mkfifo", "nft",
-        "iptables-legacy", "mkdir", "rmdir", "rm", "mv", "stat", "awk", "flock", "sha256sum", "cat",
+        "tar",
+        "zstd",
+        "openssl",
+        "nc",
+        "perl",
+        "sync",
+        "find",
+        "sort",
+        "md5sum",
+        "ss",
+        "mkfifo",
+        "nft",
+        "iptables-legacy",
+        "mkdir",
+        "rmdir",
+        "rm",
+        "mv",
+        "stat",
+        "awk",
+        "flock",
+        "sha256sum",
+        "cat",
     ];
     let broken = |end: End, host: &'static str, tool: &'static str, status: &'static str| {
         let name = if status == "127" { "missing" } else { "failing" };
         fault(&format!("{name}-{tool}-{host}"), move |scene| scene.break_tool(end, tool, status))
             .mend(move |scene| scene.mend_tool(end, tool))
-            .at(|moment| ["target", "receiver", "last"].contains(&moment.name))
+            .at(|moment| ["target", "last"].contains(&moment.name))
             .by(plain)
             .ends(&[0, 1, 3, 6], &["db"])
     };
@@ -412,12 +464,11 @@ fn hosts() -> Vec<Fault> {
             }
         })
         .at(|moment| moment.name == "connecting")
-        .by(remote_source)
+        .by(|way| ["plain", "sudo"].contains(&way.name))
         .ends(&[0], &[])
     };
-    let jump = |name: &str, by: &'static str| {
-        fault(name, move |scene| scene.jump(by)).ends(&[0], &[])
-    };
+    let jump =
+        |name: &str, by: &'static str| fault(name, move |scene| scene.jump(by)).by(plain).ends(&[0], &[]);
     vec![
         jump("clock-forward", "+2d"),
         jump("clock-backward", "-2d"),
@@ -443,4 +494,5 @@ fn hosts() -> Vec<Fault> {
     ]
 }
 
-const SHELLS: &str = "chsh -s /bin/bash root; chsh -s /bin/bash dba; rm -rf /home/dba/.config /home/dba/.cache";
+const SHELLS: &str =
+    "chsh -s /bin/bash root; chsh -s /bin/bash dba; rm -rf /home/dba/.config /home/dba/.cache";

@@ -103,9 +103,9 @@ impl Moment {
         let body = match self.hold {
             Hold::Before => "hold".to_owned(),
             Hold::After => "\"$real\" \"$@\"; status=$?; hold; exit $status".to_owned(),
-            Hold::Behind(bytes) => format!(
-                "\"$real\" \"$@\" | {{ head -c {bytes}; hold; cat; }}; exit \"${{PIPESTATUS[0]}}\""
-            ),
+            Hold::Behind(bytes) => {
+                format!("\"$real\" \"$@\" | {{ head -c {bytes}; hold; cat; }}; exit \"${{PIPESTATUS[0]}}\"")
+            }
             Hold::BeforeTheLast => format!("\"$real\" \"$@\" | {KEEP}; exit \"${{PIPESTATUS[0]}}\""),
         };
         let text = format!(
@@ -140,7 +140,9 @@ pub(crate) struct Armed {
 impl Armed {
     /// Waits until the run is held. `false` when it has ended without that.
     pub(crate) fn await_held(&self, run: &mut Running, within: Duration) -> bool {
-        let look = format!("for ((i = 0; i < 50; i++)); do [[ ! -e {GATE}/held ]] || exit 0; sleep 0.02; done; exit 1");
+        let look = format!(
+            "for ((i = 0; i < 50; i++)); do [[ ! -e {GATE}/held ]] || exit 0; sleep 0.02; done; exit 1"
+        );
         let end = Instant::now() + within;
         while Instant::now() < end {
             if self.host.run(&["bash", "-c", &look]).status.success() {
@@ -154,7 +156,12 @@ impl Armed {
     }
 
     /// Lets go on what is held, and the next ones pass. No error where the host is down.
-    pub(crate) fn disarm(&self) {
-        self.host.run(&["sh", "-c", &format!("mv {GATE}/stop {GATE}/go; rm -f {}", self.path)]);
+    pub(crate) fn open(&self) {
+        self.host.run(&["mv", &format!("{GATE}/stop"), &format!("{GATE}/go")]);
+    }
+
+    /// Takes the program away: once nobody remembers where it is.
+    pub(crate) fn disarm(self) {
+        self.host.run(&["rm", "-f", &self.path]);
     }
 }

@@ -1,5 +1,7 @@
 //! Ways of running a transfer that differ in what they lease, and where.
 
+use super::moments::Moment;
+
 /// One of them. Its name is the one in a cell's.
 #[derive(Debug)]
 pub(crate) struct Way {
@@ -37,6 +39,19 @@ pub(crate) const WAYS: [Way; 9] = [
 ];
 
 impl Way {
+    /// Whether it leases at that moment anything else than the plain way does, or by anybody else.
+    pub(crate) fn differs_at(&self, moment: &Moment) -> bool {
+        match self.name {
+            // Until then the old one is only looked at.
+            "replace" | "keep-old" => moment.is_from("syncing"),
+            // The end of the source, which is another account's.
+            "reader" => moment.name == "connecting" || moment.is_from("sender") && !moment.is_from("closing"),
+            // The port, and what the pipelines are.
+            "parallel" => moment.is_from("port") && !moment.is_from("publishing"),
+            _ => true,
+        }
+    }
+
     pub(crate) fn replaces(&self) -> bool {
         self.directory == WITH_OLD
     }
