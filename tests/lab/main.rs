@@ -4,6 +4,7 @@
 
 mod copies;
 mod crashes;
+mod durability;
 mod firewalls;
 mod fixtures;
 mod harness;
@@ -17,6 +18,7 @@ mod secrets;
 mod self_test;
 mod signals;
 mod snapshot;
+mod syscalls;
 mod targets;
 mod ways;
 mod wire;

@@ -46,7 +46,8 @@ begin() {
   done
   sync -- "$home" && mv -T -- "$home" "$state/$guard" || return 1
   home=$state/$guard
-  sync -- "$state"
+  # The entry of that directory, too: it goes with the last run and is made again.
+  sync -- "$state" && { [[ ! -r ${state%/*} ]] || sync -- "${state%/*}"; }
 }
 
 # The sentinel waits for the journal's lock, which is free when the guard and its effects in flight are gone. If the

@@ -118,6 +118,13 @@ remove_tree() {
   rm -rf --one-file-system -- "$1" && [[ ! -e $1 && ! -L $1 ]]
 }
 
+# make_durable PATH: so that what was undone there does not come back with a power cut, when the journal that knows of it
+# is gone. A disk that refuses is no reason to keep a journal. `hasty`: set where no disk is to be waited for.
+make_durable() {
+  [[ ${hasty-} ]] || sync -- "$1" 2>/dev/null
+  return 0
+}
+
 # undo GUARD KIND ARGUMENT...: undoes one lease; may be repeated. 0: nothing of it is left; 2: it is kept, as was asked
 # for.
 undo() {
@@ -129,7 +136,7 @@ undo() {
     target) free_lock "$1" ;;
     rule) close_rules "$1" "$2" "$3" ;;
     # Nothing but a path that carries the run's own name is ever removed.
-    staging) [[ ${1##*/} == ".transfer-$guard" ]] && remove_tree "$1" ;;
+    staging) [[ ${1##*/} == ".transfer-$guard" ]] && remove_tree "$1" && make_durable "${1%/*}/" ;;
     kept_staging)
       rmdir -- "$1/.probe" "$1/.exchange" "$1" 2>/dev/null
       [[ ! -e $1 ]] || { kept "$guard" "$1"; return 2; }
@@ -137,9 +144,9 @@ undo() {
     aside)
       # While it is still our copy that has this name, the old one has its own.
       [[ ${1##*/} == *".old-${guard%-*}" ]] || return 1
-      [[ $(stat -c %i -- "$1" 2>/dev/null) != "$2" ]] || remove_tree "$1"
+      [[ $(stat -c %i -- "$1" 2>/dev/null) != "$2" ]] || { remove_tree "$1" && make_durable "${1%/*}/"; }
       ;;
-    mode) [[ $(stat -c %i -- "$1" 2>/dev/null) != "$2" ]] || chmod "$3" -- "$1" ;;
+    mode) [[ $(stat -c %i -- "$1" 2>/dev/null) != "$2" ]] || { chmod "$3" -- "$1" && make_durable "$1"; } ;;
     *) return 1 ;;
   esac
 }

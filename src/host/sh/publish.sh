@@ -135,6 +135,8 @@ publish() {
     place_back "$from" "$to" "$how" "$4" "$old" >/dev/null && placed='' && event unpublished
     code=sync
   fi
+  # What a power cut can bring back of a copy that has its name is an empty staging directory.
+  [[ $placed && $sync != sync ]] && hasty=yes
   for mode in "${modes[@]}"; do undo "$guard" mode "$to" "${mode% *}" "${mode#* }"; done
   if [[ $placed && $code == publish ]]; then ok; else fail "$code" "$message"; fi
   obey_signals
