@@ -381,7 +381,7 @@ impl Running {
     pub(crate) fn signal(&self, name: &str) {
         let pid = self.pid().to_string();
         self.host.run(&["/bin/kill", "-s", name, &pid]);
-        if name == "CONT" {
+        if name == "CONT" || name == "KILL" {
             // nsenter, which stands for the command on this side, stops itself when the command is stopped.
             let _ = kill(self.outer(), Signal::SIGCONT);
         }

@@ -92,11 +92,6 @@ fn guarded(moment: &Moment) -> bool {
     moment.is_from("target")
 }
 
-/// The source is on a host of its own.
-fn remote_source(way: &Way) -> bool {
-    !way.source.is_empty() && way.name != "small"
-}
-
 /// What is undone is no other thing in another way: one, or those with something to undo on several hosts or by others.
 fn plain(way: &Way) -> bool {
     way.name == "plain"
