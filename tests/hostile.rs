@@ -20,14 +20,28 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
 
 /// Words of the domain between bytes of any kind: these come further than bytes alone.
 fn word() -> impl Strategy<Value = Vec<u8>> {
-    const KNOWN: [&str; 8] = ["db1:/srv", "root@", "[fd77::11]:/", "localhost:", "/", "-o", "\x1b[2J", "ü"];
+    const KNOWN: [&str; 12] = [
+        "db1:/srv",
+        "root@",
+        "[fd77::11]:/",
+        "localhost:",
+        "/",
+        "-o",
+        "--compress=",
+        "status",
+        "\x1b[2J",
+        "\u{202e}",
+        "\u{2028}",
+        "ü",
+    ];
     let known = (0..KNOWN.len()).prop_map(|index| KNOWN[index].as_bytes().to_vec());
     vec(prop_oneof![known, vec(1u8.., 0..4)], 0..5).prop_map(|parts| parts.concat())
 }
 
-/// Nothing that a terminal obeys: no control characters of either set, and no text that runs backwards.
+/// Nothing that a terminal obeys: no control characters of either set, no text that runs backwards, one line.
 fn is_harmless(text: &str) -> bool {
-    !text.chars().any(|c| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'))
+    let misleads = |c| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    !text.chars().any(|c| c.is_control() || misleads(c))
 }
 
 /// What a guard or a probe answers: its own words between bytes of any kind.
@@ -140,7 +154,29 @@ proptest! {
     #[test]
     fn any_command_line_is_read_or_refused(words in vec(word(), 0..6)) {
         let words = words.iter().map(|word| OsStr::from_bytes(word).to_owned());
-        let _ = Cli::read([OsStr::new("transfer").to_owned()].into_iter().chain(words));
+        if let Err(error) = Cli::read([OsStr::new("transfer").to_owned()].into_iter().chain(words)) {
+            let text = error.render().to_string();
+            prop_assert!(text.lines().all(is_harmless), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn any_variable_of_the_environment_and_any_profile_is_read_or_refused_in_one_line(
+        name in "(PORT|AS|PROFILE|\\PC{0,4}|[\u{1b}\u{202e}]{0,2})",
+        value in prop_oneof![bytes(), Just(b"\x1b[2J".to_vec()), Just(b"4400".to_vec())],
+        profile in prop::option::of("[\u{1b}\u{202e}a]{0,3}"),
+    ) {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        std::io::Write::write_all(&mut file, b"[profile.\"\\u001b[2J\\u202e\"]\nport = 4400\n").unwrap();
+        let value = OsStr::from_bytes(&value).to_owned();
+        let environment = vec![(format!("TRANSFER_{name}"), value)];
+        let sources = Sources { own: file.path().into(), old: "/nonexistent".into(), environment };
+        let mut cli = Cli::read(["transfer", "a:/x", "b:/y"]).unwrap();
+        cli.typed.profile = profile;
+        if let Err(error) = Settings::load(&cli.typed, &sources) {
+            let error = error.to_string();
+            prop_assert!(is_harmless(&error), "{error:?}");
+        }
     }
 
     #[test]

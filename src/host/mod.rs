@@ -199,7 +199,9 @@ impl Host {
                 messages.push(decode(&line));
                 fields += messages.last().map_or(0, Vec::len);
                 if fields > MOST_FIELDS {
-                    return Err(self.broken(action, io::Error::other("the host sends more than 65536 fields")));
+                    return Err(
+                        self.broken(action, io::Error::other("the host sends more than 65536 fields"))
+                    );
                 }
                 if line == b"end" {
                     return Ok(true);
