@@ -48,11 +48,14 @@ pub async fn port(end: &End, (first, last): (u16, u16)) -> Result<u16, Error> {
         }),
         other => other.into(),
     })?;
+    leased(&reply, (first, last))
+        .map_err(|text| Error::Failed(format!("{}: the guard leased no port but {text:?}", guard.host())))
+}
+
+/// The port of a guard's reply, which is one of the range; otherwise what it replied.
+pub fn leased(reply: &[Field], (first, last): (u16, u16)) -> Result<u16, String> {
     let text = reply.first().map(|field| short(field, LONGEST_TEXT)).unwrap_or_default();
-    text.parse()
-        .ok()
-        .filter(|port| (first..=last).contains(port))
-        .ok_or_else(|| Error::Failed(format!("{}: the guard leased no port but {text:?}", guard.host())))
+    text.parse().ok().filter(|port| (first..=last).contains(port)).ok_or(text)
 }
 
 /// Opens every layer of the target's firewall for the source and that port.

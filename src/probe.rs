@@ -187,7 +187,8 @@ pub fn route(answer: &[Vec<Field>], address: &IpAddr) -> Option<IpAddr> {
 
 /// The addresses of a target that the source may connect to, the best one first: that which the controller reached over
 /// SSH, which needs no resolver on the source, and then all others. Both ends have a netcat for each.
-fn candidates((source, here): (&HostName, &Facts), (target, there): (&HostName, &Facts)) -> Vec<IpAddr> {
+#[must_use]
+pub fn candidates((source, here): (&HostName, &Facts), (target, there): (&HostName, &Facts)) -> Vec<IpAddr> {
     let reached = match (source, target) {
         (HostName::Local, HostName::Local) => return vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
         // The source knows this machine as the address that its SSH connection came from.
