@@ -252,10 +252,12 @@ impl Host {
             Backend::Ssh(connection) => connection.shell(self.login.sudo).await,
         };
         let mut shell = started.map_err(|source| self.broken(action, source))?;
-        shell.stdin.write_all(script.as_bytes()).await.map_err(|source| self.broken(action, source))?;
-        shell.stdin.flush().await.map_err(|source| self.broken(action, source))?;
+        let written = match shell.stdin.write_all(script.as_bytes()).await {
+            Ok(()) => shell.stdin.flush().await,
+            error => error,
+        };
         let mut bytes = 0;
-        let mut said = b"nothing".to_vec();
+        let mut said = Vec::new();
         while let Some(line) = self.line(action, &mut shell, &mut bytes).await? {
             if line == b"begin" {
                 return Ok(shell);
@@ -264,7 +266,13 @@ impl Host {
                 said = line;
             }
         }
-        let (host, said) = (self.name.to_string(), short(&said, LONGEST_TEXT));
+        let said = match written {
+            // A shell that takes no script may say why.
+            Err(source) if said.is_empty() => return Err(self.broken(action, source)),
+            _ if said.is_empty() => "nothing".into(),
+            _ => short(&said, LONGEST_TEXT),
+        };
+        let host = self.name.to_string();
         Err(if self.login.sudo {
             HostError::NoSudo { host, action, said }
         } else {

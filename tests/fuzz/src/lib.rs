@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::net::IpAddr;
+use std::sync::LazyLock;
 
 use futures_util::FutureExt as _;
 use transfer::cli::Cli;
@@ -58,10 +59,12 @@ pub fn endpoint(word: &str) -> Endpoint {
     Endpoint::parse(OsStr::new(word)).expect("an endpoint")
 }
 
+static RUN: LazyLock<RunId> = LazyLock::new(|| RunId::new().expect("a name"));
+
 /// A run of the source db1 to the target db2.
 pub fn plan(settings: &Settings, of_source: &Facts, of_target: &Facts) -> Plan {
     let (source, target) = (endpoint("db1:/srv/data"), endpoint("db2:/srv"));
     let [address, peer] = [IpAddr::from([10, 0, 0, 2]), IpAddr::from([10, 0, 0, 1])];
     let targets = [TargetFactsOf { endpoint: &target, facts: of_target, address, peer }];
-    Plan::new(&RunId::new().expect("a name"), settings, (&source, of_source), &targets)
+    Plan::new(&RUN, settings, (&source, of_source), &targets)
 }
