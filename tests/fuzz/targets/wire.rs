@@ -7,6 +7,9 @@ use tokio::io::BufReader;
 use transfer::host::wire::{LONGEST_TEXT, MAX_LINE, decode, encode, printable, read_record, short};
 use transfer_fuzz::{assert_line, done};
 
+/// Bytes of all lines: several of the longest ones.
+const MOST: usize = 4 * MAX_LINE;
+
 /// A byte of 0xff and one more stand for that many KiB: the fuzzer makes no long inputs by itself.
 fn longer(data: &[u8]) -> Vec<u8> {
     let mut bytes = data.iter();
@@ -14,7 +17,7 @@ fn longer(data: &[u8]) -> Vec<u8> {
     while let Some(&byte) = bytes.next() {
         match bytes.as_slice().first() {
             Some(&count) if byte == 0xff => {
-                long.resize(long.len() + usize::from(count) * 1024, b'x');
+                long.resize((long.len() + usize::from(count) * 1024).min(MOST), b'x');
                 bytes.next();
             }
             _ => long.push(byte),
