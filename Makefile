@@ -1,4 +1,4 @@
-.PHONY: help setup build demo test lint bench clean
+.PHONY: help setup build demo test lint fuzz bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
@@ -19,6 +19,9 @@ lint: ## formatting, clippy, shellcheck, perl
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	scripts/lint.sh
+
+fuzz: ## what hostile hosts may answer, made up: FUZZ_SECONDS (60) for each target, TARGETS='...' for some
+	scripts/fuzz.sh $(TARGETS)
 
 bench: build ## measure it, in a lab of its own
 	scripts/setup.sh test

@@ -3,6 +3,7 @@
 #
 #   setup.sh demo     to build the program and to run it between two directories of this machine
 #   setup.sh test     the same, and what the tests, their lab of hosts and the linters need
+#   setup.sh fuzz     what the fuzz targets need
 set -euo pipefail
 
 # PROGRAM:PACKAGE; type -P below, since `time` is also a word of the shell.
@@ -10,6 +11,7 @@ demo=(make:make awk:mawk find:findutils flock:util-linux setpriv:util-linux gzip
     md5sum:coreutils openssl:openssl perl:perl-base pigz:pigz ps:procps lz4:lz4 tar:tar zstd:zstd)
 test=(mmdebstrap:mmdebstrap systemd-nspawn:systemd-container iptables:iptables nft:nftables ssh:openssh-client
     shellcheck:shellcheck setfacl:acl setfattr:attr rsync:rsync mkfs.ext4:e2fsprogs time:time)
+fuzz=(g++:g++)
 
 # Prints the packages that are missing, each once.
 missing() {
@@ -46,6 +48,7 @@ give_up() {
 case ${1-test} in
 demo) wanted=("${demo[@]}") ;;
 test) wanted=("${demo[@]}" "${test[@]}") ;;
+fuzz) wanted=("${fuzz[@]}") ;;
 *)
     sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" >&2
     exit 2
@@ -58,4 +61,7 @@ mapfile -t packages < <(missing "${wanted[@]}" | sort -u)
 if ((${#packages[@]})); then install "${packages[@]}"; fi
 if [[ ${1-test} == test ]] && ! cargo nextest --version &>/dev/null; then
     cargo install cargo-nextest --locked
+fi
+if [[ ${1-test} == fuzz ]] && ! cargo fuzz --version &>/dev/null; then
+    cargo install cargo-fuzz --locked
 fi

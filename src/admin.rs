@@ -10,7 +10,7 @@ use crate::error::chain;
 use crate::exit::Exit;
 use crate::host::command::look_after;
 use crate::host::scripts::Script;
-use crate::host::wire::{Field, printable};
+use crate::host::wire::{Field, LONGEST_PATH, short};
 use crate::host::{Host, HostError};
 use crate::settings::Login;
 
@@ -56,11 +56,13 @@ async fn ask(name: &HostName, verb: Verb, login: &Login) -> Result<Vec<Vec<Field
 }
 
 impl Verb {
-    fn describe(self, host: &str, login: &Login, messages: &[Vec<Field>]) -> (String, Exit) {
+    /// What a host answered, in words, and whether something is left there.
+    #[must_use]
+    pub fn describe(self, host: &str, login: &Login, messages: &[Vec<Field>]) -> (String, Exit) {
         let mut text = String::new();
         let mut exit = Exit::Done;
         for message in messages {
-            let fields: Vec<String> = message.iter().map(|field| printable(field)).collect();
+            let fields: Vec<String> = message.iter().map(|field| short(field, LONGEST_PATH)).collect();
             let field = |index: usize| fields.get(index).map_or("", String::as_str);
             let rest = |from: usize| fields.get(from..).unwrap_or_default().join(" ");
             let _ = match field(0) {

@@ -9,6 +9,7 @@ use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcomm
 
 use crate::endpoint::{Endpoint, HostName};
 use crate::options::Options;
+use crate::printable::printable;
 use crate::values::Compress;
 
 /// What holds for all options, at the end of the help.
@@ -181,6 +182,7 @@ fn to_be_shown() -> clap::Command {
 
 /// An error of clap's as people should see it.
 fn readable(mut error: clap::Error, words: &[OsString]) -> clap::Error {
+    escape(&mut error);
     if error.kind() == ErrorKind::DisplayHelp {
         let shown = to_be_shown().try_get_matches_from(words).err();
         return shown.filter(|shown| shown.kind() == ErrorKind::DisplayHelp).unwrap_or(error);
@@ -205,6 +207,24 @@ fn readable(mut error: clap::Error, words: &[OsString]) -> clap::Error {
         }
     }
     error
+}
+
+/// Words that were typed may be names of files, which others chose.
+fn escape(error: &mut clap::Error) {
+    let escaped = |text: &String| printable(text.as_bytes());
+    let values: Vec<(ContextKind, ContextValue)> = error
+        .context()
+        .filter_map(|(kind, value)| match value {
+            ContextValue::String(text) => Some((kind, ContextValue::String(escaped(text)))),
+            ContextValue::Strings(texts) => {
+                Some((kind, ContextValue::Strings(texts.iter().map(escaped).collect())))
+            }
+            _ => None,
+        })
+        .collect();
+    for (kind, value) in values {
+        error.insert(kind, value);
+    }
 }
 
 impl Cli {

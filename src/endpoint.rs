@@ -5,6 +5,8 @@ use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use crate::printable::printable;
+
 /// A host as the user named it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum HostName {
@@ -115,9 +117,9 @@ impl HostName {
         let bad = |part: &str| {
             part.is_empty()
                 || part.starts_with('-')
-                || part
-                    .chars()
-                    .any(|c| c.is_control() || c.is_whitespace() || "/,'\"$`\\;|&<>()[]".contains(c))
+                // It is shown as it is.
+                || printable(part.as_bytes()) != part
+                || part.chars().any(|c| c.is_whitespace() || "/,'\"$`\\;|&<>()[]".contains(c))
         };
         if bad(host) || user.is_some_and(bad) {
             return Err(EndpointError::Host);
@@ -176,9 +178,16 @@ mod tests {
 
     #[test]
     fn names_that_ssh_would_misread_are_refused() {
-        for word in
-            ["-oProxyCommand=x:/srv", ":/srv", "a b:/srv", "a\n:/srv", "-l@db1:/srv", "@db1:/srv", "a;b:/x"]
-        {
+        for word in [
+            "-oProxyCommand=x:/srv",
+            ":/srv",
+            "a b:/srv",
+            "a\n:/srv",
+            "a\u{202e}b:/srv",
+            "-l@db1:/srv",
+            "@db1:/srv",
+            "a;b:/x",
+        ] {
             assert_eq!(parse(word), Err(EndpointError::Host), "{word:?}");
         }
     }

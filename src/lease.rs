@@ -12,7 +12,7 @@ use backon::{ExponentialBuilder, Retryable as _};
 use crate::error::{Error, chain};
 use crate::host::guard::{Guard, GuardError, Released};
 use crate::host::scripts::Script;
-use crate::host::wire::{Field, printable};
+use crate::host::wire::{Field, LONGEST_PATH, LONGEST_TEXT, printable, short};
 use crate::host::{Host, HostError};
 use crate::plan::{Plan, TargetPlan};
 use crate::run_id::GuardId;
@@ -21,6 +21,11 @@ use crate::run_id::GuardId;
 const SETTLE: Duration = Duration::from_secs(15);
 /// How long an undo may take: the user is told that it goes on, and may leave with a second signal.
 const UNDO_LIMIT: Duration = Duration::from_secs(24 * 3600);
+
+/// Between two questions whether everything is undone.
+const ASK_PAUSE: Duration = Duration::from_secs(1);
+/// Of what a host could not undo, no more is told.
+const MOST_LEFT: usize = 64;
 
 /// An end of a run: its guard and the connection to its host.
 #[derive(Debug)]
@@ -43,11 +48,14 @@ pub async fn port(end: &End, (first, last): (u16, u16)) -> Result<u16, Error> {
         }),
         other => other.into(),
     })?;
-    let text = reply.first().map(|field| printable(field)).unwrap_or_default();
-    text.parse()
-        .ok()
-        .filter(|port| (first..=last).contains(port))
-        .ok_or_else(|| Error::Failed(format!("{}: the guard leased no port but {text:?}", guard.host())))
+    leased(&reply, (first, last))
+        .map_err(|text| Error::Failed(format!("{}: the guard leased no port but {text:?}", guard.host())))
+}
+
+/// The port of a guard's reply, which is one of the range; otherwise what it replied.
+pub fn leased(reply: &[Field], (first, last): (u16, u16)) -> Result<u16, String> {
+    let text = reply.first().map(|field| short(field, LONGEST_TEXT)).unwrap_or_default();
+    text.parse().ok().filter(|port| (first..=last).contains(port)).ok_or(text)
 }
 
 /// Opens every layer of the target's firewall for the source and that port.
@@ -184,21 +192,29 @@ async fn settle(host: &Host, id: &GuardId, silence: Duration) -> Vec<Leftover> {
         };
     }
     match answer {
-        Ok(messages) => messages
-            .iter()
-            .filter_map(|message| match message.first().map(Vec::as_slice) {
-                Some(b"left") => Some(format!("could not be undone: {}", words(&message[1..]))),
-                Some(b"held") => Some(format!(
-                    "is still held, or being undone, by the run's guard or sentinel after {} s; see: {}",
-                    began.elapsed().as_secs(),
-                    host.look_after("status")
-                )),
-                _ => None,
-            })
+        Ok(messages) => settled(&messages, began.elapsed(), &host.look_after("status"))
+            .into_iter()
             .map(|what| Leftover { host: name.clone(), what })
             .collect(),
         Err(error) => vec![unknown(&name, &chain(&error))],
     }
+}
+
+/// What a host that was asked to settle a guard's leases still has of them; `status` shows more.
+#[must_use]
+pub fn settled(messages: &[Vec<Field>], took: Duration, status: &str) -> Vec<String> {
+    let left = |message: &Vec<Field>| match message.first().map(Vec::as_slice) {
+        Some(b"left") => {
+            let what = short(&message[1..].join(&b' '), LONGEST_PATH);
+            Some(format!("could not be undone: {what}"))
+        }
+        Some(b"held") => Some(format!(
+            "is still held, or being undone, by the run's guard or sentinel after {} s; see: {status}",
+            took.as_secs()
+        )),
+        _ => None,
+    };
+    messages.iter().filter_map(left).take(MOST_LEFT).collect()
 }
 
 fn unknown(host: &str, error: &str) -> Leftover {
@@ -220,9 +236,7 @@ async fn ask_to_settle(host: &Host, id: &GuardId, patience: Duration) -> Result<
         if !held || Instant::now() > end {
             return Ok(answer);
         }
+        // It has waited itself; one that has not is not asked without a pause.
+        tokio::time::sleep(ASK_PAUSE).await;
     }
-}
-
-fn words(fields: &[Vec<u8>]) -> String {
-    fields.iter().map(|field| printable(field)).collect::<Vec<_>>().join(" ")
 }

@@ -226,7 +226,11 @@ impl Plan {
     /// The bytes that tar is expected to write: data of sparse files counts once, and each entry has a header.
     #[must_use]
     pub fn expected_bytes(&self) -> u64 {
-        self.source.bytes.min(self.source.disk_bytes.max(1)).saturating_add(self.source.entries * 1024).max(1)
+        self.source
+            .bytes
+            .min(self.source.disk_bytes.max(1))
+            .saturating_add(self.source.entries.saturating_mul(1024))
+            .max(1)
     }
 }
 

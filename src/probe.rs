@@ -12,7 +12,7 @@ use crate::endpoint::{Endpoint, HostName};
 use crate::host::command::try_login;
 use crate::host::facts::Facts;
 use crate::host::scripts::Script;
-use crate::host::wire::{Field, printable};
+use crate::host::wire::{Field, LONGEST_PATH, short};
 use crate::host::{Host, HostError};
 use crate::settings::Settings;
 
@@ -148,8 +148,7 @@ async fn ask(host: Arc<Host>, script: &Script, said: Option<IpAddr>) -> Result<P
     // Without the program, which is a finding, nothing is known.
     if let Some(address) = said.filter(|_| facts.has("ip")) {
         let answer = host.ask("address query", &Script::routes(&[address.to_string()])).await?;
-        let own = answer.iter().any(|message| message.first().is_some_and(|word| word == b"own"));
-        foreign = said.filter(|_| !own);
+        foreign = said.filter(|_| !is_own(&answer));
     }
     Ok(Probed { host, skew: facts.clock.map(|clock| clock - now), foreign, facts })
 }
@@ -159,16 +158,37 @@ async fn find_twin(endpoint: &Endpoint, exclude: &[Field], source: &mut Probed) 
     let name = endpoint.name().unwrap_or_default().as_bytes();
     let script = Script::twins(endpoint.parent().as_os_str().as_bytes(), name, exclude);
     let answer = source.host.ask("comparison of names", &script).await?;
-    let twin = answer.iter().find(|message| message.len() > 1 && message[0] == b"twin");
-    if let (Some(twin), Some(facts)) = (twin, &mut source.facts.source) {
-        facts.twin = Some(printable(&twin[1]));
+    if let Some(facts) = &mut source.facts.source {
+        facts.twin = twin(&answer);
     }
     Ok(())
 }
 
+/// The name that a source answers of those that are one on the target.
+#[must_use]
+pub fn twin(answer: &[Vec<Field>]) -> Option<String> {
+    let twin = answer.iter().find(|message| message.len() > 1 && message[0] == b"twin")?;
+    Some(short(&twin[1], LONGEST_PATH))
+}
+
+/// Whether a host answers that the address is its own.
+#[must_use]
+pub fn is_own(answer: &[Vec<Field>]) -> bool {
+    answer.iter().any(|message| message.first().is_some_and(|word| word == b"own"))
+}
+
+/// From which of its own addresses a source answers that it reaches another one.
+#[must_use]
+pub fn route(answer: &[Vec<Field>], address: &IpAddr) -> Option<IpAddr> {
+    let text = address.to_string();
+    let route = answer.iter().find(|route| route.len() > 2 && route[1] == text.as_bytes())?;
+    String::from_utf8_lossy(&route[2]).parse().ok()
+}
+
 /// The addresses of a target that the source may connect to, the best one first: that which the controller reached over
 /// SSH, which needs no resolver on the source, and then all others. Both ends have a netcat for each.
-fn candidates((source, here): (&HostName, &Facts), (target, there): (&HostName, &Facts)) -> Vec<IpAddr> {
+#[must_use]
+pub fn candidates((source, here): (&HostName, &Facts), (target, there): (&HostName, &Facts)) -> Vec<IpAddr> {
     let reached = match (source, target) {
         (HostName::Local, HostName::Local) => return vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
         // The source knows this machine as the address that its SSH connection came from.
@@ -221,9 +241,7 @@ async fn find_addresses(
         if said.is_some() {
             return said.filter(|said| said.is_ipv4() == address.is_ipv4());
         }
-        let text = address.to_string();
-        let route = routes.iter().find(|route| route.len() > 2 && route[1] == text.as_bytes())?;
-        String::from_utf8_lossy(&route[2]).parse::<IpAddr>().ok()
+        route(&routes, address)
     };
     for (target, candidates) in targets.iter_mut().flatten().zip(of_targets) {
         let reached = candidates.into_iter().find_map(|address| Some((address, own(&address)?)));

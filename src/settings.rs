@@ -14,6 +14,7 @@ pub use sources::Sources;
 use crate::cli::Typed;
 use crate::endpoint::Endpoint;
 use crate::options::Options;
+use crate::printable::printable;
 use crate::values::{
     Compress, FileDigest, FileName, FirewallChoice, Owner, Pattern, PortRange, ProgressChoice, TargetAddress,
     TransferType,
@@ -124,7 +125,7 @@ pub struct Login {
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
     /// The file is not there, cannot be read or holds something wrong.
-    #[error("configuration file {}: {text}", path.display())]
+    #[error("configuration file {}: {text}", printable(path.as_os_str().as_encoded_bytes()))]
     File {
         /// The file.
         path: PathBuf,
@@ -132,7 +133,7 @@ pub enum SettingsError {
         text: String,
     },
     /// A variable of the environment is wrong.
-    #[error("environment variable {name}: {text}")]
+    #[error("environment variable {}: {text}", printable(name.as_bytes()))]
     Variable {
         /// Its name.
         name: String,
@@ -142,9 +143,9 @@ pub enum SettingsError {
     /// There is no such profile.
     #[error("--profile {name}: there is no [profile.{name}]: {place}")]
     Profile {
-        /// Its name.
+        /// Its name, as it may be shown.
         name: String,
-        /// Where it was looked for.
+        /// Where it was looked for, likewise.
         place: String,
     },
     /// A type that this version cannot transfer.

@@ -3,13 +3,14 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::time::Duration;
 
 use bstr::ByteSlice;
 use tokio::io::AsyncBufRead;
 
 use crate::error::Error;
 use crate::host::scripts::Script;
-use crate::host::wire::{printable, read_record};
+use crate::host::wire::{LONGEST_PATH, LONGEST_TEXT, printable, read_record, short};
 use crate::lease::End;
 
 /// How many names are told; all are counted.
@@ -17,6 +18,11 @@ const MOST_NAMES: usize = 20;
 /// How many differences can be explained, and how long their paths may be together, in bytes.
 const MOST_PATHS: usize = 10_000;
 const MOST_BYTES: usize = 16 << 20;
+/// How many directories these paths may lead through together: each may be the reason of a difference.
+const MOST_DIRECTORIES: usize = 1 << 18;
+
+/// The longest that lists may take to be read, many millions of files.
+const READ_LIMIT: Duration = Duration::from_secs(3600);
 
 /// What differs between two lists.
 #[derive(Debug, Default)]
@@ -25,6 +31,7 @@ pub struct Differences {
     named: Vec<String>,
     paths: Vec<(Kind, Vec<u8>)>,
     bytes: usize,
+    directories: usize,
 }
 
 /// How an entry differs.
@@ -40,7 +47,7 @@ enum Kind {
 pub async fn differences(source: &End, target: &End, list: &str) -> Result<Differences, Error> {
     let there = source.host.shell("reading a list", &Script::print(source.guard.id().as_str(), list)).await?;
     let here = target.host.shell("reading a list", &Script::print(target.guard.id().as_str(), list)).await?;
-    compare(there.stdout, here.stdout).await.map_err(unreadable)
+    in_time(compare(there.stdout, here.stdout)).await
 }
 
 /// Whether all differences come from what changed on the source since the run began: `list` there is of the paths whose
@@ -52,12 +59,15 @@ pub async fn explained(source: &End, list: &str, differences: &Differences) -> R
     }
     let changed =
         source.host.shell("reading a list", &Script::print(source.guard.id().as_str(), list)).await?;
-    let explained = explain(&differences.paths, changed.stdout).await.map_err(unreadable)?;
+    let explained = in_time(explain(differences, changed.stdout)).await?;
     Ok(explained.then(|| format!("changed while it was copied: {differences}")))
 }
 
-fn unreadable(error: std::io::Error) -> Error {
-    Error::Failed(format!("cannot read the lists of files: {error}"))
+/// Lists are read as they come, so that one without end would be read for ever.
+async fn in_time<T>(reading: impl Future<Output = std::io::Result<T>>) -> Result<T, Error> {
+    let read = tokio::time::timeout(READ_LIMIT, reading).await;
+    read.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
+        .map_err(|error| Error::Failed(format!("cannot read the lists of files: {error}")))
 }
 
 /// The next record of a list that ends with the record `end`; an error where it breaks off before. No path is `end`: all
@@ -70,9 +80,13 @@ async fn next(list: &mut (impl AsyncBufRead + Unpin)) -> std::io::Result<Option<
     }
 }
 
-/// An entry that is on both sides must have changed itself. For one that came or went it is enough that a directory
-/// above it changed: the one that it was in may be gone, too.
-async fn explain(paths: &[(Kind, Vec<u8>)], mut changed: impl AsyncBufRead + Unpin) -> std::io::Result<bool> {
+/// Whether a list of what changed explains all differences. An entry that is on both sides must have changed itself. For
+/// one that came or went it is enough that a directory above it changed: the one that it was in may be gone, too.
+pub async fn explain(
+    differences: &Differences,
+    mut changed: impl AsyncBufRead + Unpin,
+) -> std::io::Result<bool> {
+    let paths = &differences.paths;
     let wanted: HashSet<&[u8]> = paths.iter().flat_map(|(kind, path)| reasons(*kind, path)).collect();
     let mut found: HashSet<&[u8]> = HashSet::new();
     while let Some(path) = next(&mut changed).await? {
@@ -87,7 +101,8 @@ fn reasons(kind: Kind, path: &[u8]) -> impl Iterator<Item = &[u8]> {
     [path].into_iter().chain(above.filter(move |_| kind == Kind::Alone))
 }
 
-async fn compare(
+/// Merges two lists, the source's and the target's.
+pub async fn compare(
     mut there: impl AsyncBufRead + Unpin,
     mut here: impl AsyncBufRead + Unpin,
 ) -> std::io::Result<Differences> {
@@ -95,12 +110,17 @@ async fn compare(
     let mut tell = |kind: Kind, what: &str, record: &[u8]| {
         differences.count += 1;
         let path = path(record);
-        differences.bytes += path.len();
-        if differences.paths.len() < MOST_PATHS && differences.bytes <= MOST_BYTES {
+        differences.bytes = differences.bytes.saturating_add(path.len());
+        differences.directories = differences.directories.saturating_add(path.find_iter("/").count());
+        if differences.paths.len() < MOST_PATHS
+            && differences.bytes <= MOST_BYTES
+            && differences.directories <= MOST_DIRECTORIES
+        {
             differences.paths.push((kind, path.to_vec()));
         }
         if differences.named.len() < MOST_NAMES {
-            differences.named.push(format!("{}{what}", printable(path.strip_prefix(b"./").unwrap_or(path))));
+            let name = short(path.strip_prefix(b"./").unwrap_or(path), LONGEST_PATH);
+            differences.named.push(name + &short(what.as_bytes(), LONGEST_TEXT));
         }
     };
     let mut left = next(&mut there).await?;
@@ -229,7 +249,8 @@ mod tests {
         async fn explained(kind: Kind, path: &str, changed: &[&str]) -> bool {
             let changed: Vec<u8> =
                 changed.iter().chain(&["end"]).flat_map(|path| [path.as_bytes(), b"\0"].concat()).collect();
-            explain(&[(kind, path.into())], changed.as_slice()).await.unwrap()
+            let differences = Differences { paths: vec![(kind, path.into())], ..Differences::default() };
+            explain(&differences, changed.as_slice()).await.unwrap()
         }
         assert!(explained(Kind::Changed, "./d/a", &["./d/a"]).await);
         assert!(
@@ -245,6 +266,16 @@ mod tests {
     async fn a_list_that_breaks_off_is_no_list() {
         assert!(compare(&b"./a//f//1\0"[..], &b"./a//f//1\0end\0"[..]).await.is_err());
         assert!(compare(&b"end\0"[..], &b"./a//f//1"[..]).await.is_err());
-        assert!(explain(&[(Kind::Changed, b"./a".to_vec())], &b"./a\0"[..]).await.is_err());
+        assert!(explain(&Differences::default(), &b"./a\0"[..]).await.is_err());
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn paths_that_lead_through_no_end_of_directories_are_counted_and_not_explained() {
+        let deep = "/d".repeat(30_000);
+        let list: Vec<u8> =
+            (0..40).flat_map(|n| format!(".{deep}/{n:02}\0").into_bytes()).chain(*b"end\0").collect();
+        let differences = compare(list.as_slice(), &b"end\0"[..]).await.unwrap();
+        assert_eq!(differences.count, 40);
+        assert!(differences.paths.len() < 10 && differences.to_string().len() < 100_000);
     }
 }

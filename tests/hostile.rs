@@ -3,15 +3,21 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
+use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
+use transfer::admin::Verb;
 use transfer::cli::Cli;
 use transfer::endpoint::{Endpoint, HostName};
 use transfer::host::facts::Facts;
+use transfer::host::guard::told::{MOST_JOBS, Shared};
 use transfer::host::netcat::Netcat;
-use transfer::host::wire::{decode, encode, printable};
-use transfer::settings::{Settings, Sources};
+use transfer::host::wire::{LONGEST_PATH, decode, encode, printable};
+use transfer::lease::settled;
+use transfer::plan::{Plan, TargetFactsOf};
+use transfer::run_id::RunId;
+use transfer::settings::{Login, Settings, Sources};
 use transfer::values::{Pattern, TargetAddress};
 
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
@@ -20,14 +26,28 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
 
 /// Words of the domain between bytes of any kind: these come further than bytes alone.
 fn word() -> impl Strategy<Value = Vec<u8>> {
-    const KNOWN: [&str; 8] = ["db1:/srv", "root@", "[fd77::11]:/", "localhost:", "/", "-o", "\x1b[2J", "ü"];
+    const KNOWN: [&str; 12] = [
+        "db1:/srv",
+        "root@",
+        "[fd77::11]:/",
+        "localhost:",
+        "/",
+        "-o",
+        "--compress=",
+        "status",
+        "\x1b[2J",
+        "\u{202e}",
+        "\u{2028}",
+        "ü",
+    ];
     let known = (0..KNOWN.len()).prop_map(|index| KNOWN[index].as_bytes().to_vec());
     vec(prop_oneof![known, vec(1u8.., 0..4)], 0..5).prop_map(|parts| parts.concat())
 }
 
-/// Nothing that a terminal obeys: no control characters of either set, and no text that runs backwards.
+/// Nothing that a terminal obeys: no control characters of either set, no text that runs backwards, one line.
 fn is_harmless(text: &str) -> bool {
-    !text.chars().any(|c| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'))
+    let misleads = |c| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    !text.chars().any(|c| c.is_control() || misleads(c))
 }
 
 /// What a guard or a probe answers: its own words between bytes of any kind.
@@ -74,6 +94,37 @@ fn answer() -> impl Strategy<Value = Vec<Vec<u8>>> {
     })
 }
 
+/// What a guard tells: its own words, those of other runs, and bytes of any kind.
+fn guard_line() -> impl Strategy<Value = Vec<Vec<u8>>> {
+    const BEGINNINGS: [&[&str]; 18] = [
+        &["=", "1", "ok"],
+        &["=", "2", "fail"],
+        &["=", "18446744073709551616"],
+        &["!", "refused"],
+        &["!", "ending"],
+        &["!", "published"],
+        &["!", "kept"],
+        &["!", "left", "r-target1"],
+        &["!", "undone"],
+        &["!", "bytes", "sender", "wire"],
+        &["!", "dropped", "sender"],
+        &["!", "stderr", "sender"],
+        &["!", "silenced", "sender"],
+        &["!", "stages", "sender", "tar=0", "x==\x1b"],
+        &["!", "digest", "sender"],
+        &["!", "manifest", "sender", "entries"],
+        &["!", "exit", "sender"],
+        &["!"],
+    ];
+    let long = (vec(any::<u8>(), 1..5), 1..4000_usize).prop_map(|(bytes, count)| bytes.repeat(count));
+    let number = prop_oneof![any::<u64>(), Just(u64::MAX)].prop_map(|n| n.to_string().into_bytes());
+    let field = prop_oneof![4 => bytes(), 4 => number, 1 => long];
+    (0..BEGINNINGS.len(), vec(field, 0..6)).prop_map(|(beginning, fields)| {
+        let words = BEGINNINGS[beginning].iter().map(|word| word.as_bytes().to_vec());
+        words.chain(fields).collect()
+    })
+}
+
 proptest! {
     #[test]
     fn any_word_is_an_endpoint_or_none_and_its_host_is_one_that_ssh_takes_for_one(word in word()) {
@@ -116,6 +167,51 @@ proptest! {
     }
 
     #[test]
+    fn whatever_a_guard_tells_is_kept_in_short_and_commands_no_terminal(lines in vec(guard_line(), 0..40)) {
+        let shared = Shared::default();
+        let replies: Vec<_> = (0..2).filter_map(|_| shared.expect_reply()).collect();
+        for line in &lines {
+            // As it comes over the wire.
+            shared.take(&decode(&encode(line)));
+        }
+        let state = shared.state();
+        let mut texts: Vec<String> = state.refused.iter().chain(&state.ending).chain(&state.kept).cloned().collect();
+        texts.extend(state.left.iter().flat_map(|(guard, what)| [guard.clone(), what.clone()]));
+        for (name, job) in &state.jobs {
+            let _ = job.moved();
+            texts.push(name.clone());
+            texts.extend(job.complaints.iter().chain(job.meters.keys()).chain(&job.digest).cloned());
+            texts.extend(job.dropped.iter().flat_map(|(sink, why)| [sink.clone(), why.clone()]));
+            texts.extend(job.stages.iter().map(|(stage, _)| stage.clone()));
+            texts.extend(job.manifests.iter().flat_map(|(list, what)| [list.clone(), what.digest.clone()]));
+        }
+        for (_, mut reply) in replies {
+            if let Ok(Err((code, text))) = reply.try_recv() {
+                texts.extend([code, text]);
+            }
+        }
+        prop_assert!(state.jobs.len() <= MOST_JOBS);
+        for text in texts {
+            prop_assert!(is_harmless(&text) && text.len() <= LONGEST_PATH + 3, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn any_answer_of_an_admin_script_is_lines_that_command_no_terminal(
+        messages in vec((0..7_usize, vec(bytes(), 0..9)), 0..20)
+    ) {
+        const KEYS: [&str; 7] = ["run", "lease", "undone", "kept", "live", "left", "held"];
+        let message = |(key, fields): (usize, Vec<Vec<u8>>)| [vec![KEYS[key].into()], fields].concat();
+        let messages: Vec<Vec<Vec<u8>>> = messages.into_iter().map(message).collect();
+        for verb in [Verb::Status, Verb::Clean] {
+            let (text, _) = verb.describe("db2", &Login::default(), &messages);
+            prop_assert!(text.lines().all(is_harmless), "{text:?}");
+        }
+        let left = settled(&messages, Duration::ZERO, "transfer status db2");
+        prop_assert!(left.iter().all(|what| is_harmless(what)), "{left:?}");
+    }
+
+    #[test]
     fn any_line_is_of_a_netcat_or_not(line in ".*", address in any::<std::net::IpAddr>(), port: u16) {
         let _ = Netcat::from_help("nc", &line);
         let _ = Netcat::finds_port_taken(&line);
@@ -140,7 +236,29 @@ proptest! {
     #[test]
     fn any_command_line_is_read_or_refused(words in vec(word(), 0..6)) {
         let words = words.iter().map(|word| OsStr::from_bytes(word).to_owned());
-        let _ = Cli::read([OsStr::new("transfer").to_owned()].into_iter().chain(words));
+        if let Err(error) = Cli::read([OsStr::new("transfer").to_owned()].into_iter().chain(words)) {
+            let text = error.render().to_string();
+            prop_assert!(text.lines().all(is_harmless), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn any_variable_of_the_environment_and_any_profile_is_read_or_refused_in_one_line(
+        name in "(PORT|AS|PROFILE|\\PC{0,4}|[\u{1b}\u{202e}]{0,2})",
+        value in prop_oneof![bytes(), Just(b"\x1b[2J".to_vec()), Just(b"4400".to_vec())],
+        profile in prop::option::of("[\u{1b}\u{202e}a]{0,3}"),
+    ) {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        std::io::Write::write_all(&mut file, b"[profile.\"\\u001b[2J\\u202e\"]\nport = 4400\n").unwrap();
+        let value = OsStr::from_bytes(&value).to_owned();
+        let environment = vec![(format!("TRANSFER_{name}"), value)];
+        let sources = Sources { own: file.path().into(), old: "/nonexistent".into(), environment };
+        let mut cli = Cli::read(["transfer", "a:/x", "b:/y"]).unwrap();
+        cli.typed.profile = profile;
+        if let Err(error) = Settings::load(&cli.typed, &sources) {
+            let error = error.to_string();
+            prop_assert!(is_harmless(&error), "{error:?}");
+        }
     }
 
     #[test]
@@ -151,4 +269,26 @@ proptest! {
         }
         let _ = name.to_string_lossy().parse::<TargetAddress>();
     }
+}
+
+#[test]
+fn a_source_of_impossible_size_overflows_nothing() {
+    let most = u64::MAX.to_string().into_bytes();
+    let size = [vec![b"source_size".to_vec()], vec![most; 4]].concat();
+    let facts = Facts::parse(&[size]);
+    let nowhere = Sources { own: "/nonexistent".into(), old: "/nonexistent".into(), environment: Vec::new() };
+    let settings = Settings::load(&Cli::read(["transfer", "a:/x", "b:/y"]).unwrap().typed, &nowhere).unwrap();
+    let endpoint = |word: &str| Endpoint::parse(OsStr::new(word)).unwrap();
+    let (source, target) = (endpoint("a:/x"), endpoint("b:/y"));
+    let address = std::net::IpAddr::from([10, 0, 0, 1]);
+    let targets = [TargetFactsOf { endpoint: &target, facts: &facts, address, peer: address }];
+    let plan = Plan::new(&RunId::new().unwrap(), &settings, (&source, &facts), &targets);
+    assert_eq!(plan.expected_bytes(), u64::MAX);
+}
+
+#[test]
+fn a_host_that_has_left_no_end_of_things_is_told_of_in_short() {
+    let left = vec![vec![b"left".to_vec(), vec![0x1b; 60_000]]; 5000];
+    let left = settled(&left, Duration::ZERO, "transfer status db2");
+    assert!(left.len() <= 64 && left.iter().all(|what| what.len() <= LONGEST_PATH + 100));
 }

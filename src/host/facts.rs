@@ -5,13 +5,21 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use super::netcat::Netcat;
-use super::wire::{Field, printable};
+use super::wire::{Field, LONGEST_TEXT, short};
 
 /// File systems that take names of other case for the same, as `stat -f` calls them.
 const FOLDING: [&str; 9] = ["msdos", "vfat", "exfat", "ntfs", "ntfs3", "cifs", "smb2", "hfs", "hfsplus"];
 
 /// How many addresses of a host are looked at.
 const MOST_ADDRESSES: usize = 64;
+/// How many of its netcats, and of its firewall's layers and tables.
+const MOST_OF_A_KIND: usize = 16;
+/// How many programs of those that may be needed.
+const MOST_TOOLS: usize = 64;
+/// How many accounts, and how many groups; the probe tells no more.
+const MOST_OWNERS: usize = 1000;
+/// The seconds of a clock that somebody may have set: the year 5138.
+const LATEST: f64 = 1e11;
 
 /// Everything a run must know about a host before it changes anything.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -144,7 +152,8 @@ impl Facts {
         let mut facts = Self::default();
         for message in messages {
             let (Some(key), rest) = (message.first(), message.get(1..).unwrap_or_default()) else { continue };
-            let text = |index: usize| rest.get(index).map(|field| printable(field)).unwrap_or_default();
+            let shown = |field: &Field| short(field, LONGEST_TEXT);
+            let text = |index: usize| rest.get(index).map(shown).unwrap_or_default();
             let number = |index: usize| text(index).parse::<u64>().unwrap_or_default();
             let small = |index: usize| text(index).parse::<u32>().unwrap_or_default();
             let path = |index: usize| {
@@ -166,17 +175,19 @@ impl Facts {
                 b"cores" => facts.cores = small(0),
                 b"bash" => facts.bash = (small(0), small(1)),
                 b"syscalls" => facts.syscalls_known = true,
-                b"tools" => facts.tools = rest.iter().map(|field| printable(field)).collect(),
+                b"tools" => facts.tools = rest.iter().take(MOST_TOOLS).map(shown).collect(),
                 b"tar" => facts.tar = text(0),
-                b"netcat" => facts.netcats.extend(Netcat::from_help(&text(0), &text(1))),
+                b"netcat" if facts.netcats.len() < MOST_OF_A_KIND => {
+                    facts.netcats.extend(Netcat::from_help(&text(0), &text(1)));
+                }
                 b"addresses" => {
                     facts.addresses = rest
                         .iter()
-                        .filter_map(|field| printable(field).parse().ok())
+                        .filter_map(|field| shown(field).parse().ok())
                         .take(MOST_ADDRESSES)
                         .collect();
                 }
-                b"firewall" => {
+                b"firewall" if facts.firewall.len() < MOST_OF_A_KIND => {
                     let layer = [Layer::Nftables, Layer::IptablesNft, Layer::IptablesLegacy]
                         .into_iter()
                         .find(|layer| layer.name() == text(0));
@@ -187,14 +198,20 @@ impl Facts {
                     };
                     facts.firewall.extend(layer.zip(family));
                 }
-                b"firewall_owned" => facts.owned_tables.push(text(0)),
+                b"firewall_owned" if facts.owned_tables.len() < MOST_OF_A_KIND => {
+                    facts.owned_tables.push(text(0));
+                }
                 b"source_real" => facts.source.get_or_insert_default().real = path(0),
                 b"source_type" => facts.source.get_or_insert_default().file_type = text(0),
                 b"owner" => {
                     let list = if text(0) == "user" { &mut facts.users } else { &mut facts.groups };
-                    list.extend(text(2).parse().ok().map(|number| (text(1), number)));
+                    if list.len() < MOST_OWNERS {
+                        list.extend(text(2).parse().ok().map(|number| (text(1), number)));
+                    }
                 }
-                b"clock" => facts.clock = text(0).parse().ok(),
+                b"clock" => {
+                    facts.clock = text(0).parse().ok().filter(|seconds| (0.0..LATEST).contains(seconds));
+                }
                 b"source_inode" => facts.source.get_or_insert_default().inode = text(0),
                 b"source_readable" => facts.source.get_or_insert_default().readable = true,
                 b"source_size" => {
@@ -213,11 +230,10 @@ impl Facts {
                 b"target_busy" => facts.target.get_or_insert_default().busy = Some(text(0)),
                 b"target_folds_case" => facts.target.get_or_insert_default().folds_case = true,
                 b"target_unknown_owner" => {
-                    facts.target.get_or_insert_default().unknown_owners.push(format!(
-                        "{} {}",
-                        text(0),
-                        text(1)
-                    ));
+                    let target = facts.target.get_or_insert_default();
+                    if target.unknown_owners.len() < MOST_OF_A_KIND {
+                        target.unknown_owners.push(format!("{} {}", text(0), text(1)));
+                    }
                 }
                 b"target_device" => facts.target.get_or_insert_default().device = text(0),
                 b"target_free" => {
@@ -255,6 +271,39 @@ impl Facts {
 mod tests {
     use super::*;
     use crate::host::wire::decode;
+
+    #[test]
+    fn a_hostile_probe_fills_neither_the_memory_nor_the_screen() {
+        let long = "x".repeat(60_000);
+        let mut messages = Vec::new();
+        for n in 0..3000 {
+            for line in [
+                format!("netcat\t{long}\tNcat 7.93"),
+                format!("firewall_owned\tinet {n}"),
+                "firewall\tnftables\t4".into(),
+                format!("owner\tuser\tuser{n}\t{n}"),
+                format!("target_unknown_owner\tuser\t{n}"),
+                format!("tools\t{}", "tar\t".repeat(1000)),
+                format!("target_busy\t{long}"),
+            ] {
+                messages.push(decode(line.as_bytes()));
+            }
+        }
+        let facts = Facts::parse(&messages);
+        let target = facts.target.unwrap();
+        let lists = [
+            facts.netcats.len(),
+            facts.owned_tables.len(),
+            facts.firewall.len(),
+            target.unknown_owners.len(),
+        ];
+        assert_eq!(lists, [MOST_OF_A_KIND; 4]);
+        assert_eq!(facts.users.len(), MOST_OWNERS);
+        assert!(facts.netcats[0].program.len() + target.busy.unwrap().len() < 3 * LONGEST_TEXT);
+        for clock in ["NaN", "inf", "-1", "1e300"] {
+            assert_eq!(Facts::parse(&[decode(format!("clock\t{clock}").as_bytes())]).clock, None, "{clock}");
+        }
+    }
 
     #[test]
     fn an_answer_is_read_and_rubbish_is_not() {

@@ -12,6 +12,8 @@ pub mod scripts;
 mod ssh;
 pub mod wire;
 
+pub use ssh::what_ssh_said;
+
 use std::io;
 use std::time::Duration;
 
@@ -20,7 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use crate::endpoint::HostName;
 use crate::settings::Login;
 use scripts::Script;
-use wire::{Field, decode, printable, read_record};
+use wire::{Field, LONGEST_TEXT, decode, read_record, short};
 
 /// The longest that a script which only asks may take. Listing a tree of many millions of files is within it.
 const ASK_LIMIT: Duration = Duration::from_secs(3600);
@@ -28,6 +30,8 @@ const ASK_LIMIT: Duration = Duration::from_secs(3600);
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// Of an answer, and of what start-up files print before it, no more than this is read.
 const MOST_BYTES: usize = 1 << 20;
+/// Fields of an answer: short ones take more memory than their bytes.
+const MOST_FIELDS: usize = 1 << 16;
 /// For `sh`: becomes a bash of root. What sudo says when it refuses is heard; and since it hands on no environment, what
 /// the host saw of the connection goes as an argument.
 const ROOT_SHELL: &str =
@@ -190,9 +194,15 @@ impl Host {
         let mut messages: Vec<Vec<Field>> = Vec::new();
         let answer = async {
             let mut shell = self.shell(action, script).await?;
-            let mut bytes = 0;
+            let (mut bytes, mut fields) = (0, 0);
             while let Some(line) = self.line(action, &mut shell, &mut bytes).await? {
                 messages.push(decode(&line));
+                fields += messages.last().map_or(0, Vec::len);
+                if fields > MOST_FIELDS {
+                    return Err(
+                        self.broken(action, io::Error::other("the host sends more than 65536 fields"))
+                    );
+                }
                 if line == b"end" {
                     return Ok(true);
                 }
@@ -206,7 +216,9 @@ impl Host {
             Ok(Ok(false)) => Err(HostError::Incomplete {
                 host: self.name.to_string(),
                 action,
-                said: messages.last().map_or_else(|| "nothing".into(), |m| printable(&m.join(&b' '))),
+                said: messages
+                    .last()
+                    .map_or_else(|| "nothing".into(), |message| short(&message.join(&b' '), LONGEST_TEXT)),
             }),
         }
     }
@@ -240,10 +252,12 @@ impl Host {
             Backend::Ssh(connection) => connection.shell(self.login.sudo).await,
         };
         let mut shell = started.map_err(|source| self.broken(action, source))?;
-        shell.stdin.write_all(script.as_bytes()).await.map_err(|source| self.broken(action, source))?;
-        shell.stdin.flush().await.map_err(|source| self.broken(action, source))?;
+        let written = match shell.stdin.write_all(script.as_bytes()).await {
+            Ok(()) => shell.stdin.flush().await,
+            error => error,
+        };
         let mut bytes = 0;
-        let mut said = b"nothing".to_vec();
+        let mut said = Vec::new();
         while let Some(line) = self.line(action, &mut shell, &mut bytes).await? {
             if line == b"begin" {
                 return Ok(shell);
@@ -252,7 +266,13 @@ impl Host {
                 said = line;
             }
         }
-        let (host, said) = (self.name.to_string(), printable(&said));
+        let said = match written {
+            // A shell that takes no script may say why.
+            Err(source) if said.is_empty() => return Err(self.broken(action, source)),
+            _ if said.is_empty() => "nothing".into(),
+            _ => short(&said, LONGEST_TEXT),
+        };
+        let host = self.name.to_string();
         Err(if self.login.sudo {
             HostError::NoSudo { host, action, said }
         } else {

@@ -23,6 +23,7 @@ use tokio::net::UnixStream;
 use tokio::process::{Child, ChildStderr, Command};
 
 use super::command::try_login;
+use super::wire::{LONGEST_TEXT, short};
 use super::{HostError, Process, ROOT_SHELL, Shell};
 use crate::run_id::{hex, random_hex};
 use crate::settings::Login;
@@ -173,10 +174,11 @@ async fn last_words(stderr: Option<ChildStderr>) -> Vec<u8> {
 }
 
 /// The last lines that ssh wrote, which say why; its banners come before.
-fn what_ssh_said(said: &[u8]) -> String {
+#[must_use]
+pub fn what_ssh_said(said: &[u8]) -> String {
     let lines: Vec<String> = said
         .split(|&byte| byte == b'\n')
-        .map(|line| super::wire::printable(line.trim_ascii()))
+        .map(|line| short(line.trim_ascii(), LONGEST_TEXT))
         .filter(|line| !line.is_empty())
         .collect();
     match lines.as_slice() {

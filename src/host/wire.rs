@@ -8,7 +8,7 @@ use std::io;
 use bstr::ByteSlice;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt};
 
-pub use crate::printable::printable;
+pub use crate::printable::{LONGEST_PATH, LONGEST_TEXT, printable, short};
 
 /// The longest line, in bytes, that a host may send.
 pub const MAX_LINE: usize = 64 * 1024;

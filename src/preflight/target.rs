@@ -18,6 +18,8 @@ use crate::values::Owner;
 
 /// The longest name of a file, in bytes, on the file systems of Linux.
 const LONGEST_NAME: usize = 255;
+/// How many owners of other numbers are told, of users and of groups.
+const MOST_NUMBERS: usize = 20;
 /// What `--keep-old` adds to a name: `.old-` and the name of the run.
 const OLD_SUFFIX: usize = ".old-20261120-231502-9f3c1a".len();
 
@@ -240,8 +242,12 @@ impl Findings {
         here: &BTreeMap<String, u32>,
         source: Side<'_>,
     ) {
-        for (name, number) in there {
-            let Some(other) = here.get(name).filter(|other| *other != number) else { continue };
+        let differing = there.iter().filter_map(|(name, number)| {
+            let other = here.get(name).filter(|other| *other != number)?;
+            Some((name, number, other))
+        });
+        let more = differing.clone().count().saturating_sub(MOST_NUMBERS);
+        for (name, number, other) in differing.take(MOST_NUMBERS) {
             let holder = here.iter().find(|(_, of)| *of == number).map_or("nobody", |(holder, _)| holder);
             self.warn(
                 &format!(
@@ -249,6 +255,12 @@ impl Findings {
                      here",
                     source.endpoint.host
                 ),
+                "give the copy its owner with --chown USER:GROUP",
+            );
+        }
+        if more > 0 {
+            self.warn(
+                &format!("so it is with {more} more of that kind ({kind})"),
                 "give the copy its owner with --chown USER:GROUP",
             );
         }

@@ -333,3 +333,23 @@ fn where_no_address_fits_the_end_that_has_no_netcat_for_ipv6_is_told() {
     assert_eq!(found(&|there, _| there.netcats = traditional()), format!("{nothing}\ndb1: {only}"));
     assert_eq!(found(&|_, here| here.netcats = traditional()), format!("{nothing}\ndb2: {only}"));
 }
+
+#[test]
+fn of_many_owners_with_other_numbers_some_are_told_and_the_others_counted() {
+    let owners = |first: u32| (0..500).map(|n| (format!("user{n}"), first + n)).collect();
+    let (mut there, mut here) = (facts(), facts());
+    (there.users, here.users) = (owners(1000), owners(5000));
+    let (a, b) = (endpoint("a:/srv/data"), endpoint("b:/srv"));
+    let side = |endpoint, facts| Side {
+        endpoint,
+        facts,
+        skew: None,
+        foreign: None,
+        peer: Some(IpAddr::from([10, 0, 0, 1])),
+    };
+    let found = target(&settings(&[]), side(&a, &there), side(&b, &here), Before::default());
+    let told: Vec<String> =
+        found.iter().map(ToString::to_string).filter(|text| text.contains("--chown")).collect();
+    assert_eq!(told.len(), 21, "{told:?}");
+    assert!(told[20].contains("480 more"), "{}", told[20]);
+}

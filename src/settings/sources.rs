@@ -66,13 +66,14 @@ impl Sources {
         if let Some(name) = profile {
             let variant = profiles.remove(&name).ok_or_else(|| {
                 let known: Vec<&str> = profiles.keys().map(String::as_str).collect();
+                let place = match &file {
+                    Some(path) if known.is_empty() => format!("{} has no profiles", path.display()),
+                    Some(path) => format!("{} has {}", path.display(), known.join(", ")),
+                    None => "there is no configuration file".into(),
+                };
                 SettingsError::Profile {
-                    name,
-                    place: match &file {
-                        Some(path) if known.is_empty() => format!("{} has no profiles", path.display()),
-                        Some(path) => format!("{} has {}", path.display(), known.join(", ")),
-                        None => "there is no configuration file".into(),
-                    },
+                    name: printable(name.as_bytes()),
+                    place: printable(place.as_bytes()),
                 }
             })?;
             below = variant.over(below);
@@ -99,7 +100,10 @@ impl Sources {
             all = all.set_override(&key, value).map_err(|error| wrong(error.to_string()))?;
         }
         let all = all.build().and_then(Config::try_deserialize);
-        all.map_err(|error| SettingsError::Variable { name: format!("{PREFIX}…"), text: error.to_string() })
+        all.map_err(|error| SettingsError::Variable {
+            name: format!("{PREFIX}…"),
+            text: printable(error.to_string().as_bytes()),
+        })
     }
 }
 

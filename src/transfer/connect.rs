@@ -229,7 +229,8 @@ async fn ask_both(source: &End, lane: &Lane<'_>, netcat: &Netcat, alone: bool) -
 }
 
 /// Socket addresses as `ss` prints them; an IPv4 address may be mapped into IPv6.
-fn sockets(fields: &[Vec<u8>]) -> Vec<SocketAddr> {
+#[must_use]
+pub fn sockets(fields: &[Vec<u8>]) -> Vec<SocketAddr> {
     fields
         .iter()
         .filter_map(|field| printable(field).parse::<SocketAddr>().ok())

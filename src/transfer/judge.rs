@@ -17,7 +17,7 @@ const TAR_SAW_CHANGES: i32 = 1;
 const STOPPED: i32 = 143;
 
 /// An error that names the cause, the first one if one led to others.
-pub(super) fn judge(plan: &Plan, target: &TargetPlan, sender: &Job, receiver: &Job) -> Result<(), Error> {
+pub fn judge(plan: &Plan, target: &TargetPlan, sender: &Job, receiver: &Job) -> Result<(), Error> {
     let host = &target.endpoint.host;
     let origin = &plan.source.endpoint.host;
     let (sent, received) = (sender.meters.get(WIRE), receiver.meters.get(WIRE));

@@ -22,6 +22,8 @@ use crate::plan::{Plan, TargetPlan};
 use crate::progress::{Phase, Progress};
 use crate::run_id::random_hex;
 use crate::values::FileDigest;
+pub use connect::sockets;
+pub use judge::judge;
 
 /// A target on its way.
 #[derive(Debug)]

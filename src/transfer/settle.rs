@@ -149,7 +149,7 @@ fn copied(plan: &Plan, published: Published, sender: &Job, lane: &Lane<'_>, took
         entries: entries.records,
         bytes: entries.bytes,
         read_bytes: bytes_read(sender),
-        wire_bytes: receiver.meters.get(WIRE).copied().unwrap_or_default() + header,
+        wire_bytes: receiver.meters.get(WIRE).copied().unwrap_or_default().saturating_add(header),
         took,
         streamed: Duration::ZERO,
         stream_digest: plan.stream_digest.map(|digest| digest.to_string()),

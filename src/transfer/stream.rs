@@ -117,7 +117,8 @@ async fn watch(plan: &Plan, source: &End, lanes: &[Lane<'_>], progress: &Progres
         }
         report(plan, source, progress);
         let sender = source.guard.job("sender");
-        let moved: u64 = live.iter().map(|lane| lane.end.guard.moved()).sum::<u64>() + source.guard.moved();
+        let guards = live.iter().map(|lane| &lane.end.guard).chain([&source.guard]);
+        let moved = guards.fold(0_u64, |sum, guard| sum.saturating_add(guard.moved()));
         // The end of one is a movement, too: what is left may now begin to flow.
         let ended = live.iter().filter(|lane| lane.end.guard.job("receiver").exit.is_some()).count()
             + usize::from(sender.exit.is_some())

@@ -10,6 +10,7 @@ mod damage;
 mod failures;
 mod harness;
 mod hold;
+mod hostile;
 mod interrupts;
 mod json;
 mod kills;

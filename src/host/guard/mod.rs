@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncWrite, AsyncWriteExt};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-mod told;
+pub mod told;
 
 use super::scripts::Script;
 use super::wire::{Field, decode, encode, read_record};
@@ -177,16 +177,8 @@ impl Guard {
 
     /// Sends a command and waits for its reply's fields. Arguments may be secret: they are never logged.
     pub async fn call(&self, action: &'static str, arguments: &[&[u8]]) -> Result<Vec<Field>, GuardError> {
-        let (sender, reply) = oneshot::channel();
-        let sequence = {
-            let mut state = self.shared.state();
-            if state.lost {
-                return Err(self.gone(&state));
-            }
-            state.next += 1;
-            let sequence = state.next;
-            state.waiting.insert(sequence, sender);
-            sequence
+        let Some((sequence, reply)) = self.shared.expect_reply() else {
+            return Err(self.gone(&self.shared.state()));
         };
         tracing::debug!(host = self.host, action, "guard");
         let sequence = sequence.to_string();
@@ -303,7 +295,7 @@ impl Guard {
     /// The sum of all meters of all jobs: it grows as long as anything moves.
     #[must_use]
     pub fn moved(&self) -> u64 {
-        self.shared.state().jobs.values().flat_map(|job| job.meters.values()).sum()
+        self.shared.state().jobs.values().fold(0, |sum, job| sum.saturating_add(job.moved()))
     }
 
     async fn wait_forever<T>(&self, mut check: impl FnMut(&State) -> Option<T>) -> T {

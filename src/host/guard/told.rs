@@ -5,14 +5,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{oneshot, watch};
 
-use crate::host::wire::{Field, printable};
+use crate::host::wire::{Field, LONGEST_PATH, LONGEST_TEXT, short};
 
 /// Of what a host says, no more than this is kept.
-const MOST_COMPLAINTS: usize = 64;
-const MOST_NAMES: usize = 64;
-const MOST_JOBS: usize = 16;
-/// Bytes of one text.
-const LONGEST: usize = 500;
+pub const MOST_COMPLAINTS: usize = 64;
+/// Names of one kind: stages, meters, lists, sinks.
+pub const MOST_NAMES: usize = 64;
+/// Jobs of a guard.
+pub const MOST_JOBS: usize = 16;
 
 /// What a job has told so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,6 +35,14 @@ pub struct Job {
     pub exit: Option<i32>,
 }
 
+impl Job {
+    /// The sum of all its meters: it grows as long as anything moves.
+    #[must_use]
+    pub fn moved(&self) -> u64 {
+        self.meters.values().fold(0, |sum, bytes| sum.saturating_add(*bytes))
+    }
+}
+
 /// A list that lies on the host, in short.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Manifest {
@@ -46,35 +54,43 @@ pub struct Manifest {
     pub digest: String,
 }
 
+/// What a guard has told, for those who wait for it.
 #[derive(Debug, Default)]
-pub(super) struct Shared {
-    pub(super) state: Mutex<State>,
+pub struct Shared {
+    state: Mutex<State>,
     pub(super) changed: watch::Sender<()>,
 }
 
+/// All of it.
 #[derive(Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "what was told, each once")]
-pub(super) struct State {
-    pub(super) ready: bool,
-    pub(super) refused: Option<String>,
-    pub(super) lost: bool,
+pub struct State {
+    /// Commands are taken.
+    pub ready: bool,
+    /// Why the guard cannot work.
+    pub refused: Option<String>,
+    /// It is gone.
+    pub lost: bool,
     /// Why the guard has begun to end, in its own word.
-    pub(super) ending: Option<String>,
-    pub(super) bye: bool,
+    pub ending: Option<String>,
+    /// It has tried everything.
+    pub bye: bool,
     pub(super) next: u64,
     pub(super) waiting: HashMap<u64, oneshot::Sender<Reply>>,
-    pub(super) jobs: BTreeMap<String, Job>,
+    /// What its jobs have told, by their names.
+    pub jobs: BTreeMap<String, Job>,
     /// Guard and lease, of earlier runs too.
-    pub(super) left: Vec<(String, String)>,
+    pub left: Vec<(String, String)>,
     /// The copy has its final name.
-    pub(super) published: bool,
+    pub published: bool,
     /// What had it before has another one now.
-    pub(super) old_kept: bool,
+    pub old_kept: bool,
     /// Staging directories that were to be kept.
-    pub(super) kept: Vec<String>,
+    pub kept: Vec<String>,
 }
 
-pub(super) type Reply = Result<Vec<Field>, (String, String)>;
+/// The fields of a good reply, or code and text of one that is none.
+pub type Reply = Result<Vec<Field>, (String, String)>;
 
 impl Shared {
     /// The guard is gone: nobody waits for it any longer.
@@ -86,13 +102,27 @@ impl Shared {
         self.changed.send_replace(());
     }
 
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+    /// What was told so far.
+    pub fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Awaits the reply to a command: its sequence number, and where the reply comes. `None` when the guard is gone.
+    pub fn expect_reply(&self) -> Option<(u64, oneshot::Receiver<Reply>)> {
+        let mut state = self.state();
+        if state.lost {
+            return None;
+        }
+        let (sender, reply) = oneshot::channel();
+        state.next += 1;
+        let sequence = state.next;
+        state.waiting.insert(sequence, sender);
+        Some((sequence, reply))
+    }
+
     /// Takes in one line of the guard; what is not of the protocol (a login shell's greeting) is ignored.
-    pub(super) fn take(&self, message: &[Field]) {
-        let text = |index: usize| message.get(index).map(|field| printable(field)).unwrap_or_default();
+    pub fn take(&self, message: &[Field]) {
+        let text = |index: usize| message.get(index).map(|field| shown(field)).unwrap_or_default();
         let number = |index: usize| text(index).parse::<u64>().unwrap_or_default();
         let mut state = self.state();
         match message.first().map(Vec::as_slice) {
@@ -115,7 +145,7 @@ impl Shared {
 
 impl State {
     fn event(&mut self, kind: &str, fields: &[Field]) {
-        let text = |index: usize| fields.get(index).map(|field| short(field)).unwrap_or_default();
+        let text = |index: usize| fields.get(index).map(|field| shown(field)).unwrap_or_default();
         let number = |index: usize| text(index).parse::<u64>().unwrap_or_default();
         match kind {
             "ready" => self.ready = true,
@@ -124,17 +154,13 @@ impl State {
             "bye" => self.bye = true,
             "unpublished" => (self.published, self.old_kept) = (false, false),
             "published" => (self.published, self.old_kept) = (true, !text(1).is_empty()),
-            "kept" if self.kept.len() < MOST_COMPLAINTS => self.kept.push(text(0)),
+            "kept" if self.kept.len() < MOST_COMPLAINTS => {
+                self.kept.push(fields.first().map(|path| short(path, LONGEST_PATH)).unwrap_or_default());
+            }
             "left" => {
                 if self.left.len() < MOST_COMPLAINTS {
-                    let what = fields
-                        .iter()
-                        .skip(1)
-                        .take(MOST_NAMES)
-                        .map(|field| short(field))
-                        .collect::<Vec<_>>()
-                        .join(" ");
-                    self.left.push((text(0), what));
+                    let what = fields.get(1..).unwrap_or_default().join(&b' ');
+                    self.left.push((text(0), short(&what, LONGEST_PATH)));
                 }
             }
             _ => {
@@ -158,7 +184,7 @@ impl State {
                             .skip(1)
                             .take(MOST_NAMES)
                             .filter_map(|field| {
-                                let field = short(field);
+                                let field = shown(field);
                                 let (stage, status) = field.split_once('=')?;
                                 Some((stage.to_owned(), status.parse().unwrap_or(255)))
                             })
@@ -182,8 +208,8 @@ impl State {
 }
 
 /// A text of a host, or the beginning of a long one.
-fn short(field: &[u8]) -> String {
-    printable(&field[..field.len().min(LONGEST)])
+fn shown(field: &[u8]) -> String {
+    short(field, LONGEST_TEXT)
 }
 
 #[cfg(test)]
@@ -206,9 +232,23 @@ mod tests {
         assert_eq!(state.jobs["job0"].complaints.len(), MOST_COMPLAINTS);
         assert_eq!(state.jobs["job0"].complaints[1], "\\u{1b}[2J");
         assert_eq!(state.jobs["job0"].meters.len(), MOST_NAMES);
-        let bytes: usize = state.left.iter().map(|(guard, what)| guard.len() + what.len()).sum();
-        assert!(bytes <= MOST_COMPLAINTS * 2 * LONGEST, "{bytes}");
-        assert!(state.jobs["job1"].dropped.values().all(|reason| reason.len() <= 4 * LONGEST));
+        let longest = state.left.iter().map(|(guard, what)| guard.len() + what.len()).max().unwrap();
+        assert!(longest <= LONGEST_TEXT + LONGEST_PATH + 6, "{longest}");
+        assert!(state.jobs["job1"].dropped.values().all(|reason| reason.len() <= LONGEST_TEXT + 3));
+    }
+
+    #[test]
+    fn a_long_reply_is_shown_in_short_and_numbers_that_are_too_large_do_no_harm() {
+        let shared = Shared::default();
+        let (sequence, mut reply) = shared.expect_reply().unwrap();
+        let text = vec![0x1b; 60_000];
+        shared.take(&[b"=".into(), sequence.to_string().into(), b"fail".into(), text.clone(), text]);
+        let (code, text) = reply.try_recv().unwrap().unwrap_err();
+        assert!(code.len() <= LONGEST_TEXT + 3 && text.len() <= LONGEST_TEXT + 3);
+        for meter in ["read", "wire"] {
+            shared.take(&decode(format!("!\tbytes\tsender\t{meter}\t{}", u64::MAX).as_bytes()));
+        }
+        assert_eq!(shared.state().jobs["sender"].moved(), u64::MAX);
     }
 
     #[test]

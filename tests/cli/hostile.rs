@@ -1,0 +1,126 @@
+//! Hosts that were taken over: whatever one prints, the run ends with an error, in little memory, and nothing reaches the
+//! terminal that it obeys.
+
+use crate::harness::{Sandbox, Words};
+use crate::procs::names;
+use crate::running::{Ended, LONG, Running};
+
+/// For bash's `printf`: it clears the screen, sets a title, asks the terminal for an answer, and writes backwards.
+const RUBBISH: &str = r"\e[2J\e]0;title\a\x9b5n\xe2\x80\xae\r\b\x7f";
+/// What the controller and all that it starts may have of memory, each.
+const MOST_KIB: u32 = 96 * 1024;
+
+/// Runs the program with little memory.
+#[track_caller]
+fn run(sandbox: &Sandbox, words: Words<'_>, code: i32) -> Ended {
+    let script = format!("ulimit -d {MOST_KIB}; exec \"$@\"");
+    let ended = Running::start(sandbox.scripted(&script, words)).wait(LONG).expect(code);
+    for output in [&ended.stdout, &ended.stderr] {
+        let obeyed = |c: char| c.is_control() && c != '\n' || ('\u{202a}'..='\u{202e}').contains(&c);
+        assert!(!output.contains(obeyed), "{:?}", output.chars().take(2000).collect::<String>());
+        assert!(output.len() < 1 << 20, "{} bytes", output.len());
+    }
+    ended
+}
+
+/// In front of bash: this machine's shells are those of a hostile host, but for the first ones.
+fn hostile(sandbox: &Sandbox, honest: u32, script: &str) {
+    let count = sandbox.dir("count");
+    let count = count.display();
+    sandbox.shim(
+        "bash",
+        &format!(
+            "number=1; until mkdir '{count}'/$number 2>/dev/null; do ((number++)); done\n\
+             if ((number > {honest})); then rubbish=$'{RUBBISH}'; {script}; exit; fi"
+        ),
+    );
+}
+
+/// A host that answers so is one that cannot be asked.
+#[track_caller]
+fn refused(script: &str, why: &str) {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    hostile(&sandbox, 0, script);
+    for option in ["--progress=plain", "--verbose", "--json"] {
+        run(&sandbox, &[&source, &target, &option], 4).says(why);
+    }
+    run(&sandbox, &[&"status", &"localhost"], 1).says(why);
+    assert_eq!(names(&target), Vec::<String>::new());
+}
+
+#[test]
+fn a_greeting_without_end_is_no_shell() {
+    refused(r#"exec yes "$rubbish""#, "the host sends more than 1 MiB");
+}
+
+#[test]
+fn a_line_without_end_ends_the_conversation() {
+    refused("while printf %01000d 0; do :; done", "the host sends a line of over 64 KiB");
+}
+
+#[test]
+fn an_answer_without_end_is_none() {
+    refused(r#"printf '\nbegin\n'; exec yes "owner"$'\t'"$rubbish""#, "the host sends more than");
+}
+
+#[test]
+fn an_answer_of_empty_lines_fills_no_memory() {
+    refused(r"printf '\nbegin\n'; exec yes ''", "the host sends more than 65536 fields");
+}
+
+#[test]
+fn the_last_that_a_host_said_is_shown_in_short_and_commands_no_terminal() {
+    let long = r#"printf '\nbegin\n%s%050000d' "$rubbish" 0"#;
+    refused(long, r"(the last it said: \u{1b}[2J\u{1b}]0;title\u{7}\x9b5n\u{202e}\r\u{8}\u{7f}000");
+    refused(r#"printf '%s%050000d' "$rubbish" 0"#, r"(it said: \u{1b}[2J\u{1b}]0;title");
+}
+
+#[test]
+fn findings_are_made_of_nothing_that_a_terminal_obeys() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    let keys = "host netcat firewall_owned owner source_type source_real target_type target_busy tar";
+    let script = format!(
+        r#"printf '\nbegin\n'; for key in {keys}; do printf '%s\t%s\t%s\n' "$key" "$rubbish" "$rubbish"; done; echo end"#
+    );
+    hostile(&sandbox, 0, &script);
+    for option in ["--verbose", "--json"] {
+        run(&sandbox, &[&source, &target, &option], 4).says(r"is a \u{1b}[2J");
+    }
+}
+
+#[test]
+fn a_guard_that_tells_no_end_of_things_is_kept_in_short() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    // The probes of both ends and the question for a route; what comes then is of the guards, and asked of them later.
+    let script = r#"printf '\nbegin\n!\tready\n'
+        for n in {1..3000}; do
+            printf '!\tstderr\tjob%s\t%s\n!\tleft\tx\t%s\n!\tkept\t%s\n' "$n" "$rubbish" "$rubbish" "$rubbish"
+            printf 'left\t%s\t%s\n' "$n" "$rubbish"
+        done; echo end"#;
+    hostile(&sandbox, 3, script);
+    for option in ["--verbose", "--json"] {
+        let ended = run(&sandbox, &[&source, &target, &option, &"--lease-time=2"], 6);
+        let ended = ended.says("lost the guard of this run").says(r"could not be undone: ");
+        assert!(ended.stderr.matches("LEFT BEHIND").count() <= 2 * 64, "{ended}");
+        std::fs::remove_dir_all(sandbox.path("count")).unwrap();
+        sandbox.dir("count");
+    }
+}
+
+#[test]
+fn what_ssh_hands_on_of_a_server_is_shown_in_short() {
+    let sandbox = Sandbox::own();
+    sandbox.shim(
+        "ssh",
+        &format!(
+            "rubbish=$'{RUBBISH}'; yes \"$rubbish\" | head -c 50000000 >&2; printf '%s%050000d' \"$rubbish\" 0 >&2; exit 255"
+        ),
+    );
+    for option in ["--verbose", "--json"] {
+        run(&sandbox, &[&"db1:/srv/data", &"/tmp", &option], 4).says("cannot connect with ssh: ");
+    }
+    run(&sandbox, &[&"status", &"db1"], 1).says("cannot connect with ssh: ");
+}

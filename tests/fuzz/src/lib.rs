@@ -1,0 +1,70 @@
+//! What all targets share: how bytes become a host's answer, and what must hold for everything that is shown.
+
+use std::ffi::OsStr;
+use std::net::IpAddr;
+use std::sync::LazyLock;
+
+use futures_util::FutureExt as _;
+use transfer::cli::Cli;
+use transfer::endpoint::Endpoint;
+use transfer::host::facts::Facts;
+use transfer::host::wire::{Field, decode, read_record};
+use transfer::plan::{Plan, TargetFactsOf};
+use transfer::run_id::RunId;
+use transfer::settings::{Settings, Sources};
+
+/// The lines of an answer, as the controller reads them.
+pub fn answer(mut data: &[u8]) -> Vec<Vec<Field>> {
+    let mut messages = Vec::new();
+    while let Ok(Some(line)) = done(read_record(&mut data, b'\n')) {
+        messages.push(decode(&line));
+    }
+    messages
+}
+
+/// What several hosts say: the input's parts between bytes of 0xff, which is no UTF-8. Those that are missing are empty.
+pub fn parts<const N: usize>(data: &[u8]) -> [&[u8]; N] {
+    let mut parts = data.splitn(N, |byte| *byte == 0xff);
+    [(); N].map(|()| parts.next().unwrap_or_default())
+}
+
+/// The result of something that never waits.
+pub fn done<T>(future: impl Future<Output = T>) -> T {
+    future.now_or_never().expect("it waits")
+}
+
+/// One line that commands no terminal, and no longer than `most` bytes.
+#[track_caller]
+pub fn assert_line(text: &str, most: usize) {
+    let misleads = |c| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    assert!(!text.chars().any(|c| c.is_control() || misleads(c)), "{text:?}");
+    assert!(text.len() <= most, "{} bytes: {text:?}", text.len());
+}
+
+/// Lines of that kind.
+#[track_caller]
+pub fn assert_lines(text: &str, most: usize) {
+    text.split('\n').for_each(|line| assert_line(line, most));
+    assert!(text.len() <= most, "{} bytes", text.len());
+}
+
+/// What was meant by a command line.
+pub fn settings(words: &[&str]) -> Settings {
+    let words = ["transfer", "db1:/srv/data", "db2:/srv"].into_iter().chain(words.iter().copied());
+    let nowhere = Sources { own: "/nonexistent".into(), old: "/nonexistent".into(), environment: Vec::new() };
+    Settings::load(&Cli::read(words).expect("words").typed, &nowhere).expect("settings")
+}
+
+pub fn endpoint(word: &str) -> Endpoint {
+    Endpoint::parse(OsStr::new(word)).expect("an endpoint")
+}
+
+static RUN: LazyLock<RunId> = LazyLock::new(|| RunId::new().expect("a name"));
+
+/// A run of the source db1 to the target db2.
+pub fn plan(settings: &Settings, of_source: &Facts, of_target: &Facts) -> Plan {
+    let (source, target) = (endpoint("db1:/srv/data"), endpoint("db2:/srv"));
+    let [address, peer] = [IpAddr::from([10, 0, 0, 2]), IpAddr::from([10, 0, 0, 1])];
+    let targets = [TargetFactsOf { endpoint: &target, facts: of_target, address, peer }];
+    Plan::new(&RUN, settings, (&source, of_source), &targets)
+}

@@ -1,0 +1,92 @@
+//! What a source and a target answer to the probe, and everything that is said of it: findings, the plan, a dry run.
+
+#![no_main]
+
+use std::net::IpAddr;
+use std::sync::LazyLock;
+
+use libfuzzer_sys::fuzz_target;
+use transfer::dry_run::DryRun;
+use transfer::host::facts::Facts;
+use transfer::host::wire::LONGEST_TEXT;
+use transfer::preflight::{self, Before, Side};
+use transfer::probe::candidates;
+use transfer::report::{Report, RunFacts};
+use transfer::settings::Settings;
+use transfer_fuzz::{answer, assert_line, assert_lines, endpoint, parts, plan, settings};
+
+static WAYS: LazyLock<[Settings; 4]> = LazyLock::new(|| {
+    [
+        settings(&[]),
+        settings(&["--chown=mysql:mysql", "--replace", "--compress=lz4"]),
+        settings(&[
+            "--firewall=iptables",
+            "--nice=10",
+            "--replace",
+            "--keep-old",
+            "--checksum-algorithm=blake2b",
+        ]),
+        settings(&["--port=4444", "--source-address=10.0.0.1", "--no-encrypt", "--exclude=*.log"]),
+    ]
+});
+
+/// Everything that is kept of an answer and is text.
+fn assert_bounded(facts: &Facts) {
+    let source = facts.source.clone().unwrap_or_default();
+    let target = facts.target.clone().unwrap_or_default();
+    let texts =
+        [&facts.machine, &facts.boot, &facts.machine_id, &facts.tar, &source.file_type, &source.inode];
+    let more = [&target.file_type, &target.device].into_iter().chain(&target.exists).chain(&target.busy);
+    let lists = facts.tools.iter().chain(&facts.owned_tables).chain(&target.unknown_owners);
+    let names = facts.users.keys().chain(facts.groups.keys());
+    let programs = facts.netcats.iter().map(|netcat| &netcat.program);
+    for text in texts.into_iter().chain(more).chain(lists).chain(names).chain(programs) {
+        assert_line(text, 2 * (LONGEST_TEXT + 4));
+    }
+    assert!(facts.tools.len() <= 64 && facts.addresses.len() <= 64);
+    assert!(facts.users.len() <= 1000 && facts.groups.len() <= 1000);
+    let few =
+        [facts.netcats.len(), facts.firewall.len(), facts.owned_tables.len(), target.unknown_owners.len()];
+    assert!(few.into_iter().all(|count| count <= 16));
+    assert!(facts.clock.is_none_or(f64::is_finite));
+}
+
+fuzz_target!(|data: &[u8]| {
+    let Some((&way, data)) = data.split_first() else { return };
+    let settings = &WAYS[usize::from(way) % WAYS.len()];
+    let [there, here] = parts(data).map(|part| Facts::parse(&answer(part)));
+    assert_bounded(&there);
+    assert_bounded(&here);
+
+    let (source, target) = (endpoint("db1:/srv/data"), endpoint("db2:/srv"));
+    assert!(candidates((&source.host, &there), (&target.host, &here)).len() <= 65);
+    let now = 1_700_000_000.0;
+    let side = |endpoint, facts, peer| Side {
+        endpoint,
+        facts,
+        skew: Facts::clone(facts).clock.map(|clock| clock - now),
+        foreign: (way & 0x10 != 0).then_some(IpAddr::from([10, 0, 0, 9])),
+        peer,
+    };
+    let of_source = side(&source, &there, None);
+    let of_target = side(&target, &here, (way & 0x20 == 0).then_some(IpAddr::from([10, 0, 0, 1])));
+    let before = Before { named: &[of_source], accepted: &[of_source] };
+    let mut findings = preflight::source(settings, of_source);
+    findings.extend(preflight::target(settings, of_source, of_target, before));
+    assert!(findings.len() <= 150, "{}", findings.len());
+    for finding in &findings {
+        assert_line(&finding.to_string(), 80 * 1024);
+        assert_line(&transfer::json::line("finding", finding), 80 * 1024);
+    }
+
+    let plan = plan(settings, &there, &here);
+    assert!(plan.expected_bytes() > 0);
+    let report = Report {
+        run: Some(RunFacts::of(&plan)),
+        dry_run: Some(DryRun::of(&plan)),
+        findings,
+        ..Report::default()
+    };
+    assert_lines(&report.to_string(), 256 * 1024);
+    assert_line(&report.to_json(), 512 * 1024);
+});

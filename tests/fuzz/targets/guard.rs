@@ -1,0 +1,123 @@
+//! What guards tell: replies, and events of the sender on a source and of the receiver on a target; and what is said of
+//! them at the end.
+
+#![no_main]
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use libfuzzer_sys::fuzz_target;
+use transfer::error::Error;
+use transfer::host::facts::Facts;
+use transfer::host::guard::GuardError;
+use transfer::host::guard::told::{Job, MOST_COMPLAINTS, MOST_JOBS, MOST_NAMES, Shared, State};
+use transfer::host::wire::{LONGEST_PATH, LONGEST_TEXT, MAX_LINE};
+use transfer::lease::Leftover;
+use transfer::plan::Plan;
+use transfer::report::{Report, TargetReport};
+use transfer::transfer::{Copied, Outcome, judge};
+use transfer_fuzz::{answer, assert_line, assert_lines, parts, plan, settings};
+
+static PLAN: LazyLock<Plan> = LazyLock::new(|| plan(&settings(&[]), &Facts::default(), &Facts::default()));
+
+/// Bytes of a text that is kept, with the mark of what was cut off.
+const TEXT: usize = LONGEST_TEXT + 3;
+const PATH: usize = LONGEST_PATH + 3;
+/// All that a job has complained of, and what is said around it.
+const SAID: usize = 2 * MOST_COMPLAINTS * (TEXT + 2) + 64 * TEXT + 1000;
+
+fn assert_bounded(job: &Job) {
+    let names = job.meters.keys().chain(job.manifests.keys()).chain(job.dropped.keys());
+    let texts = job.complaints.iter().chain(job.dropped.values()).chain(&job.digest);
+    let more = job.stages.iter().map(|(stage, _)| stage);
+    let digests = job.manifests.values().map(|manifest| &manifest.digest);
+    names.chain(texts).chain(more).chain(digests).for_each(|text| assert_line(text, TEXT));
+    assert!(job.complaints.len() <= MOST_COMPLAINTS);
+    let counts = [job.meters.len(), job.stages.len(), job.manifests.len(), job.dropped.len()];
+    assert!(counts.into_iter().all(|count| count <= MOST_NAMES), "{counts:?}");
+    assert!(job.meters.values().all(|bytes| *bytes <= job.moved()));
+}
+
+fn assert_state_bounded(state: &State) {
+    assert!(state.jobs.len() <= MOST_JOBS && state.left.len() <= MOST_COMPLAINTS);
+    assert!(state.kept.len() <= MOST_COMPLAINTS);
+    state.jobs.keys().chain(&state.refused).chain(&state.ending).for_each(|text| assert_line(text, TEXT));
+    state.jobs.values().for_each(assert_bounded);
+    for (guard, what) in &state.left {
+        assert_line(guard, TEXT);
+        assert_line(what, PATH);
+    }
+    state.kept.iter().for_each(|path| assert_line(path, PATH));
+}
+
+fn copied(sender: &Job, receiver: &Job) -> Copied {
+    let entries = receiver.manifests.get("entries").cloned().unwrap_or_default();
+    Copied {
+        entries: entries.records,
+        bytes: entries.bytes,
+        read_bytes: sender.moved(),
+        wire_bytes: receiver.moved(),
+        took: Duration::from_secs(2),
+        streamed: Duration::from_secs(1),
+        stream_digest: Some("sha256".into()),
+        stream_value: receiver.digest.clone(),
+        files_compared: None,
+        entries_digest: entries.digest,
+        old: None,
+        synced: true,
+        changed: false,
+        remarks: sender.complaints.iter().chain(&receiver.complaints).cloned().collect(),
+    }
+}
+
+fuzz_target!(|data: &[u8]| {
+    let guards = parts::<2>(data).map(|part| {
+        let shared = Shared::default();
+        let replies: Vec<_> = (0..3).filter_map(|_| shared.expect_reply()).collect();
+        answer(part).iter().for_each(|message| shared.take(message));
+        (shared, replies)
+    });
+    let mut errors = Vec::new();
+    for (shared, replies) in
+        guards.iter().map(|(shared, _)| shared).zip(guards.iter().map(|(_, replies)| replies))
+    {
+        let state = shared.state();
+        assert_state_bounded(&state);
+        errors.push(GuardError::Lost { host: "db1".into(), ending: state.ending.clone() });
+        assert!(replies.len() == 3);
+    }
+    let [(there, of_source), (here, of_target)] = guards;
+    for (_, mut reply) in of_source.into_iter().chain(of_target) {
+        match reply.try_recv() {
+            Ok(Ok(fields)) => assert!(fields.iter().map(Vec::len).sum::<usize>() <= MAX_LINE),
+            Ok(Err((code, text))) => {
+                assert_line(&code, TEXT);
+                errors.push(GuardError::Failed { host: "db1".into(), action: "publish", code, text });
+            }
+            Err(_) => {}
+        }
+    }
+
+    let job = |shared: &Shared, name: &str| shared.state().jobs.get(name).cloned().unwrap_or_default();
+    let (sender, receiver) = (job(&there, "sender"), job(&here, "receiver"));
+    let kept = here.state().kept.clone();
+    let outcome = match judge(&PLAN, &PLAN.targets[0], &sender, &receiver) {
+        Ok(()) => Outcome::Done(copied(&sender, &receiver)),
+        Err(error) => Outcome::Failed(error),
+    };
+    let left = here.state().left.clone();
+    let leftovers = left.into_iter().map(|(_, what)| Leftover { host: "db2".into(), what }).collect();
+    let target = |outcome| TargetReport {
+        endpoint: PLAN.targets[0].endpoint.clone(),
+        final_path: Some("/srv/data".into()),
+        addresses: None,
+        port: Some(4400),
+        outcome,
+        kept: kept.clone(),
+    };
+    let targets = errors.into_iter().map(|error| Outcome::Failed(Error::from(error))).chain([outcome]);
+    let report = Report { targets: targets.map(target).collect(), leftovers, ..Report::default() };
+    let most = 10 * (SAID + 64 * (PATH + 200)) + 64 * (PATH + 200);
+    assert_lines(&report.to_string(), most);
+    assert_line(&report.to_json(), 2 * most);
+});

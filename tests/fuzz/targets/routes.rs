@@ -1,0 +1,28 @@
+//! Addresses: routes, addresses of a host's own, peers of sockets, and the name that is two.
+
+#![no_main]
+
+use std::net::IpAddr;
+
+use libfuzzer_sys::fuzz_target;
+use transfer::host::wire::LONGEST_PATH;
+use transfer::{probe, transfer::sockets};
+use transfer_fuzz::{answer, assert_line};
+
+fuzz_target!(|data: &[u8]| {
+    let messages = answer(data);
+    for address in ["10.0.0.2", "fd77::2"] {
+        let address: IpAddr = address.parse().expect("an address");
+        // Typed: what goes to another host's firewall is an address and nothing else.
+        let _: Option<IpAddr> = probe::route(&messages, &address);
+    }
+    let _ = probe::is_own(&messages);
+    if let Some(twin) = probe::twin(&messages) {
+        assert_line(&twin, LONGEST_PATH + 3);
+    }
+    for fields in &messages {
+        let found = sockets(fields);
+        assert!(found.len() <= fields.len());
+        assert!(found.iter().all(|socket| socket.ip() == socket.ip().to_canonical()));
+    }
+});
