@@ -17,6 +17,7 @@ mod secrets;
 mod self_test;
 mod signals;
 mod snapshot;
+mod soak;
 mod targets;
 mod ways;
 mod wire;

@@ -18,7 +18,7 @@ const THROTTLE: &str = "tc qdisc replace dev e0 root tbf rate 16mbit burst 32k l
 const BYTES: &str = "48M";
 
 /// A target that lets nobody in but ssh: a hole is needed, and one that stays is seen.
-const FIREWALL: &str = "nft -f - <<'RULES'
+pub(crate) const FIREWALL: &str = "nft -f - <<'RULES'
     add table inet scene
     delete table inet scene
     table inet scene {
