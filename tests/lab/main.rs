@@ -19,5 +19,6 @@ mod signals;
 mod snapshot;
 mod soak;
 mod targets;
+mod twins;
 mod ways;
 mod wire;

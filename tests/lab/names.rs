@@ -454,29 +454,6 @@ mod alone {
     }
 
     #[test]
-    fn of_two_that_begin_at_once_exactly_one_has_the_name() {
-        let Some(scene) = Scene::set() else { return };
-        for round in 0..10 {
-            scene.db2.sh(&format!("rm -r {}/*", scene.at("in")));
-            let runs = [scene.spawn(&[]), scene.spawn(&[])];
-            let outputs = runs.map(Running::wait);
-            let mut codes = outputs.each_ref().map(|output| output.status.code());
-            codes.sort_unstable();
-            println!("round {round}: {codes:?}");
-            assert!(matches!(codes, [Some(0), Some(4 | 5)]), "{codes:?}\n{}\n{}", outputs[0], outputs[1]);
-            assert_eq!(scene.names(), ["data"]);
-            scene.expect_copied("in/data");
-            scene.await_undone();
-        }
-        let runs = [scene.spawn(&["--as", "one"]), scene.spawn(&["--as", "two"])];
-        for run in runs {
-            run.wait().expect_success();
-        }
-        assert_eq!(scene.names(), ["data", "one", "two"]);
-        scene.expect_no_runs();
-    }
-
-    #[test]
     fn a_name_that_was_made_since_the_preflight_is_not_copied_for() {
         let Some(scene) = Scene::set_large() else { return };
         // Between the preflight and the lock of the name.
