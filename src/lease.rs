@@ -78,7 +78,8 @@ pub async fn close_firewall(guard: &Guard, target: &TargetPlan, port: u16) -> Re
 pub async fn staging(plan: &Plan, end: &End, target: &TargetPlan) -> Result<(), Error> {
     let (directory, name) = (&target.endpoint.path, target.final_path.file_name().unwrap_or_default());
     let how = plan.replace.word();
-    let arguments = [directory.as_os_str().as_bytes(), name.as_bytes(), how];
+    let old = target.old.as_deref().unwrap_or_default().as_bytes();
+    let arguments = [directory.as_os_str().as_bytes(), name.as_bytes(), how, old];
     end.guard.call("take_target", &arguments).await.map_err(|error| match error {
         GuardError::Failed { code, text, .. } if code == "busy" => busy(&end.host, &target.final_path, &text),
         GuardError::Failed { host, code, .. } if code == "exists" => Error::Busy(format!(

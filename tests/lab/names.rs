@@ -465,6 +465,24 @@ mod alone {
         scene.expect_no_runs();
     }
 
+    #[test]
+    fn an_old_one_that_is_another_since_the_preflight_is_not_copied_for() {
+        let Some(scene) = Scene::set() else { return };
+        // Between the preflight and the lock of the name.
+        let data = scene.at("in/data");
+        let script = format!(
+            "[[ $* == '-w 1 10' ]] && cp -a {data} {data}.new && rm -r {data} && mv {data}.new {data}"
+        );
+        let flock = Wrapper::new(&scene.db2, "flock", &script);
+        let output = scene.transfer(&["--replace"]).expect_code(5);
+        assert!(output.stderr.contains("was made by somebody else since the preflight"), "{output}");
+        assert!(!output.stderr.contains("copying"), "{output}");
+        scene.expect_untouched();
+        drop(flock);
+        scene.transfer(&["--replace"]).expect_success();
+        scene.expect_copied("in/data");
+    }
+
     impl Scene {
         /// What has arrived is kept, where the output says, and nothing else; it goes.
         #[track_caller]
