@@ -59,7 +59,7 @@ start_sentinel() {
     undone() { :; }
     left() { :; }
     kept() { :; }
-    lock_journal "$home" && replay "$home"
+    if lock_journal "$home"; then replay "$home"; else forget "$guard"; fi
   ) >/dev/null 2>&1 &
   disown
   set +m
@@ -187,12 +187,28 @@ start_job() {
     "${stand_back[@]}" bash --norc -p -c "$script" "transfer-$name" 6<<<"$key"
     event exit "$name" $?
   } 3<&- 4>&- 9>&- 10>&- &
+  tellers[$name]=$!
   set +m
   exec 7>&- 8>&-
   ok
 }
 
+# Who tells the end of a job can be killed like any other process. Then the rest of the job goes, and this tells it.
+tell_lost_jobs() {
+  local name status
+  for name in "${!tellers[@]}"; do
+    [[ /proc/${tellers[$name]}/fd/8 -ef $home/$name.job ]] && continue
+    wait "${tellers[$name]}"
+    status=$?
+    unset "tellers[$name]"
+    ((status > 128)) || continue
+    end_processes "$home/$name.job"
+    event exit "$name" "$status"
+  done
+}
+
 stop_job() {
+  unset "tellers[$1]"
   if end_processes "$home/$1.job"; then
     # Who would have told it was ended, too.
     event exit "$1" 143
@@ -234,7 +250,7 @@ undo_rules() {
 
 obey() {
   case $1 in
-    ping) ;;
+    ping) tell_lost_jobs ;;
     take_target | lease_port | open_rule | make_staging | start_job | stop_job | open_gate | publish | undo_rules) "$@" ;;
     check_listening) "$@" ;;
     accepted_peer) sockets "$2" 3 state established "( sport = :$3 )" ;;
@@ -258,6 +274,8 @@ obey_signals() {
 # guard GUARD ROLE LEASE-SECONDS NICE CONTROLLER PATH, with the tools' sources in the array `tools` (NAME SOURCE...).
 main() {
   local message
+  # The process that tells the end of each job.
+  local -A tellers=()
   guard=$1 role=$2 lease=$3 controller=$5 path=$6
   (($4)) && stand_back=(nice -n "$4" ionice -c 2 -n 7)
   exec 3<&0 5>&1 </dev/null >/dev/null 2>&1

@@ -177,7 +177,13 @@ replay() {
   done
   ((index == 0)) || return 1
   # Out of sight at once: a directory that has lost its journal already would be nobody's.
-  mv -T -- "$directory" "$state/.new-$guard" && rm -rf -- "$state/.new-$guard"
+  mv -T -- "$directory" "$state/.new-$guard"
+  forget "$guard"
+}
+
+# forget GUARD: removes what has no journal any more: also when whoever took that out of sight was killed just then.
+forget() {
+  rm -rf -- "${state:?}/.new-$1"
   rmdir -- "$runtime" "$state" 2>/dev/null
   return 0
 }
