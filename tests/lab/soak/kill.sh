@@ -56,9 +56,8 @@ sleep "$after"
         Session) found=$(session) ;;
         Stage) found=$(stage) ;;
     esac
-    # shellcheck disable=SC2086 # pids
     what=$(for pid in $found; do tr '\0' ' ' <"/proc/$pid/cmdline" | cut -c 1-60; done)
-    # shellcheck disable=SC2086
+    # shellcheck disable=SC2086 # pids
     [[ $found ]] && kill -KILL $found && killed=yes
 } 2>/dev/null
-if [[ ${killed-} ]]; then echo "killed" $found: $what; else echo nothing; fi
+if [[ ${killed-} ]]; then echo "killed $found: $what" | tr "\n" " "; else echo nothing; fi
