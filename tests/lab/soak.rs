@@ -17,7 +17,7 @@ use crate::harness::{Host, Lab, Output, Scratch, eventually};
 /// Transfers at the same time.
 const AT_ONCE: usize = 8;
 /// What the last transfers, and the undoing after them, may take beyond their start.
-const DRAIN: Duration = Duration::from_secs(20);
+const DRAIN: Duration = Duration::from_secs(25);
 /// How long one run may take on a busy machine.
 const LONGEST_RUN: Duration = Duration::from_secs(90);
 /// Nobody repeats what the program did when it fails everywhere.

@@ -11,8 +11,8 @@ mod alone {
     use crate::scene::THROTTLE;
     use crate::snapshot::Snapshot;
 
-    /// Starts the program twice, with two words that differ, `$2` and `$3`, and those that follow. Both wait for the same
-    /// moment without sleeping. Prints of each its pid and exit code, and its report. `$1`: a directory.
+    /// Starts the program twice, with two words that differ, `$2` and `$3`, and those that follow. Both wait for the
+    /// same moment without sleeping. Prints of each its pid and exit code, and its report. `$1`: a directory.
     const START: &str = r#"
         cd -- "$1"; each=("$2" "$3"); shift 3
         for n in 0 1; do
