@@ -154,7 +154,9 @@ pub async fn release(end: End, silence: Duration) -> Release {
     Release { leftovers, published, kept }
 }
 
-async fn settle(host: &Host, id: &GuardId, silence: Duration) -> Vec<Leftover> {
+/// Makes sure that a guard of which nothing is heard any more has undone everything; returns what it has not. `silence` is
+/// as in [`Host::connect`].
+pub async fn settle(host: &Host, id: &GuardId, silence: Duration) -> Vec<Leftover> {
     // Where only our side of the connection broke, the guard waits for the whole lease time before it begins.
     let patience = silence + SETTLE;
     let began = Instant::now();

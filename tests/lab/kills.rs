@@ -232,6 +232,18 @@ mod alone {
     }
 
     #[test]
+    fn a_guard_killed_before_it_is_ready_fails_the_run_and_leaves_nothing() {
+        let Some(scene) = Scene::set() else { return };
+        for (host, name) in [(&scene.source, "db1"), (&scene.target, "db2")] {
+            let mv = Wrapper::new(host, "mv", "[[ ${3-} == */.new-* ]] && kill -KILL $PPID && exit");
+            let said = expect_end(scene.start(&[]), 1, SOON);
+            assert!(said.contains(&format!("{name}: ")) && said.contains("start of the guard"), "{said}");
+            drop(mv);
+            scene.expect_as_before(SOON);
+        }
+    }
+
+    #[test]
     fn a_guard_killed_while_its_journal_is_removed_leaves_nothing() {
         let Some(scene) = Scene::set() else { return };
         let once = scene.join("once");

@@ -1,5 +1,5 @@
-# Looks at the open descriptors of all guards of a host again and again, until it is killed, and prints what none of them
-# should have. Sent to perl by soak.rs. The numbers are those at the top of guard.sh.
+# Looks at the open descriptors of all guards of a host again and again, until it is killed, and prints what none of
+# them should have. Sent to perl by soak.rs. The numbers are those at the top of guard.sh.
 use strict;
 use warnings;
 

@@ -1,5 +1,5 @@
 # Kills something of one run on a host and tells what, or that there was nothing; sent to bash by soak.rs. Arguments:
-# the controller's pid, the end of the guard's name, seconds to wait once the guard has begun, whom, and which of several.
+# the pid of the controller, the end of the name of the guard, seconds to wait once it has begun, whom, which of several.
 # Whose a guard is, is in its journal: nobody else's process is touched.
 # shellcheck shell=bash
 controller=$1 end=$2 after=$3 whom=$4 pick=$5
