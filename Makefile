@@ -1,4 +1,4 @@
-.PHONY: help setup build demo test lint fuzz bench clean
+.PHONY: help setup build demo test soak fuzz lint bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
@@ -14,6 +14,9 @@ demo: ## build it and watch it copy a made-up database on this machine
 
 test: ## all tests; LAB=off: without those on real hosts; ARGS='...': for cargo nextest run
 	scripts/test.sh $(ARGS)
+
+soak: ## 300 transfers with faults in ten minutes, from SOAK_SEED or a new one, in a lab of its own
+	scripts/soak.sh $(ARGS)
 
 lint: ## formatting, clippy, shellcheck, perl
 	cargo fmt --check

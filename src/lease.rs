@@ -86,7 +86,8 @@ pub async fn close_firewall(guard: &Guard, target: &TargetPlan, port: u16) -> Re
 pub async fn staging(plan: &Plan, end: &End, target: &TargetPlan) -> Result<(), Error> {
     let (directory, name) = (&target.endpoint.path, target.final_path.file_name().unwrap_or_default());
     let how = plan.replace.word();
-    let arguments = [directory.as_os_str().as_bytes(), name.as_bytes(), how];
+    let old = target.old.as_deref().unwrap_or_default().as_bytes();
+    let arguments = [directory.as_os_str().as_bytes(), name.as_bytes(), how, old];
     end.guard.call("take_target", &arguments).await.map_err(|error| match error {
         GuardError::Failed { code, text, .. } if code == "busy" => busy(&end.host, &target.final_path, &text),
         GuardError::Failed { host, code, .. } if code == "exists" => Error::Busy(format!(
@@ -161,7 +162,9 @@ pub async fn release(end: End, silence: Duration) -> Release {
     Release { leftovers, published, kept }
 }
 
-async fn settle(host: &Host, id: &GuardId, silence: Duration) -> Vec<Leftover> {
+/// Makes sure that a guard of which nothing is heard any more has undone everything; returns what it has not. `silence` is
+/// as in [`Host::connect`].
+pub async fn settle(host: &Host, id: &GuardId, silence: Duration) -> Vec<Leftover> {
     // Where only our side of the connection broke, the guard waits for the whole lease time before it begins.
     let patience = silence + SETTLE;
     let began = Instant::now();

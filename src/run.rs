@@ -8,10 +8,10 @@ use futures_util::future::{Either, join_all, pending};
 use crate::dry_run::DryRun;
 use crate::endpoint::Endpoint;
 use crate::error::{Error, chain};
-use crate::host::Host;
 use crate::host::command::look_after;
 use crate::host::guard::{Charge, Guard};
-use crate::lease::{self, End};
+use crate::host::{Host, HostError};
+use crate::lease::{self, End, Leftover};
 use crate::plan::{Plan, TargetFactsOf};
 use crate::preflight::{self, Before, Finding, Side, Weight};
 use crate::probe::{self, Hosts, Probe, ProbedTarget};
@@ -209,7 +209,10 @@ async fn execute(
                 targets.push(end);
                 plan.targets.push(target);
             }
-            Err(error) => report.targets.push(without_copy(target.endpoint, error)),
+            Err(NotStarted { error, leftovers }) => {
+                report.leftovers.extend(leftovers);
+                report.targets.push(without_copy(target.endpoint, error));
+            }
         }
     }
     let result = match &source {
@@ -222,7 +225,10 @@ async fn execute(
     progress.phase(Phase::Releasing);
     let (source, error) = match source {
         Ok(source) => (Some(source), None),
-        Err(error) => (None, Some(error)),
+        Err(NotStarted { error, leftovers }) => {
+            report.leftovers.extend(leftovers);
+            (None, Some(error))
+        }
     };
     let of_source = async {
         match source {
@@ -258,12 +264,24 @@ async fn execute(
             kept: release.kept.clone(),
         });
     }
-    report.leftovers =
-        [of_source].into_iter().chain(of_targets).flat_map(|release| release.leftovers).collect();
+    let releases = [of_source].into_iter().chain(of_targets);
+    report.leftovers.extend(releases.flat_map(|release| release.leftovers));
+}
+
+/// A guard that is not to be had, and what is left of it or not known to be undone.
+struct NotStarted {
+    error: Error,
+    leftovers: Vec<Leftover>,
+}
+
+impl From<Error> for NotStarted {
+    fn from(error: Error) -> Self {
+        Self { error, leftovers: Vec::new() }
+    }
 }
 
 /// The guards of the source and of the targets, side by side.
-async fn start_guards(plan: &Plan, hosts: &Hosts) -> (Result<End, Error>, Vec<Result<End, Error>>) {
+async fn start_guards(plan: &Plan, hosts: &Hosts) -> (Result<End, NotStarted>, Vec<Result<End, NotStarted>>) {
     let start = |endpoint, id, role| start_guard(plan, hosts, endpoint, id, role);
     tokio::join!(
         start(&plan.source.endpoint, &plan.source.guard, "source"),
@@ -277,15 +295,22 @@ async fn start_guard(
     endpoint: &Endpoint,
     id: &GuardId,
     role: &str,
-) -> Result<End, Error> {
+) -> Result<End, NotStarted> {
     let host: Arc<Host> = hosts
         .get(&endpoint.host)
         .map(Arc::clone)
         .ok_or_else(|| Error::Failed(format!("{}: no connection", endpoint.host)))?;
     let path = endpoint.path.as_os_str().as_bytes();
-    let guard =
-        Guard::start(&host, id, Charge { role, lease: plan.lease_time, nice: plan.nice, path }).await?;
-    Ok(End { guard, host })
+    let charge = Charge { role, lease: plan.lease_time, nice: plan.nice, path };
+    match Guard::start(&host, id, charge).await {
+        Ok(guard) => Ok(End { guard, host }),
+        Err(error @ HostError::Refused { .. }) => Err(Error::from(error).into()),
+        // It may have begun all the same.
+        Err(error) => {
+            let leftovers = lease::settle(&host, id, plan.lease_time).await;
+            Err(NotStarted { error: error.into(), leftovers })
+        }
+    }
 }
 
 /// What a second signal leaves on the screen.

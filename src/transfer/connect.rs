@@ -200,9 +200,14 @@ async fn ask_both(source: &End, lane: &Lane<'_>, netcat: &Netcat, alone: bool) -
             }
             _ => {}
         }
-        if lane.end.guard.job("receiver").exit.is_some() {
+        let receiver = lane.end.guard.job("receiver");
+        if receiver.exit.is_some() {
+            let said = match receiver.complaints.join("; ") {
+                said if said.is_empty() => said,
+                said => format!(" (its receiver said: {said})"),
+            };
             return Ok(Peer::Stranger(format!(
-                "somebody used up port {port} before our sender was connected"
+                "port {port} was used up before our sender was connected{said}"
             )));
         }
         let sender = source.guard.job("sender");

@@ -22,15 +22,6 @@ pub fn judge(plan: &Plan, target: &TargetPlan, sender: &Job, receiver: &Job) -> 
     let origin = &plan.source.endpoint.host;
     let (sent, received) = (sender.meters.get(WIRE), receiver.meters.get(WIRE));
     let all_arrived = sent.is_some() && sent == received;
-    if let (Some(algorithm), Some(there), Some(here), true) =
-        (plan.stream_digest, &sender.digest, &receiver.digest, all_arrived)
-    {
-        if there != here {
-            return Err(Error::Verification(format!(
-                "{host}: the stream was altered on its way from {origin}: its {algorithm} there is {there}, here {here}"
-            )));
-        }
-    }
     // Sinks are other targets' business; of our own, a failure shows in what arrived, unless it was killed.
     let sink = sink_name(target.number);
     let own = |stage: &str, status: i32| match stage {
@@ -38,11 +29,21 @@ pub fn judge(plan: &Plan, target: &TargetPlan, sender: &Job, receiver: &Job) -> 
         "tar" if status == TAR_SAW_CHANGES => !plan.ignore_changed,
         stage => !stage.starts_with("netcat") || stage == sink && status > KILLED,
     };
+    let of_sender = failure(sender, own, false);
+    if let (Some(algorithm), Some(there), Some(here)) = (plan.stream_digest, &sender.digest, &receiver.digest)
+    {
+        // A digest is also taken of what a stage behind it did not take, because it was killed.
+        if there != here && all_arrived && of_sender.is_none() {
+            return Err(Error::Verification(format!(
+                "{host}: the stream was altered on its way from {origin}: its {algorithm} there is {there}, here {here}"
+            )));
+        }
+    }
     if let Some(text) = failure(receiver, |_, _| true, false) {
         let dropped = sender.dropped.contains_key(&sink);
         // A sender that fails makes its receivers fail, and the other way round by broken pipes only. One without
         // statuses was ended because nobody received any more.
-        return Err(match failure(sender, own, false) {
+        return Err(match of_sender {
             Some(cause) if !(sender.stages.is_empty() && sender.exit == Some(STOPPED)) => {
                 Error::Failed(format!("{origin}: {cause}"))
             }
@@ -53,7 +54,7 @@ pub fn judge(plan: &Plan, target: &TargetPlan, sender: &Job, receiver: &Job) -> 
             _ => Error::Failed(format!("{host}: {text}")),
         });
     }
-    if let Some(text) = failure(sender, own, false) {
+    if let Some(text) = of_sender {
         return Err(Error::Failed(format!("{origin}: {text}")));
     }
     if !all_arrived {

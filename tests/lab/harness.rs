@@ -238,9 +238,13 @@ impl Invocation {
     }
 
     /// Adds words as bash reads them, such as `$'\xff'`: names need not be UTF-8.
-    pub(crate) fn words(mut self, words: &str) -> Self {
-        let script = format!("exec \"$0\" \"$@\" {words}");
-        self.args.splice(0..0, ["bash", "--norc", "-c", &script].map(ToOwned::to_owned));
+    pub(crate) fn words(self, words: &str) -> Self {
+        self.in_script(&format!("exec \"$0\" \"$@\" {words}"))
+    }
+
+    /// Hands the command to a bash script, as `$0` and `$@`.
+    pub(crate) fn in_script(mut self, script: &str) -> Self {
+        self.args.splice(0..0, ["bash", "--norc", "-c", script].map(ToOwned::to_owned));
         self
     }
 

@@ -2,6 +2,7 @@
 
 /// Each test compares whole hosts.
 mod alone {
+    use crate::fixtures::Wrapper;
     use crate::harness::{Host, eventually};
     use crate::processes::{self, Found};
     use crate::scene::{LEASE, SOON, Scene, expect_end, finish};
@@ -219,11 +220,39 @@ mod alone {
     fn a_killed_shell_of_a_job_ends_its_stages() {
         let Some(scene) = Scene::set() else { return };
         for (host, job, name) in [(&scene.source, "sender", "db1"), (&scene.target, "receiver", "db2")] {
-            let run = scene.start_stream(&[]);
-            Found::of(host, &[&format!("process {job} bash -c")]).signal("KILL");
-            let said = expect_end(run, 1, SOON);
-            assert!(said.contains(&format!("{name}: its processes were ended from outside")), "{said}");
-            scene.expect_as_before(LEASE);
+            // The one that runs the stages, and the one that tells its end.
+            for shell in ["-c", "-s"] {
+                let run = scene.start_stream(&[]);
+                Found::of(host, &[&format!("process {job} bash {shell}")]).signal("KILL");
+                let said = expect_end(run, 1, SOON);
+                assert!(said.contains(&format!("{name}: its processes were ended from outside")), "{said}");
+                scene.expect_as_before(LEASE);
+            }
         }
+    }
+
+    #[test]
+    fn a_guard_killed_before_it_is_ready_fails_the_run_and_leaves_nothing() {
+        let Some(scene) = Scene::set() else { return };
+        for (host, name) in [(&scene.source, "db1"), (&scene.target, "db2")] {
+            let mv = Wrapper::new(host, "mv", "[[ ${3-} == */.new-* ]] && kill -KILL $PPID && exit");
+            let said = expect_end(scene.start(&[]), 1, SOON);
+            assert!(said.contains(&format!("{name}: ")) && said.contains("start of the guard"), "{said}");
+            drop(mv);
+            scene.expect_as_before(SOON);
+        }
+    }
+
+    #[test]
+    fn a_guard_killed_while_its_journal_is_removed_leaves_nothing() {
+        let Some(scene) = Scene::set() else { return };
+        let once = scene.join("once");
+        let script = format!("[[ $* == */.new-* ]] && mkdir {once} 2>/dev/null && kill -KILL $PPID && exit");
+        let rm = Wrapper::new(&scene.target, "rm", &script);
+        finish(scene.start(&[]), SOON).expect_success();
+        drop(rm);
+        scene.target.sh(&format!("rmdir {once}"));
+        scene.expect_copied();
+        scene.expect_as_before(SOON);
     }
 }

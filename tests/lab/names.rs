@@ -454,29 +454,6 @@ mod alone {
     }
 
     #[test]
-    fn of_two_that_begin_at_once_exactly_one_has_the_name() {
-        let Some(scene) = Scene::set() else { return };
-        for round in 0..10 {
-            scene.db2.sh(&format!("rm -r {}/*", scene.at("in")));
-            let runs = [scene.spawn(&[]), scene.spawn(&[])];
-            let outputs = runs.map(Running::wait);
-            let mut codes = outputs.each_ref().map(|output| output.status.code());
-            codes.sort_unstable();
-            println!("round {round}: {codes:?}");
-            assert!(matches!(codes, [Some(0), Some(4 | 5)]), "{codes:?}\n{}\n{}", outputs[0], outputs[1]);
-            assert_eq!(scene.names(), ["data"]);
-            scene.expect_copied("in/data");
-            scene.await_undone();
-        }
-        let runs = [scene.spawn(&["--as", "one"]), scene.spawn(&["--as", "two"])];
-        for run in runs {
-            run.wait().expect_success();
-        }
-        assert_eq!(scene.names(), ["data", "one", "two"]);
-        scene.expect_no_runs();
-    }
-
-    #[test]
     fn a_name_that_was_made_since_the_preflight_is_not_copied_for() {
         let Some(scene) = Scene::set_large() else { return };
         // Between the preflight and the lock of the name.
@@ -486,6 +463,24 @@ mod alone {
         assert!(output.stderr.contains("was made by somebody else since the preflight"), "{output}");
         assert_eq!(scene.names(), ["data"]);
         scene.expect_no_runs();
+    }
+
+    #[test]
+    fn an_old_one_that_is_another_since_the_preflight_is_not_copied_for() {
+        let Some(scene) = Scene::set() else { return };
+        // Between the preflight and the lock of the name.
+        let data = scene.at("in/data");
+        let script = format!(
+            "[[ $* == '-w 1 10' ]] && cp -a {data} {data}.new && rm -r {data} && mv {data}.new {data}"
+        );
+        let flock = Wrapper::new(&scene.db2, "flock", &script);
+        let output = scene.transfer(&["--replace"]).expect_code(5);
+        assert!(output.stderr.contains("was made by somebody else since the preflight"), "{output}");
+        assert!(!output.stderr.contains("copying"), "{output}");
+        scene.expect_untouched();
+        drop(flock);
+        scene.transfer(&["--replace"]).expect_success();
+        scene.expect_copied("in/data");
     }
 
     impl Scene {

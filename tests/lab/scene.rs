@@ -14,11 +14,11 @@ pub(crate) const LEASE: Duration = Duration::from_secs(4);
 pub(crate) const SOON: Duration = Duration::from_secs(15);
 
 /// Two megabytes a second: the stream takes 24 seconds, unless a test opens the throttle.
-const THROTTLE: &str = "tc qdisc replace dev e0 root tbf rate 16mbit burst 32k latency 50ms";
+pub(crate) const THROTTLE: &str = "tc qdisc replace dev e0 root tbf rate 16mbit burst 32k latency 50ms";
 const BYTES: &str = "48M";
 
 /// A target that lets nobody in but ssh: a hole is needed, and one that stays is seen.
-const FIREWALL: &str = "nft -f - <<'RULES'
+pub(crate) const FIREWALL: &str = "nft -f - <<'RULES'
     add table inet scene
     delete table inet scene
     table inet scene {

@@ -160,6 +160,8 @@ mod alone {
             make_random(host, &format!("{source}/random"), 1);
         }
         db2.sh(&format!("cd '{}'; mkdir {{1..20}}", scratch.path()));
+        // The first use of a connection leaves traces of its own.
+        lab.transfer(&["status", "db1", "db2", "db3"]).expect_success();
         let before = hosts.each_ref().map(|host| Snapshot::of(host, &["/run/transfer-ssh", "/root"]));
 
         let from = |number: u32| if number % 4 == 0 { "db3" } else { "db1" };

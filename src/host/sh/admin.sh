@@ -38,6 +38,7 @@ settle() {
     ((SECONDS < deadline)) || { say held "$1"; return; }
     sleep 0.1
   done
+  forget "$1"
 }
 
 # main status | clean | settle GUARD SECONDS

@@ -188,12 +188,28 @@ start_job() {
     "${stand_back[@]}" bash --norc -p -c "$script" "transfer-$name" 6<<<"$key"
     event exit "$name" $?
   } 3<&- 4>&- 9>&- 10>&- &
+  tellers[$name]=$!
   set +m
   exec 7>&- 8>&-
   ok
 }
 
+# Who tells the end of a job can be killed like any other process. Then the rest of the job goes, and this tells it.
+tell_lost_jobs() {
+  local name status
+  for name in "${!tellers[@]}"; do
+    [[ /proc/${tellers[$name]}/fd/8 -ef $home/$name.job ]] && continue
+    wait "${tellers[$name]}"
+    status=$?
+    unset "tellers[$name]"
+    ((status > 128)) || continue
+    end_processes "$home/$name.job"
+    event exit "$name" "$status"
+  done
+}
+
 stop_job() {
+  unset "tellers[$1]"
   if end_processes "$home/$1.job"; then
     # Who would have told it was ended, too.
     event exit "$1" 143
@@ -209,16 +225,17 @@ open_gate() {
 
 # sockets NAME COLUMN SS-FILTER...: that column of each socket that belongs to the job.
 sockets() {
-  local name=$1 column=$2 sock pid
+  local name=$1 column=$2 sock list pid
   local -a field found=()
   shift 2
+  list=$(ss -Htnp "$@" 2>&1) || { fail ss "ss: ${list##*$'\n'}"; return; }
   while IFS= read -r sock; do
     [[ $sock =~ pid=([0-9]+) ]] || continue
     pid=${BASH_REMATCH[1]}
     [[ /proc/$pid/fd/8 -ef $home/$name.job ]] || continue
     read -ra field <<<"$sock"
     found+=("${field[column]}")
-  done < <(ss -Htnp "$@" 2>/dev/null)
+  done <<<"$list"
   ok "${found[@]}"
 }
 
@@ -235,7 +252,7 @@ undo_rules() {
 
 obey() {
   case $1 in
-    ping) ;;
+    ping) tell_lost_jobs ;;
     take_target | lease_port | open_rule | make_staging | start_job | stop_job | open_gate | publish | undo_rules) "$@" ;;
     check_listening) "$@" ;;
     accepted_peer) sockets "$2" 3 state established "( sport = :$3 )" ;;
@@ -259,6 +276,8 @@ obey_signals() {
 # guard GUARD ROLE LEASE-SECONDS NICE CONTROLLER PATH, with the tools' sources in the array `tools` (NAME SOURCE...).
 main() {
   local message
+  # The process that tells the end of each job.
+  local -A tellers=()
   guard=$1 role=$2 lease=$3 controller=$5 path=$6
   (($4)) && stand_back=(nice -n "$4" ionice -c 2 -n 7)
   exec 3<&0 5>&1 </dev/null >/dev/null 2>&1

@@ -187,9 +187,10 @@ replay() {
   mv -T -- "$directory" "$state/.old-$guard" && forget "$guard"
 }
 
-# forget GUARD: removes the directory of a guard whose leases are all undone, and those above it when they are empty.
+# forget GUARD: removes the directory of a guard that died before its first lease or after its last one was undone, and those
+# above it when they are empty.
 forget() {
-  rm -rf -- "$state/.old-$1" || return
+  rm -rf -- "${state:?}/.new-$1" "$state/.old-$1" || return
   rmdir -- "$runtime" "$state" 2>/dev/null
   return 0
 }

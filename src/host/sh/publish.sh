@@ -2,8 +2,10 @@
 # publish.sh: the part of the guard that gives a copy its final name: the lease of the name, the staging directory, and the
 # publication itself.
 
-# take_target DIRECTORY NAME HOW: nobody else writes to that name, whatever path leads there. HOW is `publish`'s.
+# take_target DIRECTORY NAME HOW OLD: nobody else writes to that name, whatever path leads there. HOW and OLD are
+# `publish`'s.
 take_target() {
+  local old
   if ! target_lock "$1" "$2"; then fail target "$1 is gone"; return; fi
   local lock=$REPLY
   # Who cleans up may have it for a moment.
@@ -12,8 +14,9 @@ take_target() {
     1) fail busy "$(cat -- "$lock")"; return ;;
     2) fail runtime "$runtime cannot be used"; return ;;
   esac
-  # Whoever had it until now may have made it.
-  if [[ $3 == no ]] && [[ -e ${1%/}/$2 || -L ${1%/}/$2 ]]; then
+  # Whoever had it until now may have made it, or another one in place of the old one.
+  old=$(stat -c %d:%i -- "${1%/}/$2" 2>/dev/null)
+  if [[ $old && ($3 == no || $old != "$4") ]]; then
     # It goes with its lock still held.
     rm -f -- "$lock"
     exec 10>&-

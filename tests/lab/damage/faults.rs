@@ -22,6 +22,8 @@ pub(crate) struct Fault {
     /// The exit codes that are right, and what the message must say where the code is not 0.
     pub(crate) codes: &'static [i32],
     pub(crate) says: &'static [&'static str],
+    /// From this moment on it may come too late to do any harm.
+    pub(crate) late: &'static str,
     /// The hosts undo everything by themselves, after the lease time.
     pub(crate) vanishes: bool,
     /// Hosts on which nobody is left to undo anything.
@@ -44,6 +46,7 @@ fn fault(name: &str, strike: impl Fn(&mut Scene) + Send + Sync + 'static) -> Fau
         by: |way| way.name != "small",
         codes: &[1],
         says: &[],
+        late: "publishing",
         vanishes: false,
         wrecks: |_| Vec::new(),
         patience: SOON,
@@ -63,6 +66,11 @@ impl Fault {
 
     fn ends(self, codes: &'static [i32], says: &'static [&'static str]) -> Self {
         Self { codes, says, ..self }
+    }
+
+    /// It concerns the source, which has done its part then.
+    fn of_source(self) -> Self {
+        Self { late: "closing", ..self }
     }
 
     fn mend(self, mend: impl Fn(&mut Scene) + Send + Sync + 'static) -> Self {
@@ -148,6 +156,7 @@ fn deaths() -> Vec<Fault> {
         fault("master-of-source", |scene| scene.kill_master("db1"))
             .at(|moment| moment.is_from("probing"))
             .by(plain)
+            .of_source()
             .ends(&[1, 4], &["db1"]),
         fault("session-of-target", |scene| scene.kill_session("db2"))
             .by(few)
@@ -156,12 +165,14 @@ fn deaths() -> Vec<Fault> {
         fault("session-of-source", |scene| scene.kill_session("db1"))
             .at(|moment| moment.is_from("probing"))
             .by(plain)
+            .of_source()
             .ends(&[1, 4], &["db1"]),
         fault("guard-of-target", |scene| end(scene, End::Target, "guard"))
             .at(guarded)
             .ends(&[1], &["db2: lost the guard of this run"]),
         fault("guard-of-source", |scene| end(scene, End::Source, "guard"))
             .at(guarded)
+            .of_source()
             .ends(&[1], &["lost the guard of this run"]),
         fault("keepers-of-target", |scene| end(scene, End::Target, ALL))
             .by(few)
@@ -170,6 +181,7 @@ fn deaths() -> Vec<Fault> {
         fault("keepers-of-source", |scene| end(scene, End::Source, ALL))
             .by(plain)
             .at(guarded)
+            .of_source()
             .ends(&[1], &["lost the guard of this run"]),
         fault("guard-and-controller", |scene| {
             scene.run().signal("STOP");
@@ -241,6 +253,7 @@ fn crashes() -> Vec<Fault> {
         fault("crash-of-source", |scene| scene.crash("db1"))
             .mend(|scene| scene.boot("db1"))
             .by(few)
+            .of_source()
             .ends(&[1, 4, 6], &["db1"])
             .wrecks(|scene| if guarded(scene.moment()) { vec!["db1"] } else { Vec::new() })
             .patience(GIVEN_UP),
@@ -272,8 +285,8 @@ fn networks() -> Vec<Fault> {
         fault("blink-to-source", |scene| blink(scene, "ctl", "db1")).by(plain).ends(&[0], &[]),
         fault("blink-between", |scene| blink(scene, "db1", "db2")).by(plain).ends(&[0], &[]),
         long("cut-to-target", "ctl", "db2").by(few).ends(&[1, 4, 6], &["db2"]).vanishes(),
-        long("cut-to-source", "ctl", "db1").by(plain).ends(&[1, 4, 6], &["db1"]).vanishes(),
-        long("cut-between", "db1", "db2").by(plain).ends(&[0, 1], &["db2"]),
+        long("cut-to-source", "ctl", "db1").by(plain).of_source().ends(&[1, 4, 6], &["db1"]).vanishes(),
+        long("cut-between", "db1", "db2").by(plain).of_source().ends(&[0, 1], &["db2"]),
         fault("sshd-of-target", |scene| scene.stop_sshd("db2"))
             .mend(|scene| scene.start_sshd("db2"))
             .by(plain)
@@ -317,8 +330,8 @@ fn disks() -> Vec<Fault> {
         .ends(&[1, 3, 4, 6], &["db2"]),
         fault("run-full", |scene| {
             let fill = r#"
-                read -r _ _ used _ < <(df --inodes --output=target,itotal,iused /run | tail -n 1 | sed 's/$/ x/')
-                mount -o remount,nr_inodes="$used" /run"#;
+                used=$(df --output=iused /run | tail -n 1)
+                mount -o remount,nr_inodes="${used// /}" /run"#;
             scene.sh(End::Target, fill);
         })
         .mend(|scene| drop(scene.sh(End::Target, "mount -o remount,nr_inodes=800k /run")))

@@ -110,7 +110,7 @@ impl Moment {
         };
         let text = format!(
             "#!/bin/bash\nreal=$(PATH=/usr/sbin:/usr/bin type -P {program})\n\
-             hold() {{ mv {GATE}/armed {GATE}/held || return; for ((i = 0; i < 4000; i++)); do [[ ! -e {GATE}/go ]] || return; sleep 0.02; done; }} 2>/dev/null\n\
+             hold() {{ /usr/bin/mv {GATE}/armed {GATE}/held || return; for ((i = 0; i < 4000; i++)); do [[ ! -e {GATE}/go ]] || return; sleep 0.02; done; }} 2>/dev/null\n\
              if [[ -e {GATE}/armed ]] && {condition}; then {body}; fi\nexec \"$real\" \"$@\"\n",
             program = self.program,
             condition = self.condition,
@@ -157,11 +157,11 @@ impl Armed {
 
     /// Lets go on what is held, and the next ones pass. No error where the host is down.
     pub(crate) fn open(&self) {
-        self.host.run(&["mv", &format!("{GATE}/stop"), &format!("{GATE}/go")]);
+        self.host.run(&["/usr/bin/mv", &format!("{GATE}/stop"), &format!("{GATE}/go")]);
     }
 
     /// Takes the program away: once nobody remembers where it is.
     pub(crate) fn disarm(self) {
-        self.host.run(&["rm", "-f", &self.path]);
+        self.host.run(&["/usr/bin/rm", "-f", &self.path]);
     }
 }
