@@ -1,7 +1,7 @@
-.PHONY: help setup build demo test soak fuzz lint bench clean
+.PHONY: help setup build demo test test-damage soak fuzz lint bench clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 setup: ## install what this machine lacks, with apt
 	scripts/setup.sh test
@@ -14,6 +14,9 @@ demo: ## build it and watch it copy a made-up database on this machine
 
 test: ## all tests; LAB=off: without those on real hosts; ARGS='...': for cargo nextest run
 	scripts/test.sh $(ARGS)
+
+test-damage: ## the whole damage matrix, DAMAGE_LANES (6) cells at a time; ARGS='...': for cargo nextest run
+	scripts/damage.sh all $(ARGS)
 
 soak: ## 300 transfers with faults in ten minutes, from SOAK_SEED or a new one, in a lab of its own
 	scripts/soak.sh $(ARGS)

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# All tests, those on real hosts in a lab of their own. LAB=off skips these. Arguments go to `cargo nextest run`.
+# All tests, those on real hosts in a lab of their own, and a sample of the damage matrix. LAB=off skips these. Arguments go
+# to `cargo nextest run`; with arguments there is no matrix.
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 
@@ -15,4 +16,7 @@ if ! tests/lab/lab.sh check; then
     exit 1
 fi
 # Sweeps what an earlier run left, and removes its own lab however the tests end.
-exec tests/lab/lab.sh with "${tests[@]}"
+status=0
+tests/lab/lab.sh with "${tests[@]}" || status=$?
+if (($# == 0)); then scripts/damage.sh "${DAMAGE_CELLS:-150}" || status=$?; fi
+exit "$status"

@@ -82,6 +82,17 @@ impl Netcat {
         }
     }
 
+    /// A line may be its own.
+    #[must_use]
+    pub fn wrote(&self, line: &str) -> bool {
+        match self.dialect {
+            Dialect::OpenBsd => line.starts_with("nc"),
+            // It begins with the name of its peer, if it has one.
+            Dialect::Traditional => line.contains('['),
+            Dialect::Ncat => line.starts_with("Ncat: "),
+        }
+    }
+
     /// A line says that there is no connection to there and will be none. ncat does not name the peer: its word counts
     /// only where there is one alone.
     #[must_use]
@@ -141,7 +152,8 @@ mod tests {
             ("Ncat 7.93", "Ncat: Connection refused."),
         ] {
             let netcat = netcat(help);
-            assert!(netcat.gives_up(line, address, 4400, true), "{line}");
+            assert!(netcat.gives_up(line, address, 4400, true) && netcat.wrote(line), "{line}");
+            assert!(!netcat.wrote("bash: line 1: zstd: command not found"));
             assert_eq!(
                 netcat.gives_up(line, address, 4400, false),
                 netcat.dialect != Dialect::Ncat,

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 
 use super::Lane;
+use super::judge::{BROKEN_PIPE, NOT_STARTED};
 use crate::error::Error;
 use crate::host::guard::{Guard, GuardError};
 use crate::host::netcat::Netcat;
@@ -200,17 +201,24 @@ async fn ask_both(source: &End, lane: &Lane<'_>, netcat: &Netcat, alone: bool) -
             }
             _ => {}
         }
+        let sender = source.guard.job("sender");
         let receiver = lane.end.guard.job("receiver");
         if receiver.exit.is_some() {
-            let said = match receiver.complaints.join("; ") {
-                said if said.is_empty() => said,
-                said => format!(" (its receiver said: {said})"),
-            };
+            // A connection that our own programs ended at once looks like somebody else's.
+            let words = sender.complaints.iter().find(|line| !is_consequence(line) && !netcat.wrote(line));
+            if let Some(words) = words {
+                let origin = source.guard.host();
+                return Ok(Peer::Failed(Error::Failed(format!("{origin}: the sender failed: {words}"))));
+            }
+            let said = receiver.complaints.first().map_or_else(String::new, |line| format!(": {line}"));
+            if let Some((stage, status)) = receiver.stages.iter().find(|(_, status)| is_broken(*status)) {
+                let text = format!("{host}: the receiver failed: {stage} ended with status {status}{said}");
+                return Ok(Peer::Failed(Error::Failed(text)));
+            }
             return Ok(Peer::Stranger(format!(
                 "port {port} was used up before our sender was connected{said}"
             )));
         }
-        let sender = source.guard.job("sender");
         // netcat says it once and ends; the rest of its pipeline waits for the gate.
         let refused = |line: &String| netcat.gives_up(line, lane.plan.address, lane.port, alone);
         // Where it is one of several its pump knows, too.
@@ -231,6 +239,16 @@ async fn ask_both(source: &End, lane: &Lane<'_>, netcat: &Netcat, alone: bool) -
         }
         tokio::time::sleep(SOCKET_POLL).await;
     }
+}
+
+/// A line that a stage says because the next one has ended.
+fn is_consequence(line: &str) -> bool {
+    ["error writing output file", "Broken pipe", "the reader of"].iter().any(|words| line.contains(words))
+}
+
+/// A status that no data leads to: the program could not be started, or something but a broken pipe killed it.
+fn is_broken(status: i32) -> bool {
+    status >= NOT_STARTED && status != BROKEN_PIPE
 }
 
 /// Socket addresses as `ss` prints them; an IPv4 address may be mapped into IPv6.

@@ -6,11 +6,11 @@ use crate::pipeline::build::{WIRE, sink_name};
 use crate::plan::{Plan, TargetPlan};
 
 /// From here on a status says that a program could not be started, or was killed.
-const NOT_STARTED: i32 = 126;
+pub(super) const NOT_STARTED: i32 = 126;
 /// A status beyond this is that of a stage that a signal ended.
 const KILLED: i32 = 128;
 /// The status of a stage that was killed by SIGPIPE: a consequence of another's end.
-const BROKEN_PIPE: i32 = 141;
+pub(super) const BROKEN_PIPE: i32 = 141;
 /// GNU tar's status when files changed, shrank or went while it read them.
 const TAR_SAW_CHANGES: i32 = 1;
 /// The status of a job that we stopped ourselves.

@@ -14,6 +14,7 @@ mod snapshot;
 mod damage {
     pub(crate) mod cell;
     pub(crate) mod faults;
+    pub(crate) mod inspection;
     pub(crate) mod lane;
     pub(crate) mod matrix;
     pub(crate) mod moments;
@@ -25,11 +26,17 @@ use std::process::ExitCode;
 use libtest_mimic::{Arguments, Trial};
 
 fn main() -> ExitCode {
-    let trials = damage::matrix::cells().into_iter().map(|cell| {
+    let plants = damage::inspection::PLANTS.iter().map(|plant| {
+        Trial::test(format!("inspection/{}", plant.name), || {
+            plant.run();
+            Ok(())
+        })
+    });
+    let cells = damage::matrix::cells().into_iter().map(|cell| {
         Trial::test(cell.to_string(), move || {
             cell.run();
             Ok(())
         })
     });
-    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
+    libtest_mimic::run(&Arguments::from_args(), plants.chain(cells).collect()).exit_code()
 }

@@ -7,6 +7,7 @@ mod crashes;
 mod durability;
 mod firewalls;
 mod fixtures;
+#[allow(dead_code, reason = "shared with damage.rs")]
 mod harness;
 mod kills;
 mod moments;

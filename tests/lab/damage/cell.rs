@@ -21,6 +21,9 @@ const CLOSED: Duration = Duration::from_secs(5);
 /// And all else.
 const UNDONE: Duration = Duration::from_secs(15);
 
+/// Between two looks at hosts.
+const LOOK: Duration = Duration::from_millis(300);
+
 /// One of the matrix.
 pub(crate) struct Cell {
     pub(crate) fault: Arc<Fault>,
@@ -71,27 +74,16 @@ impl Cell {
     /// When anything is not as it must be.
     pub(crate) fn run(&self) {
         let Some(main) = Lab::get() else { return };
-        let lane = Lane::take(&main);
-        let mut scene = Scene {
-            lane,
-            moment: self.moment,
-            way: self.way,
-            run: None,
-            armed: None,
-            cuts: Vec::new(),
-            down: Vec::new(),
-            others: Vec::new(),
-            altered: None,
-        };
+        let mut scene = Scene::new(&main, self.moment, self.way);
         let ended = self.play(&mut scene);
         self.judge(&mut scene, &ended);
-        scene.lane.give_back();
+        scene.give_back();
     }
 
     /// Starts the run, strikes at the moment, and waits for the end.
     fn play(&self, scene: &mut Scene) -> Ended {
         let armed = self.moment.arm(&scene.host(self.moment.end));
-        let mut run = scene.start();
+        let mut run = scene.start(self.fault.name.starts_with("clock-"));
         let held = armed.await_held(&mut run, HELD);
         scene.armed = Some(armed);
         if !held {
@@ -126,16 +118,16 @@ impl Cell {
         let lease = if self.fault.vanishes { 2 * LEASE } else { Duration::ZERO };
         // What a run says that it leaves behind may stay until that is mended.
         if *code != 6 && wrecks.is_empty() {
-            let hosts = scene.reachable();
-            scene.await_gone(&hosts, *at + lease + CLOSED, Scene::is_open);
+            let mut hosts = scene.hosts();
+            hosts.retain(|host| !scene.down.contains(host));
+            scene.await_gone(&hosts, *at + lease + CLOSED, is_open);
         }
         (self.fault.mend)(scene);
         let mended = Instant::now();
         self.clear(scene, &wrecks, *code);
-        scene.await_gone(&HOSTS, mended.max(*at + lease) + UNDONE, |line| !scene.is_ours(line));
+        scene.await_gone(&scene.hosts(), mended.max(*at + lease) + UNDONE, |line| !scene.is_ours(line));
         scene.armed.take().expect("armed").disarm();
         self.judge_copies(scene, *code, said);
-        scene.expect_as_before();
         self.follow(scene);
     }
 
@@ -185,7 +177,7 @@ impl Cell {
 
     /// The same again, with nothing done in between.
     fn follow(&self, scene: &mut Scene) {
-        let output = scene.start().wait();
+        let output = scene.start(false).wait();
         assert!(output.status.success(), "the following transfer: {output}");
         for target in scene.way.targets {
             let host = host_of(target);
@@ -193,12 +185,29 @@ impl Cell {
             scene.reset(host);
         }
         scene.expect_as_before();
-        let sockets = scene.lane.host("ctl").sh("find /run/transfer-ssh -mindepth 1 2>/dev/null || :");
-        assert_eq!(sockets, "", "sockets stay on the controller");
     }
 }
 
 impl Scene {
+    pub(crate) fn new(main: &Lab, moment: &'static Moment, way: &'static Way) -> Self {
+        Self {
+            lane: Lane::take(main),
+            moment,
+            way,
+            run: None,
+            armed: None,
+            cuts: Vec::new(),
+            down: Vec::new(),
+            others: Vec::new(),
+            altered: None,
+        }
+    }
+
+    /// The hosts are as they were.
+    pub(crate) fn give_back(self) {
+        self.lane.give_back();
+    }
+
     pub(crate) fn way(&self) -> &'static Way {
         self.way
     }
@@ -223,6 +232,11 @@ impl Scene {
         }
     }
 
+    /// Runs a script on a host.
+    pub(crate) fn on(&self, host: &str, script: &str) {
+        self.lane.host(host).sh(script);
+    }
+
     /// Runs a script on an end.
     pub(crate) fn sh(&self, end: End, script: &str) -> String {
         self.host(end).sh(script)
@@ -238,19 +252,20 @@ impl Scene {
         arguments
     }
 
-    /// Starts the run, with a wall clock that [`Scene::jump`] can set.
-    fn start(&self) -> Running {
+    /// Starts the run, if need be with a wall clock that [`Scene::jump`] can set.
+    fn start(&self, on_our_clock: bool) -> Running {
         let arguments = self.arguments();
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        self.jump("+0");
-        self.lane
-            .lab
-            .program(&arguments)
-            .env("LD_PRELOAD", "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
-            .env("FAKETIME_TIMESTAMP_FILE", CLOCK)
-            .env("FAKETIME_NO_CACHE", "1")
-            .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
-            .spawn()
+        let mut program = self.lane.lab.program(&arguments);
+        if on_our_clock {
+            self.jump("+0");
+            program = program
+                .env("LD_PRELOAD", "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
+                .env("FAKETIME_TIMESTAMP_FILE", CLOCK)
+                .env("FAKETIME_NO_CACHE", "1")
+                .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        }
+        program.spawn()
     }
 
     fn transfer(&self, arguments: &[&str]) -> Output {
@@ -356,47 +371,58 @@ impl Scene {
         self.altered = Some(fixtures::list(&self.host(End::Source), DATA));
     }
 
-    fn reachable(&self) -> Vec<&'static str> {
-        HOSTS.into_iter().filter(|host| !self.down.contains(host)).collect()
-    }
-
-    /// Pipelines, ports and holes.
-    fn is_open(line: &str) -> bool {
-        const PIPELINE: [&str; 8] = ["tar", "nc", "perl", "zstd", "openssl", "pigz", "gzip", "md5sum"];
-        let Some((_, fact)) = line.split_once(": + ") else { return false };
-        match fact.split_once(": ") {
-            Some(("process", process)) => PIPELINE.contains(&process.split(' ').next().unwrap_or_default()),
-            Some((section, _)) => section == "listening" || section == "nft" || section.contains("tables"),
-            None => false,
-        }
-    }
-
     /// What a run may leave under the final name, and what the judgement takes away.
     fn is_ours(&self, line: &str) -> bool {
-        line.contains(&format!("file: {}/data", self.way.directory))
+        let names: &[&str] = if self.way.keeps_staging() { &["data", ".transfer-"] } else { &["data"] };
+        names.iter().any(|name| line.contains(&format!("file: {}/{name}", self.way.directory)))
     }
 
-    /// Waits until no line of that kind differs from before.
-    fn await_gone(&self, hosts: &[&str], until: Instant, counts: impl Fn(&str) -> bool) {
+    /// Waits until no line of that kind differs from before on any of these hosts.
+    fn await_gone(&self, hosts: &[&'static str], until: Instant, counts: impl Fn(&str) -> bool) {
+        let mut hosts = hosts.to_vec();
         loop {
-            let mut lines = self.lane.differences(hosts);
+            let mut lines = self.lane.differences(&hosts);
             lines.retain(|line| counts(line));
             if lines.is_empty() {
                 return;
             }
             assert!(Instant::now() < until, "not gone in time: {lines:#?}");
-            thread::sleep(Duration::from_millis(50));
+            // One that is as before needs no other look.
+            hosts.retain(|host| lines.iter().any(|line| line.starts_with(&format!("{host}:"))));
+            thread::sleep(LOOK);
         }
     }
 
-    fn expect_as_before(&self) {
-        self.await_gone(&HOSTS, Instant::now() + CLOSED, |_| true);
+    /// The hosts that take part.
+    fn hosts(&self) -> Vec<&'static str> {
+        let targets = self.way.targets.iter().copied();
+        let mut hosts: Vec<&'static str> =
+            [":", self.way.source].into_iter().chain(targets).map(host_of).collect();
+        hosts.dedup();
+        hosts
+    }
+
+    /// All that is not as it was before, in words.
+    pub(crate) fn leftovers(&self) -> Vec<String> {
+        let mut lines = self.lane.differences(&self.hosts());
         let source = host_of(self.way.source);
-        assert_eq!(
-            fixtures::list(&self.lane.host(source), DATA),
-            self.lane.data_of(source),
-            "the source is not what it was"
-        );
+        if fixtures::list(&self.lane.host(source), DATA) != self.lane.data_of(source) {
+            lines.push(format!("{source}: the source is not what it was"));
+        }
+        let sockets = self.lane.host("ctl").sh("find /run/transfer-ssh -mindepth 1 2>/dev/null || :");
+        lines.extend(sockets.lines().map(|socket| format!("ctl: + file: {socket}")));
+        lines
+    }
+
+    fn expect_as_before(&self) {
+        let end = Instant::now() + CLOSED;
+        loop {
+            let lines = self.leftovers();
+            if lines.is_empty() {
+                return;
+            }
+            assert!(Instant::now() < end, "not as before: {lines:#?}");
+        }
     }
 
     /// What a target has, of which every entry is compared.
@@ -407,6 +433,10 @@ impl Scene {
         let old = |list: &[String]| list == self.lane.lists.old;
         let (asides, others): (Vec<&String>, Vec<&String>) =
             names.iter().filter(|name| *name != "data").partition(|name| name.starts_with("data.old-20"));
+        let others: Vec<&String> = others
+            .into_iter()
+            .filter(|name| !(self.way.keeps_staging() && name.starts_with(".transfer-")))
+            .collect();
         assert_eq!(others, Vec::<&String>::new(), "on {host}");
         let has_one = names.iter().any(|name| name == "data");
         let found = match has_one.then(|| list("data")) {
@@ -434,10 +464,21 @@ impl Scene {
         let back = if self.way.directory == WITH_OLD {
             format!("rm -rf {WITH_OLD}/*; cp -a /srv/damage/template/data {WITH_OLD}/")
         } else {
-            format!("rm -rf {}/*", self.way.directory)
+            format!("rm -rf {0}/* {0}/.transfer-*", self.way.directory)
         };
         self.lane.host(host).sh(&back);
     }
 }
 
 const CLOCK: &str = "/run/damage-clock";
+
+/// Pipelines, ports and holes.
+pub(crate) fn is_open(line: &str) -> bool {
+    const PIPELINE: [&str; 8] = ["tar", "nc", "perl", "zstd", "openssl", "pigz", "gzip", "md5sum"];
+    let Some((_, fact)) = line.split_once(": + ") else { return false };
+    match fact.split_once(": ") {
+        Some(("process", process)) => PIPELINE.contains(&process.split(' ').next().unwrap_or_default()),
+        Some((section, _)) => section == "listening" || section == "nft" || section.contains("tables"),
+        None => false,
+    }
+}

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use super::ways::{EMPTY, SMALL, WITH_OLD};
+use super::ways::WITH_OLD;
 use crate::fixtures;
 use crate::harness::{Host, Lab};
 use crate::snapshot::Snapshot;
@@ -87,7 +87,8 @@ impl Lane {
         let (number, lock) = free(&all);
         let lab = Lab::named(&format!("{}l{number}", main.id()));
         let home = all.join(number.to_string());
-        if !home.join("good").exists() {
+        // Somebody may have taken it down by hand.
+        if !home.join("good").exists() || !lab.host("ctl").run(&["true"]).status.success() {
             make(&lab, &home);
         }
         fs::remove_file(home.join("good")).expect("the state of the lane cannot be written");
@@ -155,8 +156,6 @@ fn make(lab: &Lab, home: &Path) {
         let host = lab.host(name);
         host.sh(FURNISH);
         host.sh(RAISE);
-        // What a first login leaves is there from now on.
-        host.run(&["rm", "-rf", "/tmp/*"]);
     }
     // The program on the controller, and what its first use leaves.
     lab.transfer(&["status", "db1", "db2", "db3"]).expect_success();
@@ -178,6 +177,5 @@ fn make(lab: &Lab, home: &Path) {
         }
         write(name, text);
     }
-    let _ = (EMPTY, SMALL);
     File::create(home.join("good")).expect("the state of a lane");
 }

@@ -110,7 +110,7 @@ impl Moment {
         };
         let text = format!(
             "#!/bin/bash\nreal=$(PATH=/usr/sbin:/usr/bin type -P {program})\n\
-             hold() {{ /usr/bin/mv {GATE}/armed {GATE}/held || return; for ((i = 0; i < 4000; i++)); do [[ ! -e {GATE}/go ]] || return; sleep 0.02; done; }} 2>/dev/null\n\
+             hold() {{ /usr/bin/mv {GATE}/armed {GATE}/held || return; for ((i = 0; i < 4000; i++)); do [[ ! -e {GATE}/go ]] || return; {NAP}; done; }} 2>/dev/null {REST}\n\
              if [[ -e {GATE}/armed ]] && {condition}; then {body}; fi\nexec \"$real\" \"$@\"\n",
             program = self.program,
             condition = self.condition,
@@ -122,6 +122,10 @@ impl Moment {
         Armed { host: host.clone(), path }
     }
 }
+
+/// A wait for which nothing is started: many of them add up. Behind what rests in this way stands the other half.
+const NAP: &str = "read -rt 0.02 -u 12";
+const REST: &str = "12<> <(:)";
 
 /// Hands everything through but the last bytes, which come when it may go on.
 const KEEP: &str = r#"{ perl -e 'my $kept = ""; $| = 1;
@@ -141,7 +145,7 @@ impl Armed {
     /// Waits until the run is held. `false` when it has ended without that.
     pub(crate) fn await_held(&self, run: &mut Running, within: Duration) -> bool {
         let look = format!(
-            "for ((i = 0; i < 50; i++)); do [[ ! -e {GATE}/held ]] || exit 0; sleep 0.02; done; exit 1"
+            "{{ for ((i = 0; i < 50; i++)); do [[ ! -e {GATE}/held ]] || exit 0; {NAP}; done; }} {REST}; exit 1"
         );
         let end = Instant::now() + within;
         while Instant::now() < end {

@@ -22,7 +22,7 @@ pub(crate) const SMALL: &str = "/srv/damage/small/in";
 
 const PLAIN: Way = Way { name: "plain", source: "db1:", targets: &["db2:"], directory: EMPTY, options: &[] };
 
-pub(crate) const WAYS: [Way; 9] = [
+pub(crate) const WAYS: [Way; 10] = [
     PLAIN,
     Way {
         name: "parallel",
@@ -31,6 +31,7 @@ pub(crate) const WAYS: [Way; 9] = [
     },
     Way { name: "replace", directory: WITH_OLD, options: &["--replace"], ..PLAIN },
     Way { name: "keep-old", directory: WITH_OLD, options: &["--replace", "--keep-old"], ..PLAIN },
+    Way { name: "keep-staging", options: &["--keep-staging"], ..PLAIN },
     Way { name: "two-targets", targets: &["db2:", "db3:"], ..PLAIN },
     Way { name: "local-source", source: "", ..PLAIN },
     Way { name: "sudo", source: "dba@db1:", targets: &["dba@db2:"], options: &["--sudo"], ..PLAIN },
@@ -44,6 +45,7 @@ impl Way {
         match self.name {
             // Until then the old one is only looked at.
             "replace" | "keep-old" => moment.is_from("syncing"),
+            "keep-staging" => moment.is_from("staging"),
             // The end of the source, which is another account's.
             "reader" => moment.name == "connecting" || moment.is_from("sender") && !moment.is_from("closing"),
             // The port, and what the pipelines are.
@@ -58,6 +60,10 @@ impl Way {
 
     pub(crate) fn keeps_old(&self) -> bool {
         self.options.contains(&"--keep-old")
+    }
+
+    pub(crate) fn keeps_staging(&self) -> bool {
+        self.options.contains(&"--keep-staging")
     }
 
     /// The first port that a run tries.
