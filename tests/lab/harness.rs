@@ -61,7 +61,7 @@ impl Lab {
     #[track_caller]
     pub(crate) fn remake(&self, hosts: &[&str]) {
         let owner = std::env::var("TRANSFER_LAB_OWNER").unwrap_or_else(|_| "1".into());
-        lab_sh("down", &[self.id.clone()]);
+        lab_sh("down", std::slice::from_ref(&self.id));
         let hosts = hosts.iter().map(ToString::to_string);
         lab_sh(
             "up",

@@ -1,7 +1,11 @@
-//! What ends in mid-stream by SIGKILL: the controller, guards, sentinels, connections, and the stages of the data path.
+//! What ends by SIGKILL: the controller, also at random, and in mid-stream guards, sentinels, connections, and the stages of
+//! the data path. At every other moment: `damage/`.
 
 /// Each test compares whole hosts.
 mod alone {
+    use std::thread;
+    use std::time::{Duration, SystemTime};
+
     use crate::fixtures::Wrapper;
     use crate::harness::{Host, eventually};
     use crate::processes::{self, Found};
@@ -254,5 +258,20 @@ mod alone {
         scene.target.sh(&format!("rmdir {once}"));
         scene.expect_copied();
         scene.expect_as_before(SOON);
+    }
+
+    #[test]
+    fn a_controller_killed_at_random_leaves_nothing() {
+        let Some(scene) = Scene::set() else { return };
+        let seed = u64::from(SystemTime::UNIX_EPOCH.elapsed().expect("a clock").subsec_nanos());
+        // One moment of each 35 milliseconds of the first 700.
+        for step in 0..20 {
+            let moment = Duration::from_millis(step * 35 + (seed >> step) % 35);
+            println!("killing after {moment:?}");
+            let run = scene.start(&[]);
+            thread::sleep(moment);
+            run.signal("KILL");
+            scene.expect_as_before(LEASE);
+        }
     }
 }

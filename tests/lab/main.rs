@@ -10,7 +10,6 @@ mod fixtures;
 #[allow(dead_code, reason = "shared with damage.rs")]
 mod harness;
 mod kills;
-mod moments;
 mod names;
 mod networks;
 mod processes;

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::faults::Fault;
-use super::lane::{DATA, HOSTS, Lane};
+use super::lane::{DATA, Lane};
 use super::moments::{Armed, End, Moment};
 use super::ways::{WITH_OLD, Way, host_of};
 use crate::fixtures;
@@ -124,35 +124,11 @@ impl Cell {
         }
         (self.fault.mend)(scene);
         let mended = Instant::now();
-        self.clear(scene, &wrecks, *code);
+        scene.clear(&wrecks, *code);
         scene.await_gone(&scene.hosts(), mended.max(*at + lease) + UNDONE, |line| !scene.is_ours(line));
         scene.armed.take().expect("armed").disarm();
         self.judge_copies(scene, *code, said);
-        self.follow(scene);
-    }
-
-    /// What nobody is left to undo is shown, and undone by one command.
-    fn clear(&self, scene: &Scene, wrecks: &[&str], code: i32) {
-        let login = |host: &str| {
-            if scene.way.options.contains(&"--sudo") { format!("dba@{host}") } else { host.to_owned() }
-        };
-        let sudo: &[&str] = if scene.way.options.contains(&"--sudo") { &["--sudo"] } else { &[] };
-        let reader = scene.way.name == "reader";
-        for host in wrecks {
-            let name = if reader && *host == "db1" { "dba@db1".to_owned() } else { login(host) };
-            let status = scene.transfer(&[sudo, &["status", &name]].concat()).expect_success().stdout;
-            assert!(status.contains(" dead ") && status.contains("clean"), "no wreck is shown: {status}");
-        }
-        if !wrecks.is_empty() || code == 6 {
-            let names: Vec<String> = HOSTS[1..]
-                .iter()
-                .map(|host| if reader && *host == "db1" { "dba@db1".to_owned() } else { login(host) })
-                .collect();
-            let names: Vec<&str> = names.iter().map(String::as_str).collect();
-            let cleaned = scene.transfer(&[sudo, &["clean"], &names[..]].concat());
-            println!("clean: {cleaned}");
-            cleaned.expect_success();
-        }
+        scene.follow();
     }
 
     /// No half copy, and none where the run has failed before its publication; every old one is whole.
@@ -173,18 +149,6 @@ impl Cell {
             }
             scene.reset(host);
         }
-    }
-
-    /// The same again, with nothing done in between.
-    fn follow(&self, scene: &mut Scene) {
-        let output = scene.start(false).wait();
-        assert!(output.status.success(), "the following transfer: {output}");
-        for target in scene.way.targets {
-            let host = host_of(target);
-            assert_eq!(scene.found(host), Found::Copy, "after the following transfer");
-            scene.reset(host);
-        }
-        scene.expect_as_before();
     }
 }
 
@@ -391,6 +355,35 @@ impl Scene {
             hosts.retain(|host| lines.iter().any(|line| line.starts_with(&format!("{host}:"))));
             thread::sleep(LOOK);
         }
+    }
+
+    /// What nobody is left to undo is shown, and undone by one command.
+    fn clear(&self, wrecks: &[&str], code: i32) {
+        let sudo: &[&str] = if self.way.options.contains(&"--sudo") { &["--sudo"] } else { &[] };
+        let ends = [self.way.source].into_iter().chain(self.way.targets.iter().copied());
+        let logins: Vec<&str> =
+            ends.map(|end| end.trim_end_matches(':')).filter(|login| !login.is_empty()).collect();
+        for login in logins.iter().filter(|login| wrecks.contains(&host_of(login))) {
+            let status = self.transfer(&[sudo, &["status", login]].concat()).expect_success().stdout;
+            assert!(status.contains(" dead ") && status.contains("clean"), "no wreck is shown: {status}");
+        }
+        if !wrecks.is_empty() || code == 6 {
+            let cleaned = self.transfer(&[sudo, &["clean"], &logins[..]].concat());
+            println!("clean: {cleaned}");
+            cleaned.expect_success();
+        }
+    }
+
+    /// The same again, with nothing done in between.
+    fn follow(&self) {
+        let output = self.start(false).wait();
+        assert!(output.status.success(), "the following transfer: {output}");
+        for target in self.way.targets {
+            let host = host_of(target);
+            assert_eq!(self.found(host), Found::Copy, "after the following transfer");
+            self.reset(host);
+        }
+        self.expect_as_before();
     }
 
     /// The hosts that take part.

@@ -11,7 +11,7 @@ use crate::harness::Lab;
 pub(crate) struct Plant {
     pub(crate) name: &'static str,
     host: &'static str,
-    plant: &'static str,
+    script: &'static str,
     remove: &'static str,
     /// In the line that tells it.
     found: &'static str,
@@ -22,11 +22,11 @@ pub(crate) struct Plant {
 const fn plant(
     name: &'static str,
     host: &'static str,
-    plant: &'static str,
+    script: &'static str,
     remove: &'static str,
     found: &'static str,
 ) -> Plant {
-    Plant { name, host, plant, remove, found, open: false }
+    Plant { name, host, script, remove, found, open: false }
 }
 
 const fn open(plant: Plant) -> Plant {
@@ -206,7 +206,7 @@ impl Plant {
         let Some(main) = Lab::get() else { return };
         let scene = Scene::new(&main, &MOMENTS[0], &WAYS[0]);
         assert_eq!(scene.leftovers(), Vec::<String>::new(), "before anything was planted");
-        scene.on(self.host, self.plant);
+        scene.on(self.host, self.script);
         let lines = scene.leftovers();
         let line = lines.iter().find(|line| line.contains(self.found));
         let line = line.unwrap_or_else(|| panic!("not found, but {lines:#?}"));

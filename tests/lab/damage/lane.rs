@@ -1,9 +1,12 @@
 //! Hosts for one cell at a time: a lab of its own, which is used again as long as the cells leave it as it was.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
 use super::ways::WITH_OLD;
 use crate::fixtures;
@@ -21,7 +24,7 @@ const DIRECTORIES: [&str; 2] = ["/srv/damage", "/home/dba"];
 const LANES: usize = 6;
 
 /// Done once: what is on the hosts' disks.
-const FURNISH: &str = r#"
+const FURNISH: &str = r"
     mkdir -p /srv/damage/data/sub; cd /srv/damage
     # In the order of their directory, so that what is read last is known.
     for name in one two three; do head -c 1200000 /dev/urandom >data/$name; done
@@ -30,10 +33,10 @@ const FURNISH: &str = r#"
     cp -a template/data old/
     echo 'dba ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/damage
     install -d -o dba -g dba /home/dba/.local /home/dba/.local/state
-"#;
+";
 
 /// Done after each boot, on targets: a small file system, and two layers of firewall that let nobody in but ssh.
-const RAISE: &str = r#"
+const RAISE: &str = r"
     mkdir -p /run/damage
     [[ $HOSTNAME == db[23] ]] || exit 0
     mountpoint -q /srv/damage/small || mount -t tmpfs -o size=9m,nr_inodes=64,mode=755 lab /srv/damage/small
@@ -60,7 +63,7 @@ RULES
 -A INPUT -p icmp -j ACCEPT
 COMMIT
 RULES
-"#;
+";
 
 /// The hosts of one cell, which nobody else has meanwhile.
 pub(crate) struct Lane {
@@ -140,10 +143,10 @@ fn free(all: &Path) -> (usize, File) {
     loop {
         for number in 0..lanes {
             let lock = File::create(all.join(format!("{number}.lock"))).expect("no lock for a lane");
-            match lock.try_lock() {
+            match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => return (number, lock),
-                Err(TryLockError::WouldBlock) => {}
-                Err(TryLockError::Error(error)) => panic!("a lane cannot be locked: {error}"),
+                Err(Errno::WOULDBLOCK) => {}
+                Err(error) => panic!("a lane cannot be locked: {error}"),
             }
         }
         thread::sleep(Duration::from_millis(100));

@@ -39,7 +39,7 @@ pub(crate) struct Moment {
 macro_rules! recorded {
     ($kind:literal) => {
         concat!(
-            r#"[[ $1 == -d && $2 == */journal && $(tail -n 1 "$2") == lease$'\t'*$'\t'"#,
+            r#"[[ $1 == -d && $2 == */journal && $(tail -n 1 "$2") == lease$'\t'@(boot|disk)$'\t'"#,
             $kind,
             r#"$'\t'* ]]"#
         )
@@ -51,7 +51,7 @@ pub(crate) const MOMENTS: [Moment; 18] = [
     moment("connecting", End::Controller, "setpriv", "true", Hold::Before),
     moment("probing", End::Target, "findmnt", "true", Hold::Before),
     moment("target", End::Target, "sync", recorded!("target"), Hold::After),
-    moment("staging", End::Target, "sync", recorded!("staging"), Hold::After),
+    moment("staging", End::Target, "sync", recorded!("@(staging|kept_staging)"), Hold::After),
     moment("port", End::Target, "sync", recorded!("port"), Hold::After),
     moment("rule", End::Target, "sync", recorded!("rule"), Hold::After),
     moment("receiver", End::Target, "sync", recorded!("job"), Hold::After),
@@ -63,8 +63,8 @@ pub(crate) const MOMENTS: [Moment; 18] = [
     moment("closing", End::Target, "iptables-legacy", "[[ $* == *' -D '* ]]", Hold::Before),
     moment("syncing", End::Target, "sync", "[[ $1 == -f ]]", Hold::Before),
     moment("verifying", End::Target, "sort", "[[ $1 == -z ]]", Hold::Before),
-    moment("publishing", End::Target, "perl", r#"[[ $1 == -e && ${@: -1} == */data ]]"#, Hold::Before),
-    moment("published", End::Target, "perl", r#"[[ $1 == -e && ${@: -1} == */data ]]"#, Hold::After),
+    moment("publishing", End::Target, "perl", "[[ $1 == -e && ${@: -1} == */data ]]", Hold::Before),
+    moment("published", End::Target, "perl", "[[ $1 == -e && ${@: -1} == */data ]]", Hold::After),
     moment("releasing", End::Target, "rm", "[[ $* == *--one-file-system* ]]", Hold::Before),
 ];
 
