@@ -22,5 +22,12 @@ if ! tests/lab/lab.sh check; then
     echo "damage: the matrix needs the lab, which cannot run here" >&2
     exit 1
 fi
-rm -rf "${CARGO_TARGET_DIR:-target}"/tmp/damage-t*
-exec tests/lab/lab.sh with cargo nextest run --locked --profile damage -j "$DAMAGE_LANES" "$@"
+# What users get is what is damaged.
+cargo build --release --locked
+TRANSFER_PROGRAM=$(realpath "${CARGO_TARGET_DIR:-target}/release/transfer")
+export TRANSFER_PROGRAM
+# What the lanes know of their hosts.
+DAMAGE_HOME=$(mktemp -d "${TMPDIR:-/tmp}/transfer-damage.XXXXXX")
+export DAMAGE_HOME
+trap 'rm -rf -- "$DAMAGE_HOME"' EXIT
+tests/lab/lab.sh with cargo nextest run --locked --profile damage -j "$DAMAGE_LANES" "$@"

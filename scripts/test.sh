@@ -18,5 +18,6 @@ fi
 # Sweeps what an earlier run left, and removes its own lab however the tests end.
 status=0
 tests/lab/lab.sh with "${tests[@]}" || status=$?
+((status < 128)) || exit "$status"
 if (($# == 0)); then scripts/damage.sh "${DAMAGE_CELLS:-150}" || status=$?; fi
 exit "$status"

@@ -11,7 +11,7 @@ use crate::error::{Error, chain};
 use crate::host::command::look_after;
 use crate::host::guard::{Charge, Guard};
 use crate::host::{Host, HostError};
-use crate::lease::{self, End, Leftover};
+use crate::lease::{self, End};
 use crate::plan::{Plan, TargetFactsOf};
 use crate::preflight::{self, Before, Finding, Side, Weight};
 use crate::probe::{self, Hosts, Probe, ProbedTarget};
@@ -202,6 +202,7 @@ async fn execute(
     // Not to be interrupted: who has begun is released, and none has made anything yet.
     let (source, started) = start_guards(&plan, hosts).await;
     let mut targets: Vec<End> = Vec::new();
+    let mut lost: Vec<(Arc<Host>, GuardId)> = Vec::new();
     let wanted = std::mem::take(&mut plan.targets);
     for (target, end) in wanted.into_iter().zip(started) {
         match end {
@@ -209,8 +210,8 @@ async fn execute(
                 targets.push(end);
                 plan.targets.push(target);
             }
-            Err(NotStarted { error, leftovers }) => {
-                report.leftovers.extend(leftovers);
+            Err(NotStarted { error, lost: guard }) => {
+                lost.extend(guard);
                 report.targets.push(without_copy(target.endpoint, error));
             }
         }
@@ -225,8 +226,8 @@ async fn execute(
     progress.phase(Phase::Releasing);
     let (source, error) = match source {
         Ok(source) => (Some(source), None),
-        Err(NotStarted { error, leftovers }) => {
-            report.leftovers.extend(leftovers);
+        Err(NotStarted { error, lost: guard }) => {
+            lost.extend(guard);
             (None, Some(error))
         }
     };
@@ -237,7 +238,9 @@ async fn execute(
         }
     };
     let of_targets = join_all(targets.into_iter().map(|end| lease::release(end, plan.lease_time)));
-    let (of_source, of_targets) = tokio::join!(of_source, of_targets);
+    let of_lost = join_all(lost.iter().map(|(host, guard)| lease::settle(host, guard, plan.lease_time)));
+    let (of_source, of_targets, of_lost) = tokio::join!(of_source, of_targets, of_lost);
+    report.leftovers.extend(of_lost.into_iter().flatten());
     let (outcomes, error) = match result {
         Ok(outcomes) => (outcomes, error),
         // Nothing is left that could take too long.
@@ -268,15 +271,15 @@ async fn execute(
     report.leftovers.extend(releases.flat_map(|release| release.leftovers));
 }
 
-/// A guard that is not to be had, and what is left of it or not known to be undone.
+/// A guard that is not to be had; one that may have begun all the same is to be settled.
 struct NotStarted {
     error: Error,
-    leftovers: Vec<Leftover>,
+    lost: Option<(Arc<Host>, GuardId)>,
 }
 
 impl From<Error> for NotStarted {
     fn from(error: Error) -> Self {
-        Self { error, leftovers: Vec::new() }
+        Self { error, lost: None }
     }
 }
 
@@ -305,11 +308,7 @@ async fn start_guard(
     match Guard::start(&host, id, charge).await {
         Ok(guard) => Ok(End { guard, host }),
         Err(error @ HostError::Refused { .. }) => Err(Error::from(error).into()),
-        // It may have begun all the same.
-        Err(error) => {
-            let leftovers = lease::settle(&host, id, plan.lease_time).await;
-            Err(NotStarted { error: error.into(), leftovers })
-        }
+        Err(error) => Err(NotStarted { error: error.into(), lost: Some((host, id.clone())) }),
     }
 }
 

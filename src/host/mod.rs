@@ -199,9 +199,8 @@ impl Host {
                 messages.push(decode(&line));
                 fields += messages.last().map_or(0, Vec::len);
                 if fields > MOST_FIELDS {
-                    return Err(
-                        self.broken(action, io::Error::other("the host sends more than 65536 fields"))
-                    );
+                    let text = format!("the host sends more than {MOST_FIELDS} fields");
+                    return Err(self.broken(action, io::Error::other(text)));
                 }
                 if line == b"end" {
                     return Ok(true);

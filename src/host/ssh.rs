@@ -217,10 +217,15 @@ fn socket_path(directory: &Path, destination: &str) -> io::Result<PathBuf> {
 }
 
 /// Removes the sockets of masters that were killed: nobody listens there. ssh gives a socket its name when it listens
-/// already; until then the name has a dot and more behind it.
+/// already; until then the name has a dot and more behind it, and only one that is old counts.
 async fn remove_dead_sockets(directory: &Path) {
     let Ok(entries) = fs::read_dir(directory) else { return };
-    for path in entries.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_none()) {
+    let is_old = |path: &Path| {
+        let made = fs::symlink_metadata(path).and_then(|meta| meta.modified());
+        made.is_ok_and(|made| made.elapsed().is_ok_and(|age| age > LOGIN_LIMIT))
+    };
+    let paths = entries.flatten().map(|entry| entry.path());
+    for path in paths.filter(|path| path.extension().is_none() || is_old(path)) {
         match UnixStream::connect(&path).await {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => drop(fs::remove_file(&path)),
             _ => {}

@@ -61,8 +61,9 @@ pub(super) async fn connect(
         let script = render::script(&build::sender(plan, &sinks));
         lease::job(&source.guard, "sender", &script, key).await?;
         let alone = sinks.len() == 1;
+        let way = Way { netcat: &plan.source.netcat, alone, again: attempt > 1 };
         let live = lanes.iter().filter(|lane| lane.is_live());
-        let peers = join_all(live.map(|lane| peer(source, lane, &plan.source.netcat, alone))).await;
+        let peers = join_all(live.map(|lane| peer(source, lane, way))).await;
         if peers.iter().all(|peer| matches!(peer, Peer::Ours)) {
             return Ok(());
         }
@@ -158,15 +159,26 @@ async fn is_listening(guard: &Guard, port: u16) -> Result<bool, Error> {
     Ok(false)
 }
 
+/// How our sender connects.
+#[derive(Clone, Copy)]
+struct Way<'a> {
+    netcat: &'a Netcat,
+    /// To one target only.
+    alone: bool,
+    /// Not for the first time.
+    again: bool,
+}
+
 /// Whether the connection that the target accepted is the one that our sender made: both ends are asked.
-async fn peer(source: &End, lane: &Lane<'_>, netcat: &Netcat, alone: bool) -> Peer {
-    match ask_both(source, lane, netcat, alone).await {
+async fn peer(source: &End, lane: &Lane<'_>, way: Way<'_>) -> Peer {
+    match ask_both(source, lane, way).await {
         Ok(peer) => peer,
         Err(error) => Peer::Failed(error),
     }
 }
 
-async fn ask_both(source: &End, lane: &Lane<'_>, netcat: &Netcat, alone: bool) -> Result<Peer, Error> {
+async fn ask_both(source: &End, lane: &Lane<'_>, way: Way<'_>) -> Result<Peer, Error> {
+    let Way { netcat, alone, again } = way;
     let port = lane.port.to_string();
     let address = match lane.plan.address {
         IpAddr::V4(address) => address.to_string(),
@@ -204,16 +216,16 @@ async fn ask_both(source: &End, lane: &Lane<'_>, netcat: &Netcat, alone: bool) -
         let sender = source.guard.job("sender");
         let receiver = lane.end.guard.job("receiver");
         if receiver.exit.is_some() {
-            // A connection that our own programs ended at once looks like somebody else's.
-            let words = sender.complaints.iter().find(|line| !is_consequence(line) && !netcat.wrote(line));
-            if let Some(words) = words {
-                let origin = source.guard.host();
-                return Ok(Peer::Failed(Error::Failed(format!("{origin}: the sender failed: {words}"))));
-            }
             let said = receiver.complaints.first().map_or_else(String::new, |line| format!(": {line}"));
             if let Some((stage, status)) = receiver.stages.iter().find(|(_, status)| is_broken(*status)) {
                 let text = format!("{host}: the receiver failed: {stage} ended with status {status}{said}");
                 return Ok(Peer::Failed(Error::Failed(text)));
+            }
+            // A connection that our own programs ended at once looks like somebody else's, every time.
+            let words = sender.complaints.iter().find(|line| !is_consequence(line) && !netcat.wrote(line));
+            if let Some(words) = words.filter(|_| again) {
+                let origin = source.guard.host();
+                return Ok(Peer::Failed(Error::Failed(format!("{origin}: the sender failed: {words}"))));
             }
             return Ok(Peer::Stranger(format!(
                 "port {port} was used up before our sender was connected{said}"

@@ -17,6 +17,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 const LAB_SH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lab/lab.sh");
+/// Unless `TRANSFER_PROGRAM` names another one, such as that of the release.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_transfer");
 /// Outside of what a snapshot looks at.
 const LOCK: &str = "/usr/local/lib/transfer-lab.lock";
@@ -128,9 +129,10 @@ fn lab_sh(command: &str, args: &[String]) {
 /// Many test processes come here at once: the lock makes one of them copy and the others wait. Builds that nobody has
 /// used for an hour go, since a lab for development lives for days.
 fn install_program(ctl: &Host) -> String {
-    let built = fs::metadata(PROGRAM).expect("the program under test is not built");
+    let program = std::env::var("TRANSFER_PROGRAM").unwrap_or_else(|_| PROGRAM.to_owned());
+    let built = fs::metadata(&program).expect("the program under test is not built");
     let mut hasher = DefaultHasher::new();
-    (PROGRAM, built.len(), built.mtime(), built.mtime_nsec()).hash(&mut hasher);
+    (&program, built.len(), built.mtime(), built.mtime_nsec()).hash(&mut hasher);
     let path = format!("{PROGRAM_HOME}/{:016x}/transfer", hasher.finish());
     let install = r#"
         mkdir -p "${1%/*}" && touch "${1%/*}"
@@ -138,7 +140,7 @@ fn install_program(ctl: &Host) -> String {
         find "$2" -mindepth 1 -maxdepth 1 -type d -mmin +60 -exec rm -rf {} +
         cat >"$1.new" && chmod 0755 "$1.new" && mv -f "$1.new" "$1" && ln -sfn "$1" /usr/local/bin/transfer"#;
     let mut invocation = ctl.command(&["flock", LOCK, "sh", "-c", install, "sh", &path, PROGRAM_HOME]);
-    invocation.stdin = Input::File(fs::File::open(PROGRAM).expect("the program under test cannot be read"));
+    invocation.stdin = Input::File(fs::File::open(&program).expect("the program under test cannot be read"));
     invocation.run().expect_success();
     path
 }

@@ -287,6 +287,7 @@ impl Disk<'_> {
             if let [_, to] = &call.paths[..]
                 && call.is_rename()
                 && to.contains(".old-")
+                && !is_below(to, &self.state)
             {
                 needs.push(("aside", format!("disk\\taside\\t{to}\\t")));
             }

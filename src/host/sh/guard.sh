@@ -29,15 +29,16 @@ record() {
 begin() {
   find_directories
   this_boot
-  local try index
+  local try index above=${state%/*} up=$state
   # Under a name that nobody takes for a run, until it is one.
   home=$state/.new-$guard
+  while [[ $above && ! -e $above ]]; do above=${above%/*}; done
   # Another run's release may remove the empty parent in between, and a clean-up a journal that is not locked yet.
-  for try in 1 2 3; do
+  for try in 1 2 3 4 5; do
     # The umask makes them ours alone.
     mkdir -p -- "$state" && [[ -O $state && ! -L $state ]] && mkdir -p -- "$home" && exec 9>>"$home/journal" &&
-      flock -n 9 && [[ $home/journal -ef /proc/self/fd/9 ]] && break
-    ((try < 3)) || return 1
+      flock -w 2 9 && [[ $home/journal -ef /proc/self/fd/9 ]] && break
+    ((try < 5)) || return 1
   done
   line transfer-journal 1 "$boot" "$role" "$controller" "$(date +%s)" "$path" .
   printf '%s\n' "$REPLY" >&9 && sync -d "$home/journal" || return 1
@@ -46,8 +47,12 @@ begin() {
   done
   sync -- "$home" && mv -T -- "$home" "$state/$guard" || return 1
   home=$state/$guard
-  # The entry of that directory, too: it goes with the last run and is made again.
-  sync -- "$state" && { [[ ! -r ${state%/*} ]] || sync -- "${state%/*}"; }
+  sync -- "$state" || return 1
+  # The entry of that directory, too, which goes with the last run and is made again, and those of what is above it and new.
+  while [[ $up != "$above" ]]; do
+    up=${up%/*}
+    [[ ! -r $up/ ]] || sync -- "$up/" || return 1
+  done
 }
 
 # The sentinel waits for the journal's lock, which is free when the guard and its effects in flight are gone. If the
@@ -198,6 +203,7 @@ start_job() {
 tell_lost_jobs() {
   local name status
   for name in "${!tellers[@]}"; do
+    [[ -e $home/$name.job ]] || continue
     [[ /proc/${tellers[$name]}/fd/8 -ef $home/$name.job ]] && continue
     wait "${tellers[$name]}"
     status=$?
@@ -289,6 +295,7 @@ main() {
   if ! begin; then
     event refused "$state/$guard cannot be written"
     rm -rf -- "${home:?}"
+    forget "$guard"
     exit 1
   fi
   obey_signals

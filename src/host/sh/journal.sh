@@ -140,6 +140,7 @@ undo() {
     kept_staging)
       rmdir -- "$1/.probe" "$1/.exchange" "$1" 2>/dev/null
       [[ ! -e $1 ]] || { kept "$guard" "$1"; return 2; }
+      make_durable "${1%/*}/"
       ;;
     aside)
       # While it is still our copy that has this name, the old one has its own.

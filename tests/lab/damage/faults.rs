@@ -22,6 +22,8 @@ pub(crate) struct Fault {
     /// The exit codes that are right, and what the message must say where the code is not 0.
     pub(crate) codes: &'static [i32],
     pub(crate) says: &'static [&'static str],
+    /// A program that it must name, besides.
+    pub(crate) names: Option<&'static str>,
     /// From this moment on it may come too late to do any harm.
     pub(crate) late: &'static str,
     /// The hosts undo everything by themselves, after the lease time.
@@ -46,6 +48,7 @@ fn fault(name: &str, strike: impl Fn(&mut Scene) + Send + Sync + 'static) -> Fau
         by: |way| way.name != "small",
         codes: &[1],
         says: &[],
+        names: None,
         late: "publishing",
         vanishes: false,
         wrecks: |_| Vec::new(),
@@ -260,7 +263,11 @@ fn crashes() -> Vec<Fault> {
             .by(few)
             .of_source()
             .ends(&[1, 4, 6], &["db1"])
-            .wrecks(|scene| if guarded(scene.moment()) { vec!["db1"] } else { Vec::new() })
+            // When the target is held at its last step, the source has nothing any more.
+            .wrecks(|scene| {
+                let holds = guarded(scene.moment()) && scene.moment().name != "releasing";
+                if holds { vec!["db1"] } else { Vec::new() }
+            })
             .patience(GIVEN_UP),
         fault("crash-of-target", |scene| scene.crash("db2"))
             .mend(|scene| scene.boot("db2"))
@@ -430,20 +437,11 @@ fn ports() -> Vec<Fault> {
 
 /// Programs that fail from a moment on, with 1 or as if they were gone.
 fn tools() -> Vec<Fault> {
-    const OF_SOURCE: [&str; 11] =
-        ["tar", "zstd", "openssl", "nc", "perl", "sync", "find", "sort", "md5sum", "ss", "mkfifo"];
-    const OF_TARGET: [&str; 22] = [
-        "tar",
-        "zstd",
-        "openssl",
-        "nc",
-        "perl",
+    /// Those that nothing succeeds without; the guard knows where it found its own.
+    const NEEDED: [&str; 10] =
+        ["tar", "zstd", "openssl", "nc", "perl", "find", "sort", "md5sum", "ss", "mkfifo"];
+    const OTHERS: [&str; 12] = [
         "sync",
-        "find",
-        "sort",
-        "md5sum",
-        "ss",
-        "mkfifo",
         "nft",
         "iptables-legacy",
         "mkdir",
@@ -460,15 +458,29 @@ fn tools() -> Vec<Fault> {
         let name = if status == "127" { "missing" } else { "failing" };
         fault(&format!("{name}-{tool}-{host}"), move |scene| scene.break_tool(end, tool, status))
             .mend(move |scene| scene.mend_tool(end, tool))
-            .at(|moment| ["target", "last"].contains(&moment.name))
             .by(plain)
-            // What cannot be told from a stranger's visit is one, after ten tries.
-            .ends(&[0, 1, 3, 5, 6], &["db"])
     };
     let mut faults = Vec::new();
     for status in ["1", "127"] {
-        faults.extend(OF_SOURCE.map(|tool| broken(End::Source, "source", tool, status)));
-        faults.extend(OF_TARGET.map(|tool| broken(End::Target, "target", tool, status)));
+        for (end, host) in [(End::Source, "source"), (End::Target, "target")] {
+            for tool in NEEDED {
+                // What cannot be told from a stranger's visit is one, after ten tries.
+                let codes: &[i32] = if host == "target" && status == "1" { &[1, 3, 5] } else { &[1, 3] };
+                let early = broken(end, host, tool, status).at(|moment| moment.name == "target");
+                faults.push(Fault { names: Some(tool), ..early.ends(codes, &[]) });
+            }
+            let tools = OTHERS.iter().filter(|tool| host == "target" || **tool == "sync");
+            for tool in NEEDED.iter().chain(tools) {
+                let late = broken(end, host, tool, status).at(|moment| moment.name == "last");
+                faults.push(late.ends(&[0, 1, 3, 6], &["db"]));
+            }
+        }
+        for tool in OTHERS {
+            let early = broken(End::Target, "target", tool, status).at(|moment| moment.name == "target");
+            // The comparison would be of what is in the memory.
+            let codes: &[i32] = if tool == "sync" { &[1, 3, 6] } else { &[0, 1, 3, 6] };
+            faults.push(early.ends(codes, &["db2"]));
+        }
     }
     faults
 }

@@ -85,7 +85,8 @@ pub(crate) struct Lists {
 impl Lane {
     /// Takes a lane that is free; makes it, where the last one who had it did not leave it as it was.
     pub(crate) fn take(main: &Lab) -> Self {
-        let all = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("damage-{}", main.id()));
+        let home = std::env::var("DAMAGE_HOME").unwrap_or_else(|_| env!("CARGO_TARGET_TMPDIR").to_owned());
+        let all = Path::new(&home).join(format!("damage-{}", main.id()));
         fs::create_dir_all(&all).expect("no directory for the state of lanes");
         let (number, lock) = free(&all);
         let lab = Lab::named(&format!("{}l{number}", main.id()));
