@@ -205,7 +205,8 @@ fn facts(path: &Path, relative: &Path, first_names: &mut BTreeMap<(u64, u64), Pa
         let first =
             first_names.entry((metadata.dev(), metadata.ino())).or_insert_with(|| relative.to_owned());
         facts += &format!(", the same as {} by {} names", shown(first), metadata.nlink());
-        facts += &format!(", {} bytes in {} blocks", metadata.len(), metadata.blocks());
+        // Of a file in many pieces, the file system has a block or two more.
+        facts += &format!(", {} bytes in some {} * 64 KiB", metadata.len(), metadata.blocks() / 128);
     }
     if metadata.is_symlink() {
         facts += &format!(", to {}", shown(&fs::read_link(path).unwrap()));

@@ -402,7 +402,7 @@ impl Disk<'_> {
                 }
                 self.records.push_str(&call.args);
                 self.pend(path, call);
-            } else if is_entry && (*path == self.state || *path == new) && !self.journal_is_gone {
+            } else if is_entry && (is_below(&self.state, path) || *path == new) && !self.journal_is_gone {
                 self.pend(parent(path), call);
             } else if self.is_of_target(path) && !call.is(&["execve", "chdir", "fchdir"]) {
                 self.pend(if is_entry { parent(path) } else { path }, call);

@@ -46,8 +46,10 @@ impl Way {
             // Until then the old one is only looked at.
             "replace" | "keep-old" => moment.is_from("syncing"),
             "keep-staging" => moment.is_from("staging"),
-            // The end of the source, which is another account's.
-            "reader" => moment.name == "connecting" || moment.is_from("sender") && !moment.is_from("closing"),
+            // The end of the source, which is this machine's, or another account's.
+            "local-source" | "reader" => {
+                moment.name == "connecting" || moment.is_from("sender") && !moment.is_from("closing")
+            }
             // The port, and what the pipelines are.
             "parallel" => moment.is_from("port") && !moment.is_from("publishing"),
             _ => true,
