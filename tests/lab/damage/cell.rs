@@ -132,6 +132,12 @@ impl Cell {
             };
             scene.await_gone(&hosts, *at + lease + CLOSED, |line| is_open(line) && !is_told(line));
         }
+        if self.fault.vanishes && wrecks.is_empty() {
+            let mut hosts = scene.hosts();
+            hosts.retain(|host| !scene.down.contains(host));
+            let counts = |line: &str| !scene.is_ours(line) && !line.contains("process: sshd ");
+            scene.await_gone(&hosts, *at + lease + UNDONE, counts);
+        }
         (self.fault.mend)(scene);
         let mended = Instant::now();
         scene.clear(&wrecks, *code);
@@ -294,6 +300,13 @@ impl Scene {
     /// A host's side of it.
     pub(crate) fn kill_session(&self, host: &str) {
         self.lane.host(host).sh("pkill -KILL -f '^sshd: (root|dba)'");
+    }
+
+    /// What sshd has on all hosts for logins.
+    pub(crate) fn end_sessions(&self) {
+        for host in self.hosts() {
+            self.on(host, "pkill -KILL -f '^sshd: (root|dba|\\[)' || :");
+        }
     }
 
     pub(crate) fn stop_sshd(&self, host: &str) {

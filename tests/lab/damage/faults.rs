@@ -254,7 +254,11 @@ fn stages() -> Vec<Fault> {
 fn crashes() -> Vec<Fault> {
     vec![
         fault("crash-of-controller", |scene| scene.crash("ctl"))
-            .mend(|scene| scene.boot("ctl"))
+            .mend(|scene| {
+                scene.boot("ctl");
+                // Who has nothing to say to a host that is gone does not notice it.
+                scene.end_sessions();
+            })
             .by(few)
             .ends(&[-9], &[])
             .vanishes(),
@@ -277,8 +281,9 @@ fn crashes() -> Vec<Fault> {
     ]
 }
 
-/// Shorter than the lease time and the idle timeout.
-const BLINK: Duration = Duration::from_millis(1500);
+/// Shorter than the lease time and the idle timeout, also with what TCP waits until it tries once more: each time twice as
+/// long as before.
+const BLINK: Duration = Duration::from_millis(700);
 
 fn blink(scene: &mut Scene, a: &'static str, b: &'static str) {
     scene.cut(a, b);
