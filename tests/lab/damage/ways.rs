@@ -45,7 +45,8 @@ impl Way {
         match self.name {
             // Until then the old one is only looked at.
             "replace" | "keep-old" => moment.is_from("syncing"),
-            "keep-staging" => moment.is_from("staging"),
+            // Its staging directory goes when it is empty, by no program that could be held.
+            "keep-staging" => moment.is_from("staging") && moment.name != "releasing",
             // The end of the source, which is this machine's, or another account's.
             "local-source" | "reader" => {
                 moment.name == "connecting" || moment.is_from("sender") && !moment.is_from("closing")
