@@ -3,7 +3,7 @@
 # hosts afterwards. All of it takes an hour or two on a small machine.
 #
 #   damage.sh all [OPTION...]    all cells; options are those of `cargo nextest run`, -E 'test(/REGEX/)' say
-#   damage.sh N [OPTION...]      N cells, drawn by $DAMAGE_SEED, which is printed; without it, by the commit
+#   damage.sh N [OPTION...]      N cells, drawn by $DAMAGE_SEED, which is printed; without it, another one each time
 #
 # $DAMAGE_LANES (default 6) cells at a time.
 set -euo pipefail
@@ -13,8 +13,7 @@ cells=${1-all}
 (($#)) && shift
 unset DAMAGE_CELLS
 if [[ $cells != all ]]; then
-    commit=$(git rev-parse --short=8 HEAD 2>/dev/null) || commit=0
-    export DAMAGE_CELLS=$cells DAMAGE_SEED=${DAMAGE_SEED:-$((16#$commit))}
+    export DAMAGE_CELLS=$cells DAMAGE_SEED=${DAMAGE_SEED:-$EPOCHSECONDS}
     echo "damage: $cells cells; the same again: DAMAGE_SEED=$DAMAGE_SEED scripts/damage.sh $cells"
 fi
 export DAMAGE_LANES=${DAMAGE_LANES:-6}

@@ -15,6 +15,9 @@ if ! tests/lab/lab.sh check; then
     echo "test: the tests on real hosts cannot run here; LAB=off make test runs the others" >&2
     exit 1
 fi
+# What is drawn is drawn by the commit: another sample for each, and the same again for the same.
+commit=$(git rev-parse --short=8 HEAD 2>/dev/null) || commit=0
+export SOAK_SEED=${SOAK_SEED:-$((16#$commit))} DAMAGE_SEED=${DAMAGE_SEED:-$((16#$commit))}
 # Sweeps what an earlier run left, and removes its own lab however the tests end.
 status=0
 tests/lab/lab.sh with "${tests[@]}" || status=$?
