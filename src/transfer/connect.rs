@@ -236,6 +236,13 @@ async fn ask_both(source: &End, lane: &Lane<'_>, way: Way<'_>) -> Result<Peer, E
         // Where it is one of several its pump knows, too.
         let refused = sender.complaints.iter().any(refused)
             || sender.dropped.contains_key(&build::sink_name(lane.plan.number));
+        // A job that was killed as a whole has told of no stage.
+        if !refused && sender.exit.is_some() && sender.stages.is_empty() {
+            return Ok(Peer::Failed(Error::Failed(format!(
+                "{}: the sender failed: its processes were ended from outside",
+                source.guard.host()
+            ))));
+        }
         let late = Instant::now() >= deadline;
         if refused || sender.exit.is_some() || late {
             let said = sender.complaints.join("; ");

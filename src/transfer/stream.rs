@@ -72,6 +72,11 @@ pub(super) async fn stream(
     }
     let sender = source.guard.job("sender");
     for lane in lanes.iter_mut().filter(|lane| lane.is_live()) {
+        // Whose receiver went with it.
+        if lane.end.guard.is_lost() {
+            lane.fail(lane.end.guard.lost().await.into());
+            continue;
+        }
         let host = &lane.plan.endpoint.host;
         let told = lane.end.guard.job("receiver");
         match sender.dropped.get(&sink_name(lane.plan.number)).map(String::as_str) {
@@ -84,9 +89,7 @@ pub(super) async fn stream(
                 .fail(Error::Failed(format!("{host}: dropped from the stream: its connection was closed"))),
             _ => {}
         }
-        if lane.end.guard.is_lost() {
-            lane.fail(lane.end.guard.lost().await.into());
-        } else if told.exit.is_none() || sender.exit.is_none() {
+        if told.exit.is_none() || sender.exit.is_none() {
             lane.fail(Error::Failed(match &verdict {
                 Some(Verdict::Still) => format!(
                     "no byte has moved for {} s (--idle-timeout) between {} and {host}",

@@ -14,20 +14,21 @@ pub(crate) const FIND: &str = r#"
             if [[ $fd -ef $2 ]]; then fd=${fd#/proc/}; echo "${fd%%/*}"; fi
         done
     }
-    parent() { awk '$1 == "PPid:" { print $2 }' "/proc/$1/status"; }
+    # Of one that has gone meanwhile, nothing is told, and it is none of these.
+    parent() { awk '$1 == "PPid:" { print $2 }' "/proc/$1/status" 2>/dev/null; }
     # Who may write to the journal: the guard, and its effects in flight, which have it for a parent.
     guard() {
-        local pid
+        local pid up
         for pid in $(of 9 "$home/journal"); do
-            if writes "$pid" && [[ ! /proc/$(parent "$pid")/fd/9 -ef $home/journal ]]; then echo "$pid"; fi
+            if writes "$pid" && up=$(parent "$pid") && [[ ! /proc/$up/fd/9 -ef $home/journal ]]; then echo "$pid"; fi
         done
     }
-    writes() { [[ $(awk '/^flags/ { print $2 }' "/proc/$1/fdinfo/9") == *1 ]]; }
+    writes() { [[ $(awk '/^flags/ { print $2 }' "/proc/$1/fdinfo/9" 2>/dev/null) == *1 ]]; }
     session() { parent "$(guard)"; }
     sentinel() {
         local pid
         for pid in $(of 9 "$home/journal"); do
-            if ! writes "$pid"; then echo "$pid"; fi
+            if ! writes "$pid" && [[ -e /proc/$pid/fd/9 ]]; then echo "$pid"; fi
         done
     }
     # process JOB COMMAND ARGUMENTS: one process of a job, by its name and a part of its arguments.

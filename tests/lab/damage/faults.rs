@@ -148,7 +148,7 @@ fn signals() -> Vec<Fault> {
 fn end(scene: &Scene, end: End, whom: &str) {
     let script = format!(
         "found=$({whom}); behind=$(for pid in ${{found:?}}; do parent $pid; done)
-         kill -STOP $found; kill -KILL $found; kill -CONT $behind || :"
+         kill -STOP $found || :; kill -KILL $found || :; kill -CONT $behind || :"
     );
     processes::sh(&scene.host(end), &script);
 }
