@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The damage matrix: faults at moments of transfers between hosts of labs of its own, each judged by the whole state of all
-# hosts afterwards. All of it takes an hour or two on a small machine.
+# hosts afterwards. All of it takes about an hour on two cores.
 #
 #   damage.sh all [OPTION...]    all cells; options are those of `cargo nextest run`, -E 'test(/REGEX/)' say
 #   damage.sh N [OPTION...]      N cells, drawn by $DAMAGE_SEED, which is printed; without it, another one each time

@@ -3,7 +3,7 @@
 
 /// Each test watches a whole host, or replaces its programs and disks.
 mod alone {
-    use crate::fixtures::{SOON, Wrapper, assert_same, names};
+    use crate::fixtures::{FIREWALL, OLD, SOON, Wrapper, assert_same, is_old, names};
     use crate::harness::{Host, Lab, Output, Running, Scratch, eventually};
     use crate::syscalls::{Call, Expected, Tracer, violations};
 
@@ -14,14 +14,6 @@ mod alone {
         db2: Host,
         scratch: Scratch,
     }
-
-    /// A hole is needed in this, and there may be one for ssh.
-    const FIREWALL: &str = "nft 'table inet durability { chain input {
-        type filter hook input priority 0; policy drop;
-        ct state established,related accept; iif lo accept; tcp dport 22 accept; meta l4proto { icmp, ipv6-icmp } accept;
-    }; }'";
-
-    const OLD: &str = "mkdir -p $1/sub; echo old >$1/file; echo 2 >$1/sub/two";
 
     const REPLACE: &[&str] = &["--replace"];
     const KEEP: &[&str] = &["--replace", "--keep-old"];
@@ -59,15 +51,13 @@ mod alone {
         }
 
         fn is_old(&self, path: &str) -> bool {
-            let script = format!("set -e; set -- $1 $2; rm -rf $1; {OLD}; diff -r $1 $2");
-            let (fresh, path) = (self.at("gate/old"), self.at(path));
-            self.db2.run(&["bash", "-c", &script, "old", &fresh, &path]).status.success()
+            is_old(&self.db2, &self.at(path), &self.at("gate/old"))
         }
     }
 
     impl Drop for Scene {
         fn drop(&mut self) {
-            self.db2.run(&["nft", "delete", "table", "inet", "durability"]);
+            self.db2.run(&["nft", "delete", "table", "inet", "closed"]);
         }
     }
 

@@ -57,6 +57,30 @@ const EVERY_KIND: &str = r#"
     touch -d '2004-04-04 04:04:04.4Z' deep "$deep" read-only-dir closed-dir; touch -d '2005-05-05 05:05:05.5Z' empty-dir .
 "#;
 
+/// A host that lets nobody in but ssh: a hole is needed, and one that stays is seen. The table is `inet closed`.
+pub(crate) const FIREWALL: &str = "nft -f - <<'RULES'
+    add table inet closed
+    delete table inet closed
+    table inet closed {
+        chain input {
+            type filter hook input priority 0; policy drop;
+            ct state established,related accept
+            iif lo accept
+            tcp dport 22 accept
+            meta l4proto { icmp, ipv6-icmp } accept
+        }
+    }
+RULES";
+
+/// Makes the older tree that a copy replaces. `$1` is its path.
+pub(crate) const OLD: &str = "mkdir -p $1/sub; echo 1 >$1/one; echo old >$1/file; echo 2 >$1/sub/two";
+
+/// Whether a tree is the older one, of which every file counts; `fresh` is a path at which another one can be made.
+pub(crate) fn is_old(host: &Host, path: &str, fresh: &str) -> bool {
+    let script = format!("set -e; rm -rf $1; {OLD}; diff -r $1 $2; find $2 | wc -l | grep -qx 5; rm -r $1");
+    host.run(&["bash", "-c", &script, "old", fresh, path]).status.success()
+}
+
 /// One line for each entry of a tree: name, kind, mode and owner by number, time in nanoseconds, which names are one
 /// file, contents, and all extended attributes; ACLs are some. Sockets are left out. `$1` is its path.
 const LIST: &str = r#"

@@ -5,7 +5,7 @@
 
 mod alone {
     use crate::fixtures::{
-        Held, MORE_THAN_BUFFERS, SOON, Wrapper, assert_same, being_read, make_random, names,
+        Held, MORE_THAN_BUFFERS, OLD, SOON, Wrapper, assert_same, being_read, is_old, make_random, names,
     };
     use crate::harness::{Host, Lab, Output, Running, Scratch, eventually};
     use crate::processes;
@@ -17,9 +17,6 @@ mod alone {
         db2: Host,
         scratch: Scratch,
     }
-
-    /// The older tree. `$1` is where it is made.
-    const OLD: &str = "mkdir -p $1/sub; echo 1 >$1/one; echo old >$1/file; echo 2 >$1/sub/two";
 
     impl Scene {
         fn set() -> Option<Self> {
@@ -83,10 +80,7 @@ mod alone {
 
         /// Whether a tree of the target is the older one, of which every file counts.
         fn is_old(&self, path: &str) -> bool {
-            let script = format!("{OLD}; diff -r \"$1\" \"$2\"; find $2 | wc -l | grep -qx 5; rm -r $1");
-            let (fresh, path) = (self.at("gate/old"), self.at(path));
-            let script = format!("set -e; rm -rf {fresh}; {script}");
-            self.db2.run(&["bash", "-c", &script, "old", &fresh, &path]).status.success()
+            is_old(&self.db2, &self.at(path), &self.at("gate/old"))
         }
 
         /// Nothing but the older tree is in the target directory.

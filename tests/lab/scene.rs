@@ -4,6 +4,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::fixtures::FIREWALL;
 use crate::harness::{Host, Invocation, Lab, Output, Running, Scratch, eventually};
 use crate::processes::{FIND, FREEZER, Found};
 use crate::snapshot::Snapshot;
@@ -16,21 +17,6 @@ pub(crate) const SOON: Duration = Duration::from_secs(15);
 /// Two megabytes a second: the stream takes 24 seconds, unless a test opens the throttle.
 pub(crate) const THROTTLE: &str = "tc qdisc replace dev e0 root tbf rate 16mbit burst 32k latency 50ms";
 const BYTES: &str = "48M";
-
-/// A target that lets nobody in but ssh: a hole is needed, and one that stays is seen.
-pub(crate) const FIREWALL: &str = "nft -f - <<'RULES'
-    add table inet scene
-    delete table inet scene
-    table inet scene {
-        chain input {
-            type filter hook input priority 0; policy drop;
-            ct state established,related accept
-            iif lo accept
-            tcp dport 22 accept
-            meta l4proto { icmp, ipv6-icmp } accept
-        }
-    }
-RULES";
 
 /// After a test that failed, so that the next one does not fail for it: wakes stopped guards, ends lost jobs.
 const RESCUE: &str = r#"
@@ -261,7 +247,7 @@ impl Drop for Scene {
             }
         }
         let tidy = format!(
-            "nft delete table inet scene; umount -q /run/transfer /var/lib/transfer; \
+            "nft delete table inet closed; umount -q /run/transfer /var/lib/transfer; \
              rmdir /run/transfer /var/lib/transfer {FREEZER}"
         );
         self.target.run(&["bash", "-c", &tidy]);

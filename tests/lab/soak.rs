@@ -189,8 +189,8 @@ mod alone {
         AT_ONCE, DRAIN, Duration, ENOUGH_FAILURES, Ended, Host, Instant, LEASE, Lab, Soak, judge, seed,
         setting,
     };
+    use crate::fixtures::FIREWALL;
     use crate::harness::Running;
-    use crate::scene::FIREWALL;
     use crate::snapshot::Snapshot;
 
     const HOSTS: [&str; 4] = ["ctl", "db1", "db2", "db3"];
@@ -218,7 +218,7 @@ mod alone {
     impl Drop for Firewalls {
         fn drop(&mut self) {
             for host in &self.0 {
-                host.run(&["nft", "delete", "table", "inet", "scene"]);
+                host.run(&["nft", "delete", "table", "inet", "closed"]);
             }
         }
     }

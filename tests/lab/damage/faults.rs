@@ -410,34 +410,42 @@ fn wires() -> Vec<Fault> {
             ("cut", "substr($all, $at) = q()"),
         ] {
             let script: &'static str = Box::leak(format!("my $at = {at}; {change}").into_boxed_str());
-            faults.push(damage(&format!("wire-{kind}-{place}"), script, &[1, 3]));
+            // What is of the right length got here, and is not what was sent.
+            let codes: &[i32] = if kind == "flipped" { &[3] } else { &[1, 3] };
+            faults.push(damage(&format!("wire-{kind}-{place}"), script, codes));
         }
     }
     faults
 }
 
 fn ports() -> Vec<Fault> {
-    let stranger = |name: &str, then: &'static str| {
-        fault(name, move |scene| scene.send_stranger(then))
-            .at(|moment| moment.name == "listening")
-            .by(|way| ["plain", "parallel", "two-targets", "local-source"].contains(&way.name))
-            .ends(&[0, 5], &["db2"])
-    };
-    vec![
-        stranger("stranger-silent", "sleep 20"),
-        stranger("stranger-talking", "head -c 1000000 /dev/urandom >&3; sleep 20"),
-        stranger("stranger-leaving", "exec 3>&-"),
-        fault("port-taken", Scene::take_port)
-            .at(|moment| ["port", "rule"].contains(&moment.name))
-            .ends(&[0, 5], &["db2"]),
+    let strangers = [
+        ("stranger-silent", "sleep 20"),
+        ("stranger-talking", "head -c 1000000 /dev/urandom >&3; sleep 20"),
+        ("stranger-leaving", "exec 3>&-"),
+    ];
+    let mut faults = Vec::new();
+    for (name, then) in strangers {
+        let stranger =
+            || fault(name, move |scene| scene.send_stranger(then)).at(|moment| moment.name == "listening");
+        faults.push(
+            stranger().by(|way| ["plain", "two-targets", "local-source"].contains(&way.name)).ends(&[0], &[]),
+        );
+        faults.push(stranger().by(Way::has_one_port).ends(&[0, 5], &["db2"]));
+    }
+    let taken = || fault("port-taken", Scene::take_port).at(|moment| ["port", "rule"].contains(&moment.name));
+    faults.push(taken().by(|way| way.name != "small" && !way.has_one_port()).ends(&[0], &[]));
+    faults.push(taken().by(Way::has_one_port).ends(&[5], &["db2"]));
+    faults.push(
         fault("xtables-locked", |scene| {
             scene.spawn(End::Target, &["flock", "/run/xtables.lock", "sleep", "30"]);
         })
         .at(|moment| ["target", "rule", "closing", "verifying"].contains(&moment.name))
         .by(plain)
-        .ends(&[0, 1], &["db2", "xtables lock"])
+        .ends(&[0, 1], &["db2", "xtables"])
         .patience(GIVEN_UP),
-    ]
+    );
+    faults
 }
 
 /// Programs that fail from a moment on, with 1 or as if they were gone.

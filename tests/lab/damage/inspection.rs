@@ -59,9 +59,9 @@ pub(crate) const PLANTS: [Plant; 23] = [
     open(plant(
         "nftables",
         "db2",
-        "nft insert rule inet scene input tcp dport 4400 accept",
-        "nft -a list chain inet scene input | sed -n 's/.*dport 4400.*handle //p' | xargs nft delete rule inet scene input handle",
-        "db2: + nft: inet scene chain input: tcp dport 4400",
+        "nft insert rule inet closed input tcp dport 4400 accept",
+        "nft -a list chain inet closed input | sed -n 's/.*dport 4400.*handle //p' | xargs nft delete rule inet closed input handle",
+        "db2: + nft: inet closed chain input: tcp dport 4400",
     )),
     open(plant(
         "iptables-legacy",

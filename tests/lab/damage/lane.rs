@@ -9,7 +9,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use super::ways::WITH_OLD;
-use crate::fixtures;
+use crate::fixtures::{self, FIREWALL};
 use crate::harness::{Host, Lab};
 use crate::snapshot::Snapshot;
 
@@ -35,25 +35,10 @@ const FURNISH: &str = r"
     install -d -o dba -g dba /home/dba/.local /home/dba/.local/state
 ";
 
-/// Done after each boot, on targets: a small file system, and two layers of firewall that let nobody in but ssh.
+/// Done after each boot, on targets: a small file system, and another layer of firewall.
 const RAISE: &str = r"
-    mkdir -p /run/damage
-    [[ $HOSTNAME == db[23] ]] || exit 0
     mountpoint -q /srv/damage/small || mount -t tmpfs -o size=9m,nr_inodes=64,mode=755 lab /srv/damage/small
     mkdir -p /srv/damage/small/in
-    nft -f - <<'RULES'
-        add table inet scene
-        delete table inet scene
-        table inet scene {
-            chain input {
-                type filter hook input priority 0; policy drop;
-                ct state established,related accept
-                iif lo accept
-                tcp dport 22 accept
-                meta l4proto { icmp, ipv6-icmp } accept
-            }
-        }
-RULES
     iptables-legacy-restore <<'RULES'
 *filter
 :INPUT DROP
@@ -134,7 +119,7 @@ impl Lane {
     pub(crate) fn boot(&self, name: &str) {
         let host = self.host(name);
         host.boot();
-        host.sh(RAISE);
+        raise(&host, name);
     }
 }
 
@@ -154,12 +139,21 @@ fn free(all: &Path) -> (usize, File) {
     }
 }
 
+/// What a host does not keep over a boot.
+fn raise(host: &Host, name: &str) {
+    host.sh("mkdir -p /run/damage");
+    if name.starts_with("db") && name != "db1" {
+        host.sh(RAISE);
+        host.sh(FIREWALL);
+    }
+}
+
 fn make(lab: &Lab, home: &Path) {
     lab.remake(&HOSTS);
     for name in HOSTS {
         let host = lab.host(name);
         host.sh(FURNISH);
-        host.sh(RAISE);
+        raise(&host, name);
     }
     // The program on the controller, and what its first use leaves.
     lab.transfer(&["status", "db1", "db2", "db3"]).expect_success();

@@ -69,9 +69,14 @@ impl Way {
         self.options.contains(&"--keep-staging")
     }
 
+    /// Whether it may not try another port.
+    pub(crate) fn has_one_port(&self) -> bool {
+        self.options.contains(&"--port")
+    }
+
     /// The first port that a run tries.
     pub(crate) fn port(&self) -> u16 {
-        if self.options.contains(&"--port") { 4444 } else { 4400 }
+        if self.has_one_port() { 4444 } else { 4400 }
     }
 }
 

@@ -96,7 +96,6 @@ impl Soak {
             Fault::Signal("HUP", _) => &["129"],
             Fault::Signal(..) => &["signal 9"],
             Fault::Kill { whom: Whom::GuardAndController, .. } => &["signal 9", "1"],
-            Fault::Kill { whom: Whom::Stage, .. } => &["1", "3"],
             Fault::Kill { .. } => &["1"],
         };
         // Who comes second finds the name taken: before anything was changed, or later.
