@@ -34,7 +34,7 @@ fn held() -> Option<Held> {
     Some(Held { sandbox, hold, source, target, running })
 }
 
-/// Ends these, all before one of them can act: they are stopped first.
+/// Ends these, stopped first so that none of them can do much: the kernel wakes a stopped sentinel when its guard goes.
 pub(crate) fn kill_all(processes: &[Process]) {
     for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
         for process in processes {
@@ -118,7 +118,7 @@ fn when_a_guard_and_the_controller_are_killed_the_sentinel_undoes() {
 fn when_guard_and_sentinel_are_killed_the_controller_has_it_undone() {
     let Some(Held { sandbox, target, running, .. }) = held() else { return };
     kill_all(&sandbox.keepers("target1"));
-    // Where nobody ends its jobs any more, which have the guard's output, its loss is noticed by the next heartbeat.
+    // Where its jobs live on, which have the guard's output, too, its loss is noticed by the next heartbeat.
     running.wait(LONG).expect(1).says("lost the guard");
     sandbox.is_clean(&[&target]);
     assert_eq!(names(&target), Vec::<String>::new());
