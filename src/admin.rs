@@ -42,14 +42,20 @@ pub enum Verb {
     /// List live and dead runs.
     Status,
     /// Undo what dead runs left.
-    Clean,
+    Clean {
+        /// Servers that they stopped, too.
+        start_servers: bool,
+    },
 }
 
 async fn ask(name: &HostName, verb: Verb, login: &Login) -> Result<Vec<Vec<Field>>, HostError> {
     let host = Host::connect(name, login, Duration::from_secs(30)).await?;
     let answer = match verb {
         Verb::Status => host.ask("status", &Script::admin(&["status"])).await,
-        Verb::Clean => host.ask("clean-up", &Script::admin(&["clean"])).await,
+        Verb::Clean { start_servers } => {
+            let words: &[&str] = if start_servers { &["clean", "start-servers"] } else { &["clean"] };
+            host.ask("clean-up", &Script::admin(words)).await
+        }
     };
     host.close().await;
     answer
@@ -97,7 +103,32 @@ impl Verb {
                 ),
                 "left" => {
                     exit = Exit::Leftovers;
-                    writeln!(text, "{host}: LEFT BEHIND: {} (run {})", rest(2), field(1))
+                    let (what, run) = (field(2), field(1));
+                    match (what, self) {
+                        ("server", Self::Clean { start_servers: false }) => writeln!(
+                            text,
+                            "{host}: STOPPED: {} was stopped by the run {run} and does not run; to start it: {}",
+                            field(3),
+                            look_after(login, "clean --start-servers", host)
+                        ),
+                        ("replication", Self::Clean { start_servers: false }) => writeln!(
+                            text,
+                            "{host}: STOPPED: replication ('{}' of the server behind {}) was stopped by the run {run}; to \
+                             start it: {}",
+                            field(5),
+                            field(3),
+                            look_after(login, "clean --start-servers", host)
+                        ),
+                        ("hook", Self::Clean { start_servers: false }) => writeln!(
+                            text,
+                            "{host}: NOT DONE: the hook '{}' for the end of the run {run} {}; to run it: {}",
+                            field(5),
+                            // Behind all that it was called with.
+                            field(8),
+                            look_after(login, "clean --start-servers", host)
+                        ),
+                        _ => writeln!(text, "{host}: LEFT BEHIND: {} (run {run})", rest(2)),
+                    }
                 }
                 _ => Ok(()),
             };
@@ -105,7 +136,7 @@ impl Verb {
         if text.is_empty() {
             let _ = match self {
                 Self::Status => writeln!(text, "{host}: no runs"),
-                Self::Clean => writeln!(text, "{host}: nothing to undo"),
+                Self::Clean { .. } => writeln!(text, "{host}: nothing to undo"),
             };
         }
         (text, exit)
@@ -126,6 +157,20 @@ mod tests {
     use super::*;
     use crate::host::wire::decode;
 
+    const CLEAN: Verb = Verb::Clean { start_servers: false };
+
+    #[test]
+    fn a_server_that_was_stopped_is_shown_with_the_command_that_starts_it() {
+        let left = decode(b"left\tr-source\tserver\tmariadb.service\t/run/mysqld/mysqld.sock\t\truns");
+        let (text, exit) = CLEAN.describe("db1", &Login::default(), &[left]);
+        assert_eq!(
+            text,
+            "db1: STOPPED: mariadb.service was stopped by the run r-source and does not run; to start it: transfer clean \
+             --start-servers db1\n"
+        );
+        assert_eq!(exit, Exit::Leftovers);
+    }
+
     #[test]
     fn a_dead_run_is_shown_with_the_command_that_removes_it() {
         let lines = "run\tr-target1\tdead\tother\ttarget\tctl (pid 7)\t1700000000\t/srv\n\
@@ -137,8 +182,8 @@ mod tests {
             "db2: dead r-target1: target of /srv, by ctl (pid 7), since 2023-11-14 22:13:20 UTC, from before a reboot; \
              remove it: transfer --sudo clean db2\n  holds staging /srv/.transfer-r-target1\n"
         );
-        assert_eq!(Verb::Clean.describe("db2", &login, &[]), ("db2: nothing to undo\n".into(), Exit::Done));
+        assert_eq!(CLEAN.describe("db2", &login, &[]), ("db2: nothing to undo\n".into(), Exit::Done));
         let left = decode(b"left\tr-target1\tstaging\t/srv/.transfer-r-target1");
-        assert_eq!(Verb::Clean.describe("db2", &login, &[left]).1, Exit::Leftovers);
+        assert_eq!(CLEAN.describe("db2", &login, &[left]).1, Exit::Leftovers);
     }
 }

@@ -67,6 +67,9 @@ pub enum Command {
     },
     /// Undo what dead runs left on the hosts; live runs are not touched
     Clean {
+        /// Start servers and replication again, too, that such a run had stopped, and run its hooks for afterwards
+        #[arg(long)]
+        start_servers: bool,
         /// The hosts to clean
         #[arg(required = true, value_name = "HOST", value_parser = host())]
         hosts: Vec<HostName>,
@@ -95,9 +98,9 @@ pub struct Typed {
     /// Take no digest of the stream, unless it is encrypted [default]
     #[arg(long, overrides_with = "parallel_checksum", help_heading = "Checks")]
     pub no_parallel_checksum: bool,
-    /// Only for type xtrabackup, which is not in this version
-    #[arg(long, overrides_with = "stop_slave", hide = true)]
-    pub no_stop_slave: bool,
+    /// Stop no replication [default]
+    #[arg(long, overrides_with = "stop_replication", help_heading = "Databases")]
+    pub no_stop_replication: bool,
     /// Wait until the copy is on the disks [default]
     #[arg(long, overrides_with = "no_fsync", help_heading = "What becomes of it")]
     pub fsync: bool,
@@ -130,6 +133,15 @@ const OLD_OPTIONS: [&str; 14] = [
     "verbose",
 ];
 
+/// What such an option is called here.
+fn today(option: &'static str) -> &'static str {
+    match option {
+        "stop-slave" => "stop-replication",
+        "no-stop-slave" => "no-stop-replication",
+        same => same,
+    }
+}
+
 /// The definition of the command line.
 #[must_use]
 pub fn command() -> clap::Command {
@@ -142,13 +154,14 @@ pub fn command() -> clap::Command {
     let ids: Vec<(String, &'static str)> = command
         .get_arguments()
         .filter_map(|argument| {
-            let option = OLD_OPTIONS.iter().find(|option| argument.get_long() == Some(**option))?;
+            let option = OLD_OPTIONS.iter().find(|option| argument.get_long() == Some(today(option)))?;
             Some((argument.get_id().to_string(), *option))
         })
         .collect();
     for (id, option) in ids {
         // `--v` was never that of a pair.
-        command = command.mut_arg(id, |argument| argument.aliases(prefixes(option)));
+        let renamed = Some(option).filter(|option| today(option) != *option);
+        command = command.mut_arg(id, |argument| argument.aliases(prefixes(option).chain(renamed)));
     }
     in_pairs(command)
 }
@@ -260,7 +273,7 @@ impl Typed {
             encrypt: off(self.no_encrypt, said.encrypt),
             checksum: off(self.no_checksum, said.checksum),
             parallel_checksum: off(self.no_parallel_checksum, said.parallel_checksum),
-            stop_slave: off(self.no_stop_slave, said.stop_slave),
+            stop_replication: off(self.no_stop_replication, said.stop_replication),
             fsync: off(self.no_fsync, self.fsync.then_some(true)),
             ..said
         }
@@ -324,7 +337,8 @@ mod tests {
         assert_eq!(cli(&["--no-co", "--no-e", "--no-ch"]).layer().encrypt, Some(false));
         assert_eq!(cli(&["--po", "4444"]).layer().port, Some(4444));
         assert_eq!(cli(&["--t", "file"]).layer().transfer_type, Some(TransferType::File));
-        assert_eq!(cli(&["--s"]).layer().stop_slave, Some(true));
+        assert_eq!(cli(&["--s"]).layer().stop_replication, Some(true));
+        assert_eq!(cli(&["--stop-slave", "--no-stop-slave"]).layer().stop_replication, Some(false));
         assert_eq!(cli(&["--verb"]).layer().verbose, Some(true));
         assert_eq!(cli(&["--con", "/x"]).config.unwrap().to_str(), Some("/x"));
         // And those of what is new.

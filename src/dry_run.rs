@@ -8,10 +8,13 @@ use std::path::Path;
 use indicatif::HumanBytes;
 use serde::Serialize;
 
+use crate::endpoint::HostName;
 use crate::host::wire::printable;
 use crate::pipeline::{build, render};
-use crate::plan::{Plan, TargetPlan};
+use crate::plan::{Plan, StopPlan, TargetPlan};
 use crate::settings::Replace;
+use crate::shape::Publication;
+use crate::values::{Hook, HookEnd, Phase};
 
 /// What a dry run tells.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -48,25 +51,72 @@ impl DryRun {
         let sinks: Vec<(usize, IpAddr, u16)> =
             plan.targets.iter().map(|target| (target.number, target.address, plan.ports.first)).collect();
         let send = render::summary(&build::sender(plan, &sinks));
+        let mut steps = hooks(plan, HookEnd::Source);
+        steps.extend(plan.source.servers.iter().map(|server| stop(server, "before the stream")));
+        if plan.backup.as_ref().is_some_and(|backup| backup.stop_replication) {
+            let does = "stop the replication that runs, before the stream";
+            steps.push(step(
+                "replication",
+                does.into(),
+                "start exactly that again, as soon as the stream has ended",
+            ));
+        }
+        steps.push(step("send", send, "end its processes"));
         let source = HostSteps {
             host: plan.source.endpoint.host.to_string(),
             role: "source",
             guard: plan.source.guard.to_string(),
-            steps: vec![step("send", send, "end its processes")],
+            steps,
         };
         Self {
             run: plan.run.to_string(),
             files: plan.source.files,
             bytes: plan.source.bytes,
-            hosts: plan.targets.iter().map(|target| of_target(plan, target)).chain([source]).collect(),
+            hosts: of_controller(plan)
+                .into_iter()
+                .chain(plan.targets.iter().map(|target| of_target(plan, target)))
+                .chain([source])
+                .collect(),
         }
     }
+}
+
+fn of_controller(plan: &Plan) -> Option<HostSteps> {
+    let steps = hooks(plan, HookEnd::Controller);
+    (!steps.is_empty()).then(|| HostSteps {
+        host: HostName::Local.to_string(),
+        role: "controller",
+        guard: plan.run.controller_guard().to_string(),
+        steps,
+    })
+}
+
+/// The user's commands on an end.
+fn hooks(plan: &Plan, end: HookEnd) -> Vec<Step> {
+    let does = |hook: &Hook| match hook.phase {
+        Phase::Before => step("hook", printable(hook.command.as_bytes()), None),
+        Phase::After => Step {
+            kind: "hook",
+            does: "nothing yet".into(),
+            undo: Some(format!("last of all, however it ends: {}", printable(hook.command.as_bytes()))),
+        },
+    };
+    plan.hooks.iter().filter(|hook| hook.end == end).map(does).collect()
+}
+
+fn stop(server: &StopPlan, when: &str) -> Step {
+    step(
+        "server",
+        format!("stop {}, which works in {}, {when}", server.unit, shown(&server.datadir)),
+        "start it, as soon as its files are read or replaced, and its replication as it was",
+    )
 }
 
 fn of_target(plan: &Plan, target: &TargetPlan) -> HostSteps {
     let (staging, path) = (shown(&target.staging), shown(&target.final_path));
     let choice = if plan.ports.first == plan.ports.last { "" } else { "the first free port of " };
-    let mut steps = vec![
+    let mut steps = hooks(plan, HookEnd::Target);
+    steps.extend([
         step("name", format!("lock {path}, so that no other run writes to it"), "free the lock"),
         Step {
             kind: "stage",
@@ -78,7 +128,7 @@ fn of_target(plan: &Plan, target: &TargetPlan) -> HostSteps {
             }),
         },
         step("port", format!("lock {choice}{}", plan.ports), "free and remove the lock"),
-    ];
+    ]);
     for layer in &target.layers {
         steps.push(Step {
             kind: "firewall",
@@ -91,12 +141,24 @@ fn of_target(plan: &Plan, target: &TargetPlan) -> HostSteps {
     }
     let receive = render::summary(&build::receiver(plan, target, plan.ports.first));
     steps.push(step("receive", receive, "end its processes"));
-    steps.push(step("verify", build::describe_verification(plan), None));
-    if let Some(owner) = &plan.chown {
-        steps.push(step("chown", format!("give all of it to {}", owner.0), None));
+    if let Some(how) = &target.prepare {
+        let programs: Vec<&str> = how.tools.iter().map(|tool| tool.program.as_str()).collect();
+        let memory = HumanBytes(how.memory);
+        let does = format!("{} --prepare, with {memory} of memory", programs.join(" or "));
+        steps.push(step("prepare", does, None));
     }
-    let staged = shown(&target.staging.join(&plan.source.name));
+    steps.push(step("verify", build::describe_verification(plan), None));
+    let owner = target.prepare.as_ref().map(|how| &how.owner).or(plan.chown.as_ref().map(|owner| &owner.0));
+    if let Some(owner) = owner {
+        steps.push(step("chown", format!("give all of it to {owner}"), None));
+    }
+    steps.extend(target.servers.iter().map(|server| stop(server, "before the publication")));
+    let staged = shown(&target.staging.join(&plan.staged));
     let publish = match plan.replace {
+        _ if plan.shape.publication != Publication::Name => {
+            let directory = shown(&target.endpoint.path);
+            format!("rename all that is in {staged} into {directory}, one by one, not over existing ones")
+        }
         Replace::No => format!("rename {staged} to {path}, not over an existing one"),
         Replace::Remove => format!("{staged} and {path} change places; the old one is removed"),
         Replace::Keep => {

@@ -2,6 +2,7 @@
 //!
 //! There is no undo here: the guard has it. [`release`] is the only end of a set of guards.
 
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -14,8 +15,9 @@ use crate::host::guard::{Guard, GuardError, Released};
 use crate::host::scripts::Script;
 use crate::host::wire::{Field, LONGEST_PATH, LONGEST_TEXT, printable, short};
 use crate::host::{Host, HostError};
-use crate::plan::{Plan, TargetPlan};
+use crate::plan::{BackupPlan, Plan, StopPlan, TargetPlan};
 use crate::run_id::GuardId;
+use crate::shape::{Consumer, Publication};
 
 /// How long, beyond the lease time, a guard that was lost or its sentinel is given to undo everything.
 const SETTLE: Duration = Duration::from_secs(15);
@@ -26,6 +28,9 @@ const UNDO_LIMIT: Duration = Duration::from_secs(24 * 3600);
 const ASK_PAUSE: Duration = Duration::from_secs(1);
 /// Of what a host could not undo, no more is told.
 const MOST_LEFT: usize = 64;
+
+/// What is said of a lease that could not be undone.
+const NOT_UNDONE: &str = "could not be undone: ";
 
 /// An end of a run: its guard and the connection to its host.
 #[derive(Debug)]
@@ -84,21 +89,91 @@ pub async fn close_firewall(guard: &Guard, target: &TargetPlan, port: u16) -> Re
 
 /// Takes the final name, so that no other run writes to it, and makes the staging directory.
 pub async fn staging(plan: &Plan, end: &End, target: &TargetPlan) -> Result<(), Error> {
-    let (directory, name) = (&target.endpoint.path, target.final_path.file_name().unwrap_or_default());
-    let how = plan.replace.word();
+    let directory = &target.endpoint.path;
+    let (name, how) = match plan.shape.publication {
+        Publication::Fill => (OsStr::new("."), &b"fill"[..]),
+        _ => (target.final_path.file_name().unwrap_or_default(), plan.replace.word()),
+    };
     let old = target.old.as_deref().unwrap_or_default().as_bytes();
     let arguments = [directory.as_os_str().as_bytes(), name.as_bytes(), how, old];
     end.guard.call("take_target", &arguments).await.map_err(|error| match error {
         GuardError::Failed { code, text, .. } if code == "busy" => busy(&end.host, &target.final_path, &text),
         GuardError::Failed { host, code, .. } if code == "exists" => Error::Busy(format!(
-            "{host}: {} was made by somebody else since the preflight and is left as it is",
-            printable(target.final_path.as_os_str().as_bytes())
+            "{host}: {} was {} by somebody else since the preflight and is left as it is",
+            printable(target.final_path.as_os_str().as_bytes()),
+            if plan.shape.publication == Publication::Fill { "filled" } else { "made" }
         )),
         other => other.into(),
     })?;
     let kind: &[u8] = if plan.keep_staging { b"kept_staging" } else { b"staging" };
-    end.guard.call("make_staging", &[target.staging.as_os_str().as_bytes(), kind, how]).await?;
+    // What brings no name of its own arrives in a directory.
+    let inner = if plan.shape.consumer == Consumer::Tree { b"" } else { plan.staged.as_bytes() };
+    end.guard.call("make_staging", &[target.staging.as_os_str().as_bytes(), kind, how, inner]).await?;
     Ok(())
+}
+
+/// Stops what runs of a server's replication, until [`restart`] or the guard's end. Returns how many connections.
+pub async fn stop_replication(end: &End, socket: &Path, backup: &BackupPlan) -> Result<u32, Error> {
+    let datadir = backup.datadir.as_os_str().as_bytes();
+    let arguments = [socket.as_os_str().as_bytes(), backup.defaults_file.as_bytes(), datadir];
+    let reply = end.guard.call("stop_replication", &arguments).await;
+    let reply = reply.map_err(|error| resting(end, &backup.datadir, error))?;
+    Ok(reply.first().and_then(|count| short(count, LONGEST_TEXT).parse().ok()).unwrap_or_default())
+}
+
+/// Stops servers, and what they replicate with them, until [`restart`] or the guard's end.
+pub async fn stop_servers(end: &End, servers: &[StopPlan]) -> Result<(), Error> {
+    let mut rests = false;
+    for server in servers {
+        let datadir = server.datadir.as_os_str().as_bytes();
+        let arguments = [server.socket.as_bytes(), server.defaults_file.as_bytes(), datadir];
+        let reply = end.guard.call("note_replication", &arguments).await;
+        let reply = reply.map_err(|error| resting(end, &server.datadir, error))?;
+        rests |= reply.first().is_some_and(|word| word == b"rests");
+    }
+    for server in servers {
+        let seconds = server.timeout.as_secs().to_string();
+        let arguments = [
+            server.unit.as_bytes(),
+            server.socket.as_bytes(),
+            server.defaults_file.as_bytes(),
+            server.datadir.as_os_str().as_bytes(),
+            seconds.as_bytes(),
+            if rests { b"rests" } else { b"runs" },
+        ];
+        end.guard.call("stop_server", &arguments).await?;
+    }
+    Ok(())
+}
+
+/// Why a server cannot be made to rest.
+fn resting(end: &End, datadir: &Path, error: GuardError) -> Error {
+    match error {
+        GuardError::Failed { host, code, text, .. } if code == "busy" => Error::Busy(format!(
+            "{host}: another run makes the server in {} rest: {text}; see: {}",
+            printable(datadir.as_os_str().as_bytes()),
+            end.host.look_after("status")
+        )),
+        other => other.into(),
+    }
+}
+
+/// Starts again what was stopped; what it replicates rests where the data is another one's now. Returns the units that
+/// somebody else has started meanwhile.
+pub async fn restart(guard: &Guard) -> Result<Vec<String>, GuardError> {
+    let already = guard.call("restart", &[]).await?;
+    Ok(already.iter().map(|unit| short(unit, LONGEST_TEXT)).collect())
+}
+
+/// The same on a source: who was started by somebody else may have written to what was copied.
+pub async fn restart_unseen(guard: &Guard) -> Result<(), Error> {
+    match restart(guard).await?.first() {
+        Some(unit) => Err(Error::Failed(format!(
+            "{}: {unit} was started by somebody else while it had to rest",
+            guard.host()
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// Somebody else writes to a name; `who` is what the host tells of him.
@@ -132,6 +207,18 @@ pub struct Leftover {
     pub what: String,
 }
 
+impl Leftover {
+    fn of(host: &str, lease: &str) -> Self {
+        Self { host: host.to_owned(), what: format!("{NOT_UNDONE}{lease}") }
+    }
+
+    /// It is a lease of that kind, a word with a space behind it.
+    #[must_use]
+    pub fn is(&self, kind: &str) -> bool {
+        self.what.strip_prefix(NOT_UNDONE).is_some_and(|lease| lease.starts_with(kind))
+    }
+}
+
 /// The end of a guard.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Release {
@@ -139,8 +226,12 @@ pub struct Release {
     pub leftovers: Vec<Leftover>,
     /// The copy has its final name.
     pub published: bool,
+    /// What had the final name before has another one now.
+    pub old_kept: bool,
     /// What has arrived and was to be kept, as paths on the host.
     pub kept: Vec<String>,
+    /// The last lines that a backup, or its preparation, has logged there.
+    pub log: Vec<String>,
 }
 
 /// Undoes everything that a guard holds, and makes sure of it: a guard that went without a word is asked for over
@@ -150,16 +241,14 @@ pub async fn release(end: End, silence: Duration) -> Release {
     let name = guard.host().to_owned();
     let id = guard.id().clone();
     let told = guard.release(UNDO_LIMIT).await;
-    let (published, kept) = (guard.published(), guard.kept());
+    let (published, old_kept, kept) = (guard.published(), guard.old_kept(), guard.kept());
+    let log = ["sender", "prepare"].into_iter().flat_map(|job| guard.job(job).log).collect();
     drop(guard);
     let leftovers = match told {
-        Released::Told(left) => left
-            .into_iter()
-            .map(|what| Leftover { host: name.clone(), what: format!("could not be undone: {what}") })
-            .collect(),
+        Released::Told(left) => left.into_iter().map(|lease| Leftover::of(&name, &lease)).collect(),
         Released::Lost => settle(&host, &id, silence).await,
     };
-    Release { leftovers, published, kept }
+    Release { leftovers, published, old_kept, kept, log }
 }
 
 /// Makes sure that a guard of which nothing is heard any more has undone everything; returns what it has not. `silence` is
@@ -208,8 +297,8 @@ pub async fn settle(host: &Host, id: &GuardId, silence: Duration) -> Vec<Leftove
 pub fn settled(messages: &[Vec<Field>], took: Duration, status: &str) -> Vec<String> {
     let left = |message: &Vec<Field>| match message.first().map(Vec::as_slice) {
         Some(b"left") => {
-            let what = short(&message[1..].join(&b' '), LONGEST_PATH);
-            Some(format!("could not be undone: {what}"))
+            let lease = message.get(2..).unwrap_or_default().join(&b' ');
+            Some(format!("{NOT_UNDONE}{}", short(&lease, LONGEST_PATH)))
         }
         Some(b"held") => Some(format!(
             "is still held, or being undone, by the run's guard or sentinel after {} s; see: {status}",

@@ -12,12 +12,14 @@
 //! so.
 
 pub mod admin;
+pub mod backup;
 pub mod cli;
 pub mod dry_run;
 pub mod endpoint;
 pub mod error;
 pub mod exit;
 pub mod firewall;
+pub mod hooks;
 pub mod host;
 pub mod json;
 pub mod lease;
@@ -32,6 +34,7 @@ pub mod report;
 pub mod run;
 pub mod run_id;
 pub mod settings;
+pub mod shape;
 pub mod signals;
 pub mod terminal;
 pub mod transfer;

@@ -53,7 +53,7 @@ async fn start(cli: Cli) -> Exit {
     };
     let (hosts, verb) = match (cli.command, cli.source) {
         (Some(Command::Status { hosts }), _) => (hosts, Verb::Status),
-        (Some(Command::Clean { hosts }), _) => (hosts, Verb::Clean),
+        (Some(Command::Clean { hosts, start_servers }), _) => (hosts, Verb::Clean { start_servers }),
         (None, Some(source)) => {
             let report = run::run(&settings, &source, &cli.targets, &interrupts).await;
             // What was logged stands before what it came to.

@@ -9,8 +9,9 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use serde::Deserialize;
 
 use crate::values::{
-    Compress, FileDigest, FileName, FirewallChoice, Nice, Owner, Pattern, PortRange, ProgressChoice,
-    TargetAddress, Time, TransferType, Whole, from_word, from_words,
+    Compress, Ends, FileDigest, FileName, FirewallChoice, Hook, HostPath, Memory, Nice, Owner, Pattern,
+    PortRange, ProgressChoice, TargetAddress, Time, TransferType, UnitName, Whole, from_hooks, from_word,
+    from_words,
 };
 
 /// `--lease-time`.
@@ -19,6 +20,9 @@ pub type LeaseTime = Time<2, 86_400>;
 pub type IdleTimeout = Time<1, 604_800>;
 /// `--max-duration`: up to a year.
 pub type MaxDuration = Time<1, 31_536_000>;
+
+/// `--server-timeout`: shorter than a guard is given for any command.
+pub type ServerTimeout = Time<1, 850>;
 
 /// `--compress-level`, as far as any program's go.
 pub type Level = Whole<1, 19>;
@@ -31,7 +35,8 @@ pub type Threads = Whole<1, 1024>;
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
-    /// What to transfer: only file, a file or a directory tree, in this version [default: file]
+    /// What to transfer: file (a file or a directory tree), mariabackup or xtrabackup (a hot backup of the server behind
+    /// the socket SOURCE), decompress (an archive, unpacked), compress (into an archive) [default: file]
     #[arg(long = "type", value_name = "TYPE", hide_possible_values = true, help_heading = "What is copied")]
     #[serde(rename = "type")]
     pub transfer_type: Option<TransferType>,
@@ -43,9 +48,55 @@ pub struct Options {
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
         hide_possible_values = true, help_heading = "What is copied")]
     pub ignore_changed: Option<bool>,
-    /// Only for type xtrabackup, which is not in this version
-    #[arg(long, num_args = 0, default_missing_value = "true", overrides_with = "no_stop_slave", hide = true)]
-    pub stop_slave: Option<bool>,
+
+    /// Threads of a hot backup on the source, and of its extraction on the targets [default: half of the processors]
+    #[arg(long, value_name = "N", help_heading = "Databases")]
+    #[serde(deserialize_with = "from_word")]
+    pub backup_threads: Option<Threads>,
+    /// Stop what the source replicates during a hot backup, and start exactly that again [default: off]
+    #[arg(
+        long,
+        num_args = 0,
+        default_missing_value = "true",
+        overrides_with = "no_stop_replication",
+        help_heading = "Databases"
+    )]
+    #[serde(alias = "stop_slave")]
+    pub stop_replication: Option<bool>,
+    /// Prepare a hot backup on the targets: what arrives can be started as a server [default: off]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
+        hide_possible_values = true, help_heading = "Databases")]
+    pub prepare: Option<bool>,
+    /// Memory for that [default: the source's buffer pool, up to half of what is available]
+    #[arg(long, value_name = "SIZE", help_heading = "Databases")]
+    #[serde(deserialize_with = "from_word")]
+    pub prepare_memory: Option<Memory>,
+    /// Stop the server of a data directory while it is copied, and start it again: of the source, of the target that it
+    /// replaces, or of both [default: none]
+    #[arg(long, value_name = "END", hide_possible_values = true, help_heading = "Databases")]
+    pub stop_server: Option<Ends>,
+    /// The unit of that server [default: the one that it runs in]
+    #[arg(long, value_name = "UNIT", help_heading = "Databases")]
+    #[serde(deserialize_with = "from_word")]
+    pub unit: Option<UnitName>,
+    /// How long the server may take to stop: 1s-850s [default: 600s]
+    #[arg(long, value_name = "TIME", help_heading = "Databases")]
+    #[serde(deserialize_with = "from_word")]
+    pub server_timeout: Option<ServerTimeout>,
+    /// Copy the data directory of a running server all the same [default: off]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
+        hide_possible_values = true, help_heading = "Databases")]
+    pub allow_running: Option<bool>,
+    /// File of options on the hosts, for logins to their servers [default: their own; root's socket]
+    #[arg(long, value_name = "FILE", help_heading = "Databases")]
+    #[serde(deserialize_with = "from_word")]
+    pub defaults_file: Option<HostPath>,
+
+    /// Run COMMAND on an end of the run before or after all else; PHASE is before- or after- and source, target or
+    /// controller; repeatable
+    #[arg(long, value_name = "PHASE=COMMAND", help_heading = "Hooks")]
+    #[serde(deserialize_with = "from_hooks")]
+    pub hook: Option<Vec<Hook>>,
 
     /// The final name [default: the source's own]
     #[arg(long = "as", value_name = "NAME", value_parser = file_name(), help_heading = "What becomes of it")]
@@ -244,7 +295,16 @@ impl Options {
             transfer_type,
             exclude,
             ignore_changed,
-            stop_slave,
+            backup_threads,
+            stop_replication,
+            prepare,
+            prepare_memory,
+            stop_server,
+            unit,
+            server_timeout,
+            allow_running,
+            defaults_file,
+            hook,
             rename,
             replace,
             keep_old,

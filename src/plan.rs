@@ -6,13 +6,20 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::backup::{self, Tool, Vendor};
 use crate::endpoint::Endpoint;
 use crate::firewall;
-use crate::host::facts::{Facts, Layer};
+use crate::host::facts::{Facts, Instance, Layer, Server};
 use crate::host::netcat::Netcat;
 use crate::run_id::{GuardId, RunId};
 use crate::settings::{Replace, Settings};
-use crate::values::{Compress, Compressor, FileDigest, Owner, Pattern, PortRange};
+use crate::shape::{Consumer, Producer, Publication, Shape, archiver, final_name};
+use crate::values::{Compress, Compressor, FileDigest, Hook, Memory, Owner, Pattern, PortRange};
+
+/// What has arrived is called so until it has its name, where it brings none with it.
+const STAGED: &str = "data";
+/// Whose a server's files are, where nothing else is known.
+const MYSQL: &str = "mysql:mysql";
 
 /// A run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +31,16 @@ pub struct Plan {
     pub source: SourcePlan,
     /// Where it goes, one or more.
     pub targets: Vec<TargetPlan>,
+    /// What the copy is made of, and what it becomes.
+    pub shape: Shape,
+    /// How a running server is copied, if one is.
+    pub backup: Option<BackupPlan>,
+    /// Commands of the user's.
+    pub hooks: Vec<Hook>,
+    /// Threads that extract a backup; `None`: by the processors there.
+    pub backup_threads: Option<u32>,
+    /// What has arrived is called so in the staging directory.
+    pub staged: OsString,
     /// How it is made smaller on the way.
     pub compression: Option<Compression>,
     /// Encrypted with a key of this run.
@@ -83,6 +100,53 @@ pub struct SourcePlan {
     pub address: Option<IpAddr>,
     /// What sends, to all targets.
     pub netcat: Netcat,
+    /// Servers that rest while their data is read.
+    pub servers: Vec<StopPlan>,
+}
+
+/// A server that is stopped, and started again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StopPlan {
+    /// Its unit.
+    pub unit: String,
+    /// Its socket, empty where it is not known.
+    pub socket: String,
+    /// Options for logins there; empty: the host's own.
+    pub defaults_file: String,
+    /// Its data directory.
+    pub datadir: PathBuf,
+    /// How long that may take.
+    pub timeout: Duration,
+}
+
+/// A hot backup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackupPlan {
+    /// What copies the files.
+    pub program: String,
+    /// Its data directory.
+    pub datadir: PathBuf,
+    /// Options for logins there; empty: the host's own.
+    pub defaults_file: String,
+    /// Threads that read files.
+    pub threads: u32,
+    /// Where its other files are, as options: those that are not in the data directory.
+    pub places: Vec<String>,
+    /// It is a replica: the position of its source is in the backup.
+    pub replica: bool,
+    /// What runs of its replication is stopped meanwhile.
+    pub stop_replication: bool,
+}
+
+/// How a backup is made ready on a target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prepare {
+    /// What may do it, by the server of which the backup is. The preflight has made sure that there is one.
+    pub tools: Vec<Tool>,
+    /// Bytes of memory that it may take.
+    pub memory: u64,
+    /// Whose the files become.
+    pub owner: String,
 }
 
 /// One target's end.
@@ -114,6 +178,12 @@ pub struct TargetPlan {
     pub cores: u32,
     /// What receives.
     pub netcat: Netcat,
+    /// Servers that rest until their data is replaced.
+    pub servers: Vec<StopPlan>,
+    /// What takes a backup's stream apart.
+    pub extractor: &'static str,
+    /// How the backup is made ready.
+    pub prepare: Option<Prepare>,
 }
 
 /// How the stream is compressed.
@@ -169,18 +239,24 @@ impl Plan {
             |tool: &str| source_facts.has(tool) && targets.iter().all(|target| target.facts.has(tool));
         let first_common =
             [Compressor::Zstd, Compressor::Pigz].into_iter().find(|tool| everybody_has(tool.name()));
-        let program = match settings.compress {
-            Compress::No => None,
-            Compress::Auto => first_common.or(Some(Compressor::Gzip)),
-            Compress::With(program) => Some(program),
+        let shape = Shape::of(settings, source_facts);
+        let program = match (shape.producer, shape.consumer, settings.compress) {
+            (Producer::File, ..) => None,
+            (_, Consumer::File, _) => archiver(settings, source_facts),
+            (.., Compress::No) => None,
+            (.., Compress::Auto) => first_common.or(Some(Compressor::Gzip)),
+            (.., Compress::With(program)) => Some(program),
         };
         let compression = program.map(|program| Compression {
             program,
             // Said for another one, where the program was not.
             level: settings.compress_level.min(program.highest_level()),
         });
-        // Encryption alone does not notice an altered byte: CTR has no authentication.
-        let stream_digest = (settings.parallel_checksum || settings.encrypt)
+        // Encryption alone does not notice an altered byte: CTR has no authentication. Where files cannot be compared, the
+        // stream is.
+        let files = settings.checksum.filter(|_| shape.compares_files());
+        let checked = settings.parallel_checksum || settings.encrypt || settings.checksum != files;
+        let stream_digest = (checked || shape.consumer == Consumer::File)
             .then_some(if everybody_has("openssl") { StreamDigest::Sha256 } else { StreamDigest::Md5 });
         let of_source = source_facts.source.clone().unwrap_or_default();
         let addresses: Vec<IpAddr> = targets.iter().map(|target| target.address).collect();
@@ -199,19 +275,43 @@ impl Plan {
                 cores: source_facts.cores.max(1),
                 address: settings.source_address,
                 netcat: netcat(source_facts, &addresses),
+                servers: stops(settings, source_facts, settings.servers.stop.source()),
             },
             targets: targets
                 .iter()
                 .enumerate()
-                .map(|(index, target)| TargetPlan::new(run, index + 1, settings, source, target))
+                .map(|(index, target)| {
+                    let host = &target.endpoint.host;
+                    let at_once = targets.iter().filter(|other| other.endpoint.host == *host).count() as u64;
+                    TargetPlan::new(
+                        run,
+                        (index + 1, at_once),
+                        (settings, shape),
+                        (source, source_facts),
+                        target,
+                    )
+                })
                 .collect(),
+            shape,
+            backup: source_facts
+                .instance
+                .as_ref()
+                .filter(|_| shape.producer == Producer::Backup)
+                .map(|instance| BackupPlan::new(settings, source_facts, instance)),
+            hooks: settings.hooks.clone(),
+            backup_threads: settings.servers.threads,
+            staged: match shape.consumer {
+                Consumer::Tree => source.name().unwrap_or_default().to_owned(),
+                _ => STAGED.into(),
+            },
             compression,
             encrypt: settings.encrypt,
             stream_digest,
-            file_digest: settings.checksum,
-            exclude: settings.exclude.clone(),
-            ignore_changed: settings.ignore_changed,
-            replace: settings.replace,
+            file_digest: files,
+            exclude: if shape.producer == Producer::Tree { settings.exclude.clone() } else { Vec::new() },
+            // Nobody would know what changed.
+            ignore_changed: settings.ignore_changed && shape.compares_files(),
+            replace: if shape.publication == Publication::Name { settings.replace } else { Replace::No },
             chown: settings.chown.clone(),
             keep_staging: settings.keep_staging,
             fsync: settings.fsync,
@@ -223,29 +323,82 @@ impl Plan {
         }
     }
 
+    /// Something on the source rests while it is copied.
+    #[must_use]
+    pub fn rests(&self) -> bool {
+        !self.source.servers.is_empty() || self.backup.as_ref().is_some_and(|backup| backup.stop_replication)
+    }
+
     /// The bytes that tar is expected to write: data of sparse files counts once, and each entry has a header.
     #[must_use]
     pub fn expected_bytes(&self) -> u64 {
-        self.source
-            .bytes
-            .min(self.source.disk_bytes.max(1))
-            .saturating_add(self.source.entries.saturating_mul(1024))
-            .max(1)
+        let headers = match self.shape.producer {
+            Producer::Tree => self.source.entries.saturating_mul(1024),
+            Producer::Backup | Producer::File => 0,
+        };
+        self.source.bytes.min(self.source.disk_bytes.max(1)).saturating_add(headers).max(1)
     }
 }
 
+impl BackupPlan {
+    fn new(settings: &Settings, facts: &Facts, instance: &Instance) -> Self {
+        let tool = backup::tool(facts, instance);
+        let datadir = instance.datadir();
+        // It knows them only from files of options, which may be another server's.
+        let places = ["innodb_data_home_dir", "innodb_undo_directory", "innodb_log_group_home_dir"];
+        let place = |name: &str| {
+            let value = instance.variable(name);
+            value.starts_with('/').then(|| format!("--{}={value}", name.replace('_', "-")))
+        };
+        Self {
+            program: tool.map(|tool| tool.program).unwrap_or_default(),
+            datadir,
+            defaults_file: settings.servers.defaults_file.clone().unwrap_or_default(),
+            threads: settings.servers.threads.unwrap_or(facts.cores.max(1).div_ceil(2)),
+            places: places.into_iter().filter_map(place).collect(),
+            replica: !instance.connections.is_empty(),
+            stop_replication: settings.servers.stop_replication,
+        }
+    }
+}
+
+/// The servers of an end that are to be stopped.
+fn stops(settings: &Settings, facts: &Facts, wanted: bool) -> Vec<StopPlan> {
+    let stop = |server: &Server| StopPlan {
+        unit: settings.servers.unit.clone().unwrap_or_else(|| server.unit.clone()),
+        socket: server.socket.clone(),
+        defaults_file: settings.servers.defaults_file.clone().unwrap_or_default(),
+        datadir: server.datadir.clone(),
+        timeout: settings.servers.timeout,
+    };
+    facts.servers.iter().filter(|_| wanted).map(stop).collect()
+}
+
 impl TargetPlan {
+    /// A server is at rest while its data is replaced, and has to run with the new data before the old goes.
+    #[must_use]
+    pub fn keeps_old_until_it_runs(&self) -> bool {
+        !self.servers.is_empty()
+    }
+
+    /// `at_once`: how many of the targets are on its host.
     fn new(
         run: &RunId,
-        number: usize,
-        settings: &Settings,
-        source: &Endpoint,
+        (number, at_once): (usize, u64),
+        (settings, shape): (&Settings, Shape),
+        (source, source_facts): (&Endpoint, &Facts),
         target: &TargetFactsOf<'_>,
     ) -> Self {
         let guard = run.target_guard(number);
         let directory: &Path = &target.endpoint.path;
-        let mut old_name = settings.final_name(source).to_owned();
+        let name = final_name(settings, source, Some(source_facts));
+        let final_path = match shape.publication {
+            Publication::Fill => directory.to_owned(),
+            Publication::Name | Publication::Add => directory.join(name.clone().unwrap_or_default()),
+        };
+        let mut old_name = name.unwrap_or_default();
         old_name.push(format!(".old-{run}"));
+        let instance = source_facts.instance.as_ref();
         Self {
             endpoint: target.endpoint.clone(),
             number,
@@ -253,13 +406,40 @@ impl TargetPlan {
             peer: target.peer,
             layers: firewall::layers(target.facts, settings.firewall, target.peer),
             staging: directory.join(format!(".transfer-{guard}")),
-            final_path: directory.join(settings.final_name(source)),
+            final_path,
             old: target.facts.target.as_ref().and_then(|target| target.exists.clone()),
             old_path: directory.join(old_name),
             root: target.facts.uid == 0,
             cores: target.facts.cores.max(1),
             netcat: netcat(target.facts, &[target.address]),
+            servers: stops(settings, target.facts, settings.servers.stop.target()),
+            extractor: instance
+                .map_or_else(|| backup::extractor_at_hand(target.facts), |of| Vendor::of(of).extractor()),
+            prepare: (settings.servers.prepare && shape.consumer == Consumer::Backup)
+                .then(|| Prepare::new(settings, instance, target.facts, at_once)),
             guard,
+        }
+    }
+}
+
+impl Prepare {
+    /// `at_once`: how many are prepared on the host at the same time.
+    fn new(settings: &Settings, instance: Option<&Instance>, facts: &Facts, at_once: u64) -> Self {
+        let tool = instance.and_then(|instance| backup::tool(facts, instance).ok());
+        let pool = instance.map_or(u64::MAX, Instance::buffer_pool);
+        let owner = || instance.map(|instance| instance.owner.clone()).filter(|owner| !owner.is_empty());
+        Self {
+            tools: tool.map_or_else(|| backup::tools(facts).collect(), |tool| vec![tool]),
+            memory: settings
+                .servers
+                .prepare_memory
+                .unwrap_or(pool.min(facts.memory / 2 / at_once).max(Memory::LEAST)),
+            owner: settings
+                .chown
+                .as_ref()
+                .map(|owner| owner.0.clone())
+                .or_else(owner)
+                .unwrap_or(MYSQL.into()),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What stands against a run, found before anything is changed and all at once, each finding with its fix. Pure.
 
+mod databases;
+mod source;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -21,6 +23,14 @@ use crate::settings::Settings;
 const NETCAT: &str = "netcat-openbsd";
 /// Clocks that differ by more than this many seconds are told of.
 const MOST_SKEW: f64 = 5.0;
+
+/// An end of a run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Source,
+    Target,
+}
+
 /// How much a finding weighs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -72,31 +82,15 @@ pub fn source(settings: &Settings, side: Side<'_>) -> Vec<Finding> {
     let mut findings = Findings::of(endpoint);
     findings.tools(settings, facts);
     findings.foreign(side, "--source-address");
-    let path = shown(&endpoint.path);
-    let source = facts.source.clone().unwrap_or_default();
-    match source.file_type.as_str() {
-        _ if endpoint.name().is_none() => findings.refuse(
-            &format!("{path} has no name of its own that it could get on the target"),
-            "name a directory in it, and no . or .. at the end",
-        ),
-        "directory" | "regular file" | "regular empty file" => {
-            if !source.readable {
-                findings.refuse(
-                    &format!("{path} cannot be read by user id {}", facts.uid),
-                    "log in as a user who may",
-                );
-            }
-        }
-        "missing" | "" => findings.refuse(&format!("{path} does not exist"), "check the path"),
-        "symbolic link" => findings.refuse(
-            &format!("{path} is a symbolic link"),
-            &format!("name what it points to: {}", shown(&source.real)),
-        ),
-        other => findings.refuse(&format!("{path} is a {other}"), "name a file or a directory"),
-    }
-    if settings.stop_slave {
-        findings
-            .warn("--stop-slave has no effect on files", "leave it out, or stop its replication yourself");
+    findings.path(settings, side);
+    findings.instance(settings, side);
+    findings.archive(settings, side);
+    findings.servers(settings, side, End::Source);
+    if settings.servers.stop_replication && facts.instance.is_none() {
+        findings.warn(
+            "--stop-replication has no effect on files",
+            "leave it out, or stop its replication yourself",
+        );
     }
     findings.list
 }
@@ -118,13 +112,15 @@ pub fn target(settings: &Settings, source: Side<'_>, side: Side<'_>, before: Bef
     let of_target = side.facts.target.clone().unwrap_or_default();
     let of_source = source.facts.source.clone().unwrap_or_default();
     findings.directory(side, &of_target);
-    findings.name(settings, source.endpoint, side.endpoint, &of_target);
+    findings.name(settings, source, side.endpoint, &of_target);
     findings.overlap(settings, source, side, (&of_source, &of_target));
     if of_target.file_type == "directory" {
-        findings.space(side, before.accepted, (&of_source, &of_target));
+        findings.space(settings, (source, side), before.accepted, (&of_source, &of_target));
         findings.case(&of_source, &of_target, side.endpoint);
     }
-    findings.owners(settings.chown.as_ref(), source, side);
+    findings.owners(settings, source, side);
+    findings.servers(settings, side, End::Target);
+    findings.taking(settings, source, side);
     findings.foreign(side, "--target-address");
     if let Some(peer) = side.peer {
         findings.firewall(settings, side.facts, peer);

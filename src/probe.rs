@@ -15,6 +15,8 @@ use crate::host::scripts::Script;
 use crate::host::wire::{Field, LONGEST_PATH, short};
 use crate::host::{Host, HostError};
 use crate::settings::Settings;
+use crate::shape;
+use crate::values::TransferType;
 
 /// What is known of the ends of a run. A target that could not be asked has its error instead.
 #[derive(Debug)]
@@ -84,23 +86,32 @@ pub async fn probe(settings: &Settings, source: &Endpoint, targets: &[Endpoint])
 
     let name = source.name().unwrap_or_default();
     let exclude: Vec<Field> = settings.exclude.iter().flat_map(|pattern| pattern.below(name)).collect();
-    let final_name = settings.final_name(source).as_bytes();
+    let kind = settings.transfer_type.name().as_bytes();
+    let defaults = settings.servers.defaults_file.as_deref().unwrap_or_default().as_bytes();
     let owner = settings.chown.as_ref().map_or("", |owner| &owner.0).as_bytes();
     let path = |endpoint: &Endpoint| endpoint.path.as_os_str().as_bytes().to_vec();
-    let mut asking = JoinSet::new();
-    let ends = [source].into_iter().chain(targets);
-    for (index, endpoint) in ends.enumerate() {
-        let Some(host) = hosts.get(&endpoint.host).map(Arc::clone) else { continue };
-        let (script, said) = match index {
-            0 => (Script::source_facts(&path(endpoint), name.as_bytes(), &exclude), settings.source_address),
-            _ => (
-                Script::target_facts(&path(endpoint), final_name, owner),
-                settings.address_of(endpoint, targets.len() == 1),
-            ),
-        };
-        asking.spawn(async move { (index, ask(host, &script, said).await) });
-    }
+    let of_source = Script::source_facts(kind, &path(source), name.as_bytes(), defaults, &exclude);
     let mut answers = BTreeMap::new();
+    let mut final_name = shape::final_name(settings, source, None);
+    // An archive is called after what the source is, which has to be known first.
+    let first = settings.transfer_type == TransferType::Compress && final_name.is_none();
+    if let (true, Some(host)) = (first, hosts.get(&source.host).map(Arc::clone)) {
+        let answer = ask(host, &of_source, settings.source_address).await?;
+        final_name = shape::final_name(settings, source, Some(&answer.facts));
+        answers.insert(0, Ok(answer));
+    }
+    let final_name = final_name.unwrap_or_default();
+    let mut asking = JoinSet::new();
+    if let (false, Some(host)) = (first, hosts.get(&source.host).map(Arc::clone)) {
+        let said = settings.source_address;
+        asking.spawn(async move { (0, ask(host, &of_source, said).await) });
+    }
+    for (index, endpoint) in targets.iter().enumerate() {
+        let Some(host) = hosts.get(&endpoint.host).map(Arc::clone) else { continue };
+        let script = Script::target_facts(kind, &path(endpoint), final_name.as_bytes(), owner, defaults);
+        let said = settings.address_of(endpoint, targets.len() == 1);
+        asking.spawn(async move { (index + 1, ask(host, &script, said).await) });
+    }
     while let Some(joined) = asking.join_next().await {
         if let Ok((index, answer)) = joined {
             answers.insert(index, answer);

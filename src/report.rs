@@ -17,9 +17,12 @@ use crate::lease::Leftover;
 use crate::plan::{Compression, Plan, StreamDigest};
 use crate::preflight::Finding;
 use crate::settings::Login;
-use crate::transfer::{Copied, Outcome};
+use crate::transfer::{BackupFacts, Copied, Outcome};
 
 mod json;
+
+/// Lines of a backup's log that are shown where it failed.
+const LOG_LINES: usize = 5;
 
 /// The end of a run.
 #[derive(Debug, Default)]
@@ -65,6 +68,8 @@ pub struct RunFacts {
     pub stream_digest: Option<StreamDigest>,
     /// Patterns of what was left out.
     pub exclude: Vec<String>,
+    /// The last lines that a backup program wrote there.
+    pub log: Vec<String>,
 }
 
 impl RunFacts {
@@ -82,6 +87,7 @@ impl RunFacts {
             encrypted: plan.encrypt,
             stream_digest: plan.stream_digest,
             exclude: plan.exclude.iter().map(|pattern| printable(pattern.0.as_encoded_bytes())).collect(),
+            log: Vec::new(),
         }
     }
 }
@@ -101,6 +107,10 @@ pub struct TargetReport {
     pub outcome: Outcome,
     /// Where what has arrived was kept.
     pub kept: Vec<String>,
+    /// Where what had the final name before is now, if it was kept.
+    pub old: Option<PathBuf>,
+    /// The last lines that the preparation of a backup wrote there.
+    pub log: Vec<String>,
 }
 
 impl Report {
@@ -149,20 +159,27 @@ impl fmt::Display for Report {
                     ));
                     lines.push(format!("  {}", way(target, copied)));
                     lines.push(format!("  the same on both sides: {}", checks(copied)));
+                    lines.extend(copied.backup.iter().flat_map(|backup| described(backup)));
                     let left_out = self.run.as_ref().map(|run| run.exclude.join(", "));
                     lines.extend(
                         left_out.filter(|list| !list.is_empty()).map(|list| format!("  left out: {list}")),
                     );
-                    let old = copied.old.as_ref().map(|old| printable(old.as_os_str().as_encoded_bytes()));
-                    lines.extend(old.map(|old| format!("  the old one is now {old}")));
+                    lines.extend(old(target));
                     lines.extend(copied.remarks.iter().map(|remark| format!("  note: {remark}")));
                 }
                 Outcome::Published => {
                     lines.push(format!("{endpoint}: done: verified and published before the interruption"));
+                    lines.extend(old(target));
                 }
                 // Told once for all of them.
                 Outcome::Failed(Error::Interrupted(_)) => {}
-                Outcome::Failed(error) => lines.push(format!("{endpoint}: FAILED: {}", error.chain())),
+                Outcome::Failed(error) => {
+                    lines.push(format!("{endpoint}: FAILED: {}", error.chain()));
+                    let of_source = self.run.as_ref().map_or(&[][..], |run| &run.log);
+                    let log = if target.log.is_empty() { of_source } else { &target.log };
+                    let last = &log[log.len().saturating_sub(LOG_LINES)..];
+                    lines.extend(last.iter().map(|line| format!("  log: {line}")));
+                }
             }
             lines.extend(
                 target
@@ -178,10 +195,15 @@ impl fmt::Display for Report {
         hosts.sort_unstable();
         hosts.dedup();
         if !hosts.is_empty() {
-            lines.push(format!(
-                "to remove what is left: {}",
-                look_after(&self.login, "clean", &hosts.join(" "))
-            ));
+            let rests = |leftover: &Leftover| {
+                ["server ", "replication ", "hook "].iter().any(|kind| leftover.is(kind))
+            };
+            let (what, clean) = if self.leftovers.iter().any(rests) {
+                ("to start and run what has to, and remove what is left", "clean --start-servers")
+            } else {
+                ("to remove what is left", "clean")
+            };
+            lines.push(format!("{what}: {}", look_after(&self.login, clean, &hosts.join(" "))));
         }
         lines.extend(self.assurance());
         f.write_str(&lines.join("\n"))
@@ -199,6 +221,12 @@ fn rate(copied: &Copied) -> u64 {
     ((copied.read_bytes as f64 / copied.streamed.as_secs_f64().max(0.001)) as u64)
 }
 
+/// Where what was replaced is now.
+fn old(target: &TargetReport) -> Option<String> {
+    let old = printable(target.old.as_ref()?.as_os_str().as_encoded_bytes());
+    Some(format!("  the old one is now {old}"))
+}
+
 /// How it travelled.
 fn way(target: &TargetReport, copied: &Copied) -> String {
     let mut text = format!(
@@ -212,9 +240,28 @@ fn way(target: &TargetReport, copied: &Copied) -> String {
     text
 }
 
+/// What a backup is, in lines.
+fn described(backup: &BackupFacts) -> Vec<String> {
+    let state =
+        if backup.prepared { "prepared" } else { "to be prepared before a server can be started with it" };
+    let mut lines = vec![format!("  a backup of {} by {}, {state}", backup.server_version, backup.tool)];
+    if let Some((file, position)) = &backup.binlog {
+        let gtid = if backup.gtid.is_empty() { String::new() } else { format!(", GTID {}", backup.gtid) };
+        lines.push(format!("  as of {file}:{position} of its binary log{gtid}"));
+    }
+    lines.extend(
+        backup
+            .source_position
+            .as_ref()
+            .map(|text| format!("  on the replica that it is of: {}", text.trim())),
+    );
+    lines
+}
+
 /// What was found to be the same.
 fn checks(copied: &Copied) -> String {
-    let mut checks = vec!["all names and sizes".to_owned()];
+    let mut checks =
+        vec![if copied.listed { "all names and sizes" } else { "the number of bytes" }.to_owned()];
     checks.extend(copied.stream_digest.as_ref().map(|name| format!("{name} of the stream")));
     let disks = if copied.synced { "on both disks" } else { "(not waiting for the target's disk)" };
     checks.extend(
@@ -241,6 +288,8 @@ mod tests {
             port: Some(4400),
             outcome,
             kept: Vec::new(),
+            log: Vec::new(),
+            old: None,
         }
     }
 
@@ -260,9 +309,10 @@ mod tests {
             stream_value: Some("ab".into()),
             files_compared: Some((FileDigest::Md5, 10)),
             entries_digest: "cd".into(),
-            old: None,
             synced: true,
             changed: false,
+            listed: true,
+            backup: None,
             remarks: vec!["tar: ./d/s: socket ignored".into()],
         })
     }

@@ -8,6 +8,7 @@ use futures_util::future::{Either, join_all, pending};
 use crate::dry_run::DryRun;
 use crate::endpoint::Endpoint;
 use crate::error::{Error, chain};
+use crate::hooks::{self, Status};
 use crate::host::command::look_after;
 use crate::host::guard::{Charge, Guard};
 use crate::host::{Host, HostError};
@@ -19,8 +20,10 @@ use crate::progress::{Phase, Progress};
 use crate::report::{Report, RunFacts, TargetReport};
 use crate::run_id::{GuardId, RunId};
 use crate::settings::{Login, Settings};
+use crate::shape::final_name;
 use crate::signals::Interrupts;
 use crate::transfer::{self, Outcome};
+use crate::values::HookEnd;
 
 /// Does what the command line asked for, to the end of its release. Prints nothing.
 pub async fn run(
@@ -127,7 +130,8 @@ fn plan(
                         continue;
                     }
                     (_, Some(who)) if reasons.is_empty() => {
-                        let path = endpoint.path.join(settings.final_name(source));
+                        let name = final_name(settings, source, Some(of_source.facts)).unwrap_or_default();
+                        let path = endpoint.path.join(name);
                         let error = lease::busy(&end.host, &path, who);
                         let reason = error.chain();
                         busy.push(reason.clone());
@@ -176,6 +180,8 @@ fn without_copy(endpoint: Endpoint, error: Error) -> TargetReport {
         port: None,
         outcome: Outcome::Failed(error),
         kept: Vec::new(),
+        log: Vec::new(),
+        old: None,
     }
 }
 
@@ -199,6 +205,13 @@ async fn execute(
     progress: &Progress,
     report: &mut Report,
 ) {
+    let controller = match hooks::controller(&plan).await {
+        Ok(controller) => controller,
+        Err(error) => {
+            report.error = Some(error.into());
+            return;
+        }
+    };
     // Not to be interrupted: who has begun is released, and none has made anything yet.
     let (source, started) = start_guards(&plan, hosts).await;
     let mut targets: Vec<End> = Vec::new();
@@ -217,13 +230,20 @@ async fn execute(
         }
     }
     let result = match &source {
-        Ok(source) if !targets.is_empty() => tokio::select! {
-            outcomes = transfer::transfer(&plan, source, &targets, progress) => Ok(outcomes),
-            error = ending => Err(error),
-        },
+        Ok(source) if !targets.is_empty() => {
+            let work = async {
+                hooks::before(&plan, controller.as_ref(), source, &targets).await?;
+                Ok(transfer::transfer(&plan, source, &targets, progress).await)
+            };
+            tokio::select! {
+                outcomes = work => outcomes,
+                error = ending => Err(error),
+            }
+        }
         _ => Ok(Vec::new()),
     };
     progress.phase(Phase::Releasing);
+    conclude(&plan, controller.as_ref(), source.as_ref().ok(), &targets).await;
     let (source, error) = match source {
         Ok(source) => (Some(source), None),
         Err(NotStarted { error, lost: guard }) => {
@@ -241,6 +261,10 @@ async fn execute(
     let of_lost = join_all(lost.iter().map(|(host, guard)| lease::settle(host, guard, plan.lease_time)));
     let (of_source, of_targets, of_lost) = tokio::join!(of_source, of_targets, of_lost);
     report.leftovers.extend(of_lost.into_iter().flatten());
+    // Who looks on from there is told when everybody else is done.
+    if let Some(end) = controller {
+        report.leftovers.extend(lease::release(end, plan.lease_time).await.leftovers);
+    }
     let (outcomes, error) = match result {
         Ok(outcomes) => (outcomes, error),
         // Nothing is left that could take too long.
@@ -257,6 +281,9 @@ async fn execute(
         }
     };
     report.error = error;
+    if let Some(run) = &mut report.run {
+        run.log.clone_from(&of_source.log);
+    }
     for ((target, release), (port, outcome)) in plan.targets.iter().zip(&of_targets).zip(outcomes) {
         report.targets.push(TargetReport {
             endpoint: target.endpoint.clone(),
@@ -265,10 +292,29 @@ async fn execute(
             port: Some(port).filter(|port| *port != 0),
             outcome,
             kept: release.kept.clone(),
+            log: release.log.clone(),
+            old: release.old_kept.then(|| target.old_path.clone()),
         });
     }
     let releases = [of_source].into_iter().chain(of_targets);
     report.leftovers.extend(releases.flat_map(|release| release.leftovers));
+}
+
+/// Tells all ends how they have ended.
+async fn conclude(plan: &Plan, controller: Option<&End>, source: Option<&End>, targets: &[End]) {
+    let status = |done: bool| if done { Status::Done } else { Status::Failed };
+    let done = |end: &End| end.guard.published();
+    // A publication that was begun ends before its guard hears this, and corrects it.
+    join_all(targets.iter().map(|end| hooks::conclude(plan, end, HookEnd::Target, status(done(end))))).await;
+    let all = status(!targets.is_empty() && targets.iter().all(done));
+    let of_others = [(source, HookEnd::Source), (controller, HookEnd::Controller)];
+    join_all(
+        of_others
+            .into_iter()
+            .filter_map(|(end, which)| Some((end?, which)))
+            .map(|(end, which)| hooks::conclude(plan, end, which, all)),
+    )
+    .await;
 }
 
 /// A guard that is not to be had; one that may have begun all the same is to be settled.

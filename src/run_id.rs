@@ -22,6 +22,12 @@ impl RunId {
         GuardId(format!("{self}-source"))
     }
 
+    /// The name of the run's guard at its controller.
+    #[must_use]
+    pub fn controller_guard(&self) -> GuardId {
+        GuardId(format!("{self}-controller"))
+    }
+
     /// The name of the run's guard at its target of that number, from 1.
     #[must_use]
     pub fn target_guard(&self, number: usize) -> GuardId {

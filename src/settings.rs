@@ -4,7 +4,6 @@ mod sources;
 #[cfg(test)]
 mod tests;
 
-use std::ffi::OsStr;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,8 +15,8 @@ use crate::endpoint::Endpoint;
 use crate::options::Options;
 use crate::printable::printable;
 use crate::values::{
-    Compress, FileDigest, FileName, FirewallChoice, Owner, Pattern, PortRange, ProgressChoice, TargetAddress,
-    TransferType,
+    Compress, Ends, FileDigest, FileName, FirewallChoice, Hook, Owner, Pattern, PortRange, ProgressChoice,
+    TargetAddress, TransferType,
 };
 
 /// The ports of which one is taken when none is asked for.
@@ -29,8 +28,10 @@ const PORTS: PortRange = PortRange { first: 4400, last: 4500 };
 pub struct Settings {
     /// What to transfer.
     pub transfer_type: TransferType,
-    /// Asked for, and without effect on files.
-    pub stop_slave: bool,
+    /// Commands before and after the work.
+    pub hooks: Vec<Hook>,
+    /// What it is to do with servers.
+    pub servers: Servers,
     /// What is left out.
     pub exclude: Vec<Pattern>,
     /// What changes while it is copied is no failure.
@@ -85,6 +86,29 @@ pub struct Settings {
     pub json: bool,
     /// Tell every step.
     pub verbose: bool,
+}
+
+/// What is to be done with servers of databases, and how they are reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Servers {
+    /// Threads of a hot backup and of its extraction; `None`: by the processors there.
+    pub threads: Option<u32>,
+    /// Stop the source's replication meanwhile.
+    pub stop_replication: bool,
+    /// Make a backup ready to be started.
+    pub prepare: bool,
+    /// Bytes of memory for that; `None`: by what the source's server has, and what is available.
+    pub prepare_memory: Option<u64>,
+    /// Whose servers are stopped while their data is copied or replaced.
+    pub stop: Ends,
+    /// Their unit, where it was said.
+    pub unit: Option<String>,
+    /// How long one may take to stop.
+    pub timeout: Duration,
+    /// Copy what a running server works on.
+    pub allow_running: bool,
+    /// Options for logins, a file on the hosts.
+    pub defaults_file: Option<String>,
 }
 
 /// What to do with what has the final name already.
@@ -148,9 +172,6 @@ pub enum SettingsError {
         /// Where it was looked for, likewise.
         place: String,
     },
-    /// A type that this version cannot transfer.
-    #[error("--type {0} is not in this version: only --type file is")]
-    Type(&'static str),
     /// Options that contradict each other.
     #[error("{0}")]
     Contradiction(String),
@@ -163,13 +184,23 @@ impl Settings {
         Self::resolve(typed.layer().over(below), typed.dry_run)
     }
 
+    #[expect(clippy::too_many_lines, reason = "a line or two for each option")]
     fn resolve(options: Options, dry_run: bool) -> Result<Self, SettingsError> {
         // Without `..`, so that an option cannot be forgotten.
         let Options {
             transfer_type,
             exclude,
             ignore_changed,
-            stop_slave,
+            backup_threads,
+            stop_replication,
+            prepare,
+            prepare_memory,
+            stop_server,
+            unit,
+            server_timeout,
+            allow_running,
+            defaults_file,
+            hook,
             rename,
             replace,
             keep_old,
@@ -227,7 +258,18 @@ impl Settings {
         }
         Ok(Self {
             transfer_type: transfer_type.unwrap_or(TransferType::File),
-            stop_slave: stop_slave.unwrap_or(false),
+            hooks: hook.unwrap_or_default(),
+            servers: Servers {
+                threads: backup_threads.map(|threads| threads.0),
+                stop_replication: stop_replication.unwrap_or(false),
+                prepare: prepare.unwrap_or(false),
+                prepare_memory: prepare_memory.map(|memory| memory.0),
+                stop: stop_server.unwrap_or(Ends::None),
+                unit: unit.map(|unit| unit.0),
+                timeout: server_timeout.map_or(Duration::from_secs(600), |time| time.0),
+                allow_running: allow_running.unwrap_or(false),
+                defaults_file: defaults_file.map(|file| file.0),
+            },
             exclude: exclude.unwrap_or_default(),
             ignore_changed: ignore_changed.unwrap_or(false),
             rename,
@@ -270,13 +312,26 @@ impl Settings {
     /// What is wrong for a transfer to these targets, and not for other work. What was typed must have an effect; what
     /// stands in a file may be for other runs.
     pub fn check(&self, typed: &Typed, targets: &[Endpoint]) -> Result<(), SettingsError> {
-        match self.transfer_type {
-            TransferType::File => {}
-            TransferType::Xtrabackup => return Err(SettingsError::Type("xtrabackup")),
-            TransferType::Decompress => return Err(SettingsError::Type("decompress")),
-        }
+        let contradiction = |text: String| Err(SettingsError::Contradiction(text));
         if typed.options.keep_old == Some(true) && self.replace == Replace::No {
-            return Err(SettingsError::Contradiction("--keep-old is only with --replace".into()));
+            return contradiction("--keep-old is only with --replace".into());
+        }
+        let kind = self.transfer_type;
+        if let Some(option) = without_effect(kind, &typed.options) {
+            return contradiction(format!("{option} has no effect with --type {}", kind.name()));
+        }
+        let has_name = kind == TransferType::File || self.rename.is_some();
+        let replaces = typed.options.replace == Some(true);
+        if replaces && !has_name && kind != TransferType::Compress {
+            return contradiction(format!(
+                "--replace is for a copy with a name of its own: say --as NAME, too (--type {} fills the directory)",
+                kind.name()
+            ));
+        }
+        if replaces && kind == TransferType::Compress {
+            return contradiction(
+                "--replace is not with --type compress: choose another name with --as".into(),
+            );
         }
         for said in typed.options.target_address.iter().flatten() {
             let address = said.address;
@@ -289,15 +344,9 @@ impl Settings {
                 }
                 _ => continue,
             };
-            return Err(SettingsError::Contradiction(text));
+            return contradiction(text);
         }
         Ok(())
-    }
-
-    /// The name that the copy gets.
-    #[must_use]
-    pub fn final_name<'a>(&'a self, source: &'a Endpoint) -> &'a OsStr {
-        self.rename.as_ref().map_or_else(|| source.name().unwrap_or_default(), |name| &name.0)
     }
 
     /// The address of a target on the data path, if it was said: with its host, or where it is the only target.
@@ -309,4 +358,22 @@ impl Settings {
         };
         self.target_address.iter().rev().find(its).map(|said| said.address)
     }
+}
+
+/// The first of the options of one type that were typed with another one.
+fn without_effect(kind: TransferType, typed: &Options) -> Option<&'static str> {
+    use TransferType::{Backup, Compress, Decompress, File};
+    let on = |said: Option<bool>| said == Some(true);
+    let stops = typed.stop_server.unwrap_or(Ends::None);
+    let of: [(bool, &'static str, &[TransferType]); 8] = [
+        (typed.exclude.is_some(), "--exclude", &[File, Compress]),
+        (on(typed.ignore_changed), "--ignore-changed", &[File]),
+        (typed.backup_threads.is_some(), "--backup-threads", &[Backup, Compress, Decompress]),
+        (on(typed.prepare), "--prepare", &[Backup, Decompress]),
+        (typed.prepare_memory.is_some(), "--prepare-memory", &[Backup, Decompress]),
+        (stops.source(), "--stop-server source", &[File, Compress]),
+        (stops.target(), "--stop-server target", &[File, Backup, Decompress]),
+        (on(typed.allow_running), "--allow-running", &[File, Compress]),
+    ];
+    of.into_iter().find(|(said, _, types)| *said && !types.contains(&kind)).map(|(_, option, _)| option)
 }

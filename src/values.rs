@@ -1,5 +1,6 @@
 //! The values of options: each is read from one word, the same on the command line, in a file and in the environment.
 
+mod hooks;
 mod names;
 mod numbers;
 mod words;
@@ -8,8 +9,9 @@ use std::str::FromStr;
 
 use serde::Deserialize;
 
-pub use names::{FileName, Owner, Pattern, TargetAddress};
-pub use numbers::{Nice, PortRange, Time, Whole};
+pub use hooks::{Hook, HookEnd, Phase, from_hooks};
+pub use names::{FileName, HostPath, Owner, Pattern, TargetAddress, UnitName};
+pub use numbers::{Memory, Nice, PortRange, Time, Whole};
 pub use words::{from_word, from_words};
 
 /// What to transfer.
@@ -18,12 +20,55 @@ pub use words::{from_word, from_words};
 pub enum TransferType {
     /// A file or a directory tree
     File,
-    /// A hot backup; not in this version
-    #[value(hide = true)]
-    Xtrabackup,
-    /// An archive that is unpacked on the target; not in this version
-    #[value(hide = true)]
+    /// A hot backup of the server behind a socket
+    #[value(name = "mariabackup", aliases = ["xtrabackup", "mariadb-backup"])]
+    #[serde(rename = "mariabackup", alias = "xtrabackup", alias = "mariadb-backup")]
+    Backup,
+    /// An archive that is unpacked on the target
     Decompress,
+    /// A file, a directory tree or a hot backup that becomes an archive on the target
+    Compress,
+}
+
+impl TransferType {
+    /// As the option and the probe call it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Backup => "mariabackup",
+            Self::Decompress => "decompress",
+            Self::Compress => "compress",
+        }
+    }
+}
+
+/// Ends of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ends {
+    /// The source
+    Source,
+    /// The targets
+    Target,
+    /// All of them
+    Both,
+    /// None of them
+    None,
+}
+
+impl Ends {
+    /// The source is one of them.
+    #[must_use]
+    pub fn source(self) -> bool {
+        matches!(self, Self::Source | Self::Both)
+    }
+
+    /// The targets are.
+    #[must_use]
+    pub fn target(self) -> bool {
+        matches!(self, Self::Target | Self::Both)
+    }
 }
 
 /// What to open of a firewall.
@@ -109,6 +154,16 @@ impl Compressor {
             Self::Zstd => "zstd",
             Self::Pigz => "pigz",
             Self::Gzip => "gzip",
+            Self::Lz4 => "lz4",
+        }
+    }
+
+    /// What names of its files end with.
+    #[must_use]
+    pub fn extension(self) -> &'static str {
+        match self {
+            Self::Zstd => "zst",
+            Self::Pigz | Self::Gzip => "gz",
             Self::Lz4 => "lz4",
         }
     }

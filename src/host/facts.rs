@@ -1,8 +1,12 @@
 //! What a host is and has, as one probe of it tells: nothing on it is changed to learn this.
 
+mod servers;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
+
+pub use servers::{Archive, Connection, Content, Format, Instance, Relation, Server};
 
 use super::netcat::Netcat;
 use super::wire::{Field, LONGEST_TEXT, short};
@@ -59,6 +63,14 @@ pub struct Facts {
     /// Tables of nftables, such as `inet site`, that filter incoming packets and that only the process which made them
     /// may change.
     pub owned_tables: Vec<String>,
+    /// Programs that copy running servers, with what they tell of their versions.
+    pub backup_tools: Vec<(String, String)>,
+    /// Bytes of memory that are available.
+    pub memory: u64,
+    /// Servers that run there and work on what the path is about.
+    pub servers: Vec<Server>,
+    /// The server behind the socket that is the source.
+    pub instance: Option<Instance>,
     /// What the path is, on a source.
     pub source: Option<SourceFacts>,
     /// What the directory is, on a target.
@@ -101,6 +113,10 @@ pub struct SourceFacts {
     pub place: PathBuf,
     /// Which file it is: device and inode.
     pub inode: String,
+    /// Who makes a server rest whose data it is.
+    pub rests: Option<String>,
+    /// What is in it, if it is an archive that is asked for.
+    pub archive: Option<Archive>,
     /// One of its names that differs from another only in case; asked for where a target needs it.
     pub twin: Option<String>,
     /// Files, directories and all else, sockets aside.
@@ -129,6 +145,10 @@ pub struct TargetFacts {
     pub read_only: bool,
     /// Device and inode of what has the final name already.
     pub exists: Option<String>,
+    /// The user whose directory it is.
+    pub owner: String,
+    /// Something that is in the directory already, where the copy is to fill it.
+    pub holds: Option<String>,
     /// Something is mounted at that name or below it.
     pub mounted: bool,
     /// Who writes to that name at the moment.
@@ -151,15 +171,10 @@ impl Facts {
     pub fn parse(messages: &[Vec<Field>]) -> Self {
         let mut facts = Self::default();
         for message in messages {
-            let (Some(key), rest) = (message.first(), message.get(1..).unwrap_or_default()) else { continue };
-            let shown = |field: &Field| short(field, LONGEST_TEXT);
-            let text = |index: usize| rest.get(index).map(shown).unwrap_or_default();
-            let number = |index: usize| text(index).parse::<u64>().unwrap_or_default();
+            let Some(key) = message.first() else { continue };
+            let fields = Fields(message.get(1..).unwrap_or_default());
+            let text = |index: usize| fields.text(index);
             let small = |index: usize| text(index).parse::<u32>().unwrap_or_default();
-            let path = |index: usize| {
-                use std::os::unix::ffi::OsStringExt as _;
-                PathBuf::from(std::ffi::OsString::from_vec(rest.get(index).cloned().unwrap_or_default()))
-            };
             match key.as_slice() {
                 b"host" => {
                     (facts.machine, facts.boot, facts.machine_id) = (text(0), text(1), text(2));
@@ -175,17 +190,14 @@ impl Facts {
                 b"cores" => facts.cores = small(0),
                 b"bash" => facts.bash = (small(0), small(1)),
                 b"syscalls" => facts.syscalls_known = true,
-                b"tools" => facts.tools = rest.iter().take(MOST_TOOLS).map(shown).collect(),
+                b"tools" => facts.tools = fields.all().take(MOST_TOOLS).collect(),
                 b"tar" => facts.tar = text(0),
                 b"netcat" if facts.netcats.len() < MOST_OF_A_KIND => {
                     facts.netcats.extend(Netcat::from_help(&text(0), &text(1)));
                 }
                 b"addresses" => {
-                    facts.addresses = rest
-                        .iter()
-                        .filter_map(|field| shown(field).parse().ok())
-                        .take(MOST_ADDRESSES)
-                        .collect();
+                    let addresses = fields.all().filter_map(|address| address.parse().ok());
+                    facts.addresses = addresses.take(MOST_ADDRESSES).collect();
                 }
                 b"firewall" if facts.firewall.len() < MOST_OF_A_KIND => {
                     let layer = [Layer::Nftables, Layer::IptablesNft, Layer::IptablesLegacy]
@@ -201,8 +213,6 @@ impl Facts {
                 b"firewall_owned" if facts.owned_tables.len() < MOST_OF_A_KIND => {
                     facts.owned_tables.push(text(0));
                 }
-                b"source_real" => facts.source.get_or_insert_default().real = path(0),
-                b"source_type" => facts.source.get_or_insert_default().file_type = text(0),
                 b"owner" => {
                     let list = if text(0) == "user" { &mut facts.users } else { &mut facts.groups };
                     if list.len() < MOST_OWNERS {
@@ -212,40 +222,48 @@ impl Facts {
                 b"clock" => {
                     facts.clock = text(0).parse().ok().filter(|seconds| (0.0..LATEST).contains(seconds));
                 }
-                b"source_inode" => facts.source.get_or_insert_default().inode = text(0),
-                b"source_readable" => facts.source.get_or_insert_default().readable = true,
-                b"source_size" => {
-                    let source = facts.source.get_or_insert_default();
-                    (source.entries, source.files) = (number(0), number(1));
-                    (source.bytes, source.disk_bytes) = (number(2), number(3));
+                key if key.starts_with(b"source_") => {
+                    facts.source.get_or_insert_default().take(&key[b"source_".len()..], fields);
                 }
-                b"target_type" => facts.target.get_or_insert_default().file_type = text(0),
-                b"target_real" => facts.target.get_or_insert_default().real = path(0),
-                b"source_place" => facts.source.get_or_insert_default().place = path(0),
-                b"target_place" => facts.target.get_or_insert_default().place = path(0),
-                b"target_writable" => facts.target.get_or_insert_default().writable = true,
-                b"target_readonly" => facts.target.get_or_insert_default().read_only = true,
-                b"target_exists" => facts.target.get_or_insert_default().exists = Some(text(0)),
-                b"target_mounted" => facts.target.get_or_insert_default().mounted = true,
-                b"target_busy" => facts.target.get_or_insert_default().busy = Some(text(0)),
-                b"target_folds_case" => facts.target.get_or_insert_default().folds_case = true,
-                b"target_unknown_owner" => {
-                    let target = facts.target.get_or_insert_default();
-                    if target.unknown_owners.len() < MOST_OF_A_KIND {
-                        target.unknown_owners.push(format!("{} {}", text(0), text(1)));
-                    }
+                key if key.starts_with(b"target_") => {
+                    facts.target.get_or_insert_default().take(&key[b"target_".len()..], fields);
                 }
-                b"target_device" => facts.target.get_or_insert_default().device = text(0),
-                b"target_free" => {
-                    let target = facts.target.get_or_insert_default();
-                    target.free_bytes = number(0).saturating_mul(number(1));
-                    target.free_inodes = (number(3) > 0).then(|| number(2));
-                    target.folds_case |= FOLDING.contains(&text(4).as_str());
-                }
-                _ => {}
+                key => facts.take_servers(key, fields),
             }
         }
         facts
+    }
+
+    /// What is told of servers.
+    fn take_servers(&mut self, key: &[u8], fields: Fields<'_>) {
+        let text = |index: usize| fields.text(index);
+        match key {
+            b"backup_tool" if self.backup_tools.len() < MOST_OF_A_KIND => {
+                self.backup_tools.push((text(0), text(1)));
+            }
+            b"memory" => self.memory = fields.number(0),
+            b"server" if self.servers.len() < MOST_OF_A_KIND => {
+                self.servers.extend(Relation::parse(&text(0)).map(|relation| Server {
+                    relation,
+                    datadir: fields.path(1),
+                    unit: text(2),
+                    socket: text(3),
+                    error: text(4),
+                }));
+            }
+            b"instance" => self.instance.get_or_insert_default().add_variable(text(0), text(1)),
+            b"instance_error" => self.instance.get_or_insert_default().error = Some(text(0)),
+            b"instance_owner" => self.instance.get_or_insert_default().owner = text(0),
+            b"connection" => {
+                let connection = Connection { name: text(0), io: text(1) == "yes", sql: text(2) == "yes" };
+                self.instance.get_or_insert_default().add_connection(connection);
+            }
+            b"archive" => {
+                let archive = Archive::parse(&text(0), &text(1), &text(2), &text(3));
+                self.source.get_or_insert_default().archive = Some(archive);
+            }
+            _ => {}
+        }
     }
 
     /// The host has that program.
@@ -264,6 +282,78 @@ impl Facts {
     #[must_use]
     pub fn netcat(&self, addresses: &[IpAddr]) -> Option<&Netcat> {
         self.netcats.iter().find(|netcat| addresses.iter().all(|address| netcat.speaks(*address)))
+    }
+}
+
+/// The fields of one line of the answer.
+#[derive(Clone, Copy)]
+struct Fields<'a>(&'a [Field]);
+
+impl Fields<'_> {
+    /// As it may be shown, and not too long; empty where there is none.
+    fn text(self, index: usize) -> String {
+        self.0.get(index).map(|field| short(field, LONGEST_TEXT)).unwrap_or_default()
+    }
+
+    fn number(self, index: usize) -> u64 {
+        self.text(index).parse().unwrap_or_default()
+    }
+
+    /// Any bytes.
+    fn path(self, index: usize) -> PathBuf {
+        use std::os::unix::ffi::OsStringExt as _;
+        PathBuf::from(std::ffi::OsString::from_vec(self.0.get(index).cloned().unwrap_or_default()))
+    }
+
+    fn all(&self) -> impl Iterator<Item = String> {
+        self.0.iter().map(|field| short(field, LONGEST_TEXT))
+    }
+}
+
+impl SourceFacts {
+    fn take(&mut self, key: &[u8], fields: Fields<'_>) {
+        match key {
+            b"real" => self.real = fields.path(0),
+            b"place" => self.place = fields.path(0),
+            b"type" => self.file_type = fields.text(0),
+            b"inode" => self.inode = fields.text(0),
+            b"readable" => self.readable = true,
+            b"rests" => self.rests = Some(fields.text(0)),
+            b"size" => {
+                (self.entries, self.files) = (fields.number(0), fields.number(1));
+                (self.bytes, self.disk_bytes) = (fields.number(2), fields.number(3));
+            }
+            _ => {}
+        }
+    }
+}
+
+impl TargetFacts {
+    fn take(&mut self, key: &[u8], fields: Fields<'_>) {
+        let text = |index: usize| fields.text(index);
+        match key {
+            b"type" => self.file_type = text(0),
+            b"real" => self.real = fields.path(0),
+            b"place" => self.place = fields.path(0),
+            b"writable" => self.writable = true,
+            b"readonly" => self.read_only = true,
+            b"exists" => self.exists = Some(text(0)),
+            b"owner" => self.owner = text(0),
+            b"holds" => self.holds = Some(text(0)).filter(|name| !name.is_empty()),
+            b"mounted" => self.mounted = true,
+            b"busy" => self.busy = Some(text(0)),
+            b"folds_case" => self.folds_case = true,
+            b"unknown_owner" if self.unknown_owners.len() < MOST_OF_A_KIND => {
+                self.unknown_owners.push(format!("{} {}", text(0), text(1)));
+            }
+            b"device" => self.device = text(0),
+            b"free" => {
+                self.free_bytes = fields.number(0).saturating_mul(fields.number(1));
+                self.free_inodes = (fields.number(3) > 0).then(|| fields.number(2));
+                self.folds_case |= FOLDING.contains(&text(4).as_str());
+            }
+            _ => {}
+        }
     }
 }
 

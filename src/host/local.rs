@@ -25,6 +25,6 @@ pub(super) fn shell(sudo: bool) -> io::Result<Shell> {
     Ok(Shell {
         stdin: Box::new(stdin),
         stdout: BufReader::new(Box::new(stdout)),
-        _process: Process::Local(child),
+        process: Process::Local(child),
     })
 }

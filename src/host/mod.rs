@@ -18,6 +18,7 @@ use std::io;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::task::JoinHandle;
 
 use crate::endpoint::HostName;
 use crate::settings::Login;
@@ -145,9 +146,20 @@ impl HostError {
     }
 }
 
+/// What a shell reads.
+pub(crate) type Input = Box<dyn AsyncWrite + Send + Unpin>;
+
 /// A bash on a host, reading its script from `stdin`. Its end is seen as the end of `stdout`.
-pub(crate) struct Shell {
-    pub(crate) stdin: Box<dyn AsyncWrite + Send + Unpin>,
+struct Shell {
+    stdin: Input,
+    stdout: BufReader<Box<dyn AsyncRead + Send + Unpin>>,
+    process: Process,
+}
+
+/// One that has begun its script.
+pub(crate) struct Begun {
+    /// Its input, once it has all of the script.
+    pub(crate) sent: JoinHandle<io::Result<Input>>,
     pub(crate) stdout: BufReader<Box<dyn AsyncRead + Send + Unpin>>,
     /// Dropping it ends the local side only; the host's ends with its input.
     pub(crate) _process: Process,
@@ -226,7 +238,7 @@ impl Host {
     async fn line(
         &self,
         action: &'static str,
-        shell: &mut Shell,
+        shell: &mut Begun,
         bytes: &mut usize,
     ) -> Result<Option<Vec<u8>>, HostError> {
         let line =
@@ -239,22 +251,26 @@ impl Host {
     }
 
     /// Starts a shell on a script and leaves its input open. What start-up files print has been read.
-    pub(crate) async fn shell(&self, action: &'static str, script: &Script) -> Result<Shell, HostError> {
+    pub(crate) async fn shell(&self, action: &'static str, script: &Script) -> Result<Begun, HostError> {
         tokio::time::timeout(START_LIMIT, self.start_shell(action, script))
             .await
             .unwrap_or_else(|_| Err(self.silent(action, START_LIMIT)))
     }
 
-    async fn start_shell(&self, action: &'static str, script: &Script) -> Result<Shell, HostError> {
+    async fn start_shell(&self, action: &'static str, script: &Script) -> Result<Begun, HostError> {
         let started = match &self.backend {
             Backend::Local => local::shell(self.login.sudo),
             Backend::Ssh(connection) => connection.shell(self.login.sudo).await,
         };
-        let mut shell = started.map_err(|source| self.broken(action, source))?;
-        let written = match shell.stdin.write_all(script.as_bytes()).await {
-            Ok(()) => shell.stdin.flush().await,
-            error => error,
-        };
+        let Shell { mut stdin, stdout, process } = started.map_err(|source| self.broken(action, source))?;
+        let script = script.as_bytes().to_vec();
+        // A host that talks before it listens would wait for us as we for it.
+        let sent = tokio::spawn(async move {
+            stdin.write_all(&script).await?;
+            stdin.flush().await?;
+            Ok(stdin)
+        });
+        let mut shell = Begun { sent, stdout, _process: process };
         let mut bytes = 0;
         let mut said = Vec::new();
         while let Some(line) = self.line(action, &mut shell, &mut bytes).await? {
@@ -265,9 +281,9 @@ impl Host {
                 said = line;
             }
         }
-        let said = match written {
+        let said = match shell.sent.await {
             // A shell that takes no script may say why.
-            Err(source) if said.is_empty() => return Err(self.broken(action, source)),
+            Ok(Err(source)) if said.is_empty() => return Err(self.broken(action, source)),
             _ if said.is_empty() => "nothing".into(),
             _ => short(&said, LONGEST_TEXT),
         };

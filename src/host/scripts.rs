@@ -5,6 +5,7 @@ use super::command::quote;
 use super::wire::Field;
 
 const COMMON: &str = include_str!("sh/common.sh");
+const SERVER: &str = include_str!("sh/server.sh");
 const JOURNAL: &str = include_str!("sh/journal.sh");
 const PUBLISH: &str = include_str!("sh/publish.sh");
 const GUARD: &str = include_str!("sh/guard.sh");
@@ -14,10 +15,12 @@ const TWINS: &str = include_str!("sh/twins.sh");
 const ADMIN: &str = include_str!("sh/admin.sh");
 
 /// What the guard puts into its directory for its jobs.
-const TOOLS: [(&str, &str); 4] = [
+const TOOLS: [(&str, &str); 6] = [
     ("pump.pl", include_str!("sh/pump.pl")),
     ("drop.pl", include_str!("sh/drop.pl")),
     ("complain.pl", include_str!("sh/complain.pl")),
+    ("log.pl", include_str!("sh/log.pl")),
+    ("inspect.sh", include_str!("sh/inspect.sh")),
     ("manifest.sh", include_str!("sh/manifest.sh")),
 ];
 
@@ -26,17 +29,20 @@ const TOOLS: [(&str, &str); 4] = [
 pub struct Script(Vec<u8>);
 
 impl Script {
-    /// Asks for all facts of a source: its path, its name, and patterns of what is left out.
+    /// Asks for all facts of a source: what is transferred, its path, its name, a file of options for logins to servers
+    /// or nothing, and patterns of what is left out.
     #[must_use]
-    pub fn source_facts(path: &[u8], name: &[u8], exclude: &[Field]) -> Self {
-        let arguments: Vec<Field> = [b"source", path, name].map(<[u8]>::to_vec).to_vec();
-        Self::new(&[COMMON, FACTS], &[&arguments, exclude].concat())
+    pub fn source_facts(kind: &[u8], path: &[u8], name: &[u8], defaults: &[u8], exclude: &[Field]) -> Self {
+        let arguments: Vec<Field> = [b"source", kind, path, name, defaults].map(<[u8]>::to_vec).to_vec();
+        Self::new(&[COMMON, SERVER, FACTS], &[&arguments, exclude].concat())
     }
 
-    /// Asks for all facts of a target: its directory, the name that the copy gets, and its owner or nothing.
+    /// Asks for all facts of a target: what is transferred, its directory, the name that the copy gets there, or nothing,
+    /// its owner, or nothing, and a file of options for logins to servers, or nothing.
     #[must_use]
-    pub fn target_facts(path: &[u8], name: &[u8], owner: &[u8]) -> Self {
-        Self::new(&[COMMON, FACTS], &[b"target", path, name, owner].map(<[u8]>::to_vec))
+    pub fn target_facts(kind: &[u8], path: &[u8], name: &[u8], owner: &[u8], defaults: &[u8]) -> Self {
+        let arguments = [b"target", kind, path, name, owner, defaults].map(<[u8]>::to_vec);
+        Self::new(&[COMMON, SERVER, FACTS], &arguments)
     }
 
     /// Asks for a name below a directory that differs from another one only in case.
@@ -55,7 +61,7 @@ impl Script {
     #[must_use]
     pub fn admin(arguments: &[&str]) -> Self {
         Self::new(
-            &[COMMON, JOURNAL, ADMIN],
+            &[COMMON, SERVER, JOURNAL, ADMIN],
             &arguments.iter().map(|a| a.as_bytes().to_vec()).collect::<Vec<_>>(),
         )
     }
@@ -79,7 +85,14 @@ impl Script {
         }
         tools.extend(b")\n");
         Self(call(
-            &[COMMON.as_bytes(), &tools, JOURNAL.as_bytes(), PUBLISH.as_bytes(), GUARD.as_bytes()],
+            &[
+                COMMON.as_bytes(),
+                &tools,
+                SERVER.as_bytes(),
+                JOURNAL.as_bytes(),
+                PUBLISH.as_bytes(),
+                GUARD.as_bytes(),
+            ],
             arguments,
         ))
     }

@@ -147,7 +147,7 @@ impl Connection {
         Ok(Shell {
             stdin: Box::new(stdin),
             stdout: BufReader::new(Box::new(stdout)),
-            _process: Process::Ssh(Box::new(child)),
+            process: Process::Ssh(Box::new(child)),
         })
     }
 

@@ -1,18 +1,19 @@
-//! Plan → stages. Pure.
+//! Plan → stages of the data path. Pure.
 //!
-//! Sender: tar → (meter, compress) → meter with digest → (encrypt) → netcat, or a chain of meters with one netcat beside
-//! each. Receiver: netcat → (decrypt) → meter with digest → (decompress) → tar. The meters on both sides stand at the
+//! Sender: tar, or what else the copy is made of → (meter, compress) → meter with digest → (encrypt) → netcat, or a chain of meters with one netcat beside
+//! each. Receiver: netcat → (decrypt) → meter with digest → (decompress) → tar, or what else takes it. The meters on both sides stand at the
 //! same place of the stream, so their counts must agree.
 
 use std::ffi::OsStr;
 use std::net::IpAddr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::stage::{Pipeline, Side, Stage};
 use crate::host::command::Word;
 use crate::plan::{Compression, Plan, StreamDigest, TargetPlan};
-use crate::values::{Compressor, FileDigest};
+use crate::shape::{Consumer, Producer};
+use crate::values::Compressor;
 
 /// The meter whose counts are compared.
 pub const WIRE: &str = "wire";
@@ -27,18 +28,7 @@ const BLOCKS: &str = "--blocking-factor=128";
 #[must_use]
 pub fn sender(plan: &Plan, sinks: &[(usize, IpAddr, u16)]) -> Pipeline {
     let job = "sender";
-    let mut tar =
-        argv(&["tar", "--create", "--file=-", BLOCKS, "--format=posix", "--sparse", "--numeric-owner"]);
-    // Names are taken as they are: a backslash in one is no escape.
-    tar.push(Word::from("--no-unquote"));
-    tar.extend(attributes(plan.source.root));
-    if !plan.exclude.is_empty() {
-        tar.push(Word::from("--anchored"));
-        tar.extend(excluded(plan).into_iter().map(|path| Word::Literal([b"--exclude=", &path[..]].concat())));
-    }
-    tar.push(Word::from("--"));
-    tar.push(entry(plan));
-    let mut stages = vec![Stage::new("tar", tar)];
+    let mut stages = vec![producer(plan)];
     if let Some(compression) = plan.compression {
         stages.push(meter(job, READ, None));
         let threads = plan.threads.unwrap_or(plan.source.cores.div_ceil(2));
@@ -77,15 +67,109 @@ pub fn receiver(plan: &Plan, target: &TargetPlan, port: u16) -> Pipeline {
     if plan.encrypt {
         stages.push(cipher("decrypt", &["-d"]));
     }
-    stages.push(meter(job, WIRE, plan.stream_digest));
-    stages.extend(plan.compression.map(decompressor));
+    let mut wire = meter(job, WIRE, plan.stream_digest);
+    if plan.shape.consumer == Consumer::File {
+        // As it crossed the wire: an archive stays compressed.
+        wire.into =
+            target.final_path.file_name().map(|name| Word::Literal([b"./", name.as_bytes()].concat()));
+        stages.push(wire);
+    } else {
+        stages.push(wire);
+        stages.extend(plan.compression.map(|compression| decompressor(compression.program.name())));
+        stages.extend(plan.shape.packed.map(|format| decompressor(format.program().0)));
+        stages.push(consumer(plan, target));
+    }
+    Pipeline { job, directory: Word::from(&arrival(plan, target)), gated: false, stages }
+}
+
+/// The directory on a target in which the consumer works.
+#[must_use]
+pub fn arrival(plan: &Plan, target: &TargetPlan) -> PathBuf {
+    match plan.shape.consumer {
+        // It brings its own name.
+        Consumer::Tree => target.staging.clone(),
+        _ => target.staging.join(&plan.staged),
+    }
+}
+
+/// What begins the stream.
+fn producer(plan: &Plan) -> Stage {
+    match (plan.shape.producer, &plan.backup) {
+        (Producer::Backup, Some(backup)) => {
+            let mut words = argv(&[&backup.program]);
+            // It must be the first.
+            words.extend(defaults_file(&backup.defaults_file));
+            words.extend(argv(&["--backup", "--stream=xbstream", "--host=localhost"]));
+            words.push(option("--socket=", &plan.source.endpoint.path));
+            words.push(option("--datadir=", &backup.datadir));
+            words.push(Word::from(&format!("--parallel={}", backup.threads)));
+            words.push(open_files(plan));
+            words.extend(argv(&backup.places));
+            if backup.replica {
+                words.push(Word::from("--slave-info"));
+            }
+            words.extend([Word::from("--target-dir"), Word::Home("backup".into())]);
+            Stage { log: true, ..Stage::new("backup", words) }
+        }
+        (Producer::File, _) => {
+            let read = r#"seen=$(stat -c '%i %s %z' -- "$1") && cat -- "$1" && [[ $(stat -c '%i %s %z' -- "$1") == "$seen" ]] \
+                && exit; echo "$1 changed while it was read, or cannot be read" >&2; exit 1"#;
+            let words = argv(&["bash", "--norc", "-p", "-c", read, "read"]);
+            Stage::new("read", [words, vec![entry(plan)]].concat())
+        }
+        _ => {
+            let mut tar = argv(&[
+                "tar",
+                "--create",
+                "--file=-",
+                BLOCKS,
+                "--format=posix",
+                "--sparse",
+                "--numeric-owner",
+            ]);
+            // Names are taken as they are: a backslash in one is no escape.
+            tar.push(Word::from("--no-unquote"));
+            tar.extend(attributes(plan.source.root));
+            if !plan.exclude.is_empty() {
+                tar.push(Word::from("--anchored"));
+                let paths = excluded(plan).into_iter();
+                tar.extend(paths.map(|path| Word::Literal([b"--exclude=", &path[..]].concat())));
+            }
+            tar.push(Word::from("--"));
+            tar.push(entry(plan));
+            Stage::new("tar", tar)
+        }
+    }
+}
+
+/// What ends it, where that is a program.
+fn consumer(plan: &Plan, target: &TargetPlan) -> Stage {
+    if plan.shape.consumer == Consumer::Backup {
+        let threads = plan.backup_threads.unwrap_or(target.cores.div_ceil(2));
+        return Stage::new("extract", argv(&[target.extractor, "-x", &format!("--parallel={threads}")]));
+    }
     let mut tar =
         argv(&["tar", "--extract", "--file=-", BLOCKS, "--preserve-permissions", "--numeric-owner"]);
     tar.push(Word::from(if target.root { "--same-owner" } else { "--no-same-owner" }));
     tar.push(Word::from("--delay-directory-restore"));
     tar.extend(attributes(target.root));
-    stages.push(Stage::new("tar", tar));
-    Pipeline { job, directory: Word::from(&target.staging), gated: false, stages }
+    Stage::new("tar", tar)
+}
+
+/// `--defaults-file`, if one was said.
+fn defaults_file(file: &str) -> Option<Word> {
+    (!file.is_empty()).then(|| option("--defaults-file=", Path::new(file)))
+}
+
+/// Where we are root, a backup may have more files open than logins there.
+pub(super) fn open_files(plan: &Plan) -> Word {
+    const OTHERS: u64 = 1024;
+    Word::from(&format!("--open-files-limit={}", plan.source.files.saturating_add(OTHERS)))
+}
+
+/// `NAME=PATH`.
+fn option(name: &str, path: &Path) -> Word {
+    Word::Literal([name.as_bytes(), path.as_os_str().as_bytes()].concat())
 }
 
 /// The name of the stage on the source that feeds the target of that number.
@@ -94,49 +178,19 @@ pub fn sink_name(number: usize) -> String {
     format!("netcat{number}")
 }
 
-/// The job that lists and digests the source while it is copied.
-#[must_use]
-pub fn source_manifest(plan: &Plan) -> Vec<u8> {
-    let workers = plan.threads.unwrap_or(plan.source.cores.div_ceil(2));
-    manifest(plan, "manifest", &Word::from(&plan.source.parent), workers, Freshness::Old)
-}
-
-/// The job that lists and digests what arrived, from the disk where it was waited for.
-#[must_use]
-pub fn target_manifest(plan: &Plan, target: &TargetPlan) -> Vec<u8> {
-    let freshness = if plan.fsync { Freshness::Synced } else { Freshness::Unsynced };
-    manifest(plan, "verify", &Word::from(&target.staging), plan.threads.unwrap_or(target.cores), freshness)
-}
-
-/// The job that lists, in the guard's directory, what has changed on the source since the guard was started.
-#[must_use]
-pub fn changed(plan: &Plan) -> Vec<u8> {
-    // The guard's tools were written when it was started, and never again.
-    // find complains of what goes meanwhile; what it does not list explains nothing.
-    let find = "find \"./$1\" -cnewer \"$home/pump.pl\" -print0 >\"$home/changed\" || :";
-    let words = argv(&["bash", "--norc", "-p", "-c", find, "changed"]);
-    let name = Word::from(&plan.source.name);
-    single("changed", &plan.source.parent, "find", [words, vec![name]].concat())
-}
-
-/// The job that gives a copy to its owner, if it is to have another one.
-#[must_use]
-pub fn chown(plan: &Plan, target: &TargetPlan) -> Option<Vec<u8>> {
-    let owner = &plan.chown.as_ref()?.0;
-    let chown = "chown -hR -- \"$1\" \"./$2\" && { [[ $3 != sync ]] || sync -f -- .; }";
-    let mut words = argv(&["bash", "--norc", "-p", "-c", chown, "chown", owner]);
-    words.push(Word::from(&plan.source.name));
-    words.push(Word::from(if plan.fsync { "sync" } else { "no-sync" }));
-    Some(single("chown", &target.staging, "chown", words))
-}
-
 /// For the dry run: what is compared, and how durable it is then.
 #[must_use]
 pub fn describe_verification(plan: &Plan) -> String {
     let attributes =
         if owners_count(plan) { "names, types, sizes, modes, owners" } else { "names, types, sizes" };
-    let mut checks = vec!["bytes on the wire".to_owned(), format!("{attributes} of all entries")];
+    let mut checks = vec!["bytes on the wire".to_owned()];
+    if plan.shape.compares_files() {
+        checks.push(format!("{attributes} of all entries"));
+    }
     checks.extend(plan.stream_digest.map(|digest| format!("{digest} of the stream")));
+    if plan.shape.consumer == Consumer::File {
+        checks.push("the archive, read back from the disk".into());
+    }
     checks.extend(plan.file_digest.map(|digest| {
         let disks = if plan.fsync { "read from both disks" } else { "not waiting for the target's disk" };
         format!("{} of every file, {disks}", digest.name())
@@ -147,57 +201,17 @@ pub fn describe_verification(plan: &Plan) -> String {
     checks.join("; ")
 }
 
-/// What is known of the bytes that are to be listed.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Freshness {
-    /// They were there before.
-    Old,
-    /// Written just now; to be synced, and read from the disk.
-    Synced,
-    /// Written just now, and not waited for.
-    Unsynced,
-}
-
-fn manifest(plan: &Plan, job: &'static str, directory: &Word, workers: u32, freshness: Freshness) -> Vec<u8> {
-    let workers = u64::from(if plan.threads.is_some() { workers } else { workers.clamp(1, 4) });
-    // Few enough per process that all workers have some, many enough that starting them costs nothing.
-    let batch = (plan.source.files / (workers * 8)).clamp(1, 256);
-    let mut words = argv(&["bash", "--norc", "-p"]);
-    words.push(Word::Home("manifest.sh".into()));
-    words.extend([Word::from(job), directory.clone(), Word::from(&plan.source.name)]);
-    words.push(Word::from(plan.file_digest.map_or("none", FileDigest::program)));
-    words.extend([Word::from(&workers.to_string()), Word::from(&batch.to_string())]);
-    words.push(Word::from(if owners_count(plan) { "owners" } else { "no-owners" }));
-    words.push(Word::from(if freshness == Freshness::Synced { "sync" } else { "no-sync" }));
-    words.push(Word::from(if plan.ignore_changed && freshness == Freshness::Old {
-        "lenient"
-    } else {
-        "strict"
-    }));
-    // What was left out is not on the target, where nothing else may be overlooked.
-    if freshness == Freshness::Old {
-        words.extend(excluded(plan).into_iter().map(Word::Literal));
-    }
-    single(job, Path::new("/"), "manifest", words)
-}
-
-/// A job of one program.
-fn single(job: &'static str, directory: &Path, name: &str, argv: Vec<Word>) -> Vec<u8> {
-    let stages = vec![Stage::new(name, argv)];
-    super::render::script(&Pipeline { job, directory: Word::from(directory), gated: false, stages })
-}
-
 /// Numbers of owners, and what a mode keeps, are only root's to give.
-fn owners_count(plan: &Plan) -> bool {
+pub(super) fn owners_count(plan: &Plan) -> bool {
     plan.source.root && plan.targets.iter().all(|target| target.root)
 }
 
 /// The patterns of whole paths that are left out.
-fn excluded(plan: &Plan) -> Vec<Vec<u8>> {
+pub(super) fn excluded(plan: &Plan) -> Vec<Vec<u8>> {
     plan.exclude.iter().flat_map(|pattern| pattern.below(&plan.source.name)).collect()
 }
 
-fn argv<T: AsRef<OsStr>>(words: &[T]) -> Vec<Word> {
+pub(super) fn argv<T: AsRef<OsStr>>(words: &[T]) -> Vec<Word> {
     words.iter().map(Word::from).collect()
 }
 
@@ -253,7 +267,7 @@ fn compressor(Compression { program, level }: Compression, threads: u32) -> Stag
     Stage::new("compress", words)
 }
 
-fn decompressor(Compression { program, .. }: Compression) -> Stage {
-    let quiet: &[&str] = if program == Compressor::Zstd { &["-q"] } else { &[] };
-    Stage::new("decompress", argv(&[&[program.name()], quiet, &["-d", "-c"]].concat()))
+fn decompressor(program: &str) -> Stage {
+    let quiet: &[&str] = if program == "zstd" { &["-q"] } else { &[] };
+    Stage::new("decompress", argv(&[&[program], quiet, &["-d", "-c"]].concat()))
 }

@@ -1,5 +1,6 @@
 //! The data path as data: a list of stages, built from the plan ([`build`]) and written as a script ([`render`]).
 
 pub mod build;
+pub mod jobs;
 pub mod render;
 pub mod stage;

@@ -13,7 +13,9 @@ pub fn script(pipeline: &Pipeline) -> Vec<u8> {
     let job = pipeline.job;
     let errors = home(&format!("{job}.errors"));
     let mut text = Text::default();
-    text.line("set -o pipefail; export LC_ALL=C; umask 022");
+    // An archive is for who may read what is in it.
+    let umask = if pipeline.stages.iter().any(|stage| stage.into.is_some()) { "077" } else { "022" };
+    text.line(&format!("set -o pipefail; export LC_ALL=C; umask {umask}"));
     // What cannot even begin says why itself: nobody listens to standard error yet.
     text.line(&format!(
         "die() {{ printf '!\\tstderr\\t{job}\\t%s\\n' \"${{said//[$'\\t\\n\\\\']/ }}\" >&5; \
@@ -27,6 +29,17 @@ pub fn script(pipeline: &Pipeline) -> Vec<u8> {
     text.line("");
     text.line(&format!("perl {} {job} <{errors} & complaints=$!", home("complain.pl")));
     text.line(&format!("exec 2>{errors}"));
+
+    let logs = pipeline.stages.iter().any(|stage| stage.log);
+    if logs {
+        // A backup has the files of all tables open, and a login may have 1,024.
+        text.line("ulimit -Sn \"$(ulimit -Hn)\"");
+        text.line(&format!(
+            "log={}; rm -f -- \"$log\"; said=$(mkfifo -- \"$log\" 2>&1) || die",
+            home(&format!("{job}.log"))
+        ));
+        text.line(&format!("perl {} {job} <\"$log\" & logger=$!", home("log.pl")));
+    }
 
     let mut names: Vec<&str> = pipeline.stages.iter().map(|stage| stage.name.as_str()).collect();
     let mut waits = String::new();
@@ -60,7 +73,11 @@ pub fn script(pipeline: &Pipeline) -> Vec<u8> {
     text.line("");
     text.line("status=(\"${PIPESTATUS[@]}\")");
     text.bytes(waits.as_bytes());
-    text.line("exec 2>&-; wait \"$complaints\"");
+    text.line(if logs {
+        "exec 2>&-; wait \"$complaints\" \"$logger\""
+    } else {
+        "exec 2>&-; wait \"$complaints\""
+    });
     let format: String = names.iter().map(|name| format!("\\t{name}=%s")).collect();
     text.line(&format!("printf '!\\tstages\\t{job}{format}\\n' \"${{status[@]}}\" >&5"));
     text.bytes(digest.as_bytes());
@@ -126,6 +143,13 @@ impl Text {
         self.words(&stage.argv);
         if stage.discard {
             self.bytes(b" >/dev/null");
+        }
+        if let Some(file) = &stage.into {
+            self.bytes(b" >");
+            self.word(file);
+        }
+        if stage.log {
+            self.bytes(b" 2>\"$log\"");
         }
     }
 }

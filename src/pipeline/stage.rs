@@ -26,6 +26,10 @@ pub struct Stage {
     pub side: Option<Side>,
     /// The output is thrown away: everything went to the sides.
     pub discard: bool,
+    /// The file that the output becomes, relative to the pipeline's directory.
+    pub into: Option<Word>,
+    /// What it says on standard error is its log, which is watched.
+    pub log: bool,
 }
 
 /// A program beside the pipeline, fed through a named pipe in the guard's directory; its first word of output is the
@@ -42,6 +46,6 @@ impl Stage {
     /// A stage without a side.
     #[must_use]
     pub fn new(name: &str, argv: Vec<Word>) -> Self {
-        Self { name: name.to_owned(), argv, side: None, discard: false }
+        Self { name: name.to_owned(), argv, side: None, discard: false, into: None, log: false }
     }
 }

@@ -1,7 +1,6 @@
 //! What can stand against one target, one question each.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -14,12 +13,15 @@ use crate::firewall;
 use crate::host::facts::{Facts, SourceFacts, TargetFacts};
 use crate::host::wire::printable;
 use crate::settings::{Replace, Settings};
-use crate::values::Owner;
+use crate::shape::{Consumer, Shape, final_name};
+use crate::values::{Compress, TransferType};
 
 /// The longest name of a file, in bytes, on the file systems of Linux.
 const LONGEST_NAME: usize = 255;
 /// How many owners of other numbers are told, of users and of groups.
 const MOST_NUMBERS: usize = 20;
+/// What the file beside an archive has more than its name.
+const DIGEST_SUFFIX: usize = ".sha256".len();
 /// What `--keep-old` adds to a name: `.old-` and the name of the run.
 const OLD_SUFFIX: usize = ".old-20261120-231502-9f3c1a".len();
 
@@ -50,13 +52,28 @@ impl Findings {
     pub(super) fn name(
         &mut self,
         settings: &Settings,
-        source: &Endpoint,
+        source: Side<'_>,
         endpoint: &Endpoint,
         of_target: &TargetFacts,
     ) {
-        let name: &OsStr = settings.final_name(source);
-        let final_path = shown(&endpoint.path.join(name));
-        let longest = LONGEST_NAME - if settings.replace == Replace::Keep { OLD_SUFFIX } else { 0 };
+        let Some(name) = final_name(settings, source.endpoint, Some(source.facts)) else {
+            if let Some(other) = &of_target.holds {
+                self.refuse(
+                    &format!("{} is not empty: there is {other}", shown(&endpoint.path)),
+                    "empty it, name another directory, or say --as NAME for a copy of that name in it",
+                );
+            }
+            return;
+        };
+        let final_path = shown(&endpoint.path.join(&name));
+        let replace =
+            if settings.transfer_type == TransferType::Compress { Replace::No } else { settings.replace };
+        let suffix = match (settings.transfer_type, replace) {
+            (TransferType::Compress, _) => DIGEST_SUFFIX,
+            (_, Replace::Keep) => OLD_SUFFIX,
+            _ => 0,
+        };
+        let longest = LONGEST_NAME - suffix;
         if name.len() > longest {
             self.refuse(
                 &format!(
@@ -68,10 +85,17 @@ impl Findings {
             );
         }
         if of_target.exists.is_some() {
-            if settings.replace == Replace::No {
+            if replace == Replace::No {
                 self.refuse(
-                    &format!("{final_path} exists already"),
-                    "move it away, choose another directory or name (--as), or replace it (--replace)",
+                    &format!(
+                        "{final_path} exists already{}",
+                        if suffix == DIGEST_SUFFIX { ", or its digest" } else { "" }
+                    ),
+                    if suffix == DIGEST_SUFFIX {
+                        "move it away, or choose another directory or name (--as)"
+                    } else {
+                        "move it away, choose another directory or name (--as), or replace it (--replace)"
+                    },
                 );
             } else if of_target.mounted {
                 self.refuse(
@@ -100,11 +124,11 @@ impl Findings {
         if of_source.file_type == "directory" && inside {
             self.refuse(&format!("{path} is inside of the source"), "choose a directory outside of it");
         }
-        let name = settings.final_name(source.endpoint);
-        let final_path = of_target.real.join(name);
+        let name = final_name(settings, source.endpoint, Some(source.facts)).unwrap_or_default();
+        let final_path = of_target.real.join(&name);
         let holds_source = below(&of_source.real, &final_path)
             || !of_target.place.as_os_str().is_empty()
-                && below(&of_source.place, &of_target.place.join(name));
+                && below(&of_source.place, &of_target.place.join(&name));
         let is_source = of_target.exists.as_ref() == Some(&of_source.inode) && !of_source.inode.is_empty();
         if settings.replace != Replace::No && (is_source || holds_source) {
             self.refuse(
@@ -116,10 +140,19 @@ impl Findings {
 
     pub(super) fn space(
         &mut self,
-        side: Side<'_>,
+        settings: &Settings,
+        (source, side): (Side<'_>, Side<'_>),
         before: &[Side<'_>],
         (of_source, of_target): (&SourceFacts, &TargetFacts),
     ) {
+        let shape = Shape::of(settings, source.facts);
+        let (each, entries) = match (shape.consumer, of_source.archive) {
+            (Consumer::Tree | Consumer::Backup, None) => (of_source.disk_bytes, of_source.entries),
+            (_, Some(archive)) => (archive.bytes.unwrap_or(of_source.disk_bytes), 1),
+            _ if settings.compress == Compress::No => (of_source.bytes.max(of_source.disk_bytes), 2),
+            // How small it becomes is not known.
+            _ => (0, 2),
+        };
         let path = shown(&side.endpoint.path);
         let device = |other: &Side<'_>| other.facts.target.as_ref().map(|target| target.device.clone());
         let sharing = before
@@ -134,7 +167,7 @@ impl Findings {
             0 => ("the source".to_owned(), "takes"),
             n => (format!("{} copies on this file system", n + 1), "take"),
         };
-        let needed = of_source.disk_bytes.saturating_mul(sharing + 1);
+        let needed = each.saturating_mul(sharing + 1);
         if of_target.free_bytes < needed {
             self.refuse(
                 &format!(
@@ -146,7 +179,7 @@ impl Findings {
                 "free some space or choose another directory",
             );
         }
-        let entries = of_source.entries.saturating_mul(sharing + 1);
+        let entries = entries.saturating_mul(sharing + 1);
         if of_target.free_inodes.is_some_and(|free| free < entries) {
             self.refuse(
                 &format!("the file system of {path} has too few inodes free for {entries} files"),
@@ -217,11 +250,12 @@ impl Findings {
     }
 
     /// Whose the copy will be.
-    pub(super) fn owners(&mut self, chown: Option<&Owner>, source: Side<'_>, side: Side<'_>) {
+    pub(super) fn owners(&mut self, settings: &Settings, source: Side<'_>, side: Side<'_>) {
         let (there, here) = (source.facts, side.facts);
-        if chown.is_none() {
+        if settings.chown.is_none() {
             // Without root on both sides the copy belongs to the account.
-            if there.uid == 0 && here.uid == 0 {
+            let are_kept = Shape::of(settings, there).compares_files();
+            if are_kept && there.uid == 0 && here.uid == 0 {
                 self.numbers("user", &there.users, &here.users, source);
                 self.numbers("group", &there.groups, &here.groups, source);
             }

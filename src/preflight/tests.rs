@@ -294,7 +294,7 @@ fn programs_are_needed_by_what_is_asked_for() {
             .contains("missing: b2sum; apt install coreutils")
     );
     assert!(found(&["--nice"], &facts()).contains("missing: ionice; apt install util-linux"));
-    assert!(found(&["--stop-slave"], &facts()).contains("--stop-slave has no effect on files"));
+    assert!(found(&["--stop-slave"], &facts()).contains("--stop-replication has no effect on files"));
 }
 
 #[test]

@@ -18,7 +18,7 @@ pub(super) fn show(moments: &watch::Receiver<Moment>, ended: &mpsc::Receiver<()>
         bar.set_style(style);
     }
     while ended.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
-        let moment = *moments.borrow();
+        let moment = moments.borrow().clone();
         bar.set_message(line(&moment, moment.since.elapsed()));
     }
     bar.finish_and_clear();
@@ -54,18 +54,23 @@ mod tests {
 
     #[test]
     fn a_bar_tells_share_bytes_rate_and_time_left_in_one_line_of_a_terminal() {
-        let moment =
-            Moment { phase: Phase::Copying, since: Instant::now(), moved: 1000 << 30, expected: 4000 << 30 };
+        let moment = Moment {
+            phase: Phase::Copying,
+            since: Instant::now(),
+            moved: 1000 << 30,
+            expected: 4000 << 30,
+            waits: None,
+        };
         let text = line(&moment, Duration::from_secs(8000));
         assert_eq!(
             text,
             "copying 25 % [=====>              ] 1000.00 GiB of about 3.91 TiB, 128.00 MiB/s, about 7 hours left"
         );
         assert!(text.len() <= 100);
-        let releasing = Moment { phase: Phase::Releasing, ..moment };
+        let releasing = Moment { phase: Phase::Releasing, ..moment.clone() };
         assert_eq!(line(&releasing, Duration::from_secs(3)), "cleaning up (3 s)");
         for moved in [0, 1, 3999 << 30, 5000 << 30] {
-            let bar = line(&Moment { moved, ..moment }, Duration::from_secs(1));
+            let bar = line(&Moment { moved, ..moment.clone() }, Duration::from_secs(1));
             assert_eq!(bar.find(']'), text.find(']'), "{bar}");
         }
     }

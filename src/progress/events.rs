@@ -20,7 +20,7 @@ pub(super) fn show(moments: &watch::Receiver<Moment>, events: &Receiver<String>)
         match events.recv_timeout(PERIOD) {
             Ok(event) => say(&event),
             Err(RecvTimeoutError::Timeout) => {
-                let moment = *moments.borrow();
+                let moment = moments.borrow().clone();
                 if moment.phase == Phase::Copying {
                     say(&progress(&moment, moment.since.elapsed()));
                 }
@@ -35,6 +35,7 @@ fn progress(moment: &Moment, elapsed: Duration) -> String {
         "bytes": moment.moved,
         "expected_bytes": moment.expected,
         "bytes_per_second": moment.rate(elapsed),
+        "waits": moment.waits,
         "seconds_left": moment.left(elapsed).map(|left| left.as_secs()),
     });
     json::line("progress", &body)
@@ -52,10 +53,11 @@ mod tests {
 
     #[test]
     fn progress_is_numbers() {
-        let moment = Moment { phase: Phase::Copying, since: Instant::now(), moved: 100, expected: 400 };
+        let moment =
+            Moment { phase: Phase::Copying, since: Instant::now(), moved: 100, expected: 400, waits: None };
         assert_eq!(
             progress(&moment, Duration::from_secs(10)),
-            r#"{"version":1,"event":"progress","bytes":100,"bytes_per_second":10,"expected_bytes":400,"seconds_left":30}"#
+            r#"{"version":1,"event":"progress","bytes":100,"bytes_per_second":10,"expected_bytes":400,"seconds_left":30,"waits":null}"#
         );
     }
 }

@@ -27,6 +27,8 @@ pub enum Phase {
     Preparing,
     /// The stream.
     Copying,
+    /// A backup is made ready to be started as a server.
+    Recovering,
     /// Digests of the disks, sync, publication.
     Verifying,
     /// Undoing what the run did on the hosts.
@@ -40,6 +42,7 @@ impl Phase {
             Self::Connecting => "connecting",
             Self::Preparing => "preparing",
             Self::Copying => "copying",
+            Self::Recovering => "recovering",
             Self::Verifying => "verifying",
             Self::Releasing => "releasing",
         }
@@ -50,6 +53,7 @@ impl Phase {
             Self::Connecting => "connecting",
             Self::Preparing => "preparing",
             Self::Copying => "copying",
+            Self::Recovering => "preparing the backup",
             Self::Verifying => "verifying and syncing",
             Self::Releasing => "cleaning up",
         }
@@ -60,13 +64,15 @@ impl Phase {
 const LOOK: Duration = Duration::from_millis(100);
 
 /// A moment of a run.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Moment {
     phase: Phase,
     since: Instant,
     /// Bytes of the source that were read, and how many there will be, by estimate.
     moved: u64,
     expected: u64,
+    /// What the source waits for, in its own words.
+    waits: Option<String>,
 }
 
 /// Where the work tells how far it is.
@@ -98,7 +104,8 @@ impl Progress {
     /// A progress and its renderers.
     #[must_use]
     pub fn start(choice: ProgressChoice, json: bool) -> (Self, Renderer) {
-        let begin = Moment { phase: Phase::Connecting, since: Instant::now(), moved: 0, expected: 0 };
+        let begin =
+            Moment { phase: Phase::Connecting, since: Instant::now(), moved: 0, expected: 0, waits: None };
         let moments = watch::Sender::new(begin);
         let (end, ended) = mpsc::channel();
         let wants_bar = match choice {
@@ -128,7 +135,13 @@ impl Progress {
     }
 
     /// A new phase has begun.
+    ///
+    /// Several targets come to one by and by: the first one tells.
     pub fn phase(&self, phase: Phase) {
+        let begun = |begun: &[(Phase, Instant)]| begun.iter().any(|(other, _)| *other == phase);
+        if begun(&self.begun.lock().unwrap_or_else(PoisonError::into_inner)) {
+            return;
+        }
         tracing::debug!(phase = phase.text(), "phase");
         let now = Instant::now();
         self.begun.lock().unwrap_or_else(PoisonError::into_inner).push((phase, now));
@@ -152,9 +165,12 @@ impl Progress {
         begun.iter().zip(ends).map(|((phase, began), end)| (phase.name(), end - *began)).collect()
     }
 
-    /// That many bytes of the source, of that many expected, were read.
-    pub fn moved(&self, bytes: u64, expected: u64) {
-        self.moments.send_modify(|moment| (moment.moved, moment.expected) = (bytes, expected));
+    /// That many bytes of the source, of that many expected, were read; and what it waits for, if it does.
+    pub fn moved(&self, bytes: u64, expected: u64, waits: Option<&str>) {
+        self.moments.send_modify(|moment| {
+            (moment.moved, moment.expected) = (bytes, expected);
+            moment.waits = waits.map(ToOwned::to_owned);
+        });
     }
 }
 
@@ -183,9 +199,10 @@ impl Moment {
 
     /// How long the rest takes, for people.
     fn left_in_words(&self, elapsed: Duration) -> String {
-        match self.left(elapsed) {
-            Some(left) => format!("about {} left", HumanDuration(left)),
-            None => "nothing has moved yet".to_owned(),
+        match (&self.waits, self.left(elapsed)) {
+            (Some(what), _) => format!("the backup waits: {what}"),
+            (None, Some(left)) => format!("about {} left", HumanDuration(left)),
+            (None, None) => "nothing has moved yet".to_owned(),
         }
     }
 

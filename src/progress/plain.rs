@@ -15,7 +15,7 @@ pub(super) fn show(moments: &watch::Receiver<Moment>, ended: &mpsc::Receiver<()>
     let mut phase = None;
     let mut last = Instant::now();
     while ended.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
-        let moment = *moments.borrow();
+        let moment = moments.borrow().clone();
         if phase != Some(moment.phase) {
             // Connecting and preparing take no time that anybody waits for.
             if !matches!(moment.phase, Phase::Connecting | Phase::Preparing) {
@@ -55,15 +55,25 @@ mod tests {
 
     #[test]
     fn a_line_tells_bytes_rate_share_and_time_left() {
-        let moment =
-            Moment { phase: Phase::Copying, since: Instant::now(), moved: 1 << 30, expected: 4 << 30 };
+        let moment = Moment {
+            phase: Phase::Copying,
+            since: Instant::now(),
+            moved: 1 << 30,
+            expected: 4 << 30,
+            waits: None,
+        };
         assert_eq!(
             line(&moment, Duration::from_secs(8)),
             "copying: 1.00 GiB of about 4.00 GiB (25 %), 128.00 MiB/s, about 24 seconds left"
         );
-        let over = Moment { moved: 5 << 30, ..moment };
+        let over = Moment { moved: 5 << 30, ..moment.clone() };
         assert!(line(&over, Duration::from_secs(8)).contains("(99 %)"), "an estimate never claims the end");
-        let still = Moment { moved: 0, ..moment };
+        let still = Moment { moved: 0, ..moment.clone() };
         assert!(line(&still, Duration::from_secs(8)).ends_with("nothing has moved yet"));
+        let waits = Moment { waits: Some("Acquiring BACKUP LOCKS...".into()), ..moment };
+        assert!(
+            line(&waits, Duration::from_secs(8))
+                .ends_with("128.00 MiB/s, the backup waits: Acquiring BACKUP LOCKS...")
+        );
     }
 }

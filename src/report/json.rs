@@ -33,6 +33,7 @@ impl Report {
                     "files": run.files,
                     "bytes": run.bytes,
                     "bytes_on_disk": run.disk_bytes,
+                    "log": run.log,
                 })),
                 "compression": run.and_then(|run| run.compression).map(|compression| json!({
                     "program": compression.program.name(),
@@ -40,8 +41,7 @@ impl Report {
                 })),
                 "encrypted": run.map(|run| run.encrypted),
                 "exclude": run.map(|run| &run.exclude),
-            "exclude": run.map(|run| &run.exclude),
-            "targets": self.targets.iter().map(target).collect::<Vec<_>>(),
+                "targets": self.targets.iter().map(target).collect::<Vec<_>>(),
                 "findings": self.findings,
                 "leftovers": leftovers,
                 "seconds": seconds(self.phases.iter().map(|(_, took)| took).sum()),
@@ -70,6 +70,8 @@ fn target(target: &TargetReport) -> Value {
         "port": target.port,
         "copy": copy,
         "kept_staging": target.kept,
+        "log": target.log,
+        "old": target.old.as_deref().map(shown),
     })
 }
 
@@ -106,7 +108,16 @@ fn copy(copied: &Copied) -> Value {
         "entries_sha256": copied.entries_digest,
         "synced": copied.synced,
         "changed_meanwhile": copied.changed,
-        "old": copied.old.as_deref().map(shown),
+        "compared": copied.listed,
+        "backup": copied.backup.as_ref().map(|backup| json!({
+            "tool": backup.tool,
+            "server_version": backup.server_version,
+            "prepared": backup.prepared,
+            "gtid": backup.gtid,
+            "binlog_file": backup.binlog.as_ref().map(|(file, _)| file),
+            "binlog_position": backup.binlog.as_ref().map(|(_, position)| position),
+            "source_position": backup.source_position,
+        })),
         "notes": copied.remarks,
     })
 }

@@ -68,16 +68,120 @@ fn what_is_copied() {
         |s| s.transfer_type,
         TransferType::File,
         ("type = \"decompress\"", TransferType::Decompress),
-        ("TRANSFER_TYPE", "xtrabackup", TransferType::Xtrabackup),
+        ("TRANSFER_TYPE", "xtrabackup", TransferType::Backup),
         (&["--type", "file"], TransferType::File),
     );
+}
+
+#[test]
+fn databases() {
     check(
-        |s| s.stop_slave,
+        |s| s.servers.threads,
+        None,
+        ("backup_threads = 2", Some(2)),
+        ("TRANSFER_BACKUP_THREADS", "3", Some(3)),
+        (&["--backup-threads", "4"], Some(4)),
+    );
+    check(
+        |s| s.servers.stop_replication,
         false,
         ("stop_slave = true", true),
-        ("TRANSFER_STOP_SLAVE", "0", false),
+        ("TRANSFER_STOP_REPLICATION", "0", false),
         (&["--stop-slave"], true),
     );
+    check(
+        |s| s.servers.stop_replication,
+        false,
+        ("stop_replication = true", true),
+        ("TRANSFER_STOP_REPLICATION", "true", true),
+        (&["--no-stop-replication"], false),
+    );
+    check(
+        |s| s.servers.prepare,
+        false,
+        ("prepare = true", true),
+        ("TRANSFER_PREPARE", "false", false),
+        (&["--prepare"], true),
+    );
+    check(
+        |s| s.servers.prepare_memory,
+        None,
+        ("prepare_memory = \"1G\"", Some(1 << 30)),
+        ("TRANSFER_PREPARE_MEMORY", "512M", Some(512 << 20)),
+        (&["--prepare-memory", "2GiB"], Some(2 << 30)),
+    );
+    check(
+        |s| s.servers.stop,
+        Ends::None,
+        ("stop_server = \"source\"", Ends::Source),
+        ("TRANSFER_STOP_SERVER", "both", Ends::Both),
+        (&["--stop-server", "target"], Ends::Target),
+    );
+    let unit = |name: &str| Some(name.to_owned());
+    check(
+        |s| s.servers.unit.clone(),
+        None,
+        ("unit = \"mariadb\"", unit("mariadb.service")),
+        ("TRANSFER_UNIT", "mariadb@a", unit("mariadb@a.service")),
+        (&["--unit", "mysql.service"], unit("mysql.service")),
+    );
+    check(
+        |s| s.servers.timeout.as_secs(),
+        600,
+        ("server_timeout = \"5m\"", 300),
+        ("TRANSFER_SERVER_TIMEOUT", "60", 60),
+        (&["--server-timeout", "10s"], 10),
+    );
+    check(
+        |s| s.servers.allow_running,
+        false,
+        ("allow_running = true", true),
+        ("TRANSFER_ALLOW_RUNNING", "no", false),
+        (&["--allow-running"], true),
+    );
+    check(
+        |s| s.servers.defaults_file.clone(),
+        None,
+        ("defaults_file = \"/a\"", unit("/a")),
+        ("TRANSFER_DEFAULTS_FILE", "/b", unit("/b")),
+        (&["--defaults-file", "/c"], unit("/c")),
+    );
+    let hooks = |words: &[&str]| words.iter().map(|word| word.parse::<Hook>().unwrap()).collect::<Vec<_>>();
+    check(
+        |s| s.hooks.clone(),
+        vec![],
+        (
+            "[hook]\nafter-target = \"b\"\nbefore_source = [\"a\", \"c\"]",
+            hooks(&["after-target=b", "before-source=a", "before-source=c"]),
+        ),
+        ("TRANSFER_HOOK", "before-source=d", hooks(&["before-source=d"])),
+        (
+            &["--hook", "after-controller=e f", "--hook", "before-target=g"],
+            hooks(&["after-controller=e f", "before-target=g"]),
+        ),
+    );
+    for words in
+        [["--unit", "-x"], ["--unit", "a b"], ["--defaults-file", "my.cnf"], ["--server-timeout", "900"]]
+    {
+        assert!(Cli::read(["transfer", "a:/x", "b:/y"].iter().chain(&words)).is_err(), "{words:?}");
+    }
+}
+
+#[test]
+fn what_was_typed_has_an_effect_with_its_type() {
+    let error = |words: &[&str]| checked("", words, &["b:/y"]).unwrap_err();
+    assert_eq!(error(&["--prepare"]), "--prepare has no effect with --type file");
+    assert_eq!(
+        error(&["--type", "xtrabackup", "--stop-server", "source"]),
+        "--stop-server source has no effect with --type mariabackup"
+    );
+    assert!(error(&["--type", "decompress", "--exclude", "x"]).starts_with("--exclude has no effect"));
+    assert!(error(&["--type", "mariabackup", "--replace"]).contains("--as NAME"));
+    assert!(checked("", &["--type", "mariabackup", "--replace", "--as", "x"], &["b:/y"]).is_ok());
+    assert!(error(&["--type", "compress", "--replace"]).contains("choose another name"));
+    // In a file they are for other runs, and the old tool took this one with every type.
+    assert!(checked("prepare = true\nstop_server = \"source\"", &[], &["b:/y"]).is_ok());
+    assert!(checked("", &["--stop-slave"], &["b:/y"]).is_ok());
 }
 
 #[test]
@@ -348,7 +452,6 @@ fn contradictions_are_errors() {
         (&["--keep-old"][..], "--keep-old is only with --replace"),
         (&["--replace=false", "--keep-old"], "--keep-old is only with --replace"),
         (&["--port", "1", "--port-range", "1-2"], "cannot be said together"),
-        (&["--type", "xtrabackup"], "is not in this version"),
         (&["--compress=gzip", "--compress-level", "12"], "the highest of gzip is 9"),
         (&["--replace", "--keep-staging"], "--keep-staging is not with --replace"),
     ] {
@@ -512,11 +615,20 @@ fn the_example_is_the_defaults() {
 }
 
 /// Every key, as serde knows them.
-const FIELDS: [&str; 33] = [
+const FIELDS: [&str; 42] = [
     "type",
     "exclude",
     "ignore_changed",
-    "stop_slave",
+    "backup_threads",
+    "stop_replication",
+    "prepare",
+    "prepare_memory",
+    "stop_server",
+    "unit",
+    "server_timeout",
+    "allow_running",
+    "defaults_file",
+    "hook",
     "as",
     "replace",
     "keep_old",
@@ -551,7 +663,9 @@ const FIELDS: [&str; 33] = [
 #[test]
 fn the_list_of_keys_is_all_there_are() {
     let error = toml::from_str::<Options>("no_such_key = 1").unwrap_err();
+    let listed: Vec<&str> = error.message().split('`').skip(3).step_by(2).collect();
+    // The old tool's name of one, and what is no option.
     let listed: Vec<&str> =
-        error.message().split('`').skip(3).step_by(2).filter(|key| *key != "profile").collect();
+        listed.into_iter().filter(|key| !["profile", "stop_slave"].contains(key)).collect();
     assert_eq!(listed, FIELDS);
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 
 use super::Lane;
-use super::judge::{BROKEN_PIPE, NOT_STARTED};
+use super::judge::{BROKEN_PIPE, KILLED_AS_A_WHOLE, NOT_STARTED};
 use crate::error::Error;
 use crate::host::guard::{Guard, GuardError};
 use crate::host::netcat::Netcat;
@@ -239,7 +239,7 @@ async fn ask_both(source: &End, lane: &Lane<'_>, way: Way<'_>) -> Result<Peer, E
         // A job that was killed as a whole has told of no stage.
         if !refused && sender.exit.is_some() && sender.stages.is_empty() {
             return Ok(Peer::Failed(Error::Failed(format!(
-                "{}: the sender failed: its processes were ended from outside",
+                "{}: the sender failed: {KILLED_AS_A_WHOLE}",
                 source.guard.host()
             ))));
         }

@@ -1,12 +1,19 @@
 //! Whether a stream arrived as it left, from what both jobs told. Pure.
 
+use std::os::unix::ffi::OsStrExt;
+
+use crate::backup::log::{completed, last_words};
 use crate::error::Error;
 use crate::host::guard::Job;
+use crate::host::wire::printable;
 use crate::pipeline::build::{WIRE, sink_name};
 use crate::plan::{Plan, TargetPlan};
+use crate::shape::Producer;
 
 /// From here on a status says that a program could not be started, or was killed.
 pub(super) const NOT_STARTED: i32 = 126;
+/// What is said of a job that was killed as a whole, and has told of no stage.
+pub(super) const KILLED_AS_A_WHOLE: &str = "its processes were ended from outside";
 /// A status beyond this is that of a stage that a signal ended.
 const KILLED: i32 = 128;
 /// The status of a stage that was killed by SIGPIPE: a consequence of another's end.
@@ -48,6 +55,12 @@ pub fn judge(plan: &Plan, target: &TargetPlan, sender: &Job, receiver: &Job) -> 
                 Error::Failed(format!("{origin}: {cause}"))
             }
             _ if dropped => Error::Failed(format!("{host}: {origin} lost its connection to it: {text}")),
+            _ if plan.shape.packed.is_some() && all_arrived && decoder_failed(receiver) => {
+                Error::Failed(format!(
+                    "{host}: {} of {origin} is damaged, or not what it seems: {text}",
+                    printable(plan.source.endpoint.path.as_os_str().as_bytes())
+                ))
+            }
             _ if refused_by_a_decoder(receiver) => Error::Verification(format!(
                 "{host}: the stream was altered on its way from {origin}: {text}"
             )),
@@ -69,6 +82,12 @@ pub fn judge(plan: &Plan, target: &TargetPlan, sender: &Job, receiver: &Job) -> 
     }
     if let Some(text) = failure(sender, own, true) {
         return Err(Error::Failed(format!("{origin}: {text}")));
+    }
+    if plan.shape.producer == Producer::Backup && !completed(&sender.log) {
+        return Err(Error::Failed(format!(
+            "{origin}: the backup does not say that it is complete{}",
+            last_words(&sender.log)
+        )));
     }
     if plan.stream_digest.is_some() && (sender.digest.is_none() || receiver.digest.is_none()) {
         let blind = if sender.digest.is_none() { origin } else { host };
@@ -98,9 +117,10 @@ fn failure(job: &Job, counts: impl Fn(&str, i32) -> bool, pipes: bool) -> Option
         return None;
     }
     let mut text = match failed.as_slice() {
-        [] => "its processes were ended from outside".to_owned(),
+        [] => KILLED_AS_A_WHOLE.to_owned(),
         failed => failed.join(", "),
     };
+    text.push_str(&last_words(&job.log));
     text.push_str(&said(job));
     Some(text)
 }
@@ -114,6 +134,11 @@ fn refused_by_a_decoder(receiver: &Job) -> bool {
     receiver.stages.iter().find(failed).is_some_and(|(stage, status)| {
         matches!(stage.as_str(), "decrypt" | "decompress") && *status < NOT_STARTED && !cut_short
     })
+}
+
+/// A decoder could not make sense of what it got.
+fn decoder_failed(receiver: &Job) -> bool {
+    receiver.stages.iter().any(|(stage, status)| stage == "decompress" && (1..NOT_STARTED).contains(status))
 }
 
 /// A stage that ended because its reader had ended. openssl has a status and words of its own for it.

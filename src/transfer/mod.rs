@@ -5,19 +5,19 @@
 //! its error and the others go on. Nothing is undone here: that is the release of the guards, which `run` always
 //! reaches.
 
+mod arrive;
 mod connect;
 mod judge;
 mod settle;
 mod stream;
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 
 use crate::error::Error;
 use crate::lease::{self, End};
-use crate::pipeline::build;
+use crate::pipeline::jobs;
 use crate::plan::{Plan, TargetPlan};
 use crate::progress::{Phase, Progress};
 use crate::run_id::random_hex;
@@ -68,14 +68,33 @@ pub struct Copied {
     pub files_compared: Option<(FileDigest, u64)>,
     /// The SHA-256 of the sorted list of all entries, on both sides.
     pub entries_digest: String,
-    /// Where what had the final name before is now, if it was kept.
-    pub old: Option<PathBuf>,
     /// It was waited for until it was on the disk.
     pub synced: bool,
     /// Some of it changed on the source meanwhile, which is among the remarks.
     pub changed: bool,
+    /// Names and sizes of all entries were compared with the source's.
+    pub listed: bool,
+    /// Of a hot backup.
+    pub backup: Option<Box<BackupFacts>>,
     /// What the stages remarked without failing: skipped sockets, mostly.
     pub remarks: Vec<String>,
+}
+
+/// What a hot backup says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BackupFacts {
+    /// What made it, with its version.
+    pub tool: String,
+    /// The version of its server.
+    pub server_version: String,
+    /// It can be started as it is.
+    pub prepared: bool,
+    /// The GTID of what is in it, as the server writes it; empty where there is none.
+    pub gtid: String,
+    /// The file of the source's own binary log, and the position in it.
+    pub binlog: Option<(String, u64)>,
+    /// On a replica: its source's position, as a statement.
+    pub source_position: Option<String>,
 }
 
 impl Lane<'_> {
@@ -156,12 +175,20 @@ async fn body(
         return Ok((Duration::ZERO, Vec::new()));
     }
 
+    // As late as can be: nobody is to wait for us longer than for the copy.
+    rest(plan, source).await?;
     progress.phase(Phase::Copying);
     let stream_began = Instant::now();
-    lease::job(&source.guard, "manifest", &build::source_manifest(plan), "").await?;
+    if plan.shape.compares_files() {
+        lease::job(&source.guard, "manifest", &jobs::source_manifest(plan), "").await?;
+    }
     source.guard.call("open_gate", &[]).await?;
     let sender = stream::stream(plan, source, lanes, progress).await?;
     let streamed = stream_began.elapsed();
+    // Where files are compared they are still being read.
+    if plan.rests() && !plan.shape.compares_files() {
+        lease::restart_unseen(&source.guard).await?;
+    }
 
     // The port is free again, and may become another run's: no hole to it stays. The release tries once more.
     join_all(
@@ -180,7 +207,17 @@ async fn body(
     if !lanes.iter().any(Lane::is_live) {
         return Ok((streamed, Vec::new()));
     }
-    progress.phase(Phase::Verifying);
-    let copied = settle::settle(plan, source, lanes, &sender, began).await?;
+    let copied = settle::settle(plan, source, lanes, &sender, (began, progress)).await?;
     Ok((streamed, copied))
+}
+
+/// Servers, and what they replicate, rest while they are copied.
+async fn rest(plan: &Plan, source: &End) -> Result<(), Error> {
+    if let Some(backup) = plan.backup.as_ref().filter(|backup| backup.stop_replication) {
+        let stopped = lease::stop_replication(source, &plan.source.endpoint.path, backup).await?;
+        if stopped == 0 {
+            tracing::warn!("{}: --stop-replication: it replicates nothing", source.guard.host());
+        }
+    }
+    lease::stop_servers(source, &plan.source.servers).await
 }

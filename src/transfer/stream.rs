@@ -126,7 +126,8 @@ async fn watch(plan: &Plan, source: &End, lanes: &[Lane<'_>], progress: &Progres
         let ended = live.iter().filter(|lane| lane.end.guard.job("receiver").exit.is_some()).count()
             + usize::from(sender.exit.is_some())
             + sender.dropped.len();
-        if (moved, ended) != last {
+        // A server may let a backup wait for a lock as long as its longest statement runs.
+        if (moved, ended) != last || sender.waits.is_some() && sender.exit.is_none() {
             (last, since) = ((moved, ended), Instant::now());
         } else if since.elapsed() > patience {
             return Verdict::Still;
@@ -149,7 +150,8 @@ async fn watch(plan: &Plan, source: &End, lanes: &[Lane<'_>], progress: &Progres
 }
 
 fn report(plan: &Plan, source: &End, progress: &Progress) {
-    progress.moved(bytes_read(&source.guard.job("sender")), plan.expected_bytes());
+    let sender = source.guard.job("sender");
+    progress.moved(bytes_read(&sender), plan.expected_bytes(), sender.waits.as_deref());
 }
 
 /// What tar has written: before the compression, where there is one.

@@ -44,6 +44,37 @@ impl FileName {
     }
 }
 
+/// An absolute path on a host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPath(pub String);
+
+impl FromStr for HostPath {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        if !word.starts_with('/') || word.contains(['\n', '\0']) {
+            return Err("it is no absolute path".into());
+        }
+        Ok(Self(word.to_owned()))
+    }
+}
+
+/// A service of systemd, such as `mariadb@north.service`; `.service` may be left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnitName(pub String);
+
+impl FromStr for UnitName {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        let good = |byte: u8| byte.is_ascii_alphanumeric() || b":-_.\\@".contains(&byte);
+        if word.is_empty() || word.starts_with('-') || word.len() > 200 || !word.bytes().all(good) {
+            return Err("it is no name of a unit".into());
+        }
+        Ok(Self(if word.ends_with(".service") { word.to_owned() } else { format!("{word}.service") }))
+    }
+}
+
 /// Which entries are left out: a pattern of the shell (`*`, `?`, `[…]`) as tar takes it, which begins at any name below the
 /// source, or, behind a slash, at the source itself. `*` and `?` match slashes, too.
 #[derive(Clone, Debug, PartialEq, Eq)]

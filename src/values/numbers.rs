@@ -40,6 +40,29 @@ impl<const MIN: u32, const MAX: u32> FromStr for Whole<MIN, MAX> {
     }
 }
 
+/// An amount of memory: bytes, or with a unit as in `512M` and `4GiB`; at least 64 MiB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory(pub u64);
+
+impl Memory {
+    /// Less than this no server recovers with, in bytes.
+    pub const LEAST: u64 = 64 << 20;
+}
+
+impl FromStr for Memory {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        // As servers read it: M is 2^20.
+        let size = parse_size::Config::new().with_binary().parse_size(word);
+        let bytes = size.map_err(|_| "it is no amount of memory like 512M or 4GiB")?;
+        if bytes < Self::LEAST {
+            return Err("it must be 64M or more".into());
+        }
+        Ok(Self(bytes))
+    }
+}
+
 /// First and last port of a range, written `4400-4500`, or one port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PortRange {
@@ -101,6 +124,16 @@ mod tests {
         assert_eq!(time("1h30m"), Ok(5400));
         assert_eq!(time("1"), Err("it must be 2 to 86400 seconds".into()));
         assert!(time("-5s").is_err() && time("soon").is_err() && time("").is_err());
+    }
+
+    #[test]
+    fn memory_has_the_units_of_servers() {
+        let bytes = |word: &str| word.parse::<Memory>().map(|memory| memory.0);
+        assert_eq!(bytes("512M"), Ok(512 << 20));
+        assert_eq!(bytes("4GiB"), Ok(4 << 30));
+        assert_eq!(bytes("134217728"), Ok(128 << 20));
+        assert_eq!(bytes("63M"), Err("it must be 64M or more".into()));
+        assert!(bytes("much").is_err() && bytes("-1G").is_err());
     }
 
     #[test]

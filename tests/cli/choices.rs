@@ -425,5 +425,5 @@ fn findings_are_told_all_at_once() {
     ended
         .says("missing does not exist; check the path")
         .says("nowhere does not exist; mkdir ")
-        .says("--stop-slave has no effect");
+        .says("--stop-replication has no effect");
 }

@@ -143,7 +143,7 @@ fn a_good_run_tells_every_fact_of_two_targets() {
         assert_eq!(copy["files_compared"]["files"], 2);
         assert_eq!(copy["entries_sha256"].as_str().unwrap().len(), 64);
     }
-    let old = |target: &Value| target["copy"]["old"].is_string();
+    let old = |target: &Value| target["old"].is_string();
     assert_eq!(targets.iter().filter(|target| old(target)).count(), 1, "only one had an old one");
     let sum: f64 = report["phases"].as_object().unwrap().values().map(|value| value.as_f64().unwrap()).sum();
     assert!((report["seconds"].as_f64().unwrap() - sum).abs() < 0.01, "{report}");

@@ -3,6 +3,7 @@
 //! Each test has a [`harness::Sandbox`]: directories, an account and a state of its own, so that tests may run side by
 //! side. What has to be caught in the middle of a run is held there by [`hold`]; nothing waits for luck.
 
+mod archives;
 mod choices;
 mod configuration;
 mod copies;
@@ -10,6 +11,7 @@ mod damage;
 mod failures;
 mod harness;
 mod hold;
+mod hooks;
 mod hostile;
 mod interrupts;
 mod json;

@@ -142,7 +142,7 @@ fn exit_codes_are_the_same_when_nobody_reads() {
         (&dry, 0),
         (&["status", "localhost"], 0),
         (&["--nonsense"], 2),
-        (&["/etc/hostname", "/tmp", "--type", "xtrabackup"], 2),
+        (&["/etc/hostname", "/tmp", "--type", "tape"], 2),
         (&missing, 4),
     ] {
         let mut command = sandbox.command(&[]);

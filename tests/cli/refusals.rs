@@ -41,15 +41,6 @@ fn a_command_line_that_cannot_be_is_2() {
 }
 
 #[test]
-fn a_type_of_a_later_version_is_2() {
-    let sandbox = Sandbox::own();
-    for later in ["xtrabackup", "decompress"] {
-        let ended = sandbox.run(&[&"/etc/hostname", &"/tmp", &"--type", &later]).expect(2);
-        ended.says(&format!("--type {later} is not in this version: only --type file is"));
-    }
-}
-
-#[test]
 fn a_source_that_is_missing_or_no_file_or_directory_is_refused() {
     let Some(sandbox) = Sandbox::new() else { return };
     let target = sandbox.dir("target");

@@ -1,10 +1,11 @@
 //! The Rust half of a guard: commands out, replies and events in, and the heartbeat. The other half is `../sh/guard.sh`;
 //! the protocol is in `docs/guard-protocol.md`.
 
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -12,7 +13,7 @@ pub mod told;
 
 use super::scripts::Script;
 use super::wire::{Field, decode, encode, read_record};
-use super::{Host, HostError, Shell};
+use super::{Begun, Host, HostError, Input};
 use crate::run_id::GuardId;
 pub use told::{Job, Manifest};
 use told::{Shared, State};
@@ -114,7 +115,7 @@ impl Guard {
             path.into(),
         ];
         let shell = host.shell("start of the guard", &Script::guard(&arguments)).await?;
-        let Shell { stdin, mut stdout, _process: process } = shell;
+        let Begun { sent, mut stdout, _process: process } = shell;
         let shared = Arc::<Shared>::default();
         let reader = tokio::spawn({
             let shared = Arc::clone(&shared);
@@ -128,12 +129,7 @@ impl Guard {
             }
         });
         let (input, lines) = mpsc::unbounded_channel();
-        tokio::spawn(write_lines(
-            stdin,
-            lines,
-            (lease / 4).min(Duration::from_secs(15)),
-            Arc::clone(&shared),
-        ));
+        tokio::spawn(write_lines(sent, lines, (lease / 4).min(Duration::from_secs(15)), Arc::clone(&shared)));
         let guard = Self {
             id: id.clone(),
             host: host.name().to_string(),
@@ -320,30 +316,34 @@ impl Drop for Guard {
     }
 }
 
-/// Writes line by line, and a heartbeat in between, until nobody sends any more. In a task of its own: a caller that is
+/// Writes, behind the script, line by line, and a heartbeat in between, until nobody sends any more. In a task of its own: a caller that is
 /// cancelled must not leave half a line, which would glue itself to the next command.
 async fn write_lines(
-    mut input: Box<dyn AsyncWrite + Send + Unpin>,
+    sent: JoinHandle<io::Result<Input>>,
     mut lines: mpsc::UnboundedReceiver<Vec<u8>>,
     period: Duration,
     shared: Arc<Shared>,
 ) {
-    let mut beat = tokio::time::interval(period);
-    loop {
-        let line = tokio::select! {
-            // A heartbeat behind the last command would find nobody.
-            biased;
-            line = lines.recv() => line,
-            _ = beat.tick() => Some(b"0\tping\n".to_vec()),
-        };
-        let Some(line) = line else { break };
-        if input.write_all(&line).await.is_err() || input.flush().await.is_err() {
-            // Nobody reads any more. Its output need not end with it: jobs that outlived a killed guard hold it open.
-            // One that ends in order is given the time to say so.
-            tokio::time::sleep(LAST_WORDS).await;
-            shared.lose();
-            break;
+    let write = async {
+        let mut input = sent.await.map_err(io::Error::other)??;
+        let mut beat = tokio::time::interval(period);
+        loop {
+            let line = tokio::select! {
+                // A heartbeat behind the last command would find nobody.
+                biased;
+                line = lines.recv() => line,
+                _ = beat.tick() => Some(b"0\tping\n".to_vec()),
+            };
+            // Dropping the input ends it.
+            let Some(line) = line else { return Ok::<(), io::Error>(()) };
+            input.write_all(&line).await?;
+            input.flush().await?;
         }
+    };
+    if write.await.is_err() {
+        // Nobody reads any more. Its output need not end with it: jobs that outlived a killed guard hold it open. One that
+        // ends in order is given the time to say so.
+        tokio::time::sleep(LAST_WORDS).await;
+        shared.lose();
     }
-    // Dropping the input ends it.
 }

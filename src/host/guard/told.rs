@@ -9,6 +9,8 @@ use crate::host::wire::{Field, LONGEST_PATH, LONGEST_TEXT, short};
 
 /// Of what a host says, no more than this is kept.
 pub const MOST_COMPLAINTS: usize = 64;
+/// The last lines of a log.
+pub const MOST_LOG: usize = 100;
 /// Names of one kind: stages, meters, lists, sinks.
 pub const MOST_NAMES: usize = 64;
 /// Jobs of a guard.
@@ -29,6 +31,14 @@ pub struct Job {
     pub silenced: u64,
     /// Its manifests, by the list's name.
     pub manifests: BTreeMap<String, Manifest>,
+    /// The last lines of a log.
+    pub log: Vec<String>,
+    /// It says over and over that it fails, in these words.
+    pub stuck: Option<String>,
+    /// It waits for somebody else, and says so in these words.
+    pub waits: Option<String>,
+    /// What it found out, by name.
+    pub facts: BTreeMap<String, String>,
     /// Sinks that were dropped, with the reason.
     pub dropped: BTreeMap<String, String>,
     /// Its own exit status, once it has ended.
@@ -153,6 +163,7 @@ impl State {
             "ending" => self.ending = Some(text(0)),
             "bye" => self.bye = true,
             "unpublished" => (self.published, self.old_kept) = (false, false),
+            "old_goes" => self.old_kept = false,
             "published" => (self.published, self.old_kept) = (true, !text(1).is_empty()),
             "kept" if self.kept.len() < MOST_COMPLAINTS => {
                 self.kept.push(fields.first().map(|path| short(path, LONGEST_PATH)).unwrap_or_default());
@@ -177,6 +188,13 @@ impl State {
                         job.dropped.insert(text(1), text(2));
                     }
                     "stderr" if job.complaints.len() < MOST_COMPLAINTS => job.complaints.push(text(1)),
+                    "log" if job.log.len() < MOST_LOG => job.log.push(text(1)),
+                    "stuck" => job.stuck = Some(text(1)),
+                    "waits" => job.waits = fields.get(1).map(|field| shown(field)),
+                    "fact" if job.facts.len() < MOST_NAMES => {
+                        let value = fields.get(2).map(|value| short(value, LONGEST_PATH));
+                        job.facts.insert(text(1), value.unwrap_or_default());
+                    }
                     "silenced" => job.silenced = number(1),
                     "stages" => {
                         job.stages = fields
@@ -226,11 +244,17 @@ mod tests {
             state.event("stderr", &[b"job0".to_vec(), b"\x1b[2J".to_vec()]);
             state.event("left", &[vec![b'x'; 60_000], vec![b'x'; 60_000]]);
             state.event("dropped", &[b"job1".to_vec(), n.to_string().into_bytes(), vec![0xff; 60_000]]);
+            state.event("log", &[b"job0".to_vec(), vec![0x1b; 60_000]]);
+            state.event("fact", &[b"job0".to_vec(), n.to_string().into_bytes(), vec![0x1b; 60_000]]);
             state.event("bytes", &[b"job0".to_vec(), n.to_string().into_bytes(), b"7".to_vec()]);
         }
         assert_eq!(state.jobs.len(), MOST_JOBS);
         assert_eq!(state.jobs["job0"].complaints.len(), MOST_COMPLAINTS);
         assert_eq!(state.jobs["job0"].complaints[1], "\\u{1b}[2J");
+        assert_eq!(state.jobs["job0"].log.len(), MOST_LOG);
+        assert!(state.jobs["job0"].log[0].len() <= LONGEST_TEXT + 3);
+        assert_eq!(state.jobs["job0"].facts.len(), MOST_NAMES);
+        assert!(state.jobs["job0"].facts.values().all(|fact| fact.len() <= LONGEST_PATH + 3));
         assert_eq!(state.jobs["job0"].meters.len(), MOST_NAMES);
         let longest = state.left.iter().map(|(guard, what)| guard.len() + what.len()).max().unwrap();
         assert!(longest <= LONGEST_TEXT + LONGEST_PATH + 6, "{longest}");

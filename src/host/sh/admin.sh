@@ -9,7 +9,7 @@ kept() { say kept "$1" "$2"; }
 alive() { say live "$1"; }
 
 list_runs() {
-  local directory condition record
+  local directory condition record concluded
   local -a header records words
   for directory in "$state"/*/; do
     directory=${directory%/}
@@ -41,14 +41,20 @@ settle() {
   forget "$1"
 }
 
-# main status | clean | settle GUARD SECONDS
+# main status | clean [start-servers] | settle GUARD SECONDS
 main() {
   find_directories
   this_boot
   case $1 in
     status) list_runs ;;
-    clean) clean_dead ;;
-    settle) settle "$2" "$3" ;;
+    clean)
+      [[ ${2-} == start-servers ]] && may_start=all
+      clean_dead
+      ;;
+    settle)
+      may_start=own
+      settle "$2" "$3"
+      ;;
   esac
   say end
 }

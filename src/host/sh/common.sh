@@ -87,6 +87,11 @@ target_lock() {
   place=$(stat -L -c %D.%i -- "$1") && hash=$(printf %s "$2" | sha256sum) && REPLY=$runtime/target.$place.${hash:0:16}
 }
 
+# holds DIRECTORY: prints something that is in it already: not what every file system has, and not what runs stage.
+holds() {
+  find "$1" -mindepth 1 -maxdepth 1 ! -name lost+found ! -name '.transfer-*' -print -quit
+}
+
 # mounted PATH: whether something is mounted at it or below it. A symbolic link is what it is, not what it points to.
 mounted() {
   local real point

@@ -1,11 +1,12 @@
 # shellcheck shell=bash
 # facts.sh: everything that a run must know about a host before it changes anything, as lines `KEY FIELD...`. Changes
-# nothing. main ROLE PATH, ROLE being source, target or none.
+# nothing.
 
 tools() {
   local tool
   local -a found=()
-  for tool in awk b2sum find flock gzip ionice ip lz4 md5sum nc openssl perl pigz sha256sum sort ss sync tar xargs zstd; do
+  for tool in awk b2sum find flock gzip ionice ip lz4 mariadb mbstream md5sum mysql nc openssl perl pigz sha256sum sort ss \
+    sync systemctl tar xargs xbstream xz zstd; do
     command -v "$tool" >/dev/null && found+=("$tool")
   done
   say tools "${found[@]}"
@@ -58,9 +59,113 @@ owners() { # KIND FILE [NUMBER...]
   ' "$2"
 }
 
+# backup_tools: those that copy a running server, with their versions. The older name of one may be a link to the newer.
+backup_tools() {
+  local tool
+  for tool in mariadb-backup mariabackup xtrabackup; do
+    command -v "$tool" >/dev/null && say backup_tool "$tool" "$("$tool" --version 2>&1 </dev/null | grep -m 1 -iE "version|based on")"
+  done
+}
+
+# instance_facts SOCKET DEFAULTS: what the server tells that listens there.
+instance_facts() {
+  local answer name io sql datadir='' log=''
+  if ! answer=$(sql "$1" "$2" "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('datadir', 'gtid_mode', 'innodb_buffer_pool_size',
+    'innodb_data_home_dir', 'innodb_log_group_home_dir', 'innodb_undo_directory', 'log_bin', 'log_bin_basename',
+    'relay_log_basename', 'server_id', 'socket', 'version', 'version_comment')"); then
+    say instance_error "${answer##*$'\n'}"
+    return
+  fi
+  while IFS=$'\t' read -r name answer; do
+    printf 'instance\t%s\t%s\n' "$name" "$answer"
+    case $name in
+      datadir) printf -v datadir %b "$answer" ;;
+      log_bin_basename) printf -v log %b "$answer" ;;
+    esac
+  done <<<"$answer"
+  if ! answer=$(connections "$1" "$2"); then
+    say instance_error "${answer##*$'\n'}"
+    return
+  fi
+  while IFS=$'\t' read -r name io sql; do
+    [[ $name ]] && say connection "${name#=}" "$io" "$sql"
+  done <<<"$answer"
+  say instance_owner "$(stat -L -c %U:%G -- "$datadir")"
+  # A backup has neither logs nor what is temporary.
+  find -H "${datadir%/}/" ! -path "$log.*" ! -name 'ib_logfile*' ! -name 'ibtmp*' ! -name '*-relay-bin.*' \
+    -printf '%y %s %b\n' 2>/dev/null | awk '
+      { entries++; blocks += $3 }
+      $1 == "f" { files++; bytes += $2 }
+      END { printf "source_size\t%.0f\t%.0f\t%.0f\t%.0f\n", entries, files, bytes, blocks * 512 }'
+}
+
+# head_of FILE COMMAND...: the first 512 bytes of what the command makes of it, in hexadecimal.
+head_of() {
+  "${@:2}" <"$1" 2>/dev/null | head -c 512 | od -An -v -tx1 | tr -d ' \n'
+}
+
+# little_endian HEX: sets REPLY to the number.
+little_endian() {
+  local index number=''
+  for ((index = ${#1} - 2; index >= 0; index -= 2)); do number+=${1:index:2}; done
+  REPLY=$((16#$number))
+}
+
+# archive_facts FILE: `archive FORMAT CONTENT BYTES HOW`: by what is in it and not by its name. BYTES are those of what it unpacks
+# to, as far as the format tells; HOW is exact, at_least or unknown.
+archive_facts() {
+  local magic format=none content=unknown bytes='' how=unknown size
+  local -a decode=()
+  magic=$(head_of "$1" cat)
+  size=$(stat -L -c %s -- "$1")
+  case $magic in
+    1f8b*)
+      format=gzip decode=(gzip -dc)
+      # The last four bytes are the length, without what is beyond 32 bits.
+      little_endian "$(tail -c 4 -- "$1" | od -An -v -tx1 | tr -d ' \n')"
+      bytes=$REPLY how=at_least
+      # No deflate is smaller than by that much.
+      ((size < (1 << 32) / 1032)) && how=exact
+      while ((bytes + 1024 < size)); do ((bytes += 1 << 32)); done
+      ;;
+    28b52ffd*)
+      format=zstd decode=(zstd -q -dc)
+      bytes=$(zstd -lv -- "$1" 2>/dev/null | sed -n 's/^Decompressed Size: .*(\([0-9]*\) B).*/\1/p')
+      [[ $bytes ]] && how=exact
+      ;;
+    04224d18*)
+      format=lz4 decode=(lz4 -q -dc)
+      if (((16#${magic:8:2} & 8) != 0)); then
+        little_endian "${magic:12:16}"
+        bytes=$REPLY how=exact
+      fi
+      ;;
+    fd377a585a00*)
+      format=xz decode=(xz -q -dc)
+      bytes=$(xz --robot -l -- "$1" 2>/dev/null | awk '$1 == "totals" { print $5 }')
+      [[ $bytes ]] && how=exact
+      ;;
+    *)
+      decode=(cat)
+      bytes=$size how=exact
+      ;;
+  esac
+  if command -v "${decode[0]}" >/dev/null; then
+    magic=$(head_of "$1" "${decode[@]}")
+    # The first bytes of mbstream's and xbstream's chunks, and what stands in each header of a tar.
+    case $magic in
+      58425354434b3031*) content=xbstream ;;
+      *) if [[ ${magic:514:10} == 7573746172 ]]; then content=tar; else content=other; fi ;;
+    esac
+  fi
+  say archive "$format" "$content" "$bytes" "$how"
+}
+
+# source_facts KIND PATH NAME DEFAULTS PATTERN...
 source_facts() {
-  local path=$1 name=$2 type size users groups pattern
+  local kind=$1 path=$2 name=$3 defaults=$4 type size users groups pattern target
   local -a skip=()
+  shift 2
   type=$(stat -c %F -- "$path" 2>/dev/null) || type=missing
   say source_type "$type"
   [[ -r $path ]] && say source_readable
@@ -90,25 +195,39 @@ source_facts() {
       printf 'source_size\t%s\n' "$size"
       owners user /etc/passwd "$users"
       owners group /etc/group "$groups"
+      servers_near "$path" "$defaults"
+      # It may rest, for somebody else.
+      target=$runtime/server.$(stat -L -c %D.%i -- "$path")
+      is_locked "$target" && say source_rests "$(cat -- "$target")"
+      if [[ $kind == decompress && $type == regular* ]]; then archive_facts "$path"; fi
       ;;
+    socket) [[ $kind == file ]] || instance_facts "$path" "$defaults" ;;
   esac
 }
 
+# target_facts KIND PATH NAME OWNER DEFAULTS: NAME is empty where the copy fills the directory itself.
 target_facts() {
-  local path=$1 name=$2 owner=$3 type final
+  local kind=$1 path=$2 name=$3 owner=$4 defaults=$5 type final
   type=$(stat -L -c %F -- "$path" 2>/dev/null) || type=missing
   say target_type "$type"
   [[ $type == directory ]] || return
   say target_real "$(readlink -f -- "$path")"
   say target_place "$(place "$path")"
+  say target_owner "$(stat -L -c %U -- "$path")"
   [[ -w $path && -x $path ]] && say target_writable
   [[ ,$(findmnt -n -o OPTIONS -T "$path" 2>/dev/null), == *,ro,* ]] && say target_readonly
   final=${path%/}/$name
-  if [[ -e $final || -L $final ]]; then
-    say target_exists "$(stat -c %d:%i -- "$final")"
+  if [[ -z $name ]]; then
+    name=.
+    say target_holds "$(holds "$path")"
+    servers_near "$path" "$defaults"
+  elif [[ -e $final || -L $final || $kind == compress && (-e $final.sha256 || -e $final.md5) ]]; then
+    say target_exists "$(stat -c %d:%i -- "$final" 2>/dev/null)"
     mounted "$final" && say target_mounted
+    servers_near "$final" "$defaults"
+  else
+    servers_near "$path" "$defaults" | awk -F '\t' '$2 == "within"'
   fi
-  # Asked for without being taken, so that nobody else who asks is kept from it.
   target_lock "$path" "$name" && is_locked "$REPLY" && say target_busy "$(cat -- "$REPLY")"
   stat -f -c $'target_free\t%a\t%S\t%d\t%c\t%T' -- "$path"
   stat -L -c $'target_device\t%d' -- "$path"
@@ -140,16 +259,18 @@ place() {
   done </proc/self/mountinfo
 }
 
-# is_locked FILE: whether somebody has locked it, as the kernel tells.
+# is_locked FILE: whether somebody has locked it. Taken for a moment to learn it, which keeps nobody from it: who takes such a
+# lock waits for a second.
 is_locked() {
-  local inode device
-  owns_runtime || return
-  read -r device inode < <(stat -c '%d %i' -- "$1" 2>/dev/null) || return
-  printf -v device '%02x:%02x' $((device >> 8 & 0xfff)) $((device & 0xff | device >> 12 & 0xfff00))
-  grep -qs " FLOCK .* $device:$inode " /proc/locks
+  owns_runtime && [[ -f $1 ]] || return
+  (
+    exec 7<"$1" || exit
+    ! flock -n 7
+  ) 2>/dev/null
 }
 
-# main source PATH NAME PATTERN..., or main target PATH FINAL-NAME OWNER.
+# main source KIND PATH NAME DEFAULTS PATTERN..., or main target KIND PATH FINAL-NAME OWNER DEFAULTS; KIND is what is transferred: file,
+# mariabackup, decompress or compress.
 main() {
   find_directories
   this_boot
@@ -163,13 +284,17 @@ main() {
   tools
   addresses
   firewalls
+  [[ $2 == file ]] || backup_tools
   case $1 in
     source)
-      say source_real "$(readlink -f -- "$2")"
-      say source_place "$(place "$2")"
+      say source_real "$(readlink -f -- "$3")"
+      say source_place "$(place "$3")"
       source_facts "${@:2}"
       ;;
-    target) target_facts "${@:2}" ;;
+    target)
+      say memory "$(awk '$1 == "MemAvailable:" { printf "%.0f", $2 * 1024 }' /proc/meminfo)"
+      target_facts "${@:2}"
+      ;;
   esac
   # Last: what took its time before must not count.
   say clock "$EPOCHREALTIME"

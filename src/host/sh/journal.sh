@@ -5,22 +5,38 @@
 # A journal is $state/GUARD/journal, locked (flock) by whoever may still write to it or replay it: the guard, effects
 # in flight, the sentinel. Its lines: `transfer-journal 1 BOOT ROLE CONTROLLER STARTED PATH .`, then one per lease,
 # `lease SCOPE KIND ARGUMENT... .`, written and synced before the effect. A line that does not end in the field `.` was
-# torn and its effect was never made.
+# torn and its effect was never made. A line `closed SCOPE KIND ARGUMENT... .` takes back one that was undone before the end.
 #
-# SCOPE boot: the effect is gone after a reboot (process, rule, lock). SCOPE disk: it is not (staging, a name).
+# SCOPE boot: the effect is gone after a reboot (process, rule, lock). The others stay, and are undone in this order: disk
+# (names, modes), server (one that was stopped), tree (what may take long to remove), end (a command of the user's). A line
+# `status WORD .` says how the run ended, for those.
+#
+# `may_start` says whose servers may be started, and whose commands run: `own`, those of a run that ends itself, unless its
+# host went down meanwhile; `all`, where somebody asked for it; or nothing.
 
-stand_back=()
+stand_back=() may_start=''
+# Seconds that a command of the user's may take.
+hook_limit=600
 
-# read_journal FILE: sets `header` (array, may be empty) and `records` (array of messages, oldest first).
+# read_journal FILE: sets `header` (array, may be empty), `records` (array of messages, oldest first), and `concluded`: how the
+# run ended, or `lost` where its controller has not said so.
 read_journal() {
-  local message
-  header=() records=()
+  local message index
+  header=() records=() concluded=lost
   while IFS= read -r message; do
     split "$message"
     [[ ${words[-1]-} == . ]] || continue
     case ${words[0]} in
       transfer-journal) header=("${words[@]}") ;;
       lease) records+=("$message") ;;
+      status) concluded=${words[1]} ;;
+      closed)
+        for ((index = ${#records[@]} - 1; index >= 0; index--)); do
+          [[ ${records[index]#*$'\t'} == "${message#*$'\t'}" ]] || continue
+          records=("${records[@]:0:index}" "${records[@]:index+1}")
+          break
+        done
+        ;;
     esac
   done <"$1"
 }
@@ -125,8 +141,86 @@ make_durable() {
   return 0
 }
 
+# unfill GUARD DIRECTORY STAGED: takes back the names that a copy has in its directory, unless it has all of them. By their
+# inodes: what somebody else made there is not ours.
+unfill() {
+  local inode name
+  [[ -e $state/$1/filled ]] && return 0
+  while IFS= read -r -d '' inode && IFS= read -r -d '' name; do
+    [[ $(stat -c %i -- "$2/$name" 2>/dev/null) == "$inode" ]] || continue
+    mv -nT -- "$2/$name" "$3/$name" && [[ ! -e $2/$name && ! -L $2/$name ]] || return 1
+  done <"$state/$1/names"
+  make_durable "$2/"
+}
+
+# may_start_now: whether servers may be started for the journal that is replayed.
+may_start_now() {
+  [[ $may_start == all || $may_start == own && ${header[2]-} == "$boot" ]]
+}
+
+# is_same DATADIR INODE: whether a server that was stopped has the data that it had.
+is_same() {
+  [[ $(stat -L -c %i -- "$1" 2>/dev/null) == "$2" ]]
+}
+
+# Where a server may not be started, it may run all the same: then there is nothing to undo.
+server_back() { # UNIT SOCKET DEFAULTS REPLICATION DATADIR INODE
+  if ! may_start_now; then
+    forget_drop "$1"
+    systemctl is-active --quiet -- "$1"
+  elif is_same "$5" "$6"; then
+    said=$(start_unit "$@")
+  else
+    said=$(start_unit "$1" "$2" "$3" rests && rest_replication "$2" "$3")
+  fi
+}
+
+replication_back() { # SOCKET DEFAULTS NAME IO SQL [DATADIR INODE]
+  local io sql
+  # It was of data that is not there any more.
+  [[ ${6-} ]] && ! is_same "$6" "$7" && return 0
+  if may_start_now; then
+    said=$(restore_replication "${@:1:5}")
+  elif [[ ${header[2]-} == "$boot" ]]; then
+    threads "$1" "$2" "$3" && [[ $io$sql == "$4$5" ]]
+  else
+    # Its server was started with its host, and did with its replication what it is told to then.
+    answers "$1" "$2"
+  fi
+}
+
+# hook_after END NUMBER COMMAND SOURCE TARGETS: a command of the user's, with what it may want to know. What it says goes into a
+# file: nobody waits for what it leaves running. One that was begun already, by somebody who may have been killed in it, is
+# repeated only where somebody asks for that.
+hook_after() {
+  local home=$state/$guard status
+  [[ -e $home/hook.$2.done ]] && return 0
+  if [[ $may_start != all && -e $home/hook.$2.begun ]]; then
+    said='it has failed, or was ended'
+    return 1
+  fi
+  may_start_now || { said='it has not run'; return 1; }
+  : >"$home/hook.$2.begun" && sync -- "$home/hook.$2.begun" "$home" || return
+  (
+    cd / && umask 022
+    exec 5>&- 9>&- 11>&-
+    TRANSFER_HOOK_PHASE=after TRANSFER_HOOK_STATUS=$concluded TRANSFER_HOOK_RUN=${guard%-*} TRANSFER_HOOK_END=$1 \
+      TRANSFER_HOOK_SOURCE=$4 TRANSFER_HOOK_TARGETS=$5 exec env --default-signal=HUP,INT,TERM timeout -k 10 "$hook_limit" \
+      bash --norc -p -c "$3" transfer-hook
+  ) >"$home/hook.$2.said" 2>&1 </dev/null
+  status=$?
+  if ((status == 0)); then
+    : >"$home/hook.$2.done" && sync -- "$home/hook.$2.done" "$home"
+    return 0
+  fi
+  said="status $status: $(tail -c 500 -- "$home/hook.$2.said" | tail -n 1)"
+  # One that was asked for by hand is told once more, and not for ever.
+  [[ $may_start == all ]] && : >"$home/hook.$2.done"
+  return 1
+}
+
 # undo GUARD KIND ARGUMENT...: undoes one lease; may be repeated. 0: nothing of it is left; 2: it is kept, as was asked
-# for.
+# for. Sets `said` to why not, where that is known.
 undo() {
   local guard=$1 kind=$2
   shift 2
@@ -134,11 +228,18 @@ undo() {
     job) end_processes "$1" ;;
     port) free_lock "$runtime/port.$1" ;;
     target) free_lock "$1" ;;
+    rest)
+      # Also for a child that has not closed it yet.
+      flock -u 11 2>/dev/null
+      exec 11>&-
+      free_lock "$1"
+      ;;
     rule) close_rules "$1" "$2" "$3" ;;
     # Nothing but a path that carries the run's own name is ever removed.
     staging) [[ ${1##*/} == ".transfer-$guard" ]] && remove_tree "$1" && make_durable "${1%/*}/" ;;
     kept_staging)
-      rmdir -- "$1/.probe" "$1/.exchange" "$1" 2>/dev/null
+      [[ ! -d $1 ]] || find "$1" -mindepth 1 -maxdepth 1 -type d -empty -delete 2>/dev/null
+      rmdir -- "$1" 2>/dev/null
       [[ ! -e $1 ]] || { kept "$guard" "$1"; return 2; }
       make_durable "${1%/*}/"
       ;;
@@ -147,24 +248,56 @@ undo() {
       [[ ${1##*/} == *".old-${guard%-*}" ]] || return 1
       [[ $(stat -c %i -- "$1" 2>/dev/null) != "$2" ]] || { remove_tree "$1" && make_durable "${1%/*}/"; }
       ;;
+    old) [[ ${1##*/} == *".old-${guard%-*}" ]] && remove_tree "$1" && make_durable "${1%/*}/" ;;
+    fill) unfill "$guard" "$@" ;;
+    server) server_back "$@" ;;
+    replication) replication_back "$@" ;;
+    hook) hook_after "$@" ;;
     mode) [[ $(stat -c %i -- "$1" 2>/dev/null) != "$2" ]] || { chmod "$3" -- "$1" && make_durable "$1"; } ;;
     *) return 1 ;;
   esac
 }
 
-# replay DIRECTORY: undoes all leases of a journal whose lock the caller holds, newest first: what ends with a boot
-# (seconds) before what is on disk (may take long). What fails is tried once more at the end, with more patience. Calls
-# `undone` or `left` for each lease, or `kept` for a staging directory that was to be kept and is not empty. Removes the
+# replay DIRECTORY: undoes all leases of a journal whose lock the caller holds, scope by scope, the newest first. What fails
+# is tried once more, with more patience, before what may take long, and before the user's commands, which are not repeated.
+# Calls `undone` or `left` for each lease, or `kept` for a staging directory that was to be kept and is not empty. Removes the
 # directory when nothing is left, and the directories above it when they are empty.
 replay() {
-  local directory=$1 guard=${1##*/} scope index record lock_wait=3
-  local -a header records words again=()
+  local directory=$1 guard=${1##*/} remains='' concluded
+  local -a header records
   read_journal "$directory/journal"
-  for scope in boot disk; do
+  hold_rest
+  replay_scopes boot disk server
+  replay_scopes tree
+  replay_scopes end
+  [[ -z $remains ]] || return 1
+  # Out of sight at once: a directory that has lost its journal already would be nobody's.
+  mv -T -- "$directory" "$state/.old-$guard" && forget "$guard"
+}
+
+# hold_rest: nobody takes a server that rests for one that does not run, until it runs again.
+hold_rest() {
+  local record
+  local -a words
+  [[ ${header[2]-} == "$boot" && ! -e /proc/self/fd/11 ]] || return 0
+  for record in "${records[@]}"; do
+    split "$record"
+    [[ ${words[2]} == rest && -f ${words[3]} ]] || continue
+    exec 11<"${words[3]}"
+    flock -n 11 || exec 11>&-
+  done
+}
+
+# replay_scopes SCOPE...: of the journal that is replayed. Sets `remains` when something is left.
+replay_scopes() {
+  local scope index record lock_wait=3 said=''
+  local -a words again=()
+  for scope; do
     [[ $scope == boot && ${header[2]-} != "$boot" ]] && continue
     for ((index = ${#records[@]} - 1; index >= 0; index--)); do
       split "${records[index]}"
       [[ ${words[1]} == "$scope" ]] || continue
+      said=''
       undo "$guard" "${words[@]:2:${#words[@]}-3}"
       case $? in
         0) undone "$guard" "${words[@]:2:${#words[@]}-3}" ;;
@@ -173,19 +306,19 @@ replay() {
       esac
     done
   done
-  lock_wait=30 index=0
+  lock_wait=30
   for record in "${again[@]}"; do
     split "$record"
-    if undo "$guard" "${words[@]:2:${#words[@]}-3}"; then
-      undone "$guard" "${words[@]:2:${#words[@]}-3}"
-    else
-      left "$guard" "${words[@]:2:${#words[@]}-3}"
-      index=1
+    if [[ ${words[1]} != end ]]; then
+      said=''
+      if undo "$guard" "${words[@]:2:${#words[@]}-3}"; then
+        undone "$guard" "${words[@]:2:${#words[@]}-3}"
+        continue
+      fi
     fi
+    left "$guard" "${words[@]:2:${#words[@]}-3}" ${said:+"($said)"}
+    remains=yes
   done
-  ((index == 0)) || return 1
-  # Out of sight at once: a directory that has lost its journal already would be nobody's.
-  mv -T -- "$directory" "$state/.old-$guard" && forget "$guard"
 }
 
 # forget GUARD: removes the directory of a guard that died before its first lease or after its last one was undone, and those
@@ -221,7 +354,7 @@ clean_dead() {
   done
   # Of guards that died between the lock and its record; not of one that is just about to lock its own.
   while IFS= read -r -d '' lock; do free_lock "$lock"; done < <(
-    find "$runtime" -maxdepth 1 \( -name 'port.*' -o -name 'target.*' \) -mmin +1 -print0 2>/dev/null)
+    find "$runtime" -maxdepth 1 \( -name 'port.*' -o -name 'target.*' -o -name 'server.*' \) -mmin +1 -print0 2>/dev/null)
   # A guard that died before it was ready has changed nothing else; one that is about to be locks its journal.
   for directory in "$state"/.new-*/; do
     directory=${directory%/}

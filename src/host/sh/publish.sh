@@ -3,7 +3,7 @@
 # publication itself.
 
 # take_target DIRECTORY NAME HOW OLD: nobody else writes to that name, whatever path leads there. HOW and OLD are
-# `publish`'s.
+# `publish`'s; or HOW is `fill` and NAME `.`: the directory itself, which must be empty.
 take_target() {
   local old
   if ! target_lock "$1" "$2"; then fail target "$1 is gone"; return; fi
@@ -15,8 +15,13 @@ take_target() {
     2) fail runtime "$runtime cannot be used"; return ;;
   esac
   # Whoever had it until now may have made it, or another one in place of the old one.
-  old=$(stat -c %d:%i -- "${1%/}/$2" 2>/dev/null)
-  if [[ $old && ($3 == no || $old != "$4") ]]; then
+  if [[ $3 == fill ]]; then
+    old=$(holds "$1")
+  else
+    old=$(stat -c %d:%i -- "${1%/}/$2" 2>/dev/null)
+    [[ $3 != no && $old == "$4" ]] && old=''
+  fi
+  if [[ $old ]]; then
     # It goes with its lock still held.
     rm -f -- "$lock"
     exec 10>&-
@@ -32,11 +37,12 @@ take_target() {
   fi
 }
 
-# make_staging PATH KIND HOW: the directory, on a file system of which we have seen that it can publish in that way. KIND is
-# `staging`, or `kept_staging` when what is in it at the end is not to be removed.
+# make_staging PATH KIND HOW INNER: the directory, and one of the name INNER in it unless that is empty, on a file system of
+# which we have seen that it can publish in that way. KIND is `staging`, or `kept_staging` when what is in it at the end is not
+# to be removed.
 make_staging() {
   local message
-  record disk "$2" "$1" || { fail journal "$home/journal cannot be written"; return; }
+  record tree "$2" "$1" || { fail journal "$home/journal cannot be written"; return; }
   # Nothing of the target directory's own is to be inherited by the copy: no default ACL, no setgid bit (which chmod
   # leaves alone where a mode has fewer than five digits).
   # shellcheck disable=SC2016 # perl's variables
@@ -46,11 +52,11 @@ make_staging() {
     fail staging "$message"
   elif ! message=$(rename_to 1 "$1/.probe" "$1/.exchange"); then
     fail staging "this file system cannot rename without replacing: $message"
-  elif [[ $3 != no ]] && ! message=$(mkdir -- "$1/.probe" 2>&1 && rename_to 2 "$1/.probe" "$1/.exchange"); then
+  elif [[ $3 != no && $3 != fill ]] && ! message=$(mkdir -- "$1/.probe" 2>&1 && rename_to 2 "$1/.probe" "$1/.exchange"); then
     fail staging "this file system cannot exchange two names: $message"
   else
     rmdir -- "$1/.probe" "$1/.exchange"
-    ok
+    if [[ -z $4 ]] || message=$(mkdir -- "$1/$4" 2>&1); then ok; else fail staging "$message"; fi
   fi
 }
 
@@ -119,6 +125,8 @@ publish() {
   old=$(stat -c %d:%i -- "$to" 2>/dev/null)
   if [[ $how != no && $old && $old != "$6" ]]; then
     code=exists
+  elif [[ $how != no && $old ]] && is_served "$to"; then
+    message="a server works in $to"
   elif [[ $how == remove && $old && $sync != sync ]] && ! message=$(sync -f -- "$from" 2>&1); then
     # The old one is not removed before the copy is on the disk, whatever was asked for.
     :
@@ -129,13 +137,14 @@ publish() {
     [[ -e $aside || -L $aside ]] || aside=''
     # Told at once: whatever happens now, it has its name.
     event published "$to" "$aside"
+    is_published='done'
   elif [[ $how == no ]] && [[ -e $to || -L $to ]]; then
     code=exists
   fi
   [[ $how == remove && $old ]] && sync=sync
   if [[ $placed && $sync == sync ]] && ! message=$(sync -- "${to%/*}/" 2>&1); then
     # A name that may not last is none, and the old one must not go for it.
-    place_back "$from" "$to" "$how" "$4" "$old" >/dev/null && placed='' && event unpublished
+    place_back "$from" "$to" "$how" "$4" "$old" >/dev/null && placed='' is_published='' && event unpublished
     code=sync
   fi
   # What a power cut can bring back of a copy that has its name is an empty staging directory.
@@ -144,4 +153,60 @@ publish() {
   if [[ $placed && $code == publish ]]; then ok; else fail "$code" "$message"; fi
   obey_signals
   [[ $pending ]] && release "$pending"
+}
+
+# fill FROM TO SYNC HOW: gives all that is in FROM its names in TO, never over existing ones, and with SYNC `sync` makes them
+# durable; with HOW `empty` nothing else may be there. Not in one step: whoever dies in between, what has its name already
+# goes back, unless all have theirs.
+fill() {
+  local from=$1 to=$2 sync=$3 message='' name='' pending='' code=publish
+  local -a modes=()
+  trap 'pending=HUP' HUP
+  trap 'pending=INT' INT
+  trap 'pending=TERM' TERM
+  [[ $4 == empty ]] && name=$(holds "$to")
+  if [[ $name ]]; then
+    code=exists message=$name
+  elif is_served "$to"; then
+    message="a server works in $to"
+  elif ! { find "$from" -mindepth 1 -maxdepth 1 -printf '%i\0%f\0' >"$home/names" && sync -- "$home/names" "$home" &&
+    record disk fill "$to" "$from"; }; then
+    code=journal message="$home/journal or $home/names cannot be written"
+  elif message=$(loosen_all "$from" "$to" && rename_all "$from" "$to") &&
+    { [[ $sync != sync ]] || message=$(sync -- "$to/" 2>&1); } &&
+    : >"$home/filled" && sync -- "$home/filled" "$home"; then
+    code=ok
+    rmdir -- "$from"
+    event published "$to" ''
+    is_published='done'
+    [[ $sync == sync ]] || hasty=yes
+  else
+    rm -f -- "$home/filled"
+    unfill "$guard" "$to" "$from"
+  fi
+  # Modes that were changed for it are in the journal, and are changed back at the release.
+  if [[ $code == ok ]]; then ok; else fail "$code" "$message"; fi
+  obey_signals
+  [[ $pending ]] && release "$pending"
+}
+
+# loosen_all FROM TO: `loosen` for each directory in FROM, where we are not root.
+loosen_all() {
+  local name
+  ((EUID == 0)) && return 0
+  while IFS= read -r -d '' name; do loosen "$1/$name" "$2/$name" || return; done < <(
+    find "$1" -mindepth 1 -maxdepth 1 -type d ! -perm -u+w -printf '%f\0')
+}
+
+# rename_all FROM TO: each of $home/names, never over an existing name. Prints why not.
+rename_all() {
+  # shellcheck disable=SC2016 # perl's variables
+  perl -0 -e '
+    my ($call, $list, $from, $to) = @ARGV;
+    open(my $names, "<", $list) or print("$list: $!"), exit 1;
+    while (defined(my $inode = <$names>)) {
+      chomp(my $name = <$names>);
+      my ($old, $new) = ("$from/$name", "$to/$name");
+      syscall($call + 0, -100, $old, -100, $new, 1) == 0 or print("$new: $!"), exit 1;
+    }' "$nr_renameat2" "$home/names" "$1" "$2"
 }

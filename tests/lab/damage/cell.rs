@@ -82,7 +82,7 @@ impl Cell {
 
     /// Starts the run, strikes at the moment, and waits for the end.
     fn play(&self, scene: &mut Scene) -> Ended {
-        let armed = self.moment.arm(&scene.host(self.moment.end));
+        let armed = self.moment.arm(&scene.host(self.moment.end), self.way);
         let mut run = scene.start(self.fault.name.starts_with("clock-"));
         let held = armed.await_held(&mut run, HELD);
         scene.armed = Some(armed);
@@ -229,7 +229,7 @@ impl Scene {
     }
 
     fn arguments(&self) -> Vec<String> {
-        let mut arguments = vec![format!("{}{DATA}", self.way.source)];
+        let mut arguments = vec![format!("{}{}", self.way.source, self.way.data)];
         arguments.extend(self.way.targets.iter().map(|target| format!("{target}{}", self.way.directory)));
         for option in ["--lease-time", "--idle-timeout"] {
             arguments.extend([option.to_owned(), LEASE.as_secs().to_string()]);
@@ -369,7 +369,11 @@ impl Scene {
 
     /// What a run may leave under the final name, and what the judgement takes away.
     fn is_ours(&self, line: &str) -> bool {
-        let names: &[&str] = if self.way.keeps_staging() { &["data", ".transfer-"] } else { &["data"] };
+        let names: &[&str] = match self.way {
+            way if way.keeps_staging() => &["data", ".transfer-"],
+            way if way.fills() => &["one", "two", "three", "sub", "link", "xtrabackup_checkpoints"],
+            _ => &["data"],
+        };
         names.iter().any(|name| line.contains(&format!("file: {}/{name}", self.way.directory)))
     }
 
@@ -400,7 +404,8 @@ impl Scene {
             assert!(status.contains(" dead ") && status.contains("clean"), "no wreck is shown: {status}");
         }
         if !wrecks.is_empty() || code == 6 {
-            let cleaned = self.transfer(&[sudo, &["clean"], &logins[..]].concat());
+            let start: &[&str] = if self.way.makes_rest() { &["--start-servers"] } else { &[] };
+            let cleaned = self.transfer(&[sudo, &["clean"], start, &logins[..]].concat());
             println!("clean: {cleaned}");
             cleaned.expect_success();
         }
@@ -453,6 +458,9 @@ impl Scene {
     /// What a target has, of which every entry is compared.
     fn found(&self, host: &str) -> Found {
         let on = self.lane.host(host);
+        if self.way.fills() {
+            return self.filled(&on);
+        }
         let names = fixtures::names(&on, self.way.directory);
         let list = |name: &str| fixtures::list(&on, &format!("{}/{name}", self.way.directory));
         let old = |list: &[String]| list == self.lane.lists.old;
@@ -482,6 +490,32 @@ impl Scene {
             assert!(old(&aside), "the old one was changed: {aside:#?}");
         }
         found
+    }
+
+    /// What a directory has that is filled: everything, or nothing.
+    fn filled(&self, on: &Host) -> Found {
+        let directory = self.way.directory;
+        let names = fixtures::names(on, directory);
+        if names.is_empty() {
+            return Found::Nothing;
+        }
+        if self.way.is_hot() {
+            let files = |directory: &str| {
+                format!(
+                    "cd {directory}; find . -type f ! -name xtrabackup_checkpoints -exec sha256sum {{}} + | sort"
+                )
+            };
+            let there = self.host(End::Source).sh(&files(DATA));
+            assert_eq!(on.sh(&files(directory)), there, "not all of the backup is there");
+            return Found::Copy;
+        }
+        let parent = directory.rsplit('/').next().unwrap_or_default();
+        let rename = |line: &String| line.replace(&format!("./{parent}"), "./data");
+        let all: Vec<String> = fixtures::list(on, directory).iter().map(rename).collect();
+        // The directory itself is not the copy's.
+        let data = self.lane.data_of(host_of(self.way.source));
+        assert_eq!(all[1..], data[1..], "not all of the archive is there");
+        Found::Copy
     }
 
     /// As it was before the run, whatever is under the final name.

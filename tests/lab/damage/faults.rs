@@ -109,7 +109,12 @@ fn plain(way: &Way) -> bool {
 }
 
 fn few(way: &Way) -> bool {
-    ["plain", "two-targets", "keep-old"].contains(&way.name)
+    ["plain", "two-targets", "keep-old", "cold", "hot", "fill"].contains(&way.name)
+}
+
+/// The source has something to undo.
+fn cold(way: &Way) -> bool {
+    ["plain", "cold", "hot"].contains(&way.name)
 }
 
 /// All of them.
@@ -163,7 +168,7 @@ fn deaths() -> Vec<Fault> {
             .ends(&[1, 4], &["db2"]),
         fault("master-of-source", |scene| scene.kill_master("db1"))
             .at(|moment| moment.is_from("probing"))
-            .by(plain)
+            .by(cold)
             .of_source()
             .ends(&[1, 4], &["db1"]),
         fault("session-of-target", |scene| scene.kill_session("db2"))
@@ -172,7 +177,7 @@ fn deaths() -> Vec<Fault> {
             .ends(&[1, 4], &["db2"]),
         fault("session-of-source", |scene| scene.kill_session("db1"))
             .at(|moment| moment.is_from("probing"))
-            .by(plain)
+            .by(cold)
             .of_source()
             .ends(&[1, 4], &["db1"]),
         fault("guard-of-target", |scene| end(scene, End::Target, "guard"))
@@ -187,7 +192,7 @@ fn deaths() -> Vec<Fault> {
             .at(guarded)
             .ends(&[1], &["db2: lost the guard of this run"]),
         fault("keepers-of-source", |scene| end(scene, End::Source, ALL))
-            .by(plain)
+            .by(cold)
             .at(|moment| guarded(moment) && moment.name != "releasing")
             .of_source()
             .ends(&[1], &["lost the guard of this run"]),
@@ -200,6 +205,16 @@ fn deaths() -> Vec<Fault> {
         .at(guarded)
         .ends(&[-9], &[])
         .vanishes(),
+        fault("everybody-at-source", |scene| {
+            scene.run().signal("STOP");
+            end(scene, End::Source, ALL);
+            scene.run().signal("KILL");
+        })
+        .by(Way::makes_rest)
+        .at(guarded)
+        .ends(&[-9], &[])
+        .vanishes()
+        .wrecks(|_| vec!["db1"]),
         fault("everybody", |scene| {
             scene.run().signal("STOP");
             end(scene, End::Target, ALL);
@@ -243,7 +258,7 @@ fn stages() -> Vec<Fault> {
         let kill = move |scene: &mut Scene| end(scene, host, &format!("process {job} bash -c"));
         faults.push(
             fault(&format!("shell-of-{job}"), kill)
-                .at(|moment| moment.is_from("listening") && !moment.is_from("closing"))
+                .at(|moment| moment.is_from("listening") && !moment.is_from("restarting"))
                 .by(few)
                 // Before the connection it costs another try.
                 .ends(&[0, 1], &["its processes were ended from outside"]),
@@ -303,7 +318,7 @@ fn networks() -> Vec<Fault> {
         fault("blink-to-source", |scene| blink(scene, "ctl", "db1")).by(plain).ends(&[0], &[]),
         fault("blink-between", |scene| blink(scene, "db1", "db2")).by(plain).ends(&[0], &[]),
         long("cut-to-target", "ctl", "db2").by(few).ends(&[1, 4, 6], &["db2"]).vanishes(),
-        long("cut-to-source", "ctl", "db1").by(plain).of_source().ends(&[1, 4, 6], &["db1"]).vanishes(),
+        long("cut-to-source", "ctl", "db1").by(cold).of_source().ends(&[1, 4, 6], &["db1"]).vanishes(),
         long("cut-between", "db1", "db2").by(plain).of_source().ends(&[0, 1], &["db2"]),
         fault("sshd-of-target", |scene| scene.stop_sshd("db2"))
             .mend(|scene| scene.start_sshd("db2"))

@@ -34,7 +34,7 @@ const fn open(plant: Plant) -> Plant {
 }
 
 /// One of each kind.
-pub(crate) const PLANTS: [Plant; 23] = [
+pub(crate) const PLANTS: [Plant; 25] = [
     plant(
         "process",
         "db2",
@@ -188,6 +188,20 @@ pub(crate) const PLANTS: [Plant; 23] = [
         "systemctl stop ssh",
         "systemctl start ssh",
         "db1: - unit: ssh.service",
+    ),
+    plant(
+        "server-that-stopped",
+        "db1",
+        "systemctl stop damage-db",
+        "systemctl start damage-db",
+        "db1: - unit: damage-db.service",
+    ),
+    plant(
+        "replication-that-stopped",
+        "db1",
+        "echo No Yes >/run/damage-replication",
+        "rm /run/damage-replication",
+        "db1: its replication is No Yes",
     ),
     plant(
         "socket",

@@ -24,7 +24,7 @@ const DIRECTORIES: [&str; 2] = ["/srv/damage", "/home/dba"];
 const LANES: usize = 6;
 
 /// Done once: what is on the hosts' disks.
-const FURNISH: &str = r"
+const FURNISH: &str = r#"
     mkdir -p /srv/damage/data/sub; cd /srv/damage
     # In the order of their directory, so that what is read last is known.
     for name in one two three; do head -c 1200000 /dev/urandom >data/$name; done
@@ -33,7 +33,40 @@ const FURNISH: &str = r"
     cp -a template/data old/
     echo 'dba ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/damage
     install -d -o dba -g dba /home/dba/.local /home/dba/.local/state
-";
+    mkdir served; cp -a data served/; tar --format=posix -cf archive data
+    # What is taken for a server: a program of that name, which works there.
+    cp /bin/sleep mariadbd
+    printf '[Service]\nExecStart=/srv/damage/mariadbd infinity\nWorkingDirectory=/srv/damage/served/data\n' \
+        >/etc/systemd/system/damage-db.service
+    # What is taken for a replica that is copied while it runs.
+    perl -MIO::Socket::UNIX -e 'IO::Socket::UNIX->new(Local => q(/srv/damage/replica.sock), Listen => 1)'
+    rm /usr/bin/mariadb /usr/bin/mariadb-backup
+    install -m 0755 /dev/stdin /usr/bin/mariadb <<'CLIENT'
+#!/bin/bash
+# Who has just started replicates.
+[[ -e /run/damage-replication ]] || echo Yes Yes >/run/damage-replication
+set_to() { echo "$@" >/run/damage-replication.$$; mv /run/damage-replication.$$ /run/damage-replication; }
+case ${!#} in
+  *'GLOBAL VARIABLES'*) printf '%s\t%s\n' datadir /srv/damage/data/ version 10.11.6-MariaDB innodb_buffer_pool_size 134217728 ;;
+  *'SLAVES STATUS'*)
+    read -r io sql </run/damage-replication
+    printf '*** 1. row ***\nConnection_name: main\nSlave_IO_Running: %s\nSlave_SQL_Running: %s\n' $io $sql ;;
+  *@@version*) echo 10.11.6-MariaDB ;;
+  'STOP SLAVE'*) set_to No No ;;
+  'START SLAVE'*) set_to Yes Yes ;;
+esac
+CLIENT
+    install -m 0755 /dev/stdin /usr/bin/mariadb-backup <<'BACKUP'
+#!/bin/bash
+[[ $1 != --version ]] || { echo 'mariadb-backup based on MariaDB server 10.11.6-MariaDB'; exit; }
+read -r io sql </run/damage-replication
+[[ $io$sql == NoNo ]] || { echo 'FATAL ERROR: it replicates' >&2; exit 1; }
+# In the order of their directory, as tar reads them.
+cd /srv/damage/data && mbstream -c $(find . -type f -printf '%P\n') && cd /srv/damage && mbstream -c xtrabackup_checkpoints &&
+  echo '[00] 2026-01-01 00:00:00 completed OK!' >&2
+BACKUP
+    echo 'backup_type = full-backuped' >xtrabackup_checkpoints
+"#;
 
 /// Done after each boot, on targets: a small file system, and another layer of firewall.
 const RAISE: &str = r"
@@ -107,7 +140,12 @@ impl Lane {
         let look = |name: &str| -> Vec<String> {
             let index = HOSTS.iter().position(|host| *host == name).expect("a host of the lane");
             let lines = self.baselines[index].differences(&self.host(name));
-            lines.iter().map(|line| format!("{name}: {line:.300}")).collect()
+            let mut lines: Vec<String> = lines.iter().map(|line| format!("{name}: {line:.300}")).collect();
+            let state = self.host(name).sh("cat /run/damage-replication 2>/dev/null || :");
+            if !["", "Yes Yes"].contains(&state.trim()) {
+                lines.push(format!("{name}: its replication is {state}"));
+            }
+            lines
         };
         thread::scope(|scope| {
             let lookers: Vec<_> = hosts.iter().map(|name| scope.spawn(move || look(name))).collect();
@@ -142,6 +180,9 @@ fn free(all: &Path) -> (usize, File) {
 /// What a host does not keep over a boot.
 fn raise(host: &Host, name: &str) {
     host.sh("mkdir -p /run/damage");
+    if name == "db1" {
+        host.sh("systemctl start damage-db");
+    }
     if name.starts_with("db") && name != "db1" {
         host.sh(RAISE);
         host.sh(FIREWALL);

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::lane::GATE;
+use super::ways::Way;
 use crate::harness::{Host, Running};
 
 /// Where the held program runs.
@@ -39,15 +40,19 @@ pub(crate) struct Moment {
 macro_rules! recorded {
     ($kind:literal) => {
         concat!(
-            r#"[[ $1 == -d && $2 == */journal && $(tail -n 1 "$2") == lease$'\t'@(boot|disk)$'\t'"#,
+            r#"[[ $1 == -d && $2 == */journal && $(tail -n 1 "$2") == lease$'\t'@(boot|disk|server|tree)$'\t'"#,
             $kind,
             r#"$'\t'* ]]"#
         )
     };
 }
 
+/// The renames that give a copy its name, or its entries theirs.
+const PUBLICATION: &str =
+    "[[ $1 == -e && ${@: -1} == */data || $1 == -0 && ${@: -2:1} == */.transfer-*/data ]]";
+
 /// In the order of a run.
-pub(crate) const MOMENTS: [Moment; 18] = [
+pub(crate) const MOMENTS: [Moment; 20] = [
     moment("connecting", End::Controller, "setpriv", "true", Hold::Before),
     moment("probing", End::Target, "findmnt", "true", Hold::Before),
     moment("target", End::Target, "sync", recorded!("target"), Hold::After),
@@ -57,14 +62,16 @@ pub(crate) const MOMENTS: [Moment; 18] = [
     moment("receiver", End::Target, "sync", recorded!("job"), Hold::After),
     moment("sender", End::Source, "sync", recorded!("job"), Hold::After),
     moment("listening", End::Source, "nc", "[[ $* != *-h* ]]", Hold::Before),
+    moment("resting", End::Source, "sync", recorded!("@(server|replication)"), Hold::After),
     moment("first", End::Source, "tar", "[[ $* == *--create* ]]", Hold::Behind(64 << 10)),
     moment("middle", End::Source, "tar", "[[ $* == *--create* ]]", Hold::Behind(1800 << 10)),
     moment("last", End::Source, "tar", "[[ $* == *--create* ]]", Hold::BeforeTheLast),
+    moment("restarting", End::Source, "systemctl", "[[ $1 == start ]]", Hold::Before),
     moment("closing", End::Target, "iptables-legacy", "[[ $* == *' -D '* ]]", Hold::Before),
     moment("syncing", End::Target, "sync", "[[ $1 == -f ]]", Hold::Before),
     moment("verifying", End::Target, "sort", "[[ $1 == -z ]]", Hold::Before),
-    moment("publishing", End::Target, "perl", "[[ $1 == -e && ${@: -1} == */data ]]", Hold::Before),
-    moment("published", End::Target, "perl", "[[ $1 == -e && ${@: -1} == */data ]]", Hold::After),
+    moment("publishing", End::Target, "perl", PUBLICATION, Hold::Before),
+    moment("published", End::Target, "perl", PUBLICATION, Hold::After),
     moment("releasing", End::Target, "rm", "[[ $* == *--one-file-system* ]]", Hold::Before),
 ];
 
@@ -99,7 +106,12 @@ impl Moment {
     }
 
     /// Puts the program that holds a run in front of the real one, for its next such call only.
-    pub(crate) fn arm(&self, host: &Host) -> Armed {
+    pub(crate) fn arm(&self, host: &Host, way: &Way) -> Armed {
+        let (program, condition) = match self.program {
+            "tar" if way.is_hot() => ("mariadb-backup", "[[ $1 != --version ]]"),
+            "systemctl" if way.is_hot() => ("mariadb", "[[ ${!#} == START* ]]"),
+            program => (program, self.condition),
+        };
         let body = match self.hold {
             Hold::Before => "hold".to_owned(),
             Hold::After => "\"$real\" \"$@\"; status=$?; hold; exit $status".to_owned(),
@@ -111,11 +123,9 @@ impl Moment {
         let text = format!(
             "#!/bin/bash\nreal=$(PATH=/usr/sbin:/usr/bin type -P {program})\n\
              hold() {{ /usr/bin/mv {GATE}/armed {GATE}/held || return; for ((i = 0; i < 4000; i++)); do [[ ! -e {GATE}/go ]] || return; {NAP}; done; }} 2>/dev/null {REST}\n\
-             if [[ -e {GATE}/armed ]] && {condition}; then {body}; fi\nexec \"$real\" \"$@\"\n",
-            program = self.program,
-            condition = self.condition,
+             if [[ -e {GATE}/armed ]] && {condition}; then {body}; fi\nexec \"$real\" \"$@\"\n"
         );
-        let path = format!("/usr/local/bin/{}", self.program);
+        let path = format!("/usr/local/bin/{program}");
         host.put(text, &path, 0o755);
         // Both are there from the start, since disks may be full later: what happens to them are renames.
         host.sh(&format!("rm -rf {GATE}; mkdir -m 0777 {GATE}; touch {GATE}/armed {GATE}/stop"));

@@ -1,5 +1,6 @@
 //! Ways of running a transfer that differ in what they lease, and where.
 
+use super::lane::DATA;
 use super::moments::Moment;
 
 /// One of them. Its name is the one in a cell's.
@@ -10,6 +11,8 @@ pub(crate) struct Way {
     pub(crate) source: &'static str,
     /// The same of each target.
     pub(crate) targets: &'static [&'static str],
+    /// What is copied.
+    pub(crate) data: &'static str,
     /// Where the copy goes.
     pub(crate) directory: &'static str,
     pub(crate) options: &'static [&'static str],
@@ -20,9 +23,16 @@ pub(crate) const EMPTY: &str = "/srv/damage/in";
 pub(crate) const WITH_OLD: &str = "/srv/damage/old";
 pub(crate) const SMALL: &str = "/srv/damage/small/in";
 
-const PLAIN: Way = Way { name: "plain", source: "db1:", targets: &["db2:"], directory: EMPTY, options: &[] };
+/// The same data as archive, and where a server is at work.
+pub(crate) const ARCHIVE: &str = "/srv/damage/archive";
+pub(crate) const SERVED: &str = "/srv/damage/served/data";
+/// Where a replica listens.
+const REPLICA: &str = "/srv/damage/replica.sock";
 
-pub(crate) const WAYS: [Way; 10] = [
+const PLAIN: Way =
+    Way { name: "plain", source: "db1:", targets: &["db2:"], data: DATA, directory: EMPTY, options: &[] };
+
+pub(crate) const WAYS: [Way; 13] = [
     PLAIN,
     Way {
         name: "parallel",
@@ -37,12 +47,18 @@ pub(crate) const WAYS: [Way; 10] = [
     Way { name: "sudo", source: "dba@db1:", targets: &["dba@db2:"], options: &["--sudo"], ..PLAIN },
     Way { name: "reader", source: "dba@db1:", ..PLAIN },
     Way { name: "small", directory: SMALL, ..PLAIN },
+    Way { name: "cold", data: SERVED, options: &["--stop-server", "source"], ..PLAIN },
+    Way { name: "hot", data: REPLICA, options: &["--type", "mariabackup", "--stop-replication"], ..PLAIN },
+    Way { name: "fill", data: ARCHIVE, options: &["--type", "decompress"], ..PLAIN },
 ];
 
 impl Way {
     /// Whether it leases at that moment anything else than the plain way does, or by anybody else.
     pub(crate) fn differs_at(&self, moment: &Moment) -> bool {
         match self.name {
+            // Something rests, or is about to.
+            "cold" | "hot" => moment.is_from("resting") && !moment.is_from("publishing"),
+            _ if ["resting", "restarting"].contains(&moment.name) => false,
             // Until then the old one is only looked at.
             "replace" | "keep-old" => moment.is_from("syncing"),
             // Its staging directory goes when it is empty, by no program that could be held.
@@ -53,12 +69,29 @@ impl Way {
             }
             // The port, and what the pipelines are.
             "parallel" => moment.is_from("port") && !moment.is_from("publishing"),
+            // It is the publication.
+            "fill" => ["syncing", "publishing", "published"].contains(&moment.name),
             _ => true,
         }
     }
 
     pub(crate) fn replaces(&self) -> bool {
         self.directory == WITH_OLD
+    }
+
+    /// The copy has no name of its own.
+    pub(crate) fn fills(&self) -> bool {
+        self.data == ARCHIVE || self.is_hot()
+    }
+
+    /// A server, or what it replicates, has to run again.
+    pub(crate) fn makes_rest(&self) -> bool {
+        self.data == SERVED || self.is_hot()
+    }
+
+    /// What is copied is a server that runs.
+    pub(crate) fn is_hot(&self) -> bool {
+        self.data == REPLICA
     }
 
     pub(crate) fn keeps_old(&self) -> bool {

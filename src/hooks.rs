@@ -1,0 +1,114 @@
+//! Commands of the user's, before and after the work on each end. Those for afterwards are leases, so they run however the
+//! run ends, and last.
+
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+
+use crate::endpoint::HostName;
+use crate::error::Error;
+use crate::host::guard::{Charge, Guard};
+use crate::host::{Host, HostError};
+use crate::lease::{self, End};
+use crate::pipeline::jobs;
+use crate::plan::Plan;
+use crate::settings::Login;
+use crate::values::{Hook, HookEnd, Phase};
+
+/// How long an end may take to take in how it has ended.
+const CONCLUDE_LIMIT: Duration = Duration::from_secs(10);
+
+/// How an end has ended, as its hooks are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Its copy has its name; for the source and the controller: so have all.
+    Done,
+    /// It has not.
+    Failed,
+}
+
+/// The controller's own end, if there are hooks for it.
+pub async fn controller(plan: &Plan) -> Result<Option<End>, HostError> {
+    if !plan.hooks.iter().any(|hook| hook.end == HookEnd::Controller) {
+        return Ok(None);
+    }
+    // As the user that we are, whatever we become elsewhere.
+    let host = Arc::new(Host::connect(&HostName::Local, &Login::default(), plan.lease_time).await?);
+    let path = plan.source.endpoint.path.as_os_str().as_bytes();
+    let charge = Charge { role: "controller", lease: plan.lease_time, nice: 0, path };
+    let guard = Guard::start(&host, &plan.run.controller_guard(), charge).await?;
+    Ok(Some(End { guard, host }))
+}
+
+/// Leases what runs afterwards, and runs what runs before: on the controller, then on all other ends. The first that fails
+/// is the error.
+pub async fn before(
+    plan: &Plan,
+    controller: Option<&End>,
+    source: &End,
+    targets: &[End],
+) -> Result<(), Error> {
+    if plan.hooks.is_empty() {
+        return Ok(());
+    }
+    if let Some(controller) = controller {
+        on(plan, controller, HookEnd::Controller).await?;
+    }
+    let of_targets = join_all(targets.iter().map(|end| on(plan, end, HookEnd::Target)));
+    let (of_source, of_targets) = tokio::join!(on(plan, source, HookEnd::Source), of_targets);
+    of_source?;
+    of_targets.into_iter().collect()
+}
+
+async fn on(plan: &Plan, end: &End, which: HookEnd) -> Result<(), Error> {
+    let source = plan.source.endpoint.to_string();
+    let targets: Vec<String> = plan.targets.iter().map(|target| target.endpoint.to_string()).collect();
+    let targets = targets.join(" ");
+    let here = |phase: Phase| plan.hooks.iter().filter(move |hook| hook.end == which && hook.phase == phase);
+    // The journal is undone from its end.
+    let mut after: Vec<(usize, &Hook)> = here(Phase::After).enumerate().collect();
+    after.reverse();
+    for (number, hook) in after {
+        let number = number.to_string();
+        let arguments = [
+            which.name().as_bytes(),
+            number.as_bytes(),
+            hook.command.as_bytes(),
+            source.as_bytes(),
+            targets.as_bytes(),
+        ];
+        end.guard.call("lease_hook", &arguments).await?;
+    }
+    for hook in here(Phase::Before) {
+        let script = jobs::hook(plan, hook, &source, &targets);
+        lease::job(&end.guard, "hook", &script, "").await?;
+        let ended = end.guard.ended("hook").await?;
+        if ended.exit != Some(0) {
+            let status = ended.stages.first().map_or(1, |(_, status)| *status);
+            let said = ended.complaints.last().map_or_else(String::new, |line| format!(": {line}"));
+            return Err(Error::Failed(format!(
+                "{}: the hook {hook} ended with status {status}{said}",
+                end.guard.host()
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Tells an end how it has ended, for what runs there afterwards.
+pub async fn conclude(plan: &Plan, end: &End, which: HookEnd, status: Status) {
+    if !plan.hooks.iter().any(|hook| hook.end == which && hook.phase == Phase::After) {
+        return;
+    }
+    let word: &[u8] = match status {
+        Status::Done => b"done",
+        Status::Failed => b"failed",
+    };
+    // One that cannot be told in time says `lost`.
+    let told = tokio::time::timeout(CONCLUDE_LIMIT, end.guard.call("conclude", &[word])).await;
+    if !matches!(told, Ok(Ok(_))) {
+        tracing::debug!(host = end.guard.host(), "not told how the run ended");
+    }
+}

@@ -1,0 +1,156 @@
+//! Jobs of one program, beside the stream and after it. Pure.
+
+use std::path::Path;
+
+use super::build::{argv, arrival, excluded, open_files, owners_count};
+use super::render;
+use super::stage::{Pipeline, Stage};
+use crate::host::command::Word;
+use crate::plan::{Plan, Prepare, TargetPlan};
+use crate::shape::Publication;
+use crate::values::{FileDigest, Hook};
+
+/// The job that lists and digests the source while it is copied.
+#[must_use]
+pub fn source_manifest(plan: &Plan) -> Vec<u8> {
+    let workers = plan.threads.unwrap_or(plan.source.cores.div_ceil(2));
+    manifest(plan, "manifest", &Word::from(&plan.source.parent), workers, Freshness::Old)
+}
+
+/// The job that lists and digests what arrived, from the disk where it was waited for.
+#[must_use]
+pub fn target_manifest(plan: &Plan, target: &TargetPlan) -> Vec<u8> {
+    let freshness = if plan.fsync { Freshness::Synced } else { Freshness::Unsynced };
+    manifest(plan, "verify", &Word::from(&target.staging), plan.threads.unwrap_or(target.cores), freshness)
+}
+
+/// The job that lists, in the guard's directory, what has changed on the source since the guard was started.
+#[must_use]
+pub fn changed(plan: &Plan) -> Vec<u8> {
+    // The guard's tools were written when it was started, and never again.
+    // find complains of what goes meanwhile; what it does not list explains nothing.
+    let find = "find \"./$1\" -cnewer \"$home/pump.pl\" -print0 >\"$home/changed\" || :";
+    let words = argv(&["bash", "--norc", "-p", "-c", find, "changed"]);
+    let name = Word::from(&plan.staged);
+    single("changed", &plan.source.parent, "find", [words, vec![name]].concat())
+}
+
+/// The job that gives a copy to its owner, if it is to have another one.
+#[must_use]
+pub fn chown(plan: &Plan, target: &TargetPlan) -> Option<Vec<u8>> {
+    let prepared = target.prepare.as_ref().map(|prepare| &prepare.owner);
+    let owner = prepared.or(plan.chown.as_ref().map(|owner| &owner.0))?;
+    let chown = "chown -hR -- \"$1\" \"./$2\" && { [[ $3 != sync ]] || sync -f -- .; }";
+    let mut words = argv(&["bash", "--norc", "-p", "-c", chown, "chown", owner]);
+    words.push(Word::from(&plan.staged));
+    words.push(Word::from(if plan.fsync { "sync" } else { "no-sync" }));
+    Some(single("chown", &target.staging, "chown", words))
+}
+
+/// The job that is a command of the user's.
+#[must_use]
+pub fn hook(plan: &Plan, hook: &Hook, source: &str, targets: &str) -> Vec<u8> {
+    let facts = [
+        ("PHASE", "before"),
+        ("STATUS", ""),
+        ("RUN", &plan.run.to_string()),
+        ("END", hook.end.name()),
+        ("SOURCE", source),
+        ("TARGETS", targets),
+    ];
+    let mut words = argv(&["env"]);
+    words.extend(facts.iter().map(|(name, value)| Word::from(&format!("TRANSFER_HOOK_{name}={value}"))));
+    // What it says is ours to tell, wherever it says it. It ends with us, by way of timeout; nobody waits for what it leaves
+    // running. It has as long as those for afterwards, in journal.sh.
+    let run = r#"timeout -k 10 600 bash --norc -p -c 'exec 8>&-; eval "$1"' transfer-hook "$1" >"$home/hook.said" 2>&1 5>&-
+        status=$?; tail -c 500 -- "$home/hook.said" | tail -n 1 >&2; exit $status"#;
+    words.extend(argv(&["bash", "--norc", "-p", "-c", run, "hook"]));
+    words.push(Word::from(&hook.command));
+    single("hook", Path::new("/"), "hook", words)
+}
+
+/// The job that makes a backup ready to be started as a server.
+#[must_use]
+pub fn prepare(plan: &Plan, target: &TargetPlan, how: &Prepare, program: &str) -> Vec<u8> {
+    let memory = format!("--use-memory={}", how.memory);
+    let mut words = argv(&[program, "--prepare", &memory, "--target-dir=."]);
+    words.push(open_files(plan));
+    let stage = Stage { log: true, ..Stage::new("prepare", words) };
+    let directory = Word::from(&arrival(plan, target));
+    render::script(&Pipeline { job: "prepare", directory, gated: false, stages: vec![stage] })
+}
+
+/// The job that tells what a backup says of itself.
+#[must_use]
+pub fn inspect(plan: &Plan, target: &TargetPlan) -> Vec<u8> {
+    let mut words = argv(&["bash", "--norc", "-p"]);
+    words.extend([Word::Home("inspect.sh".into()), Word::from("inspect")]);
+    single("inspect", &arrival(plan, target), "inspect", words)
+}
+
+/// The job that leaves out the top directory of what was unpacked, if there is one and nothing beside it.
+#[must_use]
+pub fn strip(plan: &Plan, target: &TargetPlan) -> Vec<u8> {
+    let strip = r#"shopt -s dotglob nullglob; all=("$1"/*)
+        [[ ${#all[@]} == 1 && -d ${all[0]} && ! -L ${all[0]} ]] || exit 0
+        # Without root one must be writable to be moved, also out of it.
+        mode=$(stat -c %a -- "${all[0]}") && chmod u+w -- "${all[0]}" && mv -T -- "${all[0]}" .top && rmdir -- "$1" && mv -T -- .top "$1" &&
+            { [[ $2 == fill ]] || chmod "$mode" -- "$1"; }"#;
+    let mut words = argv(&["bash", "--norc", "-p", "-c", strip, "strip"]);
+    words.push(Word::from(&plan.staged));
+    words.push(Word::from(if plan.shape.publication == Publication::Fill { "fill" } else { "name" }));
+    single("strip", &target.staging, "strip", words)
+}
+
+/// The job that reads an archive back from the disk and puts its digest beside it; `program` is one of coreutils, and the
+/// ending of the digest's file is its name.
+#[must_use]
+pub fn digest_archive(plan: &Plan, target: &TargetPlan, program: &str) -> Vec<u8> {
+    let digest = r#"set -o pipefail; umask 077; { [[ $3 != sync ]] || sync -f -- .; } && printf '%s\0' "$1" | perl "$home/drop.pl" &&
+        "$2" -- "$1" >"$1.${2%sum}" && { [[ $3 != sync ]] || sync -- "$1.${2%sum}" .; } &&
+        read -r sum _ <"$1.${2%sum}" && printf '!\tdigest\tarchive\t%s\n' "${sum#\\}" >&5"#;
+    let mut words = argv(&["bash", "--norc", "-p", "-c", digest, "digest"]);
+    words.push(Word::from(target.final_path.file_name().unwrap_or_default()));
+    words.extend(argv(&[program, if plan.fsync { "sync" } else { "no-sync" }]));
+    single("archive", &arrival(plan, target), "digest", words)
+}
+
+/// What is known of the bytes that are to be listed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Freshness {
+    /// They were there before.
+    Old,
+    /// Written just now; to be synced, and read from the disk.
+    Synced,
+    /// Written just now, and not waited for.
+    Unsynced,
+}
+
+fn manifest(plan: &Plan, job: &'static str, directory: &Word, workers: u32, freshness: Freshness) -> Vec<u8> {
+    let workers = u64::from(if plan.threads.is_some() { workers } else { workers.clamp(1, 4) });
+    // Few enough per process that all workers have some, many enough that starting them costs nothing.
+    let batch = (plan.source.files / (workers * 8)).clamp(1, 256);
+    let mut words = argv(&["bash", "--norc", "-p"]);
+    words.push(Word::Home("manifest.sh".into()));
+    words.extend([Word::from(job), directory.clone(), Word::from(&plan.staged)]);
+    words.push(Word::from(plan.file_digest.map_or("none", FileDigest::program)));
+    words.extend([Word::from(&workers.to_string()), Word::from(&batch.to_string())]);
+    words.push(Word::from(if owners_count(plan) { "owners" } else { "no-owners" }));
+    words.push(Word::from(if freshness == Freshness::Synced { "sync" } else { "no-sync" }));
+    words.push(Word::from(if plan.ignore_changed && freshness == Freshness::Old {
+        "lenient"
+    } else {
+        "strict"
+    }));
+    // What was left out is not on the target, where nothing else may be overlooked.
+    if freshness == Freshness::Old {
+        words.extend(excluded(plan).into_iter().map(Word::Literal));
+    }
+    single(job, Path::new("/"), "manifest", words)
+}
+
+/// A job of one program.
+fn single(job: &'static str, directory: &Path, name: &str, argv: Vec<Word>) -> Vec<u8> {
+    let stages = vec![Stage::new(name, argv)];
+    render::script(&Pipeline { job, directory: Word::from(directory), gated: false, stages })
+}

@@ -1,0 +1,138 @@
+//! On one target, after the stream: what has arrived becomes what it has to be, and is listed, synced and, as far as can
+//! be, compared with what was sent.
+
+use std::os::unix::ffi::OsStrExt;
+
+use super::judge::said;
+use super::{BackupFacts, Lane};
+use crate::backup::choose;
+use crate::backup::log::{completed, last_words};
+use crate::error::Error;
+use crate::host::guard::Job;
+use crate::host::wire::printable;
+use crate::lease::{self, End};
+use crate::pipeline::jobs;
+use crate::plan::{Plan, Prepare, StreamDigest};
+use crate::progress::{Phase, Progress};
+use crate::shape::{Consumer, Producer};
+
+/// What has arrived.
+pub(super) struct Arrived {
+    /// What was listed of it.
+    pub(super) listed: Job,
+    /// What it says of itself, if it is a backup.
+    pub(super) backup: Option<BackupFacts>,
+}
+
+/// Does all of that; an error when it is not what it has to be.
+pub(super) async fn arrive(
+    plan: &Plan,
+    lane: &Lane<'_>,
+    sender: &Job,
+    progress: &Progress,
+) -> Result<Arrived, Error> {
+    let mut backup = None;
+    match plan.shape.consumer {
+        Consumer::Tree => {}
+        Consumer::Archive => {
+            run(lane.end, "strip", &jobs::strip(plan, lane.plan), "leave out the top directory").await?;
+        }
+        Consumer::Backup => {
+            if let Some(how) = &lane.plan.prepare {
+                prepare(plan, lane, how, progress).await?;
+            }
+            backup = Some(inspect(plan, lane).await?);
+        }
+        Consumer::File => digest(plan, lane, sender).await?,
+    }
+    progress.phase(Phase::Verifying);
+    let script = jobs::target_manifest(plan, lane.plan);
+    let listed = run(lane.end, "verify", &script, "list and digest the files").await?;
+    Ok(Arrived { listed, backup })
+}
+
+/// Makes a backup ready to be started.
+async fn prepare(plan: &Plan, lane: &Lane<'_>, how: &Prepare, progress: &Progress) -> Result<(), Error> {
+    progress.phase(Phase::Recovering);
+    // One out of an archive says only now which server it is of.
+    let server = if plan.shape.producer == Producer::File {
+        let script = jobs::inspect(plan, lane.plan);
+        let facts = run(lane.end, "inspect", &script, "find what the backup says of itself").await?.facts;
+        facts.get("server_version").cloned().unwrap_or_default()
+    } else {
+        String::new()
+    };
+    let host = &lane.plan.endpoint.host;
+    let tool = choose(&how.tools, &server)
+        .map_err(|problem| Error::Failed(format!("{host}: the backup cannot be prepared: {problem}")))?;
+    let script = jobs::prepare(plan, lane.plan, how, &tool.program);
+    lease::job(&lane.end.guard, "prepare", &script, "").await?;
+    let seen = lane.end.guard.until("prepare", |job| job.exit.is_some() || job.stuck.is_some()).await?;
+    if seen.exit.is_none() {
+        lane.end.guard.call("stop_job", &[b"prepare"]).await?;
+    }
+    let ended = lane.end.guard.ended("prepare").await?;
+    if ended.exit == Some(0) && completed(&ended.log) {
+        return Ok(());
+    }
+    let words = last_words(&ended.log);
+    Err(Error::Failed(format!("{host}: the backup cannot be prepared{words}{}", said(&ended))))
+}
+
+async fn inspect(plan: &Plan, lane: &Lane<'_>) -> Result<BackupFacts, Error> {
+    let script = jobs::inspect(plan, lane.plan);
+    let facts = run(lane.end, "inspect", &script, "find what the backup says of itself").await?.facts;
+    let fact = |key: &str| facts.get(key).cloned().unwrap_or_default();
+    let state = fact("state");
+    let prepared = ["log-applied", "full-prepared"].contains(&state.as_str());
+    if lane.plan.prepare.is_some() && !prepared {
+        let host = &lane.plan.endpoint.host;
+        return Err(Error::Verification(format!(
+            "{host}: the prepared backup says of itself that it is '{state}'"
+        )));
+    }
+    let (name, version) = (fact("tool_name"), fact("tool_version"));
+    Ok(BackupFacts {
+        tool: format!("{name} {version}"),
+        server_version: fact("server_version"),
+        prepared,
+        gtid: fact("gtid"),
+        binlog: facts.get("binlog_file").cloned().zip(fact("binlog_position").parse().ok()),
+        source_position: facts.get("source_position").cloned(),
+    })
+}
+
+/// Reads an archive back from the disk, against the digest of what was sent, and puts that beside it.
+async fn digest(plan: &Plan, lane: &Lane<'_>, sender: &Job) -> Result<(), Error> {
+    let program = match plan.stream_digest {
+        Some(StreamDigest::Md5) => "md5sum",
+        _ => "sha256sum",
+    };
+    let script = jobs::digest_archive(plan, lane.plan, program);
+    let here = run(lane.end, "archive", &script, "read the archive back from the disk").await?.digest;
+    if here.is_some() && here == sender.digest {
+        return Ok(());
+    }
+    Err(Error::Verification(format!(
+        "{}: {} is not on the disk what was sent: its digest is {} there, {} here",
+        lane.plan.endpoint.host,
+        printable(lane.plan.final_path.as_os_str().as_bytes()),
+        sender.digest.as_deref().unwrap_or("unknown"),
+        here.as_deref().unwrap_or("unknown")
+    )))
+}
+
+/// Runs a job to its end, which must be good; `what` it could not do otherwise.
+pub(super) async fn run(end: &End, job: &'static str, script: &[u8], what: &str) -> Result<Job, Error> {
+    lease::job(&end.guard, job, script, "").await?;
+    ended_well(end, job, what).await
+}
+
+/// Waits for a job that must end well; `what` it could not do otherwise.
+pub(super) async fn ended_well(end: &End, job: &str, what: &str) -> Result<Job, Error> {
+    let ended = end.guard.ended(job).await?;
+    if ended.exit != Some(0) {
+        return Err(Error::Failed(format!("{}: cannot {what}{}", end.guard.host(), said(&ended))));
+    }
+    Ok(ended)
+}

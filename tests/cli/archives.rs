@@ -1,0 +1,103 @@
+//! Archives between two directories of this machine: `--type decompress` and `--type compress`.
+
+use std::fs;
+use std::process::Command;
+
+use crate::harness::Sandbox;
+use crate::hold::Point;
+use crate::procs::names;
+use crate::running::LONG;
+use crate::tree::assert_same;
+
+/// An archive of a tree, made by a command in the directory above it.
+fn archive(sandbox: &Sandbox, script: &str) -> std::path::PathBuf {
+    let made = Command::new("bash").args(["-c", script]).current_dir(sandbox.path("")).status().unwrap();
+    assert!(made.success());
+    sandbox.own_it(&sandbox.path("archive"));
+    sandbox.path("archive")
+}
+
+#[test]
+fn an_archive_fills_an_empty_directory_or_becomes_one() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let source = sandbox.source("source");
+    let archive = archive(&sandbox, "tar --format=posix -czf archive source");
+    let (filled, named) = (sandbox.dir("filled"), sandbox.dir("named"));
+    sandbox
+        .run(&[&"--type=decompress", &archive, &filled])
+        .expect(0)
+        .says("the number of bytes, sha256 of the stream");
+    assert_eq!(names(&filled), names(&source));
+    assert_eq!(fs::read(filled.join("large")).unwrap(), fs::read(source.join("large")).unwrap());
+    sandbox.run(&[&"--type=decompress", &archive, &named, &"--as", &"tree"]).expect(0);
+    assert_same(&source, &named.join("tree"));
+    sandbox.run(&[&"--type=decompress", &archive, &named, &"--as=tree", &"--replace"]).expect(0);
+    sandbox.run(&[&"--type=decompress", &archive, &filled]).expect(4).says("is not empty: there is");
+    sandbox.is_clean(&[&filled, &named]);
+}
+
+#[test]
+fn an_archive_of_several_entries_at_its_top_is_unpacked_with_all_of_them() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    sandbox.source("source");
+    let archive = archive(&sandbox, "mkdir source/.hidden; tar -cf archive -C source .");
+    let target = sandbox.dir("target");
+    sandbox.run(&[&"--type=decompress", &archive, &target]).expect(0);
+    assert_eq!(names(&target), [".hidden", "large", "small"]);
+}
+
+#[test]
+fn what_somebody_puts_into_the_directory_meanwhile_is_left_and_the_copy_is_not_given() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    sandbox.source("source");
+    let archive = archive(&sandbox, "tar -cf archive source");
+    let target = sandbox.dir("target");
+    let hold = sandbox.hold(Point::Connect);
+    let running = sandbox.spawn(&[&"--type=decompress", &archive, &target]);
+    hold.reached();
+    sandbox.file(target.join("theirs"), "theirs");
+    hold.open();
+    running.wait(LONG).expect(1).says("was filled by somebody else meanwhile and is left as it is");
+    assert_eq!(names(&target), ["theirs"]);
+    sandbox.is_clean(&[]);
+}
+
+#[test]
+fn an_archive_that_changes_while_it_is_read_fails_the_run() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    sandbox.source("source");
+    let archive = archive(&sandbox, "tar -cf archive source");
+    let target = sandbox.dir("target");
+    sandbox.shim(
+        "cat",
+        &format!("[[ $* == *./archive ]] && {{ \"$real\" \"$@\"; touch '{}'; exit; }}", archive.display()),
+    );
+    sandbox.run(&[&"--type=decompress", &archive, &target]).expect(1).says("changed while it was read");
+    assert_eq!(names(&target), Vec::<String>::new());
+    sandbox.is_clean(&[&target]);
+}
+
+#[test]
+fn a_tree_becomes_an_archive_beside_others_with_its_digest() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    sandbox.file(target.join("other"), "other");
+    sandbox.run(&[&"--type=compress", &source, &target, &"--compress=gzip"]).expect(0);
+    assert_eq!(names(&target), ["other", "source.tar.gz", "source.tar.gz.sha256"]);
+    let checked =
+        Command::new("sha256sum").args(["-c", "source.tar.gz.sha256"]).current_dir(&target).output().unwrap();
+    assert!(checked.status.success(), "{checked:?}");
+    sandbox
+        .run(&[&"--type=compress", &source, &target, &"--compress=gzip"])
+        .expect(4)
+        .says("source.tar.gz exists already");
+    sandbox.is_clean(&[&target]);
+}
+
+#[test]
+fn options_without_an_effect_are_refused() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    sandbox.run(&[&source, &target, &"--prepare"]).expect(2).says("--prepare has no effect with --type file");
+    sandbox.run(&[&"--type=mariabackup", &source, &target]).expect(4).says("name the socket of a server");
+}

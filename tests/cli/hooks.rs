@@ -1,0 +1,175 @@
+//! `--hook`: commands of the user's before and after the work, whatever becomes of it.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::harness::Sandbox;
+use crate::hold::Point;
+use crate::procs::names;
+use crate::running::{LONG, wait_until};
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// A command that adds a line to a file: who it is, and how the run has ended.
+fn note(sandbox: &Sandbox, phase: &str) -> String {
+    let file = sandbox.path("noted");
+    let script = "$TRANSFER_HOOK_PHASE-$TRANSFER_HOOK_END $TRANSFER_HOOK_STATUS";
+    format!("--hook={phase}=echo \"{script}\" >>'{}'", file.display())
+}
+
+fn noted(sandbox: &Sandbox) -> Vec<String> {
+    let text = fs::read_to_string(sandbox.path("noted")).unwrap_or_default();
+    text.lines().map(|line| line.trim_end().to_owned()).collect()
+}
+
+/// All phases.
+fn all(sandbox: &Sandbox) -> Vec<String> {
+    ["controller", "source", "target"]
+        .iter()
+        .flat_map(|end| ["before", "after"].map(|phase| note(sandbox, &format!("{phase}-{end}"))))
+        .collect()
+}
+
+fn sorted(mut lines: Vec<String>) -> Vec<String> {
+    lines.sort_unstable();
+    lines
+}
+
+#[test]
+fn hooks_run_before_and_after_with_what_they_may_want_to_know() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    let hooks = all(&sandbox);
+    let facts = sandbox.path("facts");
+    let tell = format!("--hook=after-source=env | grep ^TRANSFER_HOOK | sort >'{}'; pwd", facts.display());
+    let mut words: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&source, &target, &tell];
+    words.extend(hooks.iter().map(|hook| hook as &dyn AsRef<std::ffi::OsStr>));
+    sandbox.run(&words).expect(0);
+    let lines = noted(&sandbox);
+    assert_eq!(lines.first().unwrap(), "before-controller", "it is the first");
+    assert_eq!(lines.last().unwrap(), "after-controller done", "and the last");
+    assert_eq!(sorted(lines[1..3].to_vec()), ["before-source", "before-target"]);
+    assert_eq!(sorted(lines[3..5].to_vec()), ["after-source done", "after-target done"]);
+    let facts = fs::read_to_string(facts).unwrap();
+    for fact in [
+        "TRANSFER_HOOK_END=source",
+        "TRANSFER_HOOK_PHASE=after",
+        "TRANSFER_HOOK_RUN=20",
+        &format!("TRANSFER_HOOK_SOURCE=localhost:{}", source.display()),
+        "TRANSFER_HOOK_STATUS=done",
+        &format!("TRANSFER_HOOK_TARGETS=localhost:{}", target.display()),
+    ] {
+        assert!(facts.contains(fact), "no {fact} in {facts}");
+    }
+    sandbox.is_clean(&[&target]);
+}
+
+#[test]
+fn a_hook_that_fails_before_ends_the_run_and_those_for_afterwards_run() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    let (after_source, after_target) = (note(&sandbox, "after-source"), note(&sandbox, "after-target"));
+    let fail = "--hook=before-target=echo nothing; echo 'it is pooled' >&2; exit 7";
+    sandbox
+        .run(&[&source, &target, &after_source, &fail, &after_target])
+        .expect(1)
+        .says("localhost: the hook before-target ended with status 7: it is pooled");
+    assert_eq!(sorted(noted(&sandbox)), ["after-source failed", "after-target failed"]);
+    assert_eq!(names(&target), Vec::<String>::new());
+    sandbox.is_clean(&[&target]);
+}
+
+#[test]
+fn a_hook_that_fails_afterwards_is_reported_once_and_can_be_run_again() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    let count = sandbox.path("count");
+    let ready = sandbox.path("ready");
+    let fail = format!(
+        "--hook=after-target=echo again >>'{}'; [[ -e '{}' ]] || {{ echo not ready; exit 3; }}",
+        count.display(),
+        ready.display()
+    );
+    sandbox.run(&[&source, &target, &fail]).expect(6).says("status 3: not ready").says(": done: ");
+    assert_eq!(names(&target), ["source"]);
+    assert_eq!(fs::read_to_string(&count).unwrap(), "again\n", "it was not repeated");
+    sandbox
+        .run(&[&"clean", &"localhost"])
+        .expect(6)
+        .says("NOT DONE: the hook 'echo again")
+        .says("(it has failed, or was ended); to run it: ")
+        .says("clean --start-servers localhost");
+    sandbox.file("ready", "");
+    sandbox.run(&[&"clean", &"--start-servers", &"localhost"]).expect(0);
+    assert_eq!(fs::read_to_string(&count).unwrap(), "again\nagain\n");
+    sandbox.is_clean(&[&target]);
+}
+
+/// A run with hooks for afterwards that is held in mid-stream.
+fn held(sandbox: &Sandbox) -> (crate::hold::Hold, crate::running::Running, PathBuf) {
+    let hold = sandbox.hold(Point::Archive);
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    let hooks = all(sandbox);
+    let mut words: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&source, &target];
+    words.extend(hooks.iter().map(|hook| hook as &dyn AsRef<std::ffi::OsStr>));
+    let running = sandbox.spawn(&words);
+    hold.reached();
+    (hold, running, target)
+}
+
+#[test]
+fn hooks_for_afterwards_run_when_the_controller_is_gone_and_say_so() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let (_hold, running, target) = held(&sandbox);
+    running.signal(Signal::SIGKILL);
+    running.wait(SOON);
+    wait_until("all hooks have run", LONG, || noted(&sandbox).len() == 6);
+    let after = sorted(noted(&sandbox)[3..].to_vec());
+    assert_eq!(after, ["after-controller lost", "after-source lost", "after-target lost"]);
+    sandbox.gets_clean(&[&target], SOON);
+}
+
+#[test]
+fn hooks_for_afterwards_run_when_the_run_is_interrupted() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let (_hold, running, target) = held(&sandbox);
+    running.signal(Signal::SIGTERM);
+    running.wait(SOON).expect(143);
+    let after = sorted(noted(&sandbox)[3..].to_vec());
+    assert_eq!(after, ["after-controller failed", "after-source failed", "after-target failed"]);
+    sandbox.is_clean(&[&target]);
+}
+
+#[test]
+fn a_hook_before_the_work_ends_with_the_run() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    let (begun, done) = (sandbox.path("begun"), sandbox.path("done"));
+    let slow = format!("--hook=before-source=:>'{}'; sleep 61.375; :>'{}'", begun.display(), done.display());
+    let running = sandbox.spawn(&[&source, &target, &slow, &note(&sandbox, "after-source")]);
+    wait_until("the hook runs", LONG, || begun.exists());
+    running.signal(Signal::SIGINT);
+    running.wait(SOON).expect(130);
+    assert_eq!(noted(&sandbox), ["after-source failed"]);
+    let sleeps = std::process::Command::new("pgrep").args(["-f", "^sleep 61.375$"]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&sleeps.stdout), "", "what the hook began goes on");
+    sandbox.is_clean(&[&target]);
+}
+
+#[test]
+fn a_dry_run_tells_the_hooks_and_runs_none() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    let hooks = all(&sandbox);
+    let mut words: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&source, &target, &"--dry-run"];
+    words.extend(hooks.iter().map(|hook| hook as &dyn AsRef<std::ffi::OsStr>));
+    sandbox
+        .run(&words)
+        .expect(0)
+        .says("localhost (controller, guard ")
+        .says("last of all, however it ends: echo");
+    assert_eq!(noted(&sandbox), Vec::<String>::new());
+}
