@@ -4,6 +4,7 @@
 
 mod copies;
 mod crashes;
+mod databases;
 mod durability;
 mod firewalls;
 mod fixtures;

@@ -89,7 +89,7 @@ impl Found {
     pub(crate) fn freeze(&self) {
         let pids = self.pids.join(" ");
         self.host.sh(&format!(
-            "mkdir -p {FREEZER}; for pid in {pids}; do echo $pid >{FREEZER}/cgroup.procs; done; echo 1 >{FREEZER}/cgroup.freeze"
+            "mkdir -p {FREEZER}; for pid in {pids}; do echo $pid >{FREEZER}/cgroup.procs 2>/dev/null || [[ ! -e /proc/$pid ]]; done; echo 1 >{FREEZER}/cgroup.freeze"
         ));
     }
 

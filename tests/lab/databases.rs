@@ -1,0 +1,242 @@
+//! Real MariaDB servers, copied hot and cold, and archives. What is here are the servers: a primary with tables of all
+//! kinds on db1, whatever a test makes of the one on db2, and a replica on db3. Each test has the hosts for itself, and
+//! their servers are afterwards as they came with the package.
+
+mod archives;
+mod cold;
+mod hot;
+mod trouble;
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use crate::fixtures::Changed;
+use crate::harness::{Host, Lab, Output, Running, Scratch, eventually};
+
+/// Enough for a server to start, and for a replica to catch up.
+const SERVED: Duration = Duration::from_secs(60);
+/// `--lease-time` of runs whose controller is killed.
+const LEASE: &str = "4";
+
+/// The socket of a host's own server.
+const SOCKET: &str = "/run/mysqld/mysqld.sock";
+
+/// What the package brought, kept until it is put back. What is in the root file system that hosts share cannot be exchanged
+/// with anything, so it is made anew.
+const KEEP: &str = "[[ -d /var/lib/mysql.package ]] || cp -a /var/lib/mysql /var/lib/mysql.package";
+const PUT_BACK: &str = "
+    systemctl stop mariadb 'mariadb@*' || :; pkill -KILL -x mariadbd || :; systemctl reset-failed mariadb 'mariadb@*' 2>/dev/null || :
+    rm -rf /var/lib/mysql /etc/mysql/mariadb.conf.d/99-lab.cnf; cp -a /var/lib/mysql.package /var/lib/mysql";
+
+/// Tables of all kinds; the last has a name that is no word.
+const TABLES: &str = r"
+    CREATE USER replica@'%' IDENTIFIED BY 'of-the-lab'; GRANT REPLICATION SLAVE ON *.* TO replica@'%';
+    CREATE DATABASE shop; USE shop;
+    CREATE TABLE plain (id INT PRIMARY KEY AUTO_INCREMENT, text TEXT) ENGINE=InnoDB;
+    INSERT INTO plain (text) SELECT REPEAT(MD5(seq), 20) FROM seq_1_to_5000;
+    CREATE TABLE compressed (id INT PRIMARY KEY AUTO_INCREMENT, text TEXT) ENGINE=InnoDB PAGE_COMPRESSED=1;
+    INSERT INTO compressed (text) SELECT REPEAT('x', 2000) FROM seq_1_to_5000;
+    CREATE TABLE parts (id INT PRIMARY KEY AUTO_INCREMENT, text TEXT) PARTITION BY HASH (id) PARTITIONS 30;
+    INSERT INTO parts (text) SELECT MD5(seq) FROM seq_1_to_3000;
+    CREATE TABLE myisam (id INT PRIMARY KEY, text TEXT) ENGINE=MyISAM;
+    INSERT INTO myisam SELECT seq, MD5(seq) FROM seq_1_to_1000;
+    CREATE TABLE aria (id INT PRIMARY KEY, text TEXT) ENGINE=Aria;
+    INSERT INTO aria SELECT seq, MD5(seq) FROM seq_1_to_1000;
+    CREATE TABLE `odd $(name)` (id INT PRIMARY KEY); INSERT INTO `odd $(name)` VALUES (1);";
+
+/// The hosts with their servers.
+struct Servers {
+    lab: Lab,
+    db1: Host,
+    db2: Host,
+    db3: Host,
+    scratch: Scratch,
+}
+
+impl Servers {
+    /// A primary on db1. Nothing runs on the other hosts.
+    fn set() -> Option<Self> {
+        let lab = Lab::get()?;
+        let [db1, db2, db3] = ["db1", "db2", "db3"].map(|name| lab.host(name));
+        let scratch = lab.scratch(&["db1", "db2", "db3"]);
+        for host in [&db1, &db2, &db3] {
+            host.sh(&format!("{KEEP}\n{PUT_BACK}"));
+        }
+        let servers = Self { lab, db1, db2, db3, scratch };
+        Self::configure(&servers.db1, 1, "");
+        servers.db1.sh("systemctl restart mariadb");
+        sql(&servers.db1, TABLES);
+        Some(servers)
+    }
+
+    /// A file of options for the server of a host.
+    fn configure(host: &Host, id: u8, more: &str) {
+        let text = format!(
+            "[mysqld]\nserver_id={id}\nlog_bin=mysql-bin\nlog_slave_updates=1\nbind-address=0.0.0.0\n\
+             skip-name-resolve\ninnodb_log_file_size=16M\n{more}\n"
+        );
+        host.put(text, "/etc/mysql/mariadb.conf.d/99-lab.cnf", 0o644);
+    }
+
+    /// A replica of the primary on db3, by GTID, that has caught up.
+    fn replicate(&self, more: &str) {
+        Self::configure(&self.db3, 3, more);
+        self.db3.sh("systemctl restart mariadb");
+        follow(&self.db3, "'main'", "slave_pos");
+        self.catch_up(&self.db3, "'main'");
+    }
+
+    /// Waits until a replica has all that the primary has.
+    #[track_caller]
+    fn catch_up(&self, replica: &Host, connection: &str) {
+        let gtid = sql(&self.db1, "SELECT @@gtid_binlog_pos");
+        let gtid = gtid.trim();
+        let reached = sql(
+            replica,
+            &format!("SET default_master_connection = {connection}; SELECT MASTER_GTID_WAIT('{gtid}', 60)"),
+        );
+        let status = sql(replica, "SHOW ALL SLAVES STATUS\\G");
+        assert_eq!(reached.trim(), "0", "the replica does not reach {gtid}: {status}");
+    }
+
+    /// Another server on the primary's host, as an instance of the package's unit, with some of its files elsewhere.
+    #[track_caller]
+    fn second(&self) -> Changed {
+        Changed::new(
+            &self.db1,
+            "mkdir -p /srv/two && chown mysql: /srv/two
+             printf '[mariadbd.two]\\ndatadir=/srv/two\\nsocket=/run/mysqld/two.sock\\nport=3307\\npid-file=/run/mysqld/two.pid\\n\
+             innodb_undo_directory=/srv/two/undo\\n' >/etc/mysql/mariadb.conf.d/98-two.cnf
+             mkdir -p /srv/two/undo; chown mysql: /srv/two/undo
+             mariadb-install-db --user=mysql --datadir=/srv/two --skip-test-db >/dev/null 2>&1
+             systemctl start mariadb@two
+             mariadb --socket=/run/mysqld/two.sock -e 'CREATE DATABASE second; CREATE TABLE second.t (a INT); INSERT INTO second.t VALUES (2)'",
+            "systemctl stop mariadb@two; rm -rf /srv/two /etc/mysql/mariadb.conf.d/98-two.cnf",
+        )
+    }
+
+    /// Rows, as fast as they go, until they are stopped.
+    fn write_rows(&self) -> Writer {
+        let script = r#"touch /run/writing; while [[ -e /run/writing ]]; do
+            for n in {1..50}; do
+                echo "INSERT INTO shop.plain (text) VALUES (UUID()); INSERT INTO shop.parts (text) VALUES (UUID());
+                    UPDATE shop.compressed SET text = UUID() WHERE id = $((RANDOM % 5000));
+                    REPLACE INTO shop.myisam VALUES ($((RANDOM % 5000)), UUID()); REPLACE INTO shop.aria VALUES ($((RANDOM % 5000)), UUID());"
+            done
+        done | mariadb"#;
+        Writer { running: Some(self.db1.spawn(&["bash", "--norc", "-c", script])), host: self.db1.clone() }
+    }
+
+    fn at(&self, name: &str) -> String {
+        self.scratch.join(name)
+    }
+
+    fn transfer(&self, arguments: &[&str]) -> Output {
+        self.lab.transfer(arguments)
+    }
+
+    /// A hot copy of a server, prepared, into an empty directory of db2; returns the report.
+    #[track_caller]
+    fn hot(&self, from: &str, options: &[&str]) -> serde_json::Value {
+        self.db2.sh(&format!("rm -rf {0}; mkdir {0}", self.at("hot")));
+        let ends = [format!("{from}:{SOCKET}"), format!("db2:{}", self.at("hot"))];
+        let mut arguments = vec!["--type", "mariabackup", "--json", &ends[0], &ends[1]];
+        arguments.extend(options);
+        let output = self.transfer(&arguments).expect_success();
+        serde_json::from_str(output.stdout.lines().last().expect("a report")).expect("JSON")
+    }
+
+    /// Starts the server of db2 with what is in a directory there.
+    #[track_caller]
+    fn start_with(&self, directory: &str) {
+        Self::configure(&self.db2, 2, "");
+        self.db2.sh(&format!(
+            "systemctl stop mariadb; rm -rf /var/lib/mysql; mv -T {directory} /var/lib/mysql
+             chown mysql: /var/lib/mysql; chmod 755 /var/lib/mysql; systemctl start mariadb"
+        ));
+    }
+
+    /// Nothing of a run is on the hosts.
+    #[track_caller]
+    fn expect_nothing_left(&self) {
+        let nothing = "db1: no runs\ndb2: no runs\ndb3: no runs\n";
+        let status = || self.transfer(&["status", "db1", "db2", "db3"]).expect_success().stdout;
+        assert!(eventually(SERVED, || status() == nothing), "{}", status());
+    }
+}
+
+/// Somebody who writes.
+struct Writer {
+    running: Option<Running>,
+    host: Host,
+}
+
+impl Writer {
+    /// The last row is written.
+    #[track_caller]
+    fn stop(mut self) {
+        self.host.sh("rm -f /run/writing");
+        if let Some(running) = self.running.take() {
+            running.wait().expect_success();
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.host.run(&["rm", "-f", "/run/writing"]);
+    }
+}
+
+impl Drop for Servers {
+    fn drop(&mut self) {
+        for host in [&self.db1, &self.db2, &self.db3] {
+            host.run(&["bash", "-c", PUT_BACK]);
+        }
+    }
+}
+
+/// Runs statements on a host's server.
+#[track_caller]
+fn sql(host: &Host, statements: &str) -> String {
+    host.command(&["mariadb", "--batch", "--skip-column-names"])
+        .stdin(statements)
+        .run()
+        .expect_success()
+        .stdout
+}
+
+/// Makes a replica of the primary, and starts it.
+#[track_caller]
+fn follow(replica: &Host, connection: &str, gtid: &str) {
+    sql(
+        replica,
+        &format!(
+            "CHANGE MASTER {connection} TO MASTER_HOST = '10.77.0.11', MASTER_USER = 'replica',
+             MASTER_PASSWORD = 'of-the-lab', MASTER_CONNECT_RETRY = 1, MASTER_USE_GTID = {gtid}; START SLAVE {connection}"
+        ),
+    );
+}
+
+/// The checksums of all tables of the shop.
+#[track_caller]
+fn checksums(host: &Host) -> String {
+    let tables = sql(
+        host,
+        "SELECT CONCAT('`', table_schema, '`.`', table_name, '`') FROM information_schema.tables
+         WHERE table_schema = 'shop' ORDER BY 1",
+    );
+    let mut all = String::new();
+    for table in tables.lines() {
+        let _ = write!(all, "{}", sql(host, &format!("CHECKSUM TABLE {table}")));
+    }
+    assert!(all.lines().count() >= 6, "{all}");
+    all
+}
+
+/// What runs of each connection of a replica: its name, and what its two threads are.
+#[track_caller]
+fn replication(host: &Host) -> Vec<String> {
+    let named = host.sh(r"mariadb --batch -e 'SHOW ALL SLAVES STATUS\G' | sed -n 's/^ *\(Connection_name\|Slave_IO_Running\|Slave_SQL_Running\): *//p' | paste -d, - - -");
+    named.lines().map(ToOwned::to_owned).collect()
+}
