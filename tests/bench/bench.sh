@@ -10,8 +10,9 @@
 #   SIZE_MB=1600        size of the big file, and about that of the MariaDB data directory
 #   FILES=1000000       of `million`
 #   ONLY='big hand-* transfer-*'
-#                       patterns of data sets (fixed big datadir files; thousands million) and methods (bare hand-a to
-#                       hand-e transfer-a to transfer-e rsync scp); without one of a kind all of that kind are run
+#                       patterns of data sets (fixed big datadir files hot; thousands million) and methods (bare hand-a to
+#                       hand-e hand-z transfer-a to transfer-e transfer-z rsync scp); without one of a kind all of that
+#                       kind are run
 #   BENCH_OUT=FILE      the same table, tab-separated; FILE.runs gets every run
 #   TRANSFER_BIN=target/release/transfer
 set -euo pipefail
@@ -39,7 +40,7 @@ on() { "$lab" exec "$id" "$@"; }
 # The data sets of this call, and the methods of one of them, in the order of the table.
 sets_of() {
     case $what in
-    all) echo fixed big datadir files ;;
+    all) echo fixed big datadir files hot ;;
     million) echo thousands million ;;
     esac
 }
@@ -48,6 +49,8 @@ methods_of() {
     case $1 in
     fixed) echo bare transfer-d ;;
     thousands | million) echo hand-d transfer-d transfer-e ;;
+    hot) echo hand-{z,c} transfer-{z,c} ;;
+    any) echo bare hand-{e,a,b,c,d,z} rsync scp transfer-{e,a,b,c,d,z} ;;
     *) echo bare hand-{e,a,b,c,d} rsync scp transfer-{e,a,b,c,d} ;;
     esac
 }
@@ -93,7 +96,7 @@ bring_up() {
     trap finish EXIT
     trap 'exit 130' INT TERM HUP
     "$lab" up "$id" --owner $$ ctl db1 db2 >/dev/null
-    local host limit=$((3 * size_mb + 500))
+    local host limit=$((5 * size_mb + 500))
     ((limit > 5120)) || limit=5120
     [[ $what != million ]] || limit=$((million / 150 + 1024))
     for host in db1 db2; do
@@ -148,7 +151,11 @@ make_set() {
     case $1 in
     fixed) on db1 bash /root/bench/data.sh big fixed 1 ;;
     big) on db1 bash /root/bench/data.sh big big "$size_mb" ;;
-    datadir) make_datadir ;;
+    datadir) make_datadir datadir ;;
+    hot)
+        make_datadir hot
+        on db1 bash /root/bench/data.sh serve hot
+        ;;
     files) on db1 bash /root/bench/data.sh files files 20000 16 ;;
     # A page of memory each, so that a million fit on both sides.
     thousands) on db1 bash /root/bench/data.sh files thousands 20000 1 ;;
@@ -157,7 +164,7 @@ make_set() {
 }
 
 # Making it takes a minute or two, so it is kept.
-make_datadir() {
+make_datadir() { # NAME
     local hash kept
     hash=$(sed -n '/^sql()/,/^ratio()/p' "$here/data.sh" | sha256sum)
     kept=$cache/datadir-$size_mb-${hash:0:16}.tar.zst
@@ -170,7 +177,7 @@ make_datadir() {
         on db1 rm -rf /srv/bench/data/datadir
     fi
     # Always the kept one, which has no holes.
-    on db1 tar -C /srv/bench/data --zstd -xf - <"$kept"
+    on db1 tar -C /srv/bench/data --zstd --transform "s|^datadir|$1|" -xf - <"$kept"
 }
 
 # ----------------------------------------------------------------------------------------------------------------- runs
@@ -217,7 +224,8 @@ three lab hosts on this one machine, so both ends share its cores; db1 to db2, t
   hand-X     the same with the stages of transfer's mode X, likewise started, and sync -f on the target
   rsync, scp rsync -a and scp -r from db1 to db2, started likewise; their own log-in from db1 to db2 counts; no sync
   transfer-X the whole command on the controller: its log-ins, questions, guards, clean-up and sync count
-modes: e nothing; a sha256 of the stream; b a + AES; c b + zstd -1; d c + md5 of every file on both disks (the default)
+hot: a running server, mariadb-backup and mbstream instead of tar; hand-z is mariadb-backup | zstd -1 | nc and its like
+modes: z zstd -1 alone; e nothing; a sha256 of the stream; b a + AES; c b + zstd -1; d c + md5 of every file on both disks (the default)
 cpu s: processor time of all three hosts per run; the time of removing the copy is in no column
 data sets (as zstd -1 packs them):
 HEADER
@@ -250,7 +258,7 @@ main() {
     runs=${RUNS:-$default}
     read_only
     # Sources and a copy, with some air. In a tmpfs a file of one page takes about 5.5 KB.
-    need=$((size_mb * 4))
+    need=$((size_mb * 6))
     [[ $what == all ]] || need=$((million / 90))
     free=$(awk '$1 == "MemAvailable:" { print int($2 / 1024) }' /proc/meminfo)
     ((free > need + 1024)) || die "$free MB of memory are free, this takes $need MB and one GB to spare"

@@ -36,7 +36,12 @@ by_transfer() { # MODE SOURCE
     c) options=(--parallel-checksum) ;;
     d) ;;
     e) options=(--no-compress --no-encrypt --no-checksum) ;;
+    z) options=(--no-encrypt --no-checksum) ;;
     esac
+    if [[ $2 == */hot ]]; then
+        options+=(--type mariabackup)
+        set -- "$1" /run/bench.sock
+    fi
     /usr/bin/time -o "$bench/rss" -f %M "$bench/transfer" "${options[@]}" "db1:$2" "db2:$target" >"$bench/output" 2>&1 ||
         { cat "$bench/output" >&2 && return 1; }
 }
@@ -63,6 +68,10 @@ run() {
 
 check() {
     # Directories have sizes of their own on each side.
+    if [[ $1 == */hot ]]; then
+        on db2 "cd $target && { [[ ! -d hot ]] || cd hot; } && [[ -s xtrabackup_checkpoints && -s ibdata1 && -d shop ]]"
+        return
+    fi
     local name=${1##*/} list='-type d -printf "d %P\n" -o -printf "%s %P\n" | LC_ALL=C sort | sha256sum'
     [[ $(on db1 "find $1 $list") == $(on db2 "find $target/$name $list") ]] || { echo "the copy differs" >&2 && return 1; }
 }

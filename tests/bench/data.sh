@@ -76,6 +76,14 @@ datadir() { # NAME MB
     wait "$server"
 }
 
+# A server at work on a data directory, until the lab goes.
+serve() { # NAME
+    chown -R mysql: "$1"
+    (cd / && setsid mariadbd --no-defaults --user=mysql --datadir="/srv/bench/data/$1" --socket=/run/bench.sock \
+        --skip-networking --innodb-buffer-pool-size=256M >/tmp/mysqld.log 2>&1 &)
+    until mariadb-admin --no-defaults --socket=/run/bench.sock ping >/dev/null 2>&1; do sleep 0.1; done
+}
+
 ratio() {
     printf '%d %d\n' "$(find "$1" -type f -printf '%s\n' | awk '{ n += $1 } END { printf "%.0f", n }')" \
         "$(tar -cf - "$1" | zstd -q -1 -T0 -c | wc -c)"

@@ -45,19 +45,29 @@ drop_cache() {
 
 # --------------------------------------------------------------------------------------------------------------- source
 
+produce() {
+    if [[ $name == hot ]]; then
+        mariadb-backup --backup --stream=xbstream --socket=/run/bench.sock --datadir="$PWD/hot" --target-dir="$work/hot" \
+            --parallel=$((($(nproc) + 1) / 2)) 2>"$work/log" || { cat "$work/log" >&2 && return 1; }
+    else
+        tar -cf - "$name"
+    fi
+}
+
 put() { nc -N "$host" "$port"; }
 
 send() {
     mkfifo "$work/pipe"
     case $mode in
-    bare | e) tar -cf - "$name" | put ;;
-    a) digest & tar -cf - "$name" | tee "$work/pipe" | put ;;
-    b) digest & tar -cf - "$name" | tee "$work/pipe" | cipher | put ;;
-    c) digest & tar -cf - "$name" | zstd -q -1 -T1 -c | tee "$work/pipe" | cipher | put ;;
+    bare | e) produce | put ;;
+    z) produce | zstd -q -1 -T1 -c | put ;;
+    a) digest & produce | tee "$work/pipe" | put ;;
+    b) digest & produce | tee "$work/pipe" | cipher | put ;;
+    c) digest & produce | zstd -q -1 -T1 -c | tee "$work/pipe" | cipher | put ;;
     d)
         list_digests "$(clamp $((($(nproc) + 1) / 2)))" >"$work/list" &
         digest &
-        tar -cf - "$name" | zstd -q -1 -T1 -c | tee "$work/pipe" | cipher | put
+        produce | zstd -q -1 -T1 -c | tee "$work/pipe" | cipher | put
         ;;
     esac
     finish
@@ -73,14 +83,23 @@ say_when_listening() {
 
 get() { nc -d -l "$port"; }
 
+consume() {
+    if [[ $name == hot ]]; then
+        mkdir hot && mbstream -x --parallel=$((($(nproc) + 1) / 2)) -C hot
+    else
+        tar -xf -
+    fi
+}
+
 receive() {
     mkfifo "$work/pipe"
     say_when_listening &
     case $mode in
-    bare | e) get | tar -xf - ;;
-    a) digest & get | tee "$work/pipe" | tar -xf - ;;
-    b) digest & get | cipher -d | tee "$work/pipe" | tar -xf - ;;
-    c | d) digest & get | cipher -d | tee "$work/pipe" | zstd -q -d -c | tar -xf - ;;
+    bare | e) get | consume ;;
+    z) get | zstd -q -d -c | consume ;;
+    a) digest & get | tee "$work/pipe" | consume ;;
+    b) digest & get | cipher -d | tee "$work/pipe" | consume ;;
+    c | d) digest & get | cipher -d | tee "$work/pipe" | zstd -q -d -c | consume ;;
     esac
     [[ $mode == bare ]] || sync -f .
     if [[ $mode == d ]]; then
