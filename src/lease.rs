@@ -165,17 +165,6 @@ pub async fn restart(guard: &Guard) -> Result<Vec<String>, GuardError> {
     Ok(already.iter().map(|unit| short(unit, LONGEST_TEXT)).collect())
 }
 
-/// The same on a source: who was started by somebody else may have written to what was copied.
-pub async fn restart_unseen(guard: &Guard) -> Result<(), Error> {
-    match restart(guard).await?.first() {
-        Some(unit) => Err(Error::Failed(format!(
-            "{}: {unit} was started by somebody else while it had to rest",
-            guard.host()
-        ))),
-        None => Ok(()),
-    }
-}
-
 /// Somebody else writes to a name; `who` is what the host tells of him.
 #[must_use]
 pub fn busy(host: &Host, path: &Path, who: &str) -> Error {

@@ -8,6 +8,7 @@
 mod arrive;
 mod connect;
 mod judge;
+mod rest;
 mod settle;
 mod stream;
 
@@ -24,6 +25,7 @@ use crate::run_id::random_hex;
 use crate::values::FileDigest;
 pub use connect::sockets;
 pub use judge::judge;
+use rest::Rest;
 
 /// A target on its way.
 #[derive(Debug)]
@@ -176,7 +178,7 @@ async fn body(
     }
 
     // As late as can be: nobody is to wait for us longer than for the copy.
-    rest(plan, source).await?;
+    let rest = Rest::begin(plan, source).await?;
     progress.phase(Phase::Copying);
     let stream_began = Instant::now();
     if plan.shape.compares_files() {
@@ -186,8 +188,8 @@ async fn body(
     let sender = stream::stream(plan, source, lanes, progress).await?;
     let streamed = stream_began.elapsed();
     // Where files are compared they are still being read.
-    if plan.rests() && !plan.shape.compares_files() {
-        lease::restart_unseen(&source.guard).await?;
+    if !plan.shape.compares_files() {
+        rest.end().await?;
     }
 
     // The port is free again, and may become another run's: no hole to it stays. The release tries once more.
@@ -207,17 +209,6 @@ async fn body(
     if !lanes.iter().any(Lane::is_live) {
         return Ok((streamed, Vec::new()));
     }
-    let copied = settle::settle(plan, source, lanes, &sender, (began, progress)).await?;
+    let copied = settle::settle(plan, source, lanes, &sender, (began, progress, &rest)).await?;
     Ok((streamed, copied))
-}
-
-/// Servers, and what they replicate, rest while they are copied.
-async fn rest(plan: &Plan, source: &End) -> Result<(), Error> {
-    if let Some(backup) = plan.backup.as_ref().filter(|backup| backup.stop_replication) {
-        let stopped = lease::stop_replication(source, &plan.source.endpoint.path, backup).await?;
-        if stopped == 0 {
-            tracing::warn!("{}: --stop-replication: it replicates nothing", source.guard.host());
-        }
-    }
-    lease::stop_servers(source, &plan.source.servers).await
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 
 use super::arrive::{Arrived, arrive, ended_well, run};
+use super::rest::Rest;
 use super::stream::bytes_read;
 use super::{Copied, Lane};
 use crate::error::{Error, chain};
@@ -17,7 +18,7 @@ use crate::pipeline::jobs;
 use crate::plan::Plan;
 use crate::progress::Progress;
 use crate::settings::Replace;
-use crate::shape::Publication;
+use crate::shape::{Consumer, Publication};
 use crate::verify;
 
 /// Verifies and publishes every live lane; returns their copies in order. The error is the source's own.
@@ -26,7 +27,7 @@ pub(super) async fn settle(
     source: &End,
     lanes: &mut [Lane<'_>],
     sender: &Job,
-    (began, progress): (Instant, &Progress),
+    (began, progress, rest): (Instant, &Progress, &Rest<'_>),
 ) -> Result<Vec<Copied>, Error> {
     let of_source = async {
         if !plan.shape.compares_files() {
@@ -42,9 +43,7 @@ pub(super) async fn settle(
         };
         let listed = listed.await;
         // Whatever became of that, nobody waits for the targets.
-        if plan.rests() {
-            lease::restart_unseen(&source.guard).await?;
-        }
+        rest.end().await?;
         listed
     };
     let live = lanes.iter().filter(|lane| lane.is_live());
@@ -54,7 +53,10 @@ pub(super) async fn settle(
     let results = join_all(lanes.iter_mut().filter(|lane| lane.is_live()).zip(of_targets).map(
         |(lane, arrived)| async {
             match publish(plan, source, lane, &of_source, arrived).await {
-                Ok(published) => Some(copied(plan, published, sender, lane, began.elapsed())),
+                Ok(mut published) => {
+                    published.notes.extend(rest.remark());
+                    Some(copied(plan, published, sender, lane, began.elapsed()))
+                }
                 Err(error) => {
                     lane.fail(error);
                     None
@@ -94,6 +96,10 @@ async fn publish(
     };
     let named = named.await;
     let mut notes = Vec::new();
+    if plan.shape.consumer == Consumer::File {
+        let name = printable(lane.plan.final_path.as_os_str().as_bytes());
+        notes.push(format!("it is {name}, with its digest beside it"));
+    }
     if !lane.plan.servers.is_empty() {
         let restarted = lease::restart(&lane.end.guard).await;
         match (&named, restarted) {

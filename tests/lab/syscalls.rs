@@ -282,7 +282,7 @@ impl Disk<'_> {
         let mut is_word = false;
         if let Some(staging) = &staging {
             if call.is(&["mkdir"]) && call.paths == [staging.clone()] {
-                needs.push(("staging", format!("disk\\tstaging\\t{staging}\\t")));
+                needs.push(("staging", format!("tree\\tstaging\\t{staging}\\t")));
             }
             if let [_, to] = &call.paths[..]
                 && call.is_rename()

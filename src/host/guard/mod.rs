@@ -38,7 +38,7 @@ pub struct Guard {
 /// What a guard is told when it starts.
 #[derive(Clone, Copy, Debug)]
 pub struct Charge<'a> {
-    /// The end of the run that it guards: `source` or `target`.
+    /// The end of the run that it guards: `source`, `target` or `controller`.
     pub role: &'a str,
     /// Silence after which it undoes everything.
     pub lease: Duration,

@@ -34,6 +34,7 @@ mod alone {
             .transfer(&["db1:/var/lib/mysql", &target, "--stop-server", "source", "--chown", "mysql:mysql"])
             .expect_success();
         assert!(answers(&servers.db1), "{done}");
+        assert!(done.stdout.contains("note: db1: mariadb.service rested for "), "{done}");
         assert_eq!(checksums(&servers.db1), before);
         servers.start_with(&servers.at("in/mysql"));
         assert_eq!(checksums(&servers.db2), before);

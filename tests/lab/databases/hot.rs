@@ -56,7 +56,7 @@ mod alone {
         sql(
             &servers.db3,
             "CHANGE MASTER 'half' TO MASTER_HOST = '10.77.0.11', MASTER_USER = 'replica', MASTER_PASSWORD = 'of-the-lab',
-                 MASTER_LOG_FILE = 'mysql-bin.000001', MASTER_LOG_POS = 4; START SLAVE 'half' IO_THREAD;
+                 MASTER_CONNECT_RETRY = 1, MASTER_LOG_FILE = 'mysql-bin.000001', MASTER_LOG_POS = 4; START SLAVE 'half' IO_THREAD;
              CHANGE MASTER \"it's odd\" TO MASTER_HOST = '10.77.0.11', MASTER_USER = 'nobody', MASTER_USE_GTID = no",
         );
         let before = ["half,Yes,No", "it's odd,No,No", "main,Yes,Yes"];
