@@ -40,7 +40,7 @@ by_transfer() { # MODE SOURCE
     esac
     if [[ $2 == */hot ]]; then
         options+=(--type mariabackup)
-        set -- "$1" /run/bench.sock
+        set -- "$1" /srv/bench/server.sock
     fi
     /usr/bin/time -o "$bench/rss" -f %M "$bench/transfer" "${options[@]}" "db1:$2" "db2:$target" >"$bench/output" 2>&1 ||
         { cat "$bench/output" >&2 && return 1; }

@@ -79,14 +79,19 @@ datadir() { # NAME MB
 # A server at work on a data directory, until the lab goes.
 serve() { # NAME
     chown -R mysql: "$1"
-    (cd / && setsid mariadbd --no-defaults --user=mysql --datadir="/srv/bench/data/$1" --socket=/run/bench.sock \
+    (cd / && setsid mariadbd --no-defaults --user=mysql --datadir="/srv/bench/data/$1" --socket=/srv/bench/server.sock \
         --skip-networking --innodb-buffer-pool-size=256M >/tmp/mysqld.log 2>&1 &)
-    until mariadb-admin --no-defaults --socket=/run/bench.sock ping >/dev/null 2>&1; do sleep 0.1; done
+    for ((try = 0; try < 600; try++)); do
+        mariadb-admin --no-defaults --socket=/srv/bench/server.sock ping >/dev/null 2>&1 && return
+        sleep 0.1
+    done
+    echo "the server does not start: $(tail -n 3 /tmp/mysqld.log)" >&2
+    return 1
 }
 
 ratio() {
     printf '%d %d\n' "$(find "$1" -type f -printf '%s\n' | awk '{ n += $1 } END { printf "%.0f", n }')" \
-        "$(tar -cf - "$1" | zstd -q -1 -T0 -c | wc -c)"
+        "$(tar -cf - "$1" 2>/dev/null | zstd -q -1 -T0 -c | wc -c)"
 }
 
 "$@"

@@ -47,7 +47,7 @@ drop_cache() {
 
 produce() {
     if [[ $name == hot ]]; then
-        mariadb-backup --backup --stream=xbstream --socket=/run/bench.sock --datadir="$PWD/hot" --target-dir="$work/hot" \
+        mariadb-backup --backup --stream=xbstream --socket=/srv/bench/server.sock --datadir="$PWD/hot" --target-dir="$work/hot" \
             --parallel=$((($(nproc) + 1) / 2)) 2>"$work/log" || { cat "$work/log" >&2 && return 1; }
     else
         tar -cf - "$name"
