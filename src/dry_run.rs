@@ -52,7 +52,8 @@ impl DryRun {
             plan.targets.iter().map(|target| (target.number, target.address, plan.ports.first)).collect();
         let send = render::summary(&build::sender(plan, &sinks));
         let mut steps = hooks(plan, HookEnd::Source);
-        steps.extend(plan.source.servers.iter().map(|server| stop(server, "before the stream")));
+        let back = "start it, as soon as its files are read, and its replication as it was";
+        steps.extend(plan.source.servers.iter().map(|server| stop(server, "before the stream", back)));
         if plan.backup.as_ref().is_some_and(|backup| backup.stop_replication) {
             let does = "stop the replication that runs, before the stream";
             steps.push(step(
@@ -104,12 +105,8 @@ fn hooks(plan: &Plan, end: HookEnd) -> Vec<Step> {
     plan.hooks.iter().filter(|hook| hook.end == end).map(does).collect()
 }
 
-fn stop(server: &StopPlan, when: &str) -> Step {
-    step(
-        "server",
-        format!("stop {}, which works in {}, {when}", server.unit, shown(&server.datadir)),
-        "start it, as soon as its files are read or replaced, and its replication as it was",
-    )
+fn stop(server: &StopPlan, when: &str, back: &'static str) -> Step {
+    step("server", format!("stop {}, which works in {}, {when}", server.unit, shown(&server.datadir)), back)
 }
 
 fn of_target(plan: &Plan, target: &TargetPlan) -> HostSteps {
@@ -152,7 +149,8 @@ fn of_target(plan: &Plan, target: &TargetPlan) -> HostSteps {
     if let Some(owner) = owner {
         steps.push(step("chown", format!("give all of it to {owner}"), None));
     }
-    steps.extend(target.servers.iter().map(|server| stop(server, "before the publication")));
+    let back = "start it behind that; what it replicates rests with new data, and is as it was with its own";
+    steps.extend(target.servers.iter().map(|server| stop(server, "before the publication", back)));
     let staged = shown(&target.staging.join(&plan.staged));
     let publish = match plan.replace {
         _ if plan.shape.publication != Publication::Name => {
@@ -160,6 +158,11 @@ fn of_target(plan: &Plan, target: &TargetPlan) -> HostSteps {
             format!("rename all that is in {staged} into {directory}, one by one, not over existing ones")
         }
         Replace::No => format!("rename {staged} to {path}, not over an existing one"),
+        Replace::Remove if target.keeps_old_until_it_runs() => {
+            format!(
+                "{staged} and {path} change places; the old one is removed when the server runs with the new"
+            )
+        }
         Replace::Remove => format!("{staged} and {path} change places; the old one is removed"),
         Replace::Keep => {
             format!("{path} becomes {}, {staged} becomes {path}, in one step", shown(&target.old_path))

@@ -103,7 +103,7 @@ fn producer(plan: &Plan) -> Stage {
             words.push(option("--socket=", &plan.source.endpoint.path));
             words.push(option("--datadir=", &backup.datadir));
             words.push(Word::from(&format!("--parallel={}", backup.threads)));
-            words.push(open_files(plan));
+            words.extend(open_files(plan));
             words.extend(argv(&backup.places));
             if backup.replica {
                 words.push(Word::from("--slave-info"));
@@ -161,10 +161,11 @@ fn defaults_file(file: &str) -> Option<Word> {
     (!file.is_empty()).then(|| option("--defaults-file=", Path::new(file)))
 }
 
-/// Where we are root, a backup may have more files open than logins there.
-pub(super) fn open_files(plan: &Plan) -> Word {
+/// Where we are root, a backup may have more files open than logins there; if it is known how many it has.
+pub(super) fn open_files(plan: &Plan) -> Option<Word> {
     const OTHERS: u64 = 1024;
-    Word::from(&format!("--open-files-limit={}", plan.source.files.saturating_add(OTHERS)))
+    (plan.shape.producer == Producer::Backup)
+        .then(|| Word::from(&format!("--open-files-limit={}", plan.source.files.saturating_add(OTHERS))))
 }
 
 /// `NAME=PATH`.

@@ -74,7 +74,7 @@ pub fn hook(plan: &Plan, hook: &Hook, source: &str, targets: &str) -> Vec<u8> {
 pub fn prepare(plan: &Plan, target: &TargetPlan, how: &Prepare, program: &str) -> Vec<u8> {
     let memory = format!("--use-memory={}", how.memory);
     let mut words = argv(&[program, "--prepare", &memory, "--target-dir=."]);
-    words.push(open_files(plan));
+    words.extend(open_files(plan));
     let stage = Stage { log: true, ..Stage::new("prepare", words) };
     let directory = Word::from(&arrival(plan, target));
     render::script(&Pipeline { job: "prepare", directory, gated: false, stages: vec![stage] })

@@ -95,6 +95,10 @@ impl Findings {
         }
         for server in servers {
             match (end, stops) {
+                (End::Target, true) if server.socket.is_empty() => self.refuse(
+                    &format!("{} has no socket that can be seen", described(server)),
+                    "stop it yourself: nobody could see to it that the new data replicates nothing",
+                ),
                 (_, true) => self.stop(settings, side.facts, server, servers.len()),
                 (End::Source, _) if settings.servers.allow_running => self.warn(
                     &format!("{} works on what is copied", described(server)),

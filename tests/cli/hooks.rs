@@ -106,6 +106,13 @@ fn a_hook_that_fails_afterwards_is_reported_once_and_can_be_run_again() {
     sandbox.run(&[&"clean", &"--start-servers", &"localhost"]).expect(0);
     assert_eq!(fs::read_to_string(&count).unwrap(), "again\nagain\n");
     sandbox.is_clean(&[&target]);
+    // One that fails then, too, is told once more, and not for ever.
+    fs::remove_file(&ready).unwrap();
+    sandbox.run(&[&source, &target, &fail, &"--as", &"other"]).expect(6);
+    sandbox.run(&[&"clean", &"--start-servers", &"localhost"]).expect(6).says("status 3: not ready");
+    sandbox.run(&[&"clean", &"localhost"]).expect(0);
+    assert_eq!(fs::read_to_string(&count).unwrap(), "again\n".repeat(4));
+    sandbox.is_clean(&[&target]);
 }
 
 /// A run with hooks for afterwards that is held in mid-stream.

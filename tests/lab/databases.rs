@@ -44,6 +44,9 @@ const TABLES: &str = r"
     INSERT INTO aria SELECT seq, MD5(seq) FROM seq_1_to_1000;
     CREATE TABLE `odd $(name)` (id INT PRIMARY KEY); INSERT INTO `odd $(name)` VALUES (1);";
 
+/// What a program in front of another one does to hold a run, until [`let_go`].
+const HOLD: &str = "touch /run/databases-held; while [[ -e /run/databases-held ]]; do sleep 0.05; done";
+
 /// The hosts with their servers.
 struct Servers {
     lab: Lab,
@@ -194,6 +197,20 @@ impl Drop for Servers {
             host.run(&["bash", "-c", PUT_BACK]);
         }
     }
+}
+
+/// Waits until a run is held on a host.
+#[track_caller]
+fn expect_held(host: &Host, run: Running) -> Running {
+    let is_held = || host.run(&["test", "-e", "/run/databases-held"]).status.success();
+    assert!(eventually(SERVED, is_held), "it is not held: {}", run.wait());
+    run
+}
+
+/// What is held goes on.
+#[track_caller]
+fn let_go(host: &Host) {
+    host.sh("rm -f /run/databases-held");
 }
 
 /// Runs statements on a host's server.

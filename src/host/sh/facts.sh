@@ -121,12 +121,15 @@ archive_facts() {
   case $magic in
     1f8b*)
       format=gzip decode=(gzip -dc)
-      # The last four bytes are the length, without what is beyond 32 bits.
-      little_endian "$(tail -c 4 -- "$1" | od -An -v -tx1 | tr -d ' \n')"
-      bytes=$REPLY how=at_least
-      # No deflate is smaller than by that much.
-      ((size < (1 << 32) / 1032)) && how=exact
-      while ((bytes + 1024 < size)); do ((bytes += 1 << 32)); done
+      if ((size < 1 << 20)); then
+        # Not more than a GiB, whose length nothing else tells: a file may have several members.
+        bytes=$(gzip -dc <"$1" 2>/dev/null | wc -c) how=exact
+      else
+        # The last four bytes are the length of the last member, without what is beyond 32 bits.
+        little_endian "$(tail -c 4 -- "$1" | od -An -v -tx1 | tr -d ' \n')"
+        bytes=$REPLY how=at_least
+        while ((bytes + 1024 < size)); do ((bytes += 1 << 32)); done
+      fi
       ;;
     28b52ffd*)
       format=zstd decode=(zstd -q -dc)

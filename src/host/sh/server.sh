@@ -29,11 +29,11 @@ quoted() {
   REPLY=\'${REPLY//\'/\\\'}\'
 }
 
-# answers SOCKET DEFAULTS: whether a server takes connections there, whatever it says to ours: all but the errors of a client
-# that finds nobody.
+# answers SOCKET DEFAULTS: whether a server answers there, whatever it says to ours. The errors of a client that finds nobody
+# are 2000 and more, and one that is kept waiting has none.
 answers() {
   local said
-  said=$(sql "$1" "$2" 'SELECT 1') || [[ $said != *'ERROR 20'[0-9][0-9]* ]]
+  said=$(sql "$1" "$2" 'SELECT 1') || [[ $said == *'ERROR '[13-9][0-9]* ]]
 }
 
 # Sets `pids` to the processes that are servers.
@@ -198,7 +198,7 @@ forget_drop() {
 # start_unit UNIT SOCKET DEFAULTS REPLICATION: starts a server, and waits until it answers. With REPLICATION `rests` it begins
 # without, as far as its unit lets us say so. Prints why not.
 start_unit() {
-  local drop=/run/systemd/system/$1.d said='' round
+  local drop=/run/systemd/system/$1.d said='' end
   if ! systemctl is-active --quiet -- "$1"; then
     # shellcheck disable=SC2016 # as it stands in the unit
     if [[ $4 == rests && $(systemctl cat -- "$1" 2>/dev/null) == *'$MYSQLD_OPTS'* &&
@@ -211,7 +211,8 @@ start_unit() {
     said=$(systemctl start -- "$1" 2>&1)
   fi
   forget_drop "$1"
-  for round in {1..240}; do
+  end=$((SECONDS + 60))
+  while ((SECONDS < end)); do
     systemctl is-active --quiet -- "$1" && { [[ -z $2 ]] || answers "$2" "$3"; } && return 0
     systemctl is-failed --quiet -- "$1" && break
     sleep 0.25

@@ -1,7 +1,9 @@
 //! Cold copies: `--stop-server`.
 
 mod alone {
-    use crate::databases::{LEASE, SERVED, Servers, checksums, follow, replication, sql};
+    use crate::databases::{
+        HOLD, LEASE, SERVED, Servers, checksums, expect_held, follow, let_go, replication, sql,
+    };
     use crate::fixtures::{Changed, Wrapper, names};
     use crate::harness::{Host, Running, eventually};
     use crate::processes;
@@ -196,7 +198,7 @@ mod alone {
             ["db1:/var/lib/mysql", &target, "--as=other", "--stop-server=source", "--chown=mysql:mysql"];
         let refused = servers.transfer(&cold).expect_code(4).stderr;
         assert!(refused.contains("another run makes the server of /var/lib/mysql rest"), "{refused}");
-        servers.db1.sh("rm -f /run/databases-held");
+        let_go(&servers.db1);
         run.wait().expect_success();
         drop(hold);
         let login = servers.at("login.cnf");
@@ -237,8 +239,7 @@ mod alone {
     /// A cold copy of db1 that stands still, with its server stopped.
     fn held(servers: &Servers) -> (Running, Wrapper) {
         servers.db2.sh(&format!("mkdir -p {}", servers.at("in")));
-        let wait = "if [[ $* == *--create* ]]; then touch /run/databases-held; while [[ -e /run/databases-held ]]; do sleep 0.05; done; fi";
-        let hold = Wrapper::new(&servers.db1, "tar", wait);
+        let hold = Wrapper::new(&servers.db1, "tar", &format!("if [[ $* == *--create* ]]; then {HOLD}; fi"));
         let target = format!("db2:{}", servers.at("in"));
         let run = servers.lab.transfer_spawn(&[
             "db1:/var/lib/mysql",
@@ -248,8 +249,7 @@ mod alone {
             "--lease-time",
             LEASE,
         ]);
-        let is_held = || servers.db1.run(&["test", "-e", "/run/databases-held"]).status.success();
-        assert!(eventually(SERVED, is_held), "the copy does not begin: {}", run.wait());
+        let run = expect_held(&servers.db1, run);
         assert!(!is_active(&servers.db1, "mariadb"));
         (run, hold)
     }
@@ -268,7 +268,7 @@ mod alone {
                 "tar" => kill("process sender tar --create"),
                 _ => kill("guard"),
             }
-            servers.db1.sh("rm -f /run/databases-held");
+            let_go(&servers.db1);
             let ended = run.wait();
             assert!(!ended.status.success(), "{whom}: {ended}");
             assert!(eventually(SERVED, || answers(&servers.db1)), "{whom}: the server does not run again");
@@ -339,7 +339,8 @@ mod alone {
     fn a_server_that_somebody_else_starts_meanwhile_fails_the_copy() {
         let Some(servers) = Servers::set() else { return };
         let (run, hold) = held(&servers);
-        servers.db1.sh("systemctl start mariadb; rm -f /run/databases-held");
+        servers.db1.sh("systemctl start mariadb");
+        let_go(&servers.db1);
         let failed = run.wait();
         assert!(!failed.status.success(), "{failed}");
         drop(hold);

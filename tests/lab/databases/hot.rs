@@ -1,7 +1,9 @@
 //! Hot copies: `--type mariabackup`.
 
 mod alone {
-    use crate::databases::{LEASE, SERVED, SOCKET, Servers, checksums, follow, replication, sql};
+    use crate::databases::{
+        HOLD, LEASE, SERVED, SOCKET, Servers, checksums, expect_held, follow, let_go, replication, sql,
+    };
     use crate::fixtures::{Changed, Wrapper, names};
     use crate::harness::{Host, eventually};
     use crate::processes::{self, Found};
@@ -91,15 +93,14 @@ mod alone {
     /// A replica whose copy stands still, with its replication stopped.
     fn held(servers: &Servers, options: &[&str]) -> (crate::harness::Running, Wrapper) {
         servers.db2.sh(&format!("mkdir -p {}", servers.at("in")));
-        let wait = "if [[ $* == *--backup* ]]; then touch /run/databases-held; while [[ -e /run/databases-held ]]; do sleep 0.05; done; fi";
-        let hold = Wrapper::new(&servers.db3, "mariadb-backup", wait);
+        let wait = format!("if [[ $* == *--backup* ]]; then {HOLD}; fi");
+        let hold = Wrapper::new(&servers.db3, "mariadb-backup", &wait);
         let ends = [format!("db3:{SOCKET}"), format!("db2:{}", servers.at("in"))];
         let mut arguments =
             vec!["--type=mariabackup", "--stop-replication", "--lease-time", LEASE, &ends[0], &ends[1]];
         arguments.extend(options);
         let run = servers.lab.transfer_spawn(&arguments);
-        let is_held = || servers.db3.run(&["test", "-e", "/run/databases-held"]).status.success();
-        assert!(eventually(SERVED, is_held), "the backup does not begin: {}", run.wait());
+        let run = expect_held(&servers.db3, run);
         assert_eq!(replication(&servers.db3), ["main,No,No"]);
         (run, hold)
     }
@@ -123,7 +124,7 @@ mod alone {
             let ended = run.wait();
             assert!(!ended.status.success(), "{whom}: {ended}");
             assert!(eventually(SERVED, runs), "{whom}: {:?}", replication(&servers.db3));
-            servers.db3.sh("rm -f /run/databases-held");
+            let_go(&servers.db3);
             drop(hold);
             servers.expect_nothing_left();
             assert_eq!(names(&servers.db2, &servers.at("in")), Vec::<String>::new(), "{whom}");
@@ -139,7 +140,7 @@ mod alone {
         kill_at_once(&servers.db3, &["guard", "sentinel", "of 8 $home/sender.job"]);
         run.signal("KILL");
         drop((run.wait(), hold));
-        servers.db3.sh("rm -f /run/databases-held");
+        let_go(&servers.db3);
         let cleaned = servers.transfer(&["clean", "db3"]).expect_code(6);
         assert!(cleaned.stdout.contains("db3: STOPPED: replication ('main' of the server"), "{cleaned}");
         assert!(cleaned.stdout.contains("transfer clean --start-servers db3"), "{cleaned}");
@@ -226,7 +227,6 @@ mod alone {
     fn a_directory_that_is_filled_entry_by_entry_is_full_or_empty_whenever_all_die() {
         let Some(servers) = Servers::set() else { return };
         let ends = [format!("db1:{SOCKET}"), format!("db2:{}", servers.at("in"))];
-        let held = "touch /run/databases-held; while [[ -e /run/databases-held ]]; do sleep 0.05; done";
         // In the middle of the renames, and when all is renamed and not known to be so.
         let half = r#"if [[ ${@: -2:1} == *.transfer-* && $1 == -0 ]]; then
             set -- "${@:1:$#-2}" "${@: -2:1}" "${@: -1}"; list=${@: -3:1}; total=$(tr -dc '\0' <$list | wc -c)
@@ -235,7 +235,7 @@ mod alone {
         let all = r#"if [[ ${@: -2:1} == *.transfer-* && $1 == -0 ]]; then $real "$@"; HELD; exit 1; fi"#;
         for script in [half, all] {
             servers.db2.sh(&format!("rm -rf {0}; mkdir {0}", servers.at("in")));
-            let hold = Wrapper::new(&servers.db2, "perl", &script.replace("HELD", held));
+            let hold = Wrapper::new(&servers.db2, "perl", &script.replace("HELD", HOLD));
             let run = servers.lab.transfer_spawn(&[
                 "--type=mariabackup",
                 "--lease-time",
@@ -243,14 +243,13 @@ mod alone {
                 &ends[0],
                 &ends[1],
             ]);
-            let is_held = || servers.db2.run(&["test", "-e", "/run/databases-held"]).status.success();
-            assert!(eventually(SERVED, is_held), "it is not held: {}", run.wait());
+            let run = expect_held(&servers.db2, run);
             assert!(names(&servers.db2, &servers.at("in")).len() >= 4, "some have their names already");
             run.signal("STOP");
             kill_at_once(&servers.db2, &["of 9 $home/journal"]);
             run.signal("KILL");
             drop((run.wait(), hold));
-            servers.db2.sh("rm -f /run/databases-held");
+            let_go(&servers.db2);
             servers.transfer(&["clean", "db1", "db2"]).expect_success();
             assert_eq!(names(&servers.db2, &servers.at("in")), Vec::<String>::new());
             servers.hot("db1", &[]);

@@ -1,21 +1,9 @@
 //! What servers, tools and disks do to a hot copy.
 
 mod alone {
-    use crate::databases::{SERVED, SOCKET, Servers, checksums, replication, sql};
+    use crate::databases::{HOLD, SERVED, SOCKET, Servers, checksums, expect_held, let_go, replication, sql};
     use crate::fixtures::{Changed, Wrapper, names};
-    use crate::harness::{Host, Running, eventually};
-
-    /// Where a wrapper stands still.
-    const HELD: &str = "/run/databases-held";
-    const HOLD: &str = "touch /run/databases-held; while [[ -e /run/databases-held ]]; do sleep 0.05; done";
-
-    /// Waits until a run is held on a host.
-    #[track_caller]
-    fn expect_held(host: &Host, run: Running) -> Running {
-        let is_held = || host.run(&["test", "-e", HELD]).status.success();
-        assert!(eventually(SERVED, is_held), "it is not held: {}", run.wait());
-        run
-    }
+    use crate::harness::{Host, eventually};
 
     #[test]
     fn a_backup_that_waits_for_a_lock_is_not_idle() {
@@ -46,7 +34,7 @@ mod alone {
         let run = servers.lab.transfer_spawn(&["--type=mariabackup", "--no-compress", &ends[0], &ends[1]]);
         let run = expect_held(&servers.db2, run);
         sql(&servers.db1, &more.repeat(4));
-        servers.db2.sh(&format!("rm {HELD}"));
+        let_go(&servers.db2);
         let failed = run.wait().expect_code(1);
         assert!(failed.stderr.contains("db1: backup ended with status 1"), "{failed}");
         assert!(failed.stderr.contains("raise innodb_log_file_size"), "{failed}");
