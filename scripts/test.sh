@@ -22,5 +22,5 @@ export SOAK_SEED=${SOAK_SEED:-$((16#$commit))} DAMAGE_SEED=${DAMAGE_SEED:-$((16#
 status=0
 tests/lab/lab.sh with "${tests[@]}" || status=$?
 ((status < 128)) || exit "$status"
-if (($# == 0)); then scripts/damage.sh "${DAMAGE_CELLS:-100}" || status=$?; fi
+if (($# == 0)); then scripts/damage.sh "${DAMAGE_CELLS:-50}" || status=$?; fi
 exit "$status"

@@ -119,6 +119,13 @@ impl Verb {
                             field(3),
                             look_after(login, "clean --start-servers", host)
                         ),
+                        ("trial", Self::Clean { start_servers: false }) => writeln!(
+                            text,
+                            "{host}: ON TRIAL: {} has the data that the run {run} made for it, and not its own; to give it \
+                             that back, and start it: {}",
+                            field(3),
+                            look_after(login, "clean --start-servers", host)
+                        ),
                         ("hook", Self::Clean { start_servers: false }) => writeln!(
                             text,
                             "{host}: NOT DONE: the hook '{}' for the end of the run {run} {}; to run it: {}",

@@ -11,10 +11,11 @@ use serde::Serialize;
 use crate::endpoint::HostName;
 use crate::host::wire::printable;
 use crate::pipeline::{build, render};
+use crate::plan::replica::{AccountPlan, Whose};
 use crate::plan::{Plan, StopPlan, TargetPlan};
 use crate::settings::Replace;
 use crate::shape::Publication;
-use crate::values::{Hook, HookEnd, Phase};
+use crate::values::{Hook, HookEnd, Phase, TableCheck};
 
 /// What a dry run tells.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -75,6 +76,7 @@ impl DryRun {
             bytes: plan.source.bytes,
             hosts: of_controller(plan)
                 .into_iter()
+                .chain(of_primary(plan))
                 .chain(plan.targets.iter().map(|target| of_target(plan, target)))
                 .chain([source])
                 .collect(),
@@ -90,6 +92,68 @@ fn of_controller(plan: &Plan) -> Option<HostSteps> {
         guard: plan.run.controller_guard().to_string(),
         steps,
     })
+}
+
+/// The accounts that are made.
+fn of_primary(plan: &Plan) -> Option<HostSteps> {
+    let replica = plan.replica.as_ref()?;
+    let AccountPlan::Create { place, .. } = &replica.account else { return None };
+    let does = |target: &TargetPlan| {
+        let own = target.follow.as_ref().map_or("", |how| &how.own);
+        let name = plan.account_name(target.number);
+        Step {
+            kind: "account",
+            does: format!(
+                "CREATE USER '{name}'@'{own}', with a password that is its replica's alone; GRANT REPLICATION SLAVE"
+            ),
+            undo: Some("DROP USER, unless its replica has caught up".into()),
+        }
+    };
+    Some(HostSteps {
+        host: place.host.to_string(),
+        role: "primary",
+        guard: plan.run.primary_guard().to_string(),
+        steps: plan.targets.iter().map(does).collect(),
+    })
+}
+
+/// What makes a copy a replica.
+fn following(plan: &Plan, target: &TargetPlan) -> Vec<Step> {
+    let Some((replica, how)) = plan.replica.as_ref().zip(target.follow.as_ref()) else { return Vec::new() };
+    let whose = match replica.position {
+        Whose::Own => "that of the backup",
+        Whose::Upstream => "that which the source has of it",
+    };
+    let mut steps = vec![
+        step(
+            "start",
+            format!("start {} with the copy; it replicates nothing, and takes no writes", how.unit),
+            None,
+        ),
+        step(
+            "follow",
+            format!(
+                "set the position ({whose}, GTID before file and position); CHANGE MASTER TO {}:{}; read_only; START SLAVE",
+                how.host, replica.port
+            ),
+            None,
+        ),
+        step(
+            "catch up",
+            format!("until it has all that {} had {} s ago", replica.primary, replica.max_lag.as_secs()),
+            None,
+        ),
+    ];
+    if let Some(check) = replica.tables {
+        let how = match check {
+            TableCheck::Checksum => "CHECKSUM TABLE of all tables",
+            TableCheck::Rows => "count the rows of all tables",
+        };
+        steps.push(step("compare", format!("{how} on both sides, at one GTID; then catch up again"), None));
+    }
+    let last = if plan.replace == Replace::Keep { "" } else { "; the old data is removed" };
+    steps.push(step("accept", format!("the new data stays{last}"), None));
+    steps
 }
 
 /// The user's commands on an end.
@@ -149,10 +213,18 @@ fn of_target(plan: &Plan, target: &TargetPlan) -> HostSteps {
     if let Some(owner) = owner {
         steps.push(step("chown", format!("give all of it to {owner}"), None));
     }
-    let back = "start it behind that; what it replicates rests with new data, and is as it was with its own";
+    let back = if target.follow.is_some() {
+        "start it with its old data, and its replication as it was, unless the new replica is accepted"
+    } else {
+        "start it behind that; what it replicates rests with new data, and is as it was with its own"
+    };
     steps.extend(target.servers.iter().map(|server| stop(server, "before the publication", back)));
     let staged = shown(&target.staging.join(&plan.staged));
     let publish = match plan.replace {
+        _ if target.follow.is_some() => {
+            let old = shown(&target.old_path);
+            format!("{path}, if it is there, becomes {old}, {staged} becomes {path}, in one step, on trial")
+        }
         _ if plan.shape.publication != Publication::Name => {
             let directory = shown(&target.endpoint.path);
             format!("rename all that is in {staged} into {directory}, one by one, not over existing ones")
@@ -168,7 +240,10 @@ fn of_target(plan: &Plan, target: &TargetPlan) -> HostSteps {
             format!("{path} becomes {}, {staged} becomes {path}, in one step", shown(&target.old_path))
         }
     };
-    steps.push(step("publish", publish, None));
+    let undo =
+        target.follow.as_ref().map(|_| "stop its server, and change the names back, until it is accepted");
+    steps.push(step("publish", publish, undo));
+    steps.extend(following(plan, target));
     HostSteps {
         host: target.endpoint.host.to_string(),
         role: "target",

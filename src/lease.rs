@@ -15,6 +15,7 @@ use crate::host::guard::{Guard, GuardError, Released};
 use crate::host::scripts::Script;
 use crate::host::wire::{Field, LONGEST_PATH, LONGEST_TEXT, printable, short};
 use crate::host::{Host, HostError};
+use crate::plan::replica::{Account, Follow};
 use crate::plan::{BackupPlan, Plan, StopPlan, TargetPlan};
 use crate::run_id::GuardId;
 use crate::shape::{Consumer, Publication};
@@ -121,6 +122,12 @@ pub async fn stop_replication(end: &End, socket: &Path, backup: &BackupPlan) -> 
     Ok(reply.first().and_then(|count| short(count, LONGEST_TEXT).parse().ok()).unwrap_or_default())
 }
 
+/// An old one that was kept until now goes at the end, when the new one is on the disk.
+pub async fn drop_old(end: &End, target: &TargetPlan) -> Result<(), GuardError> {
+    let paths = [&target.old_path, &target.final_path].map(|path| path.as_os_str().as_bytes());
+    end.guard.call("drop_old", &paths).await.map(drop)
+}
+
 /// Stops servers, and what they replicate with them, until [`restart`] or the guard's end.
 pub async fn stop_servers(end: &End, servers: &[StopPlan]) -> Result<(), Error> {
     let mut rests = false;
@@ -163,6 +170,76 @@ fn resting(end: &End, datadir: &Path, error: GuardError) -> Error {
 pub async fn restart(guard: &Guard) -> Result<Vec<String>, GuardError> {
     let already = guard.call("restart", &[]).await?;
     Ok(already.iter().map(|unit| short(unit, LONGEST_TEXT)).collect())
+}
+
+/// From now on the old data of a target's server comes back, until [`accept`].
+pub async fn put_on_trial(
+    plan: &Plan,
+    end: &End,
+    target: &TargetPlan,
+    how: &Follow,
+) -> Result<(), GuardError> {
+    let staged = target.staging.join(&plan.staged);
+    let (file, version) = how.upgraded.clone().unwrap_or_default();
+    let arguments = [
+        how.unit.as_bytes(),
+        target.final_path.as_os_str().as_bytes(),
+        staged.as_os_str().as_bytes(),
+        target.old_path.as_os_str().as_bytes(),
+        &how.timeout.as_secs().to_string().into_bytes(),
+        if how.holds { b"databases" } else { b"none" },
+        file.as_bytes(),
+        version.as_bytes(),
+    ];
+    end.guard.call("put_on_trial", &arguments).await.map(drop)
+}
+
+/// Starts a target's server with what is on trial.
+pub async fn start_server(
+    end: &End,
+    target: &TargetPlan,
+    how: &Follow,
+    defaults_file: &str,
+) -> Result<(), GuardError> {
+    let datadir = target.final_path.as_os_str().as_bytes();
+    let arguments = [how.unit.as_bytes(), how.socket.as_bytes(), defaults_file.as_bytes(), datadir];
+    end.guard.call("start_server", &arguments).await.map(drop)
+}
+
+/// What is on trial stays.
+pub async fn accept(end: &End, target: &TargetPlan) -> Result<(), GuardError> {
+    end.guard.call("accept", &[target.final_path.as_os_str().as_bytes()]).await.map(drop)
+}
+
+/// Makes an account for replication from one host, at the server behind a socket. It goes, until [`keep_account`].
+pub async fn make_account(
+    end: &End,
+    (socket, defaults_file): (&str, &str),
+    (account, host): (&Account, &str),
+) -> Result<(), GuardError> {
+    let hash = account.hash();
+    let arguments = [socket, defaults_file, &account.user, host, &hash].map(str::as_bytes);
+    end.guard.call("make_account", &arguments).await.map(drop)
+}
+
+/// One that was kept goes all the same, at the end.
+pub async fn give_up_account(
+    end: &End,
+    (socket, defaults_file): (&str, &str),
+    (account, host): (&Account, &str),
+) -> Result<(), GuardError> {
+    let arguments = [socket, defaults_file, &account.user, host].map(str::as_bytes);
+    end.guard.call("give_up_account", &arguments).await.map(drop)
+}
+
+/// It stays.
+pub async fn keep_account(
+    end: &End,
+    (socket, defaults_file): (&str, &str),
+    (account, host): (&Account, &str),
+) -> Result<(), GuardError> {
+    let arguments = [socket, defaults_file, &account.user, host].map(str::as_bytes);
+    end.guard.call("keep_account", &arguments).await.map(drop)
 }
 
 /// Somebody else writes to a name; `who` is what the host tells of him.

@@ -30,6 +30,7 @@ pub mod preflight;
 pub mod printable;
 pub mod probe;
 pub mod progress;
+pub mod replica;
 pub mod report;
 pub mod run;
 pub mod run_id;

@@ -9,10 +9,11 @@ use tracing_subscriber::registry::LookupSpan;
 
 use transfer::admin::{Verb, admin};
 use transfer::cli::{Cli, Command};
+use transfer::endpoint::HostName;
 use transfer::error::Error;
 use transfer::exit::Exit;
 use transfer::report::Report;
-use transfer::run;
+use transfer::run::{self, Work};
 use transfer::settings::{Settings, SettingsError, Sources};
 use transfer::signals::Interrupts;
 use transfer::terminal::{has_cursor, over_the_bar};
@@ -40,7 +41,7 @@ async fn start(cli: Cli) -> Exit {
         Ok(settings) => settings,
         Err(error) => {
             let report = Report { error: Some(Error::from(error)), ..Report::default() };
-            return tell(&report, cli.typed.options.json == Some(true));
+            return tell(&report, cli.typed().options.json == Some(true));
         }
     };
     let log = log(settings.verbose);
@@ -51,19 +52,28 @@ async fn start(cli: Cli) -> Exit {
             return Exit::Failed;
         }
     };
-    let (hosts, verb) = match (cli.command, cli.source) {
-        (Some(Command::Status { hosts }), _) => (hosts, Verb::Status),
-        (Some(Command::Clean { hosts, start_servers }), _) => (hosts, Verb::Clean { start_servers }),
-        (None, Some(source)) => {
-            let report = run::run(&settings, &source, &cli.targets, &interrupts).await;
-            // What was logged stands before what it came to.
-            drop(log);
-            return tell(&report, settings.json);
+    let work = match (&cli.command, &cli.source) {
+        (Some(Command::Replica(order)), _) => Work::Replica(order),
+        (None, Some(source)) => Work::Copy(source, &cli.targets),
+        (Some(Command::Status { hosts }), _) => {
+            return look_after(hosts, Verb::Status, &settings, &interrupts).await;
+        }
+        (Some(Command::Clean { hosts, start_servers }), _) => {
+            let verb = Verb::Clean { start_servers: *start_servers };
+            return look_after(hosts, verb, &settings, &interrupts).await;
         }
         (None, None) => return Exit::Usage,
     };
+    let report = run::run(&settings, work, &interrupts).await;
+    // What was logged stands before what it came to.
+    drop(log);
+    tell(&report, settings.json)
+}
+
+/// Shows or cleans hosts.
+async fn look_after(hosts: &[HostName], verb: Verb, settings: &Settings, interrupts: &Interrupts) -> Exit {
     tokio::select! {
-        (text, exit) = admin(&hosts, verb, &settings.login) => {
+        (text, exit) = admin(hosts, verb, &settings.login) => {
             let _ = write!(std::io::stdout(), "{text}");
             exit
         }
@@ -72,9 +82,11 @@ async fn start(cli: Cli) -> Exit {
 }
 
 fn settings(cli: &Cli) -> Result<Settings, SettingsError> {
-    let settings = Settings::load(&cli.typed, &Sources::real())?;
-    if cli.source.is_some() {
-        settings.check(&cli.typed, &cli.targets)?;
+    let settings = Settings::load(cli.typed(), &Sources::real())?;
+    match &cli.command {
+        Some(Command::Replica(order)) => Settings::check_replicas(&order.typed, &order.targets)?,
+        Some(_) => {}
+        None => settings.check(&cli.typed, &cli.targets)?,
     }
     Ok(settings)
 }

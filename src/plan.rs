@@ -1,5 +1,7 @@
 //! What a run will do, as plain data: settings and facts go in, nothing is decided later.
 
+pub mod replica;
+
 use std::ffi::OsString;
 use std::fmt;
 use std::net::IpAddr;
@@ -15,6 +17,7 @@ use crate::run_id::{GuardId, RunId};
 use crate::settings::{Replace, Settings};
 use crate::shape::{Consumer, Producer, Publication, Shape, archiver, final_name};
 use crate::values::{Compress, Compressor, FileDigest, Hook, Memory, Owner, Pattern, PortRange};
+use replica::{Follow, ReplicaPlan};
 
 /// What has arrived is called so until it has its name, where it brings none with it.
 const STAGED: &str = "data";
@@ -35,6 +38,8 @@ pub struct Plan {
     pub shape: Shape,
     /// How a running server is copied, if one is.
     pub backup: Option<BackupPlan>,
+    /// What becomes of the copies, where they are to be replicas.
+    pub replica: Option<ReplicaPlan>,
     /// Commands of the user's.
     pub hooks: Vec<Hook>,
     /// Threads that extract a backup; `None`: by the processors there.
@@ -184,6 +189,8 @@ pub struct TargetPlan {
     pub extractor: &'static str,
     /// How the backup is made ready.
     pub prepare: Option<Prepare>,
+    /// How its server follows another one, with the copy.
+    pub follow: Option<Follow>,
 }
 
 /// How the stream is compressed.
@@ -298,6 +305,7 @@ impl Plan {
                 .as_ref()
                 .filter(|_| shape.producer == Producer::Backup)
                 .map(|instance| BackupPlan::new(settings, source_facts, instance)),
+            replica: None,
             hooks: settings.hooks.clone(),
             backup_threads: settings.servers.threads,
             staged: match shape.consumer {
@@ -321,6 +329,22 @@ impl Plan {
             lease_time: settings.lease_time,
             idle_timeout: settings.idle_timeout,
         }
+    }
+
+    /// The same, for copies that become replicas.
+    #[must_use]
+    pub fn for_replicas(mut self, replica: ReplicaPlan) -> Self {
+        for target in &mut self.targets {
+            let how = replica.targets.iter().find(|(host, _)| *host == target.endpoint.host);
+            target.follow = how.map(|(_, how)| how.clone());
+        }
+        Self { replica: Some(replica), ..self }
+    }
+
+    /// What an account is called that is made for the target of that number.
+    #[must_use]
+    pub fn account_name(&self, number: usize) -> String {
+        format!("replica-{}-{number}", self.run)
     }
 
     /// Something on the source rests while it is copied.
@@ -378,7 +402,7 @@ impl TargetPlan {
     /// A server is at rest while its data is replaced, and has to run with the new data before the old goes.
     #[must_use]
     pub fn keeps_old_until_it_runs(&self) -> bool {
-        !self.servers.is_empty()
+        !self.servers.is_empty() || self.follow.is_some()
     }
 
     /// `at_once`: how many of the targets are on its host.
@@ -417,6 +441,7 @@ impl TargetPlan {
                 .map_or_else(|| backup::extractor_at_hand(target.facts), |of| Vendor::of(of).extractor()),
             prepare: (settings.servers.prepare && shape.consumer == Consumer::Backup)
                 .then(|| Prepare::new(settings, instance, target.facts, at_once)),
+            follow: None,
             guard,
         }
     }

@@ -64,26 +64,42 @@ pub struct ProbedTarget {
     pub peer: Option<IpAddr>,
 }
 
-/// Asks the source and the targets. An error is the source's; targets keep theirs.
-pub async fn probe(settings: &Settings, source: &Endpoint, targets: &[Endpoint]) -> Result<Probe, HostError> {
-    let mut names: Vec<&HostName> = targets.iter().map(|target| &target.host).chain([&source.host]).collect();
+/// Connections to hosts, and why there is none to others.
+#[derive(Debug, Default)]
+pub struct Connections {
+    /// Those that stand.
+    pub hosts: Hosts,
+    /// Those that do not.
+    pub failed: BTreeMap<HostName, HostError>,
+}
+
+/// Connects to hosts, side by side.
+pub async fn connect(settings: &Settings, mut names: Vec<HostName>) -> Connections {
     names.sort();
     names.dedup();
     let mut connecting = JoinSet::new();
     for name in names {
-        let (name, login, silence) = (name.clone(), settings.login.clone(), settings.lease_time);
+        let (login, silence) = (settings.login.clone(), settings.lease_time);
         connecting.spawn(async move { (name.clone(), Host::connect(&name, &login, silence).await) });
     }
-    let mut hosts = Hosts::new();
-    let mut failed: BTreeMap<HostName, HostError> = BTreeMap::new();
+    let mut connections = Connections::default();
     while let Some(joined) = connecting.join_next().await {
         match joined {
-            Ok((name, Ok(host))) => drop(hosts.insert(name, Arc::new(host))),
-            Ok((name, Err(error))) => drop(failed.insert(name, error)),
+            Ok((name, Ok(host))) => drop(connections.hosts.insert(name, Arc::new(host))),
+            Ok((name, Err(error))) => drop(connections.failed.insert(name, error)),
             Err(_) => {}
         }
     }
+    connections
+}
 
+/// Asks the source and the targets. An error is the source's; targets keep theirs.
+pub async fn probe(
+    settings: &Settings,
+    source: &Endpoint,
+    targets: &[Endpoint],
+    Connections { hosts, mut failed }: Connections,
+) -> Result<Probe, HostError> {
     let name = source.name().unwrap_or_default();
     let exclude: Vec<Field> = settings.exclude.iter().flat_map(|pattern| pattern.below(name)).collect();
     let kind = settings.transfer_type.name().as_bytes();

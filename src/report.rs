@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use indicatif::HumanBytes;
 
+use crate::backup::log::completed;
 use crate::dry_run::DryRun;
 use crate::endpoint::Endpoint;
 use crate::error::Error;
@@ -17,7 +18,8 @@ use crate::lease::Leftover;
 use crate::plan::{Compression, Plan, StreamDigest};
 use crate::preflight::Finding;
 use crate::settings::Login;
-use crate::transfer::{BackupFacts, Copied, Outcome};
+use crate::transfer::{BackupFacts, Copied, Followed, Outcome};
+use crate::values::TableCheck;
 
 mod json;
 
@@ -140,6 +142,14 @@ impl Report {
     }
 }
 
+impl Report {
+    /// Something became a replica.
+    fn replicates(&self) -> bool {
+        let is_one = |target: &TargetReport| matches!(&target.outcome, Outcome::Done(copied) if copied.replica.is_some());
+        self.targets.iter().any(is_one)
+    }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut lines = Vec::new();
@@ -151,6 +161,7 @@ impl fmt::Display for Report {
             let endpoint = &target.endpoint;
             match &target.outcome {
                 Outcome::Done(copied) => {
+                    lines.extend(copied.replica.iter().flat_map(|replica| follows(target, replica)));
                     lines.push(format!(
                         "{endpoint}: done: {} in {} entries, {:.1} s",
                         HumanBytes(copied.bytes),
@@ -176,7 +187,9 @@ impl fmt::Display for Report {
                 Outcome::Failed(error) => {
                     lines.push(format!("{endpoint}: FAILED: {}", error.chain()));
                     let of_source = self.run.as_ref().map_or(&[][..], |run| &run.log);
-                    let log = if target.log.is_empty() { of_source } else { &target.log };
+                    let log = if target.log.is_empty() { of_source } else { target.log.as_slice() };
+                    // What failed behind a backup that went well is not in its log.
+                    let log = if completed(log) { &[][..] } else { log };
                     let last = &log[log.len().saturating_sub(LOG_LINES)..];
                     lines.extend(last.iter().map(|line| format!("  log: {line}")));
                 }
@@ -188,6 +201,13 @@ impl fmt::Display for Report {
                     .map(|path| format!("{endpoint}: what has arrived is kept (--keep-staging): {path}")),
             );
         }
+        if self.replicates() {
+            let steps = self
+                .phases
+                .iter()
+                .map(|(name, took)| format!("{} {:.1}", name.replace('_', " "), took.as_secs_f64()));
+            lines.push(format!("seconds: {}", steps.collect::<Vec<_>>().join(", ")));
+        }
         for leftover in &self.leftovers {
             lines.push(format!("{}: LEFT BEHIND: {}", leftover.host, leftover.what));
         }
@@ -196,7 +216,7 @@ impl fmt::Display for Report {
         hosts.dedup();
         if !hosts.is_empty() {
             let rests = |leftover: &Leftover| {
-                ["server ", "replication ", "hook "].iter().any(|kind| leftover.is(kind))
+                ["server ", "replication ", "trial ", "hook "].iter().any(|kind| leftover.is(kind))
             };
             let (what, clean) = if self.leftovers.iter().any(rests) {
                 ("to start and run what has to, and remove what is left", "clean --start-servers")
@@ -208,6 +228,29 @@ impl fmt::Display for Report {
         lines.extend(self.assurance());
         f.write_str(&lines.join("\n"))
     }
+}
+
+/// What a replica is, in lines.
+fn follows(target: &TargetReport, replica: &Followed) -> Vec<String> {
+    let Followed { primary, place, user, gtid, began, .. } = replica;
+    let host = &target.endpoint.host;
+    let lag = replica.lag.as_secs_f64();
+    let has = if gtid.is_empty() { String::new() } else { format!("it has GTID {gtid}, and ") };
+    let mut lines = vec![
+        format!("{host}: replicates from {primary} ({place}), {lag:.1} s behind, read-only"),
+        format!("  {has}it began from {began}"),
+    ];
+    if let Some((check, tables, moment)) = &replica.tables {
+        let how = match check {
+            TableCheck::Checksum => "by their checksums",
+            TableCheck::Rows => "by their numbers of rows",
+        };
+        lines.push(format!("  {tables} tables are those of the source at {moment}, {how}"));
+    }
+    if replica.made {
+        lines.push(format!("  the account {user} was made for it on {primary}"));
+    }
+    lines
 }
 
 /// Bytes a second of the source while it was copied.
@@ -313,6 +356,7 @@ mod tests {
             changed: false,
             listed: true,
             backup: None,
+            replica: None,
             remarks: vec!["tar: ./d/s: socket ignored".into()],
         })
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use futures_util::future::{Either, join_all, pending};
 
+use crate::cli;
 use crate::dry_run::DryRun;
 use crate::endpoint::Endpoint;
 use crate::error::{Error, chain};
@@ -13,10 +14,12 @@ use crate::host::command::look_after;
 use crate::host::guard::{Charge, Guard};
 use crate::host::{Host, HostError};
 use crate::lease::{self, End};
+use crate::plan::replica::{AccountPlan, ReplicaPlan};
 use crate::plan::{Plan, TargetFactsOf};
 use crate::preflight::{self, Before, Finding, Side, Weight};
 use crate::probe::{self, Hosts, Probe, ProbedTarget};
 use crate::progress::{Phase, Progress};
+use crate::replica::{self, Turned};
 use crate::report::{Report, RunFacts, TargetReport};
 use crate::run_id::{GuardId, RunId};
 use crate::settings::{Login, Settings};
@@ -25,25 +28,38 @@ use crate::signals::Interrupts;
 use crate::transfer::{self, Outcome};
 use crate::values::HookEnd;
 
+/// What a run is to do.
+#[derive(Clone, Copy, Debug)]
+pub enum Work<'a> {
+    /// A copy.
+    Copy(&'a Endpoint, &'a [Endpoint]),
+    /// Replicas.
+    Replica(&'a cli::Replica),
+}
+
+/// What is copied, how, and what becomes of it: the plan's input, with what the probe found.
+struct Begun {
+    settings: Settings,
+    source: Endpoint,
+    targets: Vec<Endpoint>,
+    replica: Option<ReplicaPlan>,
+    probe: Probe,
+}
+
 /// Does what the command line asked for, to the end of its release. Prints nothing.
-pub async fn run(
-    settings: &Settings,
-    source: &Endpoint,
-    targets: &[Endpoint],
-    interrupts: &Interrupts,
-) -> Report {
+pub async fn run(settings: &Settings, work: Work<'_>, interrupts: &Interrupts) -> Report {
     let (progress, renderer) = Progress::start(settings.progress, settings.json);
     let mut report = Report { login: settings.login.clone(), ..Report::default() };
     let ending = ending(settings, interrupts);
     tokio::pin!(ending);
-    let probed = tokio::select! {
-        probed = probe::probe(settings, source, targets) => probed.map_err(|error| refused(&[chain(&error)])),
+    let begun = tokio::select! {
+        begun = begin(settings, work, &mut report.findings) => begun,
         error = &mut ending => Err(error),
     };
-    match probed {
-        Ok(mut probe) => {
-            let hosts = std::mem::take(&mut probe.hosts);
-            let plan = plan(settings, source, targets, &probe, &mut report);
+    match begun {
+        Ok(mut begun) => {
+            let hosts = std::mem::take(&mut begun.probe.hosts);
+            let plan = plan(&begun, &mut report);
             for finding in &report.findings {
                 progress.tell("finding", finding);
             }
@@ -59,16 +75,50 @@ pub async fn run(
                 }
                 Err(error) => report.error = Some(error),
             }
-            drop(probe);
+            drop(begun);
             close(hosts).await;
         }
         // Nothing has been changed, wherever it failed.
-        Err(error) => report.error = Some(error),
+        Err(error) => {
+            for finding in &report.findings {
+                progress.tell("finding", finding);
+            }
+            report.error = Some(error);
+        }
     }
     report.phases = progress.phases();
     drop(progress);
     renderer.finish().await;
     report
+}
+
+/// Connects to all hosts, and asks them.
+async fn begin(settings: &Settings, work: Work<'_>, findings: &mut Vec<Finding>) -> Result<Begun, Error> {
+    let begun = |settings: &Settings, (source, targets): (&Endpoint, &[Endpoint]), replica, probe| Begun {
+        settings: settings.clone(),
+        source: source.clone(),
+        targets: targets.to_vec(),
+        replica,
+        probe,
+    };
+    let refused_by = |error: HostError| refused(&[chain(&error)]);
+    match work {
+        Work::Copy(source, targets) => {
+            let names = targets.iter().chain([source]).map(|end| end.host.clone()).collect();
+            let connections = probe::connect(settings, names).await;
+            let probe = probe::probe(settings, source, targets, connections).await.map_err(refused_by)?;
+            Ok(begun(settings, (source, targets), None, probe))
+        }
+        Work::Replica(order) => {
+            let connections = probe::connect(settings, replica::hosts(order)).await;
+            let mut note = |found: Vec<Finding>| note(findings, found);
+            let turned = replica::turn(settings, order, &connections, &mut note).await;
+            let Turned { settings, source, targets, replica } =
+                turned.map_err(|reasons| refused(&reasons))?;
+            let probe = probe::probe(&settings, &source, &targets, connections).await.map_err(refused_by)?;
+            Ok(begun(&settings, (&source, &targets), Some(replica), probe))
+        }
+    }
 }
 
 /// What ends a run before it is done: the first signal, or the longest time that it may take.
@@ -87,13 +137,8 @@ async fn ending(settings: &Settings, interrupts: &Interrupts) -> Error {
 }
 
 /// Preflight and plan. Findings, and targets that are left out, are in the report.
-fn plan(
-    settings: &Settings,
-    source: &Endpoint,
-    targets: &[Endpoint],
-    probe: &Probe,
-    report: &mut Report,
-) -> Result<Plan, Error> {
+fn plan(begun: &Begun, report: &mut Report) -> Result<Plan, Error> {
+    let Begun { settings, source, targets, replica, probe } = begun;
     let of_source = Side {
         endpoint: source,
         facts: &probe.source.facts,
@@ -157,7 +202,11 @@ fn plan(
     }));
     let run =
         RunId::new().map_err(|error| Error::Failed(format!("no random numbers for a name: {error}")))?;
-    Ok(Plan::new(&run, settings, (source, of_source.facts), &accepted))
+    let plan = Plan::new(&run, settings, (source, of_source.facts), &accepted);
+    Ok(match replica {
+        Some(replica) => plan.for_replicas(replica.clone()),
+        None => plan,
+    })
 }
 
 /// Keeps findings for the report, tells of those that are only to be known, and returns those that refuse the run.
@@ -213,7 +262,7 @@ async fn execute(
         }
     };
     // Not to be interrupted: who has begun is released, and none has made anything yet.
-    let (source, started) = start_guards(&plan, hosts).await;
+    let ((source, started), primary) = tokio::join!(start_guards(&plan, hosts), start_primary(&plan, hosts));
     let mut targets: Vec<End> = Vec::new();
     let mut lost: Vec<(Arc<Host>, GuardId)> = Vec::new();
     let wanted = std::mem::take(&mut plan.targets);
@@ -229,11 +278,19 @@ async fn execute(
             }
         }
     }
+    let (primary, no_primary) = match primary {
+        Some(Ok(end)) => (Some(end), None),
+        Some(Err(NotStarted { error, lost: guard })) => {
+            lost.extend(guard);
+            (None, Some(error))
+        }
+        None => (None, None),
+    };
     let result = match &source {
-        Ok(source) if !targets.is_empty() => {
+        Ok(source) if !targets.is_empty() && no_primary.is_none() => {
             let work = async {
                 hooks::before(&plan, controller.as_ref(), source, &targets).await?;
-                Ok(transfer::transfer(&plan, source, &targets, progress).await)
+                Ok(transfer::transfer(&plan, (source, primary.as_ref()), &targets, progress).await)
             };
             tokio::select! {
                 outcomes = work => outcomes,
@@ -245,22 +302,23 @@ async fn execute(
     progress.phase(Phase::Releasing);
     conclude(&plan, controller.as_ref(), source.as_ref().ok(), &targets).await;
     let (source, error) = match source {
-        Ok(source) => (Some(source), None),
+        Ok(source) => (Some(source), no_primary),
         Err(NotStarted { error, lost: guard }) => {
             lost.extend(guard);
             (None, Some(error))
         }
     };
-    let of_source = async {
-        match source {
-            Some(end) => lease::release(end, plan.lease_time).await,
-            None => lease::Release::default(),
-        }
+    let released = async |end: Option<End>| match end {
+        Some(end) => lease::release(end, plan.lease_time).await,
+        None => lease::Release::default(),
     };
+    let of_source = released(source);
     let of_targets = join_all(targets.into_iter().map(|end| lease::release(end, plan.lease_time)));
     let of_lost = join_all(lost.iter().map(|(host, guard)| lease::settle(host, guard, plan.lease_time)));
     let (of_source, of_targets, of_lost) = tokio::join!(of_source, of_targets, of_lost);
     report.leftovers.extend(of_lost.into_iter().flatten());
+    // Behind the targets, of which none that goes back needs its account any more.
+    report.leftovers.extend(released(primary).await.leftovers);
     // Who looks on from there is told when everybody else is done.
     if let Some(end) = controller {
         report.leftovers.extend(lease::release(end, plan.lease_time).await.leftovers);
@@ -336,6 +394,16 @@ async fn start_guards(plan: &Plan, hosts: &Hosts) -> (Result<End, NotStarted>, V
         start(&plan.source.endpoint, &plan.source.guard, "source"),
         join_all(plan.targets.iter().map(|target| start(&target.endpoint, &target.guard, "target")))
     )
+}
+
+/// The guard of the server where accounts are made, if they are.
+async fn start_primary(plan: &Plan, hosts: &Hosts) -> Option<Result<End, NotStarted>> {
+    match plan.replica.as_ref().map(|replica| &replica.account) {
+        Some(AccountPlan::Create { place, .. }) => {
+            Some(start_guard(plan, hosts, place, &plan.run.primary_guard(), "primary").await)
+        }
+        _ => None,
+    }
 }
 
 async fn start_guard(

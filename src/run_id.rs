@@ -28,6 +28,12 @@ impl RunId {
         GuardId(format!("{self}-controller"))
     }
 
+    /// The name of the run's guard at the server that its replicas follow.
+    #[must_use]
+    pub fn primary_guard(&self) -> GuardId {
+        GuardId(format!("{self}-primary"))
+    }
+
     /// The name of the run's guard at its target of that number, from 1.
     #[must_use]
     pub fn target_guard(&self, number: usize) -> GuardId {

@@ -11,7 +11,7 @@ use std::time::Duration;
 pub use sources::Sources;
 
 use crate::cli::Typed;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, HostName};
 use crate::options::Options;
 use crate::printable::printable;
 use crate::values::{
@@ -333,13 +333,28 @@ impl Settings {
                 "--replace is not with --type compress: choose another name with --as".into(),
             );
         }
+        let hosts: Vec<&HostName> = targets.iter().map(|target| &target.host).collect();
+        Self::check_addresses(typed, &hosts)
+    }
+
+    /// The same, for replicas on these hosts.
+    pub fn check_replicas(typed: &Typed, targets: &[HostName]) -> Result<(), SettingsError> {
+        if typed.options.keep_old == Some(true) && typed.options.replace != Some(true) {
+            return Err(SettingsError::Contradiction("--keep-old is only with --replace".into()));
+        }
+        Self::check_addresses(typed, &targets.iter().collect::<Vec<_>>())
+    }
+
+    /// Addresses of the data path are of targets.
+    fn check_addresses(typed: &Typed, targets: &[&HostName]) -> Result<(), SettingsError> {
+        let contradiction = |text: String| Err(SettingsError::Contradiction(text));
         for said in typed.options.target_address.iter().flatten() {
             let address = said.address;
             let text = match &said.host {
                 None if targets.len() > 1 => {
                     format!("--target-address {address}: of several targets, say HOST={address}")
                 }
-                Some(host) if !targets.iter().any(|target| target.host.is_same(host)) => {
+                Some(host) if !targets.iter().any(|target| target.is_same(host)) => {
                     format!("--target-address {host}={address}: {host} is no target")
                 }
                 _ => continue,

@@ -43,6 +43,26 @@ impl TransferType {
     }
 }
 
+/// How the tables of two servers are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum TableCheck {
+    /// By `CHECKSUM TABLE`
+    Checksum,
+    /// By their numbers of rows
+    Rows,
+}
+
+impl TableCheck {
+    /// As the option and the job call it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Checksum => "checksum",
+            Self::Rows => "rows",
+        }
+    }
+}
+
 /// Ends of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]

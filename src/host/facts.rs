@@ -1,11 +1,13 @@
 //! What a host is and has, as one probe of it tells: nothing on it is changed to learn this.
 
+mod installed;
 mod servers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+pub use installed::{Installed, Upstream};
 pub use servers::{Archive, Connection, Content, Format, Instance, Relation, Server};
 
 use super::netcat::Netcat;
@@ -71,6 +73,8 @@ pub struct Facts {
     pub servers: Vec<Server>,
     /// The server behind the socket that is the source.
     pub instance: Option<Instance>,
+    /// The server that is meant where none was named, if that was asked for.
+    pub installed: Option<Installed>,
     /// What the path is, on a source.
     pub source: Option<SourceFacts>,
     /// What the directory is, on a target.
@@ -251,6 +255,13 @@ impl Facts {
                     error: text(4),
                 }));
             }
+            b"instance" | b"instance_error" if self.installed.is_some() => {
+                let installed = self.installed.get_or_insert_default();
+                match key {
+                    b"instance" => installed.instance.add_variable(text(0), text(1)),
+                    _ => installed.instance.error = Some(text(0)),
+                }
+            }
             b"instance" => self.instance.get_or_insert_default().add_variable(text(0), text(1)),
             b"instance_error" => self.instance.get_or_insert_default().error = Some(text(0)),
             b"instance_owner" => self.instance.get_or_insert_default().owner = text(0),
@@ -262,6 +273,10 @@ impl Facts {
                 let archive = Archive::parse(&text(0), &text(1), &text(2), &text(3));
                 self.source.get_or_insert_default().archive = Some(archive);
             }
+            b"configured" | b"upstream" | b"downstream" | b"database" | b"client" | b"written" | b"stale" => {
+                self.installed.get_or_insert_default().take(key, fields);
+            }
+            key if key.starts_with(b"installed") => self.installed.get_or_insert_default().take(key, fields),
             _ => {}
         }
     }

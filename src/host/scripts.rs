@@ -8,7 +8,12 @@ const COMMON: &str = include_str!("sh/common.sh");
 const SERVER: &str = include_str!("sh/server.sh");
 const JOURNAL: &str = include_str!("sh/journal.sh");
 const PUBLISH: &str = include_str!("sh/publish.sh");
+const REST: &str = include_str!("sh/rest.sh");
 const GUARD: &str = include_str!("sh/guard.sh");
+const INSTALLED: &str = include_str!("sh/installed.sh");
+const JOB: &str = include_str!("sh/job.sh");
+const FOLLOW: &str = include_str!("sh/follow.sh");
+const TABLES: &str = include_str!("sh/tables.sh");
 const FACTS: &str = include_str!("sh/facts.sh");
 const ROUTES: &str = include_str!("sh/routes.sh");
 const TWINS: &str = include_str!("sh/twins.sh");
@@ -34,7 +39,7 @@ impl Script {
     #[must_use]
     pub fn source_facts(kind: &[u8], path: &[u8], name: &[u8], defaults: &[u8], exclude: &[Field]) -> Self {
         let arguments: Vec<Field> = [b"source", kind, path, name, defaults].map(<[u8]>::to_vec).to_vec();
-        Self::new(&[COMMON, SERVER, FACTS], &[&arguments, exclude].concat())
+        Self::new(&[COMMON, SERVER, INSTALLED, FACTS], &[&arguments, exclude].concat())
     }
 
     /// Asks for all facts of a target: what is transferred, its directory, the name that the copy gets there, or nothing,
@@ -42,7 +47,50 @@ impl Script {
     #[must_use]
     pub fn target_facts(kind: &[u8], path: &[u8], name: &[u8], owner: &[u8], defaults: &[u8]) -> Self {
         let arguments = [b"target", kind, path, name, owner, defaults].map(<[u8]>::to_vec);
-        Self::new(&[COMMON, SERVER, FACTS], &arguments)
+        Self::new(&[COMMON, SERVER, INSTALLED, FACTS], &arguments)
+    }
+
+    /// Asks for all facts of a host and of its one server: what it is to a replica (`primary`, `donor` or `target`), its unit or
+    /// nothing, and a file of options for logins to it, or nothing.
+    #[must_use]
+    pub fn server_facts(role: &str, unit: &str, defaults: &str) -> Self {
+        let arguments = ["server", role, unit, defaults].map(|word| word.as_bytes().to_vec());
+        Self::new(&[COMMON, SERVER, INSTALLED, FACTS], &arguments)
+    }
+
+    /// Asks for the account by which a server replicates over a connection of that name.
+    #[must_use]
+    pub fn account(datadir: &[u8], connection: &str) -> Self {
+        let main = "main() { account \"$@\"; say end; }\n";
+        Self::new(&[COMMON, INSTALLED, main], &[datadir.to_vec(), connection.into()])
+    }
+
+    /// Asks how a server can be reached from a host, as `follow.sh` describes it: its host's name, its address or nothing, its port, whether with TLS,
+    /// and an account with its password, or nothing.
+    #[must_use]
+    pub fn reach(name: &str, address: &str, (port, ssl): (u16, bool), account: (&str, &str)) -> Self {
+        let ssl = if ssl { "1" } else { "0" };
+        let arguments = ["reach", name, address, &port.to_string(), ssl, account.0, account.1];
+        Self::new(&[COMMON, SERVER, JOB, FOLLOW], &arguments.map(|word| word.as_bytes().to_vec()))
+    }
+
+    /// The text of a job of `follow.sh`.
+    #[must_use]
+    pub fn follow(arguments: &[Field]) -> Self {
+        Self::job(FOLLOW, arguments)
+    }
+
+    /// The text of a job of `tables.sh`.
+    #[must_use]
+    pub fn tables(arguments: &[Field]) -> Self {
+        Self::job(TABLES, arguments)
+    }
+
+    fn job(main: &str, arguments: &[Field]) -> Self {
+        // What the guard exports would go with the rest of the environment.
+        let parts =
+            ["guards_home=$home\n", COMMON, "home=$guards_home\n", SERVER, JOB, main].map(str::as_bytes);
+        Self(call(&parts, arguments))
     }
 
     /// Asks for a name below a directory that differs from another one only in case.
@@ -91,6 +139,7 @@ impl Script {
                 SERVER.as_bytes(),
                 JOURNAL.as_bytes(),
                 PUBLISH.as_bytes(),
+                REST.as_bytes(),
                 GUARD.as_bytes(),
             ],
             arguments,

@@ -1,14 +1,18 @@
 //! Jobs of one program, beside the stream and after it. Pure.
 
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use super::build::{argv, arrival, excluded, open_files, owners_count};
 use super::render;
 use super::stage::{Pipeline, Stage};
 use crate::host::command::Word;
+use crate::host::scripts::Script;
+use crate::host::wire::Field;
+use crate::plan::replica::{Follow, Position, ReplicaPlan};
 use crate::plan::{Plan, Prepare, TargetPlan};
 use crate::shape::Publication;
-use crate::values::{FileDigest, Hook};
+use crate::values::{FileDigest, Hook, TableCheck};
 
 /// The job that lists and digests the source while it is copied.
 #[must_use]
@@ -78,6 +82,70 @@ pub fn prepare(plan: &Plan, target: &TargetPlan, how: &Prepare, program: &str) -
     let stage = Stage { log: true, ..Stage::new("prepare", words) };
     let directory = Word::from(&arrival(plan, target));
     render::script(&Pipeline { job: "prepare", directory, gated: false, stages: vec![stage] })
+}
+
+/// The job that lets a server follow another one from a position, and waits until it has caught up. Its key is the account.
+#[must_use]
+pub fn follow(plan: &Plan, replica: &ReplicaPlan, how: &Follow, from: &Position) -> Vec<u8> {
+    let (gtid, file, position) = match from {
+        Position::Gtid(gtid) => (gtid.as_str(), "", String::new()),
+        Position::File(file, position) => ("", file.as_str(), position.to_string()),
+    };
+    let events = if how.events { "on" } else { "off" };
+    let more = [events, gtid, file, &position].map(|word| word.as_bytes().to_vec());
+    Script::follow(&[waiting("follow", plan, replica, how), more.to_vec()].concat()).as_bytes().to_vec()
+}
+
+/// The job that waits once more.
+#[must_use]
+pub fn follow_again(plan: &Plan, replica: &ReplicaPlan, how: &Follow) -> Vec<u8> {
+    Script::follow(&waiting("again", plan, replica, how)).as_bytes().to_vec()
+}
+
+fn waiting(mode: &str, plan: &Plan, replica: &ReplicaPlan, how: &Follow) -> Vec<Field> {
+    let (port, lag) = (replica.port.to_string(), replica.max_lag.as_secs().to_string());
+    let (idle, ssl) = (plan.idle_timeout.as_secs().to_string(), if replica.ssl { "1" } else { "0" });
+    let whose = replica.position.name();
+    let words = [mode, &how.host, &port, ssl, whose, &lag, &idle, &how.socket, &replica.defaults_file];
+    words.map(|word| word.as_bytes().to_vec()).to_vec()
+}
+
+/// The job that lists the contents of a source's tables, at a moment that it tells and that is not before any of these GTIDs.
+#[must_use]
+pub fn source_tables(plan: &Plan, replica: &ReplicaPlan, check: TableCheck, behind: &[String]) -> Vec<u8> {
+    let socket = plan.source.endpoint.path.as_os_str().as_bytes();
+    let idle = plan.idle_timeout.as_secs().to_string();
+    let (check, whose) = (check.name().as_bytes(), replica.position.name().as_bytes());
+    let words = [b"source", socket, replica.defaults_file.as_bytes(), check, whose, idle.as_bytes()];
+    let behind = behind.iter().map(String::as_bytes);
+    let words: Vec<Field> = words.into_iter().chain(behind).map(<[u8]>::to_vec).collect();
+    Script::tables(&words).as_bytes().to_vec()
+}
+
+/// The job that lets a replica stand still.
+#[must_use]
+pub fn rest_tables(plan: &Plan, replica: &ReplicaPlan, how: &Follow) -> Vec<u8> {
+    let idle = plan.idle_timeout.as_secs().to_string();
+    let words = ["rest", &how.socket, &replica.defaults_file, &idle].map(|word| word.as_bytes().to_vec());
+    Script::tables(&words).as_bytes().to_vec()
+}
+
+/// The job that lists the contents of a replica's tables, at a moment of the source.
+#[must_use]
+pub fn target_tables(
+    plan: &Plan,
+    replica: &ReplicaPlan,
+    how: &Follow,
+    check: TableCheck,
+    moment: &Position,
+) -> Vec<u8> {
+    let idle = plan.idle_timeout.as_secs().to_string();
+    let (gtid, file, position) = match moment {
+        Position::Gtid(gtid) => (gtid.clone(), String::new(), String::new()),
+        Position::File(file, position) => (String::new(), file.clone(), position.to_string()),
+    };
+    let words = ["target", &how.socket, &replica.defaults_file, check.name(), &idle, &gtid, &file, &position];
+    Script::tables(&words.map(|word| word.as_bytes().to_vec())).as_bytes().to_vec()
 }
 
 /// The job that tells what a backup says of itself.

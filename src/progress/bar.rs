@@ -26,7 +26,8 @@ pub(super) fn show(moments: &watch::Receiver<Moment>, ended: &mpsc::Receiver<()>
 
 fn line(moment: &Moment, elapsed: Duration) -> String {
     if moment.phase != Phase::Copying {
-        return format!("{} ({} s)", moment.phase.text(), elapsed.as_secs());
+        let waits = moment.waits.as_ref().map_or_else(String::new, |waits| format!(", {waits}"));
+        return format!("{} ({} s){waits}", moment.phase.text(), elapsed.as_secs());
     }
     #[expect(
         clippy::cast_possible_truncation,

@@ -31,6 +31,12 @@ pub enum Phase {
     Recovering,
     /// Digests of the disks, sync, publication.
     Verifying,
+    /// A replica's server is started with its copy.
+    Starting,
+    /// It gets what was written since.
+    CatchingUp,
+    /// Its tables are compared with those of the server that was copied.
+    Comparing,
     /// Undoing what the run did on the hosts.
     Releasing,
 }
@@ -44,6 +50,9 @@ impl Phase {
             Self::Copying => "copying",
             Self::Recovering => "recovering",
             Self::Verifying => "verifying",
+            Self::Starting => "starting",
+            Self::CatchingUp => "catching_up",
+            Self::Comparing => "comparing",
             Self::Releasing => "releasing",
         }
     }
@@ -55,6 +64,9 @@ impl Phase {
             Self::Copying => "copying",
             Self::Recovering => "preparing the backup",
             Self::Verifying => "verifying and syncing",
+            Self::Starting => "starting the replica",
+            Self::CatchingUp => "catching up",
+            Self::Comparing => "comparing tables",
             Self::Releasing => "cleaning up",
         }
     }
@@ -145,7 +157,7 @@ impl Progress {
         tracing::debug!(phase = phase.text(), "phase");
         let now = Instant::now();
         self.begun.lock().unwrap_or_else(PoisonError::into_inner).push((phase, now));
-        self.moments.send_modify(|moment| (moment.phase, moment.since) = (phase, now));
+        self.moments.send_modify(|moment| (moment.phase, moment.since, moment.waits) = (phase, now, None));
         self.tell("phase", &PhaseBegan { phase: phase.name() });
     }
 
@@ -171,6 +183,11 @@ impl Progress {
             (moment.moved, moment.expected) = (bytes, expected);
             moment.waits = waits.map(ToOwned::to_owned);
         });
+    }
+
+    /// What is waited for, in words.
+    pub fn waits(&self, what: Option<String>) {
+        self.moments.send_modify(|moment| moment.waits = what);
     }
 }
 

@@ -32,7 +32,8 @@ pub(super) fn show(moments: &watch::Receiver<Moment>, ended: &mpsc::Receiver<()>
 
 fn line(moment: &Moment, elapsed: Duration) -> String {
     if moment.phase != Phase::Copying {
-        return format!("{} for {}", moment.phase.text(), HumanDuration(elapsed));
+        let waits = moment.waits.as_ref().map_or_else(String::new, |waits| format!(", {waits}"));
+        return format!("{} for {}{waits}", moment.phase.text(), HumanDuration(elapsed));
     }
     format!(
         "copying: {} of about {} ({:.0} %), {}/s, {}",

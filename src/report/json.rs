@@ -9,6 +9,7 @@ use super::{Report, TargetReport, rate};
 use crate::error::Error;
 use crate::host::wire::printable;
 use crate::json::line;
+use crate::plan::replica::Position;
 use crate::transfer::{Copied, Outcome};
 
 impl Report {
@@ -117,6 +118,26 @@ fn copy(copied: &Copied) -> Value {
             "binlog_file": backup.binlog.as_ref().map(|(file, _)| file),
             "binlog_position": backup.binlog.as_ref().map(|(_, position)| position),
             "source_position": backup.source_position,
+        })),
+        "replica": copied.replica.as_ref().map(|replica| json!({
+            "primary": replica.primary,
+            "primary_place": replica.place,
+            "account": replica.user,
+            "account_created": replica.made,
+            "began_from": match &replica.began {
+                Position::Gtid(gtid) => json!({ "gtid": gtid }),
+                Position::File(file, position) => json!({ "file": file, "position": position }),
+            },
+            "gtid": replica.gtid,
+            "lag_seconds": seconds(replica.lag),
+            "read_only": true,
+            "tables": replica.tables.as_ref().map(|(check, tables, moment)| json!({
+                "check": check.name(),
+                "count": tables,
+                "moment": moment,
+            })),
+            "seconds": replica.steps.iter()
+                .map(|(step, took)| (step.replace(' ', "_"), json!(seconds(*took)))).collect::<Map<_, _>>(),
         })),
         "notes": copied.remarks,
     })

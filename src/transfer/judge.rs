@@ -141,11 +141,14 @@ fn decoder_failed(receiver: &Job) -> bool {
     receiver.stages.iter().any(|(stage, status)| stage == "decompress" && (1..NOT_STARTED).contains(status))
 }
 
+/// What openssl says when its reader has gone: while it writes, and at its end.
+const OPENSSL_CANNOT_WRITE: [&str; 2] = ["error writing output file", "file_ctrl:Broken pipe"];
+
 /// A stage that ended because its reader had ended. openssl has a status and words of its own for it.
 fn broken_pipe(job: &Job, stage: &str, status: i32) -> bool {
     status == BROKEN_PIPE
         || matches!(stage, "encrypt" | "decrypt")
-            && job.complaints.iter().any(|line| line.contains("error writing output file"))
+            && job.complaints.iter().any(|line| OPENSSL_CANNOT_WRITE.iter().any(|words| line.contains(words)))
 }
 
 /// What a job's stages said on standard error, as the tail of a message.
@@ -162,4 +165,26 @@ pub(super) fn said(job: &Job) -> String {
         text.push_str(&format!(" (and {} lines more)", job.silenced));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As seen of openssl 3.0, when its reader goes while it writes, and when it goes right before its end.
+    #[test]
+    fn a_decoder_whose_reader_has_gone_has_refused_nothing() {
+        let receiver = |complaint: &str| Job {
+            stages: vec![("decrypt".into(), 1), ("tar".into(), 2)],
+            complaints: vec!["no space left".into(), "bad decrypt".into(), complaint.into()],
+            ..Job::default()
+        };
+        for gone in [
+            "error writing output file",
+            "40B7:error:80000020:system library:file_ctrl:Broken pipe:../x.c:327:",
+        ] {
+            assert!(!refused_by_a_decoder(&receiver(gone)), "{gone}");
+        }
+        assert!(refused_by_a_decoder(&receiver("bad magic number")));
+    }
 }

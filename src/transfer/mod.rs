@@ -7,6 +7,7 @@
 
 mod arrive;
 mod connect;
+mod follow;
 mod judge;
 mod rest;
 mod settle;
@@ -19,11 +20,13 @@ use futures_util::future::join_all;
 use crate::error::Error;
 use crate::lease::{self, End};
 use crate::pipeline::jobs;
+use crate::plan::replica::Account;
 use crate::plan::{Plan, TargetPlan};
 use crate::progress::{Phase, Progress};
 use crate::run_id::random_hex;
 use crate::values::FileDigest;
 pub use connect::sockets;
+pub use follow::Followed;
 pub use judge::judge;
 use rest::Rest;
 
@@ -33,6 +36,8 @@ struct Lane<'a> {
     plan: &'a TargetPlan,
     end: &'a End,
     port: u16,
+    /// By which its server replicates.
+    account: Option<Account>,
     error: Option<Error>,
 }
 
@@ -78,6 +83,8 @@ pub struct Copied {
     pub listed: bool,
     /// Of a hot backup.
     pub backup: Option<Box<BackupFacts>>,
+    /// Of a replica.
+    pub replica: Option<Box<Followed>>,
     /// What the stages remarked without failing: skipped sockets, mostly.
     pub remarks: Vec<String>,
 }
@@ -112,11 +119,11 @@ impl Lane<'_> {
     }
 }
 
-/// Copies the source to all targets. The outcomes, with the last port of each (0: none), are in the order of the plan's
-/// targets.
+/// Copies the source to all targets, and lets the copies follow the primary where they are to be replicas. The outcomes, with the
+/// last port of each (0: none), are in the order of the plan's targets.
 pub async fn transfer(
     plan: &Plan,
-    source: &End,
+    (source, primary): (&End, Option<&End>),
     targets: &[End],
     progress: &Progress,
 ) -> Vec<(u16, Outcome)> {
@@ -125,9 +132,9 @@ pub async fn transfer(
         .targets
         .iter()
         .zip(targets)
-        .map(|(plan, end)| Lane { plan, end, port: 0, error: None })
+        .map(|(plan, end)| Lane { plan, end, port: 0, account: None, error: None })
         .collect();
-    let (streamed, copied) = match body(plan, source, &mut lanes, progress, began).await {
+    let (streamed, copied) = match body(plan, (source, primary), &mut lanes, progress, began).await {
         Ok(result) => result,
         // What ends all targets, such as a source that fails, is told for each of them.
         Err(error) => {
@@ -155,7 +162,7 @@ pub async fn transfer(
 /// Returns how long the stream took and the copies of the lanes that are live at the end.
 async fn body(
     plan: &Plan,
-    source: &End,
+    (source, primary): (&End, Option<&End>),
     lanes: &mut [Lane<'_>],
     progress: &Progress,
     began: Instant,
@@ -172,6 +179,7 @@ async fn body(
         }
     }))
     .await;
+    follow::accounts(plan, primary, lanes).await;
     connect::connect(plan, source, lanes, &key).await?;
     if !lanes.iter().any(Lane::is_live) {
         return Ok((Duration::ZERO, Vec::new()));
@@ -209,6 +217,6 @@ async fn body(
     if !lanes.iter().any(Lane::is_live) {
         return Ok((streamed, Vec::new()));
     }
-    let copied = settle::settle(plan, source, lanes, &sender, (began, progress, &rest)).await?;
+    let copied = settle::settle(plan, (source, primary), lanes, &sender, (began, progress, &rest)).await?;
     Ok((streamed, copied))
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 
 use super::arrive::{Arrived, arrive, ended_well, run};
+use super::follow::{self, Followed};
 use super::rest::Rest;
 use super::stream::bytes_read;
 use super::{Copied, Lane};
@@ -24,7 +25,7 @@ use crate::verify;
 /// Verifies and publishes every live lane; returns their copies in order. The error is the source's own.
 pub(super) async fn settle(
     plan: &Plan,
-    source: &End,
+    (source, primary): (&End, Option<&End>),
     lanes: &mut [Lane<'_>],
     sender: &Job,
     (began, progress, rest): (Instant, &Progress, &Rest<'_>),
@@ -50,73 +51,188 @@ pub(super) async fn settle(
     let of_targets = join_all(live.map(|lane| arrive(plan, lane, sender, progress)));
     let (of_source, of_targets) = tokio::join!(of_source, of_targets);
     let of_source: Job = of_source?;
-    let results = join_all(lanes.iter_mut().filter(|lane| lane.is_live()).zip(of_targets).map(
-        |(lane, arrived)| async {
-            match publish(plan, source, lane, &of_source, arrived).await {
-                Ok(mut published) => {
-                    published.notes.extend(rest.remark());
-                    Some(copied(plan, published, sender, lane, began.elapsed()))
-                }
-                Err(error) => {
-                    lane.fail(error);
-                    None
-                }
-            }
-        },
-    ))
-    .await;
-    Ok(results.into_iter().flatten().collect())
+    let live: Vec<&Lane<'_>> = lanes.iter().filter(|lane| lane.is_live()).collect();
+    let published = join_all(live.iter().zip(of_targets).map(|(lane, arrived)| async {
+        let arrived = prove(plan, source, lane, &of_source, arrived?).await?;
+        if plan.replica.is_some() {
+            follow(plan, primary, lane, arrived, progress).await
+        } else {
+            publish(plan, lane, arrived).await
+        }
+    }));
+    let published = compare_tables(plan, (source, primary), &live, published.await, progress).await;
+    let copies = live.iter().zip(published).map(|(lane, published)| {
+        let mut published = published?;
+        published.notes.extend(rest.remark());
+        Ok(copied(plan, published, sender, lane, began.elapsed()))
+    });
+    let copies: Vec<Result<Copied, Error>> = copies.collect();
+    let mut good = Vec::new();
+    for (lane, copy) in lanes.iter_mut().filter(|lane| lane.is_live()).zip(copies) {
+        match copy {
+            Ok(copy) => good.push(copy),
+            Err(error) => lane.fail(error),
+        }
+    }
+    Ok(good)
 }
 
-/// A copy that has its name.
+/// A copy that is what was sent, or that has its name.
 struct Published {
     arrived: Arrived,
     /// What changed on the source meanwhile.
     changes: Vec<String>,
     /// What else is to be known.
     notes: Vec<String>,
+    /// Of a replica.
+    followed: Option<Followed>,
 }
 
-/// Compares one target with the source and gives its copy the final name.
-async fn publish(
+/// Compares one target with the source, and gives its copy to whom it is to belong.
+async fn prove(
     plan: &Plan,
     source: &End,
     lane: &Lane<'_>,
     of_source: &Job,
-    arrived: Result<Arrived, Error>,
+    arrived: Arrived,
 ) -> Result<Published, Error> {
-    let arrived = arrived?;
     let changes = compare(plan, source, lane, of_source, &arrived.listed).await?;
     if let Some(script) = jobs::chown(plan, lane.plan) {
         run(lane.end, "chown", &script, "give the copy to its owner").await?;
     }
-    let named = async {
-        lease::stop_servers(lane.end, &lane.plan.servers).await?;
-        give_name(plan, lane).await
-    };
-    let named = named.await;
     let mut notes = Vec::new();
     if plan.shape.consumer == Consumer::File {
         let name = printable(lane.plan.final_path.as_os_str().as_bytes());
         notes.push(format!("it is {name}, with its digest beside it"));
     }
+    Ok(Published { arrived, changes, notes, followed: None })
+}
+
+/// Gives a copy its final name.
+async fn publish(plan: &Plan, lane: &Lane<'_>, mut copy: Published) -> Result<Published, Error> {
+    let named = async {
+        lease::stop_servers(lane.end, &lane.plan.servers).await?;
+        give_name(plan, lane).await
+    };
+    let named = named.await;
     if !lane.plan.servers.is_empty() {
         let restarted = lease::restart(&lane.end.guard).await;
         match (&named, restarted) {
             (Ok(()), Err(error)) => return Err(without_server(lane, &error)),
             (Ok(()), Ok(already)) => {
-                notes.push("the server runs with the new data; what it replicates rests".into());
-                notes.extend(already.iter().map(|unit| format!("{unit} was started by somebody else")));
+                copy.notes.push("the server runs with the new data; what it replicates rests".into());
+                copy.notes.extend(already.iter().map(|unit| format!("{unit} was started by somebody else")));
             }
             (Err(_), Err(error)) => tracing::warn!("{}", chain(&error)),
             (Err(_), Ok(_)) => {}
         }
     }
     named?;
-    if plan.replace == Replace::Remove && lane.end.guard.old_kept() {
-        lane.end.guard.call("drop_old", &[lane.plan.old_path.as_os_str().as_bytes()]).await?;
+    drop_old(plan, lane, &mut copy).await;
+    Ok(copy)
+}
+
+/// Gives a copy its final name on trial, and makes it a replica. Where that fails, the old server is back.
+async fn follow(
+    plan: &Plan,
+    primary: Option<&End>,
+    lane: &Lane<'_>,
+    mut copy: Published,
+    progress: &Progress,
+) -> Result<Published, Error> {
+    let (Some(replica), Some(how), Some(backup)) = (&plan.replica, &lane.plan.follow, &copy.arrived.backup)
+    else {
+        return Err(Error::Failed("no replica was planned there".into()));
+    };
+    let followed = async {
+        lease::stop_servers(lane.end, &lane.plan.servers).await?;
+        lease::put_on_trial(plan, lane.end, lane.plan, how).await?;
+        give_name(plan, lane).await?;
+        let followed = follow::follow(plan, lane, (replica, how), backup, progress).await?;
+        if replica.tables.is_none() {
+            follow::accept(plan, primary, lane).await?;
+        }
+        Ok(followed)
+    };
+    match followed.await {
+        Ok(followed) => copy.followed = Some(followed),
+        Err(error) => {
+            follow::give_back(lane).await;
+            return Err(error);
+        }
     }
-    Ok(Published { arrived, changes, notes })
+    if replica.tables.is_none() {
+        drop_old(plan, lane, &mut copy).await;
+    }
+    Ok(copy)
+}
+
+/// Compares the tables of replicas that have caught up, where that was asked for, and accepts those that agree.
+async fn compare_tables(
+    plan: &Plan,
+    (source, primary): (&End, Option<&End>),
+    live: &[&Lane<'_>],
+    mut copies: Vec<Result<Published, Error>>,
+    progress: &Progress,
+) -> Vec<Result<Published, Error>> {
+    let Some((replica, check)) = plan.replica.as_ref().and_then(|replica| Some((replica, replica.tables?)))
+    else {
+        return copies;
+    };
+    let caught = live.iter().zip(&mut copies).filter_map(|(lane, copy)| {
+        Some(follow::Caught { lane, followed: copy.as_mut().ok()?.followed.take()? })
+    });
+    let caught: Vec<_> = caught.collect();
+    if caught.is_empty() {
+        return copies;
+    }
+    let mut compared =
+        follow::compare_tables(plan, source, (replica, check), caught, progress).await.into_iter();
+    let results = copies.into_iter().map(|copy| {
+        let compared = if copy.is_ok() { compared.next() } else { None };
+        (copy, compared)
+    });
+    let results: Vec<_> = results.collect();
+    join_all(
+        live.iter().zip(results).map(|(lane, (copy, compared))| async move {
+            accept(plan, primary, lane, copy?, compared).await
+        }),
+    )
+    .await
+}
+
+async fn accept(
+    plan: &Plan,
+    primary: Option<&End>,
+    lane: &Lane<'_>,
+    mut copy: Published,
+    compared: Option<Result<Followed, Error>>,
+) -> Result<Published, Error> {
+    let agreed = async {
+        let followed =
+            compared.unwrap_or_else(|| Err(Error::Failed("its tables were not compared".into())))?;
+        follow::accept(plan, primary, lane).await?;
+        Ok(followed)
+    };
+    match agreed.await {
+        Ok(followed) => {
+            drop_old(plan, lane, &mut copy).await;
+            Ok(Published { followed: Some(followed), ..copy })
+        }
+        Err(error) => {
+            follow::give_back(lane).await;
+            Err(error)
+        }
+    }
+}
+
+/// An old one that was only kept until now goes at the end. One that does not is told, and no more: the copy is what it is to be.
+async fn drop_old(plan: &Plan, lane: &Lane<'_>, copy: &mut Published) {
+    if plan.replace == Replace::Remove && lane.end.guard.old_kept() {
+        if let Err(error) = lease::drop_old(lane.end, lane.plan).await {
+            copy.notes.push(format!("the old one stays: {}", chain(&error)));
+        }
+    }
 }
 
 /// What becomes of a copy that has its name, and whose server does not run: the old one is kept.
@@ -208,7 +324,7 @@ async fn give_name(plan: &Plan, lane: &Lane<'_>) -> Result<(), Error> {
 }
 
 fn copied(plan: &Plan, published: Published, sender: &Job, lane: &Lane<'_>, took: Duration) -> Copied {
-    let Published { arrived: Arrived { listed, backup }, changes, notes } = published;
+    let Published { arrived: Arrived { listed, backup }, changes, notes, followed } = published;
     let entries = listed.manifests.get("entries").cloned().unwrap_or_default();
     let receiver = lane.end.guard.job("receiver");
     let header = if plan.encrypt { CIPHER_HEADER } else { 0 };
@@ -227,6 +343,7 @@ fn copied(plan: &Plan, published: Published, sender: &Job, lane: &Lane<'_>, took
         changed: !changes.is_empty(),
         listed: plan.shape.compares_files(),
         backup: backup.map(Box::new),
+        replica: followed.map(Box::new),
         remarks: changes
             .into_iter()
             .chain(notes)

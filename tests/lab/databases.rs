@@ -5,6 +5,7 @@
 mod archives;
 mod cold;
 mod hot;
+mod replica;
 mod trouble;
 
 use std::fmt::Write as _;

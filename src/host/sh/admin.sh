@@ -45,6 +45,7 @@ settle() {
 main() {
   find_directories
   this_boot
+  find_syscalls
   case $1 in
     status) list_runs ;;
     clean)

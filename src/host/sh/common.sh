@@ -45,8 +45,9 @@ split() {
   done
 }
 
-# say FIELD...: prints the fields as one message.
+# say FIELD...: prints the fields as one message. What REPLY is, stays.
 say() {
+  local REPLY
   line "$@"
   printf '%s\n' "$REPLY"
 }

@@ -21,7 +21,7 @@ while (my $line = <STDIN>) {
         || $line =~ /^listening on \[\S+\] \d+ \.\.\.$/
         || $line =~ /^connect to \[\S+\] from \(UNKNOWN\) \[\S+\] \d+$/;
     # By which a broken pipe of openssl is known.
-    my $telling = $line =~ /error writing output file/;
+    my $telling = $line =~ /error writing output file|file_ctrl:Broken pipe/;
     if (keys %seen >= $most_lines && !$telling) { $silenced++; next }
     $seen{$line} = 1;
     $line =~ s/\\/\\\\/g;

@@ -67,14 +67,17 @@ backup_tools() {
   done
 }
 
-# instance_facts SOCKET DEFAULTS: what the server tells that listens there.
-instance_facts() {
-  local answer name io sql datadir='' log=''
-  if ! answer=$(sql "$1" "$2" "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('datadir', 'gtid_mode', 'innodb_buffer_pool_size',
-    'innodb_data_home_dir', 'innodb_log_group_home_dir', 'innodb_undo_directory', 'log_bin', 'log_bin_basename',
-    'relay_log_basename', 'server_id', 'socket', 'version', 'version_comment')"); then
+# variables SOCKET DEFAULTS: those of a server that a run needs, and sets `datadir` and `log` (of the binary log) of them.
+variables() {
+  local answer name
+  datadir='' log=''
+  if ! answer=$(sql "$1" "$2" "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('bind_address', 'binlog_expire_logs_seconds', 'datadir',
+    'gtid_mode', 'have_ssl', 'innodb_buffer_pool_size', 'innodb_data_home_dir', 'innodb_log_group_home_dir',
+    'innodb_undo_directory', 'log_bin', 'log_bin_basename', 'log_slave_updates', 'port', 'relay_log_basename',
+    'rpl_semi_sync_master_enabled', 'rpl_semi_sync_master_timeout', 'server_id', 'skip_networking', 'socket', 'version',
+    'version_comment', 'wsrep_on')"); then
     say instance_error "${answer##*$'\n'}"
-    return
+    return 1
   fi
   while IFS=$'\t' read -r name answer; do
     printf 'instance\t%s\t%s\n' "$name" "$answer"
@@ -83,6 +86,12 @@ instance_facts() {
       log_bin_basename) printf -v log %b "$answer" ;;
     esac
   done <<<"$answer"
+}
+
+# instance_facts SOCKET DEFAULTS: what the server tells that listens there.
+instance_facts() {
+  local answer name io sql datadir log
+  variables "$@" || return
   if ! answer=$(connections "$1" "$2"); then
     say instance_error "${answer##*$'\n'}"
     return
@@ -289,6 +298,7 @@ main() {
   firewalls
   [[ $2 == file ]] || backup_tools
   case $1 in
+    server) installed_facts "${@:2}" ;;
     source)
       say source_real "$(readlink -f -- "$3")"
       say source_place "$(place "$3")"

@@ -258,124 +258,6 @@ undo_rules() {
   if close_rules "$1" "$2" "transfer-$guard"; then ok; else fail firewall "the rule of port $3 stays"; fi
 }
 
-# take_server DATADIR: nobody else makes a server rest, or what it replicates, while we need that. The lock goes with us.
-take_server() {
-  local place lock
-  place=$(stat -L -c %D.%i -- "$1") || { fail server "$1 is gone"; return 1; }
-  lock=$runtime/server.$place
-  # Where a run makes several rest, the first one stands for all.
-  [[ -e /proc/self/fd/11 ]] && return 0
-  take_lock "$lock" 11 -w 1
-  case $? in
-    1) fail busy "$(cat -- "$lock")"; return 1 ;;
-    2) fail runtime "$runtime cannot be used"; return 1 ;;
-  esac
-  # The oldest of its scope, so that it is undone when the server runs again.
-  if ! { record server rest "$lock" &&
-    TZ=UTC0 printf 'run %s of %s, since %(%F %T UTC)T' "${guard%-*}" "$controller" -1 >"$lock"; }; then
-    fail journal "$home/journal or $lock cannot be written"
-    return 1
-  fi
-}
-
-# stop_replication SOCKET DEFAULTS DATADIR: stops each connection of which something runs, and waits for its end. Replies how
-# many.
-stop_replication() {
-  local all name io sql said count=0
-  take_server "$3" || return
-  all=$(connections "$1" "$2") || { fail replication "${all##*$'\n'}"; return; }
-  while IFS=$'\t' read -r name io sql; do
-    [[ $io$sql == *yes* ]] || continue
-    name=${name#=}
-    record boot replication "$1" "$2" "$name" "$io" "$sql" || { fail journal "$home/journal cannot be written"; return; }
-    said=$(restore_replication "$1" "$2" "$name" no no) || { fail replication "connection '$name': $said"; return; }
-    count=$((count + 1))
-  done <<<"$all"
-  ok "$count"
-}
-
-# note_replication SOCKET DEFAULTS DATADIR: before a server is stopped: each thread of what it replicates will run afterwards, or
-# rest, as it does, unless its data is another one's then. Replies `rests` where some rest.
-note_replication() {
-  local all name io sql runs=runs inode
-  take_server "$3" || return
-  inode=$(stat -L -c %i -- "$3") || { fail server "$3 is gone"; return; }
-  if [[ $1 ]]; then
-    all=$(connections "$1" "$2") || { fail replication "${all##*$'\n'}"; return; }
-    while IFS=$'\t' read -r name io sql; do
-      [[ $name ]] || continue
-      [[ $io$sql == yesyes ]] || runs=rests
-      if ! record server replication "$1" "$2" "${name#=}" "$io" "$sql" "$3" "$inode"; then
-        fail journal "$home/journal cannot be written"
-        return
-      fi
-    done <<<"$all"
-  fi
-  ok "$runs"
-}
-
-# stop_server UNIT SOCKET DEFAULTS DATADIR SECONDS REPLICATION: in order, so that its files need no recovery. REPLICATION is `runs`
-# or `rests`, as it begins again.
-stop_server() {
-  local said inode
-  # What does not run would be started by our undo.
-  if ! systemctl is-active --quiet -- "$1"; then fail server "$1 does not run"; return; fi
-  inode=$(stat -L -c %i -- "$4") || { fail server "$4 is gone"; return; }
-  record server server "$1" "$2" "$3" "$6" "$4" "$inode" || { fail journal "$home/journal cannot be written"; return; }
-  # With 2 and 3 it leaves more work to the next start than it says.
-  if [[ $2 ]] && said=$(sql "$2" "$3" 'SELECT @@innodb_fast_shutdown') && [[ $said == [23] ]]; then
-    sql "$2" "$3" 'SET GLOBAL innodb_fast_shutdown = 1' >/dev/null
-  fi
-  said=$(timeout -k 5 "$5" systemctl stop -- "$1" 2>&1)
-  case $? in
-    0) ;;
-    124 | 137) fail server "$1 has not stopped within $5 s"; return ;;
-    *) fail server "$1: ${said##*$'\n'}"; return ;;
-  esac
-  if is_served "$4"; then
-    fail server "a server still works in $4 after the stop of $1"
-  elif said=$(systemctl show -p Result --value -- "$1") && [[ $said != success ]]; then
-    fail server "$1 did not end in order: $said"
-  else
-    ok
-  fi
-}
-
-# close_record MESSAGE: it is undone, and what becomes of it from now on is not ours to undo at the end.
-close_record() {
-  printf '\nclosed\t%s\n' "${1#*$'\t'}" >&9 && sync -d "$home/journal"
-}
-
-# restart: what was stopped runs again, before the end. Where the data is another one's now, what it replicates rests, since
-# nobody knows what that would be. Replies the units that ran already, which somebody else must have started. All is tried, and
-# the first thing that fails is told.
-restart() {
-  local index said failed='' concluded
-  local -a header records words already=()
-  read_journal "$home/journal"
-  for ((index = ${#records[@]} - 1; index >= 0; index--)); do
-    split "${records[index]}"
-    said=''
-    case ${words[2]} in
-      server)
-        systemctl is-active --quiet -- "${words[3]}" && already+=("${words[3]}")
-        server_back "${words[@]:3:6}" || said="${words[3]}: ${said:-it cannot be started}"
-        ;;
-      # With its data where that may have become another one's.
-      replication) replication_back "${words[@]:3:${#words[@]}-4}" || said="connection '${words[5]}': $said" ;;
-      *) continue ;;
-    esac
-    if [[ -z $said ]] && ! close_record "${records[index]}"; then said="$home/journal cannot be written"; fi
-    failed=${failed:-$said}
-  done
-  if [[ $failed ]]; then fail restart "$failed"; else ok "${already[@]}"; fi
-}
-
-# drop_old PATH: an old one that was replaced, and kept until its server has shown that it runs without, goes at the end.
-drop_old() {
-  if record tree old "$1"; then event old_goes && ok; else fail journal "$home/journal cannot be written"; fi
-}
-
 # lease_hook END NUMBER COMMAND SOURCE TARGETS: a command that runs when all else is undone, however the run ends.
 lease_hook() {
   if record end hook "$@"; then ok; else fail journal "$home/journal cannot be written"; fi
@@ -392,6 +274,7 @@ obey() {
     ping) tell_lost_jobs ;;
     take_target | lease_port | open_rule | make_staging | start_job | stop_job | open_gate | publish | fill | undo_rules) "$@" ;;
     stop_replication | note_replication | stop_server | restart | drop_old | lease_hook | conclude) "$@" ;;
+    put_on_trial | start_server | accept | make_account | keep_account | give_up_account) "$@" ;;
     check_listening) "$@" ;;
     accepted_peer) sockets "$2" 3 state established "( sport = :$3 )" ;;
     local_address) sockets "$2" 2 state established "( dport = :$4 and dst $3 )" ;;
@@ -417,6 +300,7 @@ main() {
   # The process that tells the end of each job.
   local -A tellers=()
   guard=$1 role=$2 lease=$3 controller=$5 path=$6
+  on_trial='' trial_aside=''
   may_start=own
   (($4)) && stand_back=(nice -n "$4" ionice -c 2 -n 7)
   exec 3<&0 5>&1 </dev/null >/dev/null 2>&1

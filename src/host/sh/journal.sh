@@ -5,7 +5,8 @@
 # A journal is $state/GUARD/journal, locked (flock) by whoever may still write to it or replay it: the guard, effects
 # in flight, the sentinel. Its lines: `transfer-journal 1 BOOT ROLE CONTROLLER STARTED PATH .`, then one per lease,
 # `lease SCOPE KIND ARGUMENT... .`, written and synced before the effect. A line that does not end in the field `.` was
-# torn and its effect was never made. A line `closed SCOPE KIND ARGUMENT... .` takes back one that was undone before the end.
+# torn and its effect was never made. A line `closed SCOPE KIND ARGUMENT... .` takes back one that was undone before the end, and a
+# line `accepted .` those by which an old server comes back.
 #
 # SCOPE boot: the effect is gone after a reboot (process, rule, lock). The others stay, and are undone in this order: disk
 # (names, modes), server (one that was stopped), tree (what may take long to remove), end (a command of the user's). A line
@@ -30,6 +31,13 @@ read_journal() {
       transfer-journal) header=("${words[@]}") ;;
       lease) records+=("$message") ;;
       status) concluded=${words[1]} ;;
+      accepted)
+        for ((index = ${#records[@]} - 1; index >= 0; index--)); do
+          split "${records[index]}"
+          [[ ${words[2]} == trial || ${words[2]} == server || ${words[1]} == server && ${words[2]} == replication ]] || continue
+          records=("${records[@]:0:index}" "${records[@]:index+1}")
+        done
+        ;;
       closed)
         for ((index = ${#records[@]} - 1; index >= 0; index--)); do
           [[ ${records[index]#*$'\t'} == "${message#*$'\t'}" ]] || continue
@@ -153,6 +161,14 @@ unfill() {
   make_durable "$2/"
 }
 
+# rename_to FLAG FROM TO: FLAG 1: never over an existing name (RENAME_NOREPLACE); 2: both change their names at once
+# (RENAME_EXCHANGE). Prints why not.
+rename_to() {
+  # shellcheck disable=SC2016 # perl's variables
+  perl -e 'syscall($ARGV[0] + 0, -100, $ARGV[2], -100, $ARGV[3], $ARGV[1] + 0) == 0 or print($!), exit 1' \
+    "$nr_renameat2" "$@"
+}
+
 # may_start_now: whether servers may be started for the journal that is replayed.
 may_start_now() {
   [[ $may_start == all || $may_start == own && ${header[2]-} == "$boot" ]]
@@ -165,7 +181,9 @@ is_same() {
 
 # Where a server may not be started, it may run all the same: then there is nothing to undo.
 server_back() { # UNIT SOCKET DEFAULTS REPLICATION DATADIR INODE
-  if ! may_start_now; then
+  if [[ $trial ]]; then
+    return 1
+  elif ! may_start_now; then
     forget_drop "$1"
     systemctl is-active --quiet -- "$1"
   elif is_same "$5" "$6"; then
@@ -177,6 +195,7 @@ server_back() { # UNIT SOCKET DEFAULTS REPLICATION DATADIR INODE
 
 replication_back() { # SOCKET DEFAULTS NAME IO SQL [DATADIR INODE]
   local io sql
+  [[ ${6-} && $trial ]] && return 1
   # It was of data that is not there any more.
   [[ ${6-} ]] && ! is_same "$6" "$7" && return 0
   if may_start_now; then
@@ -187,6 +206,45 @@ replication_back() { # SOCKET DEFAULTS NAME IO SQL [DATADIR INODE]
     # Its server was started with its host, and did with its replication what it is told to then.
     answers "$1" "$2"
   fi
+}
+
+drop_account() { # SOCKET DEFAULTS USER HOST
+  local user quietly
+  unlogged "$1" "$2"
+  quietly=$REPLY
+  quoted "$3"
+  user=$REPLY
+  quoted "$4"
+  said=$(sql "$1" "$2" "$quietly DROP USER IF EXISTS $user@$REPLY")
+}
+
+# trial_over UNIT DATADIR OLD NEW ASIDE SECONDS: the server of that unit works on NEW no more, and what it had before is again in
+# DATADIR: OLD, by its inode, or nothing. It does not run then.
+trial_over() {
+  [[ $(stat -c %i -- "$2" 2>/dev/null) == "$4" ]] || { trial=''; return 0; }
+  # Until that has succeeded, the server is not started again.
+  trial=pending
+  if ! may_start_now; then
+    said="its data is on trial${3:+, the old data is $5}"
+    return 1
+  fi
+  said=$(timeout -k 5 "$6" systemctl stop -- "$1" 2>&1) || return 1
+  # Who was ended while it started left how it was to begin.
+  forget_drop "$1"
+  if is_served "$2"; then
+    said="a server still works in $2"
+    return 1
+  fi
+  if [[ -z $3 ]]; then
+    said=$(rename_to 1 "$2" "$5")
+  elif [[ $(stat -c %i -- "$5" 2>/dev/null) == "$3" ]]; then
+    said=$(rename_to 2 "$5" "$2")
+  else
+    said="the old data is not in $5 any more"
+    return 1
+  fi || return 1
+  trial=''
+  make_durable "${2%/*}/"
 }
 
 # hook_after END NUMBER COMMAND SOURCE TARGETS: a command of the user's, with what it may want to know. What it says goes into a
@@ -252,6 +310,8 @@ undo() {
     fill) unfill "$guard" "$@" ;;
     server) server_back "$@" ;;
     replication) replication_back "$@" ;;
+    trial) trial_over "$@" ;;
+    account) drop_account "$@" ;;
     hook) hook_after "$@" ;;
     mode) [[ $(stat -c %i -- "$1" 2>/dev/null) != "$2" ]] || { chmod "$3" -- "$1" && make_durable "$1"; } ;;
     *) return 1 ;;
@@ -263,7 +323,7 @@ undo() {
 # Calls `undone` or `left` for each lease, or `kept` for a staging directory that was to be kept and is not empty. Removes the
 # directory when nothing is left, and the directories above it when they are empty.
 replay() {
-  local directory=$1 guard=${1##*/} remains='' concluded
+  local directory=$1 guard=${1##*/} remains='' concluded trial=''
   local -a header records
   read_journal "$directory/journal"
   hold_rest

@@ -60,14 +60,6 @@ make_staging() {
   fi
 }
 
-# rename_to FLAG FROM TO: FLAG 1: never over an existing name (RENAME_NOREPLACE); 2: both change their names at once
-# (RENAME_EXCHANGE). Prints why not.
-rename_to() {
-  # shellcheck disable=SC2016 # perl's variables
-  perl -e 'syscall($ARGV[0] + 0, -100, $ARGV[2], -100, $ARGV[3], $ARGV[1] + 0) == 0 or print($!), exit 1' \
-    "$nr_renameat2" "$@"
-}
-
 # place FROM TO HOW ASIDE: gives the copy its name, and an old one that of ASIDE or of FROM, in one step. Prints why not.
 place() {
   local from=$1 to=$2 how=$3 aside=$4 inode
@@ -135,9 +127,13 @@ publish() {
   elif message=$(place "$from" "$to" "$how" "$aside"); then
     placed=yes
     [[ -e $aside || -L $aside ]] || aside=''
-    # Told at once: whatever happens now, it has its name.
-    event published "$to" "$aside"
-    is_published='done'
+    # Told at once: whatever happens now, it has its name. On trial it has it only when it is accepted.
+    if [[ $on_trial ]]; then
+      trial_aside=$aside
+    else
+      event published "$to" "$aside"
+      is_published='done'
+    fi
   elif [[ $how == no ]] && [[ -e $to || -L $to ]]; then
     code=exists
   fi

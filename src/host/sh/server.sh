@@ -5,16 +5,23 @@
 # A server is reached through its SOCKET, as the user that we are; DEFAULTS is a file of options (`--defaults-file`) or
 # empty. No password is ever in an argument.
 
-# client SOCKET DEFAULTS STATEMENT [OPTION...]: the statement, once.
-client() {
+# client_command SOCKET DEFAULTS OPTION: sets the array `command` to a client of the server there.
+client_command() {
   local program=mariadb
   command -v mariadb >/dev/null || program=mysql
   # A user's own file may name another host.
-  timeout -k 5 60 "$program" ${2:+"--defaults-file=$2"} --protocol=socket --host=localhost --socket="$1" \
-    --connect-timeout=10 --batch "${4:---skip-column-names}" -e "$3" </dev/null
+  command=("$program" ${2:+"--defaults-file=$2"} --protocol=socket --host=localhost "--socket=$1" --connect-timeout=10 --batch "$3")
 }
 
-# sql SOCKET DEFAULTS STATEMENT [OPTION...]: what it answers, fields separated by tabs, escaped as in our wire format. Where it
+# client SOCKET DEFAULTS STATEMENTS [OPTION]: the statements, once; those on standard input where that is `-`: everybody on the host can
+# read arguments.
+client() {
+  local -a command
+  client_command "$1" "$2" "${4:---skip-column-names}"
+  if [[ $3 == - ]]; then timeout -k 5 60 "${command[@]}"; else timeout -k 5 60 "${command[@]}" -e "$3" </dev/null; fi
+}
+
+# sql SOCKET DEFAULTS STATEMENTS [OPTION]: what it answers, fields separated by tabs, escaped as in our wire format. Where it
 # fails, why, as the last line: what a client complains of besides is no answer.
 sql() {
   local said
@@ -23,10 +30,10 @@ sql() {
   return 1
 }
 
-# quoted NAME: sets REPLY to it as a literal of SQL.
+# quoted NAME: sets REPLY to it as a literal of SQL, also where a backslash is none.
 quoted() {
   REPLY=${1//\\/\\\\}
-  REPLY=\'${REPLY//\'/\\\'}\'
+  REPLY=\'${REPLY//\'/\'\'}\'
 }
 
 # answers SOCKET DEFAULTS: whether a server answers there, whatever it says to ours. The errors of a client that finds nobody
@@ -72,6 +79,12 @@ unit_of() {
   [[ $unit && $(systemctl show -p ControlGroup --value -- "$unit" 2>/dev/null) == "$group" ]] && REPLY=$unit
 }
 
+# socket_of PID: sets REPLY to the socket that it listens on; to nothing where that cannot be seen.
+socket_of() {
+  REPLY=$(ss -Hxlp 2>/dev/null | awk -v pid="pid=$1," '
+    index($0, pid) { for (i = 1; i <= NF; i++) if ($i ~ "^/" && $i !~ /mysqlx/) { print $i; exit } }')
+}
+
 # servers_near PATH DEFAULTS: lines `server RELATION DATADIR UNIT SOCKET ERROR` for each server whose data the path has to do
 # with; ERROR is why it does not let us in.
 servers_near() {
@@ -85,8 +98,8 @@ servers_near() {
     [[ $near ]] || continue
     unit_of "$pid"
     unit=$REPLY
-    socket=$(ss -Hxlp 2>/dev/null | awk -v pid="pid=$pid," '
-      index($0, pid) { for (i = 1; i <= NF; i++) if ($i ~ "^/" && $i !~ /mysqlx/) { print $i; exit } }')
+    socket_of "$pid"
+    socket=$REPLY
     if [[ -z $socket ]] || error=$(sql "$socket" "$2" 'SELECT 1'); then error=''; fi
     say server "$near" "$(readlink -- "/proc/$pid/cwd")" "$unit" "$socket" "${error##*$'\n'}"
   done
@@ -103,23 +116,54 @@ is_served() {
   return 1
 }
 
+# databases_in DATADIR: those that are not a server's own, one per line; also where no server runs.
+databases_in() {
+  find "$1" -mindepth 1 -maxdepth 1 -type d ! -name mysql ! -name performance_schema ! -name sys ! -name lost+found ! -name '.*' \
+    ! -name '#*' -printf '%f\n' 2>/dev/null
+}
+
+# replication_status SOCKET DEFAULTS: of each connection, in rows of `KEY: VALUE`.
+replication_status() {
+  # MariaDB's word, MySQL's, and that of MySQL before 8.0.22.
+  sql "$1" "$2" 'SHOW ALL SLAVES STATUS\G' --column-names ||
+    sql "$1" "$2" 'SHOW REPLICA STATUS\G' --column-names ||
+    sql "$1" "$2" 'SHOW SLAVE STATUS\G' --column-names
+}
+
+# columns KEY...: of rows as above, one line each: `=` and the values of these keys, separated by tabs. Replica and Slave, Source and
+# Master are one, and so are a connection's name and a channel's.
+columns() {
+  awk -v wanted="$*" '
+    BEGIN { count = split(wanted, keys, " ") }
+    function tell(i, line) {
+      if (!seen) return
+      line = "=" value[keys[1]]
+      for (i = 2; i <= count; i++) line = line "\t" value[keys[i]]
+      print line
+    }
+    /^\*+ [0-9]+\. row \*+$/ { tell(); seen = 1; delete value; next }
+    {
+      at = index($0, ": ")
+      key = substr($0, 1, at - 1)
+      sub(/^ +/, "", key)
+      sub(/^Replica_/, "Slave_", key)
+      gsub(/Source/, "Master", key)
+      if (key == "Channel_Name") key = "Connection_name"
+      if (key in value) next
+      value[key] = substr($0, at + 2)
+      gsub(/\t/, " ", value[key])
+    }
+    END { tell() }
+  '
+}
+
 # connections SOCKET DEFAULTS: what it replicates, one line each: `=NAME`, IO and SQL, which are `yes` or `no`.
 connections() {
   local all
-  # MariaDB's word, MySQL's, and that of MySQL before 8.0.22.
-  all=$(sql "$1" "$2" 'SHOW ALL SLAVES STATUS\G' --column-names) ||
-    all=$(sql "$1" "$2" 'SHOW REPLICA STATUS\G' --column-names) ||
-    all=$(sql "$1" "$2" 'SHOW SLAVE STATUS\G' --column-names) || { printf '%s\n' "$all"; return 1; }
-  awk '
-    function tell() { if (seen) print "=" name "\t" io "\t" sql }
-    /^\*+ [0-9]+\. row \*+$/ { tell(); seen = 1; name = io = sql = ""; next }
-    { at = index($0, ": "); key = substr($0, 1, at - 1); value = substr($0, at + 2); sub(/^ +/, "", key) }
-    (key == "Connection_name" || key == "Channel_Name") && name == "" { name = value }
-    # One that is about to connect was told to run.
-    key ~ /^(Slave|Replica)_IO_Running$/ && io == "" { io = value == "No" ? "no" : "yes" }
-    key ~ /^(Slave|Replica)_SQL_Running$/ && sql == "" { sql = value == "Yes" ? "yes" : "no" }
-    END { tell() }
-  ' <<<"$all"
+  all=$(replication_status "$1" "$2") || { printf '%s\n' "$all"; return 1; }
+  # One that is about to connect was told to run.
+  columns Connection_name Slave_IO_Running Slave_SQL_Running <<<"$all" |
+    awk -F '\t' -v OFS='\t' '{ print $1, $2 == "No" ? "no" : "yes", $3 == "Yes" ? "yes" : "no" }'
 }
 
 # threads SOCKET DEFAULTS NAME: sets `io` and `sql` to what runs of that connection; 2: there is none of that name.
@@ -186,6 +230,14 @@ rest_replication() {
   done <<<"$all"
 }
 
+# unlogged SOCKET DEFAULTS: sets REPLY to what keeps a statement out of the binary log of a server that is itself a replica: what it
+# wrote there of its own, those of its source would collide with. It is nothing for others, whose replicas get what they are told.
+unlogged() {
+  local all
+  REPLY=''
+  all=$(connections "$1" "$2") && [[ $all ]] && REPLY='SET SESSION sql_log_bin = 0;'
+}
+
 # forget_drop UNIT: the unit is again what it was, if `start_unit` has changed it.
 forget_drop() {
   local drop=/run/systemd/system/$1.d
@@ -196,14 +248,18 @@ forget_drop() {
 }
 
 # start_unit UNIT SOCKET DEFAULTS REPLICATION: starts a server, and waits until it answers. With REPLICATION `rests` it begins
-# without, as far as its unit lets us say so. Prints why not.
+# without, and with `replica` also without clients that may write and without events, as far as its unit lets us say so. Prints why not.
 start_unit() {
-  local drop=/run/systemd/system/$1.d said='' end
+  local drop=/run/systemd/system/$1.d said='' end options=--skip-slave-start
+  # Events are those of the copied server; it is for its replica not to run them.
+  [[ $4 == replica ]] && options+=' --read-only --event-scheduler=OFF'
+  # One that was ended in here may have left it.
+  forget_drop "$1"
   if ! systemctl is-active --quiet -- "$1"; then
     # shellcheck disable=SC2016 # as it stands in the unit
-    if [[ $4 == rests && $(systemctl cat -- "$1" 2>/dev/null) == *'$MYSQLD_OPTS'* &&
+    if [[ $4 != runs && $(systemctl cat -- "$1" 2>/dev/null) == *'$MYSQLD_OPTS'* &&
       $(systemctl show -p Environment --value -- "$1") != *MYSQLD_OPTS=* ]]; then
-      mkdir -p -- "$drop" && printf '[Service]\nEnvironment=MYSQLD_OPTS=--skip-slave-start\n' >"$drop/transfer.conf" &&
+      mkdir -p -- "$drop" && printf '[Service]\nEnvironment="MYSQLD_OPTS=%s"\n' "$options" >"$drop/transfer.conf" &&
         systemctl daemon-reload
     fi
     # One that has failed some times in a row is not tried again by itself.
