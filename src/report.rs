@@ -245,7 +245,8 @@ fn follows(target: &TargetReport, replica: &Followed) -> Vec<String> {
             TableCheck::Checksum => "by their checksums",
             TableCheck::Rows => "by their numbers of rows",
         };
-        lines.push(format!("  {tables} tables are those of the source at {moment}, {how}"));
+        let what = if *tables == 1 { "1 table is that".into() } else { format!("{tables} tables are those") };
+        lines.push(format!("  {what} of the source at {moment}, {how}"));
     }
     if replica.made {
         lines.push(format!("  the account {user} was made for it on {primary}"));
