@@ -222,24 +222,32 @@ pub async fn make_account(
     end.guard.call("make_account", &arguments).await.map(drop)
 }
 
-/// One that was kept goes all the same, at the end.
-pub async fn give_up_account(
-    end: &End,
-    (socket, defaults_file): (&str, &str),
-    (account, host): (&Account, &str),
-) -> Result<(), GuardError> {
-    let arguments = [socket, defaults_file, &account.user, host].map(str::as_bytes);
-    end.guard.call("give_up_account", &arguments).await.map(drop)
-}
-
 /// It stays.
 pub async fn keep_account(
     end: &End,
+    server: (&str, &str),
+    account: (&Account, &str),
+) -> Result<(), GuardError> {
+    tell_of_account(end, "keep_account", server, account).await
+}
+
+/// One that was kept goes all the same, at the end.
+pub async fn give_up_account(
+    end: &End,
+    server: (&str, &str),
+    account: (&Account, &str),
+) -> Result<(), GuardError> {
+    tell_of_account(end, "give_up_account", server, account).await
+}
+
+async fn tell_of_account(
+    end: &End,
+    action: &'static str,
     (socket, defaults_file): (&str, &str),
     (account, host): (&Account, &str),
 ) -> Result<(), GuardError> {
     let arguments = [socket, defaults_file, &account.user, host].map(str::as_bytes);
-    end.guard.call("keep_account", &arguments).await.map(drop)
+    end.guard.call(action, &arguments).await.map(drop)
 }
 
 /// Somebody else writes to a name; `who` is what the host tells of him.

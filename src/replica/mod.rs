@@ -57,13 +57,12 @@ pub async fn turn(
     let facts = ask_all(settings, order, connections, note).await?;
     let named = |name: &HostName| (name.clone(), facts[name].clone());
     let donor = order.from.as_ref().unwrap_or(&order.primary);
-    let mut asked = Asked {
+    let asked = Asked {
         order,
         donor: named(donor),
         primary: named(&order.primary),
         targets: order.targets.iter().map(named).collect(),
     };
-    asked.targets.sort_by_key(|(name, _)| order.targets.iter().position(|other| other == name));
     let mut against = note(asked.servers());
     if !against.is_empty() {
         return Err(against);

@@ -208,6 +208,10 @@ pub(super) async fn compare_tables(
         run(caught.lane.end, &script.unwrap_or_default(), "it cannot stand still").await
     }));
     let resting = resting.await;
+    // Nobody's writes wait for a comparison that cannot be.
+    if resting.iter().all(Result::is_err) {
+        return resting.into_iter().filter_map(Result::err).map(Err).collect();
+    }
     let behind = resting.iter().flatten().filter_map(|job| job.facts.get("gtid").cloned());
     let behind = behind.filter(|gtid| is_gtid(gtid));
     let script = jobs::source_tables(plan, replica, check, &behind.collect::<Vec<_>>());
@@ -224,7 +228,7 @@ pub(super) async fn compare_tables(
     };
     let of_source = async { source.guard.ended("tables").await.map_err(Error::from) };
     let of_targets = async {
-        join_all(caught.iter().zip(resting).map(|(caught, rested)| async {
+        let read = join_all(caught.iter().zip(resting).map(|(caught, rested)| async {
             rested?;
             let moment = moment.as_ref().map_err(|text| Error::Failed(text.clone()))?;
             let moment = moment_of(moment, &caught.followed.began)
@@ -234,7 +238,12 @@ pub(super) async fn compare_tables(
             let script = jobs::target_tables(plan, replica, how, check, &moment);
             run(caught.lane.end, &script, "its tables cannot be read at that moment").await
         }))
-        .await
+        .await;
+        if read.iter().all(Result::is_err) {
+            // Its end is what is waited for, and told, whatever becomes of this.
+            let _ = source.guard.call("stop_job", &[b"tables"]).await;
+        }
+        read
     };
     let (of_source, of_targets) = if moment.is_ok() {
         tokio::join!(of_source, of_targets)

@@ -131,7 +131,7 @@ own_writes() {
     { count = split($1, parts, ","); for (i = 1; i <= count; i++) { split(parts[i], part, "-"); if (part[2] == $2) print parts[i] } }'
 }
 
-# account DATADIR CONNECTION SOCKET DEFAULTS: by which a server replicates: `account USER PASSWORD`. It keeps them in a file.
+# account DATADIR CONNECTION: by which a server replicates: `account USER PASSWORD`. It keeps them in a file.
 account() {
   local file=$1/master.info user password
   # In names of files, what is no letter and no digit is written otherwise; those are not looked for.

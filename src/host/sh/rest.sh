@@ -90,9 +90,9 @@ close_record() {
   printf '\nclosed\t%s\n' "${1#*$'\t'}" >&9 && sync -d "$home/journal"
 }
 
-# restart: what was stopped runs again, before the end, and what is on trial is over. Where the data is another one's now, what it replicates rests, since
-# nobody knows what that would be. Replies the units that ran already, which somebody else must have started. All is tried, and
-# the first thing that fails is told.
+# restart: what was stopped runs again, before the end, and what is on trial is over. Where the data is another one's now, what it
+# replicates rests, since nobody knows what that would be. Replies the units that ran already, which somebody else must have
+# started. All is tried, and the first thing that fails is told.
 restart() {
   local index said failed='' concluded trial=''
   local -a header records words already=()
@@ -134,9 +134,9 @@ drop_old() {
   fi
 }
 
-# put_on_trial UNIT DATADIR STAGED ASIDE SECONDS HOLDS UPGRADED VERSION: before the server of that unit gets new data, which is STAGED: until `accept`, the
-# undo stops it, within SECONDS, and the old data gets its name back from ASIDE. HOLDS is `databases`, or `none` where the old data may
-# not hold any. UPGRADED is the file, or nothing, that says for which VERSION the system tables were upgraded.
+# put_on_trial UNIT DATADIR STAGED ASIDE SECONDS HOLDS UPGRADED VERSION: before the server of that unit gets new data, which is
+# STAGED: until `accept`, the undo stops it, within SECONDS, and the old data gets its name back from ASIDE. HOLDS is `databases`, or
+# `none` where the old data may not hold any. UPGRADED is the file, or nothing, that says for which VERSION the system tables were upgraded.
 put_on_trial() {
   local old='' new held
   if [[ -d $2 ]]; then
@@ -209,7 +209,8 @@ make_account() {
   hash=$REPLY
   record server account "$1" "$2" "$3" "$4" || { fail journal "$home/journal cannot be written"; return; }
   if said=$(sql "$1" "$2" - < <(
-    printf '%s\n' "SET SESSION sql_log_off = 1, SESSION slow_query_log = 0; $quietly CREATE USER $account IDENTIFIED BY PASSWORD $hash; GRANT REPLICATION SLAVE ON *.* TO $account;")); then
+    printf '%s\n' "SET SESSION sql_log_off = 1, SESSION slow_query_log = 0; $quietly
+      CREATE USER $account IDENTIFIED BY PASSWORD $hash; GRANT REPLICATION SLAVE ON *.* TO $account;")); then
     ok
   else
     fail account "${said##*$'\n'}"

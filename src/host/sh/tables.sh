@@ -90,8 +90,9 @@ await() {
   done
 }
 
-# of_source SOCKET DEFAULTS HOW WHOSE IDLE GTID...: at this moment, but behind those at which the others stand still. WHOSE is `own`, or `upstream` where the other one follows whom this one follows. Tables
-# that are in no transaction are locked against writes for as long as they are read; all others for no time.
+# of_source SOCKET DEFAULTS HOW WHOSE IDLE GTID...: at this moment, but behind those at which the others stand still. WHOSE is `own`,
+# or `upstream` where the others follow whom this one follows. Tables that are in no transaction are locked against writes until all
+# of them are read; the others for no time.
 of_source() {
   local file position into from first_into first_from list
   local -a names quoted_names other_names quoted_others
@@ -106,7 +107,8 @@ of_source() {
     first_into=$into first_from=$from
   fi
   open_client "$1" "$2"
-  answer "SET SESSION lock_wait_timeout = 60; SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ; START TRANSACTION WITH CONSISTENT SNAPSHOT; SELECT 'begun'"
+  answer "SET SESSION lock_wait_timeout = 60; SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ;
+    START TRANSACTION WITH CONSISTENT SNAPSHOT; SELECT 'begun'"
   if [[ $4 == own ]]; then
     answer "SHOW STATUS LIKE 'binlog_snapshot_file'"
     file=${REPLY#*$'\t'}
