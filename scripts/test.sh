@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# All tests, those on real hosts in a lab of their own, and a sample of the damage matrix. LAB=off skips these. Arguments go
-# to `cargo nextest run`; with arguments there is no matrix.
+# All tests, those on real hosts in labs of their own, and a sample of the damage matrix. LAB=off skips these. Arguments go
+# to `cargo nextest run`; with arguments there is no matrix, and only one lab.
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 
@@ -20,7 +20,24 @@ commit=$(git rev-parse --short=8 HEAD 2>/dev/null) || commit=0
 export SOAK_SEED=${SOAK_SEED:-$((16#$commit))} DAMAGE_SEED=${DAMAGE_SEED:-$((16#$commit))}
 # Sweeps what an earlier run left, and removes its own lab however the tests end.
 status=0
-tests/lab/lab.sh with "${tests[@]}" || status=$?
+if (($#)); then
+    tests/lab/lab.sh with "${tests[@]}" || status=$?
+    exit "$status"
+fi
+# Database servers, which are started and stopped and waited for, have a lab beside that of all the others. What is said of them
+# is shown behind the rest.
+databases='binary(lab) & test(/^databases::/)'
+said=$(mktemp "${TMPDIR:-/tmp}/transfer-test.XXXXXX")
+trap 'rm -f -- "$said"' EXIT
+# A process group, so that it can be ended as a whole.
+set -m
+tests/lab/lab.sh with "${tests[@]}" -E "$databases" </dev/null >"$said" 2>&1 &
+set +m
+trap 'kill -TERM -- -$! 2>/dev/null; wait; exit 143' HUP INT TERM
+tests/lab/lab.sh with "${tests[@]}" -E "not ($databases)" || status=$?
+((status < 128)) || kill -TERM -- -$!
+wait $! || status=$?
+cat -- "$said"
 ((status < 128)) || exit "$status"
-if (($# == 0)); then scripts/damage.sh "${DAMAGE_CELLS:-50}" || status=$?; fi
+scripts/damage.sh "${DAMAGE_CELLS:-50}" || status=$?
 exit "$status"

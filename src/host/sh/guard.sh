@@ -56,7 +56,8 @@ begin() {
 }
 
 # The sentinel waits for the journal's lock, which is free when the guard and its effects in flight are gone. If the
-# journal is still there then, the guard was killed; and perhaps it was on its last step.
+# journal is still there then, the guard was killed; and perhaps it was on its last step. What the guard itself has tried to
+# undo in vain is for people: they need not wait for us, too.
 start_sentinel() {
   set -m
   (
@@ -65,7 +66,11 @@ start_sentinel() {
     undone() { :; }
     left() { :; }
     kept() { :; }
-    if lock_journal "$home"; then replay "$home"; else forget "$guard"; fi
+    if ! lock_journal "$home"; then
+      forget "$guard"
+    elif [[ ! -e $home/tried ]]; then
+      replay "$home"
+    fi
   ) >/dev/null 2>&1 &
   disown
   set +m
@@ -83,7 +88,7 @@ release() {
   undone() { line '!' undone "$@"; told+=("$REPLY"); }
   left() { line '!' left "$@"; told+=("$REPLY"); }
   kept() { line '!' kept "$2"; told+=("$REPLY"); }
-  replay "$home"
+  replay "$home" || : >"$home/tried"
   exec 9>&-
   for word in "${told[@]}"; do printf '%s\n' "$word" >&5; done 2>/dev/null
   event bye
