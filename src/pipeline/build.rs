@@ -56,13 +56,14 @@ pub fn sender(plan: &Plan, sinks: &[(usize, IpAddr, u16)]) -> Pipeline {
             last.discard = true;
         }
     }
-    Pipeline { job, directory: Word::from(&plan.source.parent), gated: true, stages }
+    Pipeline { job, directory: Word::from(&plan.source.parent), gate: Some(0), stages }
 }
 
 /// The job on a target, listening on `port`.
 #[must_use]
 pub fn receiver(plan: &Plan, target: &TargetPlan, port: u16) -> Pipeline {
     let job = "receiver";
+    // Behind netcat nobody reads what a stranger may have sent.
     let mut stages = vec![Stage::new("netcat", argv(&target.netcat.listen(target.address, port)))];
     if plan.encrypt {
         stages.push(cipher("decrypt", &["-d"]));
@@ -79,7 +80,7 @@ pub fn receiver(plan: &Plan, target: &TargetPlan, port: u16) -> Pipeline {
         stages.extend(plan.shape.packed.map(|format| decompressor(format.program().0)));
         stages.push(consumer(plan, target));
     }
-    Pipeline { job, directory: Word::from(&arrival(plan, target)), gated: false, stages }
+    Pipeline { job, directory: Word::from(&arrival(plan, target)), gate: Some(1), stages }
 }
 
 /// The directory on a target in which the consumer works.

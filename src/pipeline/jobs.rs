@@ -81,7 +81,7 @@ pub fn prepare(plan: &Plan, target: &TargetPlan, how: &Prepare, program: &str) -
     words.extend(open_files(plan));
     let stage = Stage { log: true, ..Stage::new("prepare", words) };
     let directory = Word::from(&arrival(plan, target));
-    render::script(&Pipeline { job: "prepare", directory, gated: false, stages: vec![stage] })
+    render::script(&Pipeline { job: "prepare", directory, gate: None, stages: vec![stage] })
 }
 
 /// The job that lets a server follow another one from a position, and waits until it has caught up. Its key is the account.
@@ -220,5 +220,5 @@ fn manifest(plan: &Plan, job: &'static str, directory: &Word, workers: u32, fres
 /// A job of one program.
 fn single(job: &'static str, directory: &Path, name: &str, argv: Vec<Word>) -> Vec<u8> {
     let stages = vec![Stage::new(name, argv)];
-    render::script(&Pipeline { job, directory: Word::from(directory), gated: false, stages })
+    render::script(&Pipeline { job, directory: Word::from(directory), gate: None, stages })
 }

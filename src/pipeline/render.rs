@@ -62,12 +62,20 @@ pub fn script(pipeline: &Pipeline) -> Vec<u8> {
         if number > 0 {
             text.line(" |");
         }
-        if number == 0 && pipeline.gated {
-            text.bytes(format!("{{ read -r _ <{} && exec ", home(&format!("{job}.gate"))).as_bytes());
-            text.stage(stage);
-            text.bytes(b"; }");
-        } else {
-            text.stage(stage);
+        let gate = home(&format!("{job}.gate"));
+        match pipeline.gate {
+            Some(gated) if number == gated => {
+                text.bytes(format!("{{ read -r word <{gate} && [[ $word == go ]] && exec ").as_bytes());
+                text.stage(stage);
+                text.bytes(b"; }");
+            }
+            Some(gated) if number + 1 == gated => {
+                text.bytes(b"{ ");
+                text.stage(stage);
+                // Opened so that it waits for nobody.
+                text.bytes(format!("; ended=$?; printf 'gone\\n' 1<>{gate}; exit \"$ended\"; }}").as_bytes());
+            }
+            _ => text.stage(stage),
         }
     }
     text.line("");
@@ -180,7 +188,7 @@ mod tests {
     }
 
     fn pipeline(stages: Vec<Stage>) -> Pipeline {
-        Pipeline { job: "sender", directory: Word::from("/"), gated: false, stages }
+        Pipeline { job: "sender", directory: Word::from("/"), gate: None, stages }
     }
 
     #[test]
@@ -194,6 +202,36 @@ mod tests {
         assert_eq!(status, 1);
         assert!(events.contains("!\tstages\tsender\tfirst=3\tsecond=4\tthird=0\n"), "{events}");
         assert!(events.contains("!\tstderr\tsender\tit's wrong\n"), "{events}");
+    }
+
+    #[test]
+    fn a_stage_behind_a_gate_reads_when_it_is_opened_and_ends_with_the_one_before() {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::write(home.path().join("complain.pl"), include_str!("../host/sh/complain.pl")).unwrap();
+        let stages = vec![
+            Stage::new("first", argv(&["sh", "-c", "echo from a stranger; exit 3"])),
+            Stage::new("second", argv(&["tee", "read"])),
+        ];
+        let mut pipeline = pipeline(stages);
+        (pipeline.gate, pipeline.directory) = (Some(1), Word::from(home.path().to_str().unwrap()));
+        let script = String::from_utf8(script(&pipeline)).unwrap();
+        let run = |first: &str| {
+            let output = Command::new("bash")
+                .args([
+                    "--norc",
+                    "-c",
+                    &format!("mkfifo $home/sender.gate; exec 4<>$home/sender.gate 5>&1; {first}\n{script}"),
+                ])
+                .env("home", home.path())
+                .output()
+                .unwrap();
+            std::fs::remove_file(home.path().join("sender.gate")).unwrap();
+            String::from_utf8(output.stdout).unwrap()
+        };
+        assert!(run("").contains("first=3\tsecond=1\n"));
+        assert!(!home.path().join("read").exists());
+        assert!(run("echo go >&4").contains("first=3\tsecond=0\n"));
+        assert_eq!(std::fs::read_to_string(home.path().join("read")).unwrap(), "from a stranger\n");
     }
 
     #[test]

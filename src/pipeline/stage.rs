@@ -9,8 +9,9 @@ pub struct Pipeline {
     pub job: &'static str,
     /// Where it runs.
     pub directory: Word,
-    /// The first stage waits for the guard's `open_gate`; all others are started and connected by then.
-    pub gated: bool,
+    /// The stage of this number, from 0, waits for the guard's `open_gate`; all others are started and connected by then. It ends
+    /// when the one before it has ended without that.
+    pub gate: Option<usize>,
     /// The stages.
     pub stages: Vec<Stage>,
 }

@@ -65,6 +65,13 @@ pub(super) async fn connect(
         let live = lanes.iter().filter(|lane| lane.is_live());
         let peers = join_all(live.map(|lane| peer(source, lane, way))).await;
         if peers.iter().all(|peer| matches!(peer, Peer::Ours)) {
+            let live = lanes.iter_mut().filter(|lane| lane.is_live());
+            join_all(live.map(|lane| async {
+                if let Err(error) = lane.end.guard.call("open_gate", &[]).await {
+                    lane.fail(error.into());
+                }
+            }))
+            .await;
             return Ok(());
         }
 

@@ -200,6 +200,26 @@ mod alone {
     }
 
     #[test]
+    fn what_a_stranger_sends_is_not_unpacked() {
+        let Some(scene) = Scene::new() else { return };
+        let path = scene.scratch.path();
+        let archives = format!(
+            "mkdir {path}/good {path}/evil; echo 1 >{path}/good/ours; echo 2 >{path}/evil/theirs
+             for name in good evil; do tar -C {path}/$name -czf {path}/$name.tar.gz .; done"
+        );
+        scene.db1.sh(&archives);
+        // Who talks our language: without compression and encryption of ours it is read as it is.
+        let mut stranger =
+            strangers(&scene.db1, 4400, 4400, &format!("cat {path}/evil.tar.gz >&3; exec 3>&-"));
+        let (source, target) = (format!("db1:{path}/good.tar.gz"), format!("db2:{path}"));
+        let order = ["--type=decompress", &source, &target, "--as=unpacked", "--no-encrypt", "--no-compress"];
+        let output = scene.lab.transfer(&order);
+        stranger.wait_for("connected to 4400", SOON);
+        output.expect_success();
+        assert_eq!(scene.db2.sh(&format!("ls {path}/unpacked")), "ours\n");
+    }
+
+    #[test]
     fn strangers_on_every_port_end_the_run_as_busy() {
         let Some(scene) = Scene::new() else { return };
         let before = Snapshot::of(&scene.db2, &[scene.scratch.path()]);

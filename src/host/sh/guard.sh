@@ -3,7 +3,7 @@
 # undo is in the journal, and undoes all of them when it is told to (`release`), when its input ends, on HUP, INT and
 # TERM, and when the controller has been silent for the lease time. The protocol is in docs/guard-protocol.md.
 #
-# Descriptors: 3 commands in, 4 the gate of the sender, 5 replies and events out, 6 the key of a job, 7 the port's lock,
+# Descriptors: 3 commands in, 4 the gate of a job, 5 replies and events out, 6 the key of a job, 7 the port's lock,
 # 8 a job's lock file, 9 the journal's lock, 10 the lock of the final name, 11 that of a server. Jobs inherit 5 to 8 and never 3, 4 and 9 to 11:
 # the input could not end and the journal could not be replayed while they live.
 
@@ -188,9 +188,11 @@ start_job() {
     return
   fi
   if [[ $script == *"/$name.gate"* ]]; then
-    rm -f -- "$gate"
+    # What was said to an earlier job goes with its last reader, which is us.
+    exec 4>&-
+    [[ -p $gate ]] || mkfifo -- "$gate"
     # Held open for reading too, so that opening the gate never waits for a reader.
-    mkfifo -- "$gate" && exec 4<>"$gate"
+    exec 4<>"$gate"
   fi
   export home nr_splice nr_tee nr_fadvise
   # Opened here and not by the job: from its first moment the job is one that `end_processes` finds.
