@@ -1,7 +1,7 @@
-.PHONY: help setup build demo test test-damage soak fuzz lint bench clean
+.PHONY: help setup build demo test test-damage soak fuzz lint bench deb deb-twice deb-trixie test-package clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 setup: ## install what this machine lacks, with apt
 	scripts/setup.sh test
@@ -32,6 +32,18 @@ fuzz: ## what hostile hosts may answer, made up: FUZZ_SECONDS (60) for each targ
 bench: build ## measure it, in a lab of its own
 	scripts/setup.sh test
 	tests/bench/bench.sh
+
+deb: ## the Debian package, in target/debian, checked with lintian; installs with apt, or rustup, what that needs
+	scripts/deb.sh
+
+deb-twice: ## the same, and a second time elsewhere: both have to be identical
+	scripts/deb.sh twice
+
+deb-trixie: ## make deb in a fresh Debian 13, with that release's own Rust
+	tests/package/trixie.sh
+
+test-package: ## the package installed, used, upgraded, removed and purged in a host of the lab
+	tests/package/lifecycle.sh
 
 clean: ## remove what was built
 	cargo clean

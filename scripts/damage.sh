@@ -22,9 +22,11 @@ if ! tests/lab/lab.sh check; then
     echo "damage: the matrix needs the lab, which cannot run here" >&2
     exit 1
 fi
-# What users get is what is damaged.
-cargo build --release --locked
-TRANSFER_PROGRAM=$(realpath "${CARGO_TARGET_DIR:-target}/release/transfer")
+# What users get is what is damaged: what is built for them, or the program that was named.
+if [[ ! ${TRANSFER_PROGRAM-} ]]; then
+    cargo build --release --locked
+    TRANSFER_PROGRAM=$(realpath "${CARGO_TARGET_DIR:-target}/release/transfer")
+fi
 export TRANSFER_PROGRAM
 # What the lanes know of their hosts.
 DAMAGE_HOME=$(mktemp -d "${TMPDIR:-/tmp}/transfer-damage.XXXXXX")

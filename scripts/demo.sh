@@ -34,8 +34,11 @@ generate() {
 }
 
 scripts/setup.sh demo
-cargo build --release --locked
-transfer=${CARGO_TARGET_DIR:-target}/release/transfer
+transfer=${TRANSFER_PROGRAM-}
+if [[ ! $transfer ]]; then
+    cargo build --release --locked
+    transfer=${CARGO_TARGET_DIR:-target}/release/transfer
+fi
 
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/transfer-demo.XXXXXX")
 trap 'rm -rf -- "$tmp"' EXIT

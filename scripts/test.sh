@@ -6,7 +6,7 @@ cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 
 scripts/setup.sh test
 cargo test --doc --locked
-tests=(cargo nextest run --locked --no-fail-fast "$@")
+tests=(cargo nextest run --locked --features manual --no-fail-fast "$@")
 if [[ ${LAB-} == off ]]; then
     unset TRANSFER_LAB
     exec "${tests[@]}"
@@ -35,7 +35,7 @@ tests/lab/lab.sh with "${tests[@]}" -E "$databases" </dev/null >"$said" 2>&1 &
 set +m
 trap 'kill -TERM -- -$! 2>/dev/null; wait; exit 143' HUP INT TERM
 tests/lab/lab.sh with "${tests[@]}" -E "not ($databases)" || status=$?
-((status < 128)) || kill -TERM -- -$!
+((status < 128)) || kill -TERM -- -$! || :
 wait $! || status=$?
 cat -- "$said"
 ((status < 128)) || exit "$status"

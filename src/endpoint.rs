@@ -51,7 +51,7 @@ pub enum EndpointError {
     Relative,
     /// A host name that ssh would misread, or an unclosed bracket.
     #[error(
-        "the host name is empty, begins with a dash, or holds blanks, control characters, commas or slashes"
+        "the host name is empty, begins with a dash, or holds blanks, control characters, commas, slashes or brackets"
     )]
     Host,
 }
@@ -119,7 +119,7 @@ impl HostName {
                 || part.starts_with('-')
                 // It is shown as it is.
                 || printable(part.as_bytes()) != part
-                || part.chars().any(|c| c.is_whitespace() || "/,'\"$`\\;|&<>()[]".contains(c))
+                || part.chars().any(|c| c.is_whitespace() || "/,'\"$`\\;|&<>()[]{}".contains(c))
         };
         if bad(host) || user.is_some_and(bad) {
             return Err(EndpointError::Host);

@@ -1,4 +1,4 @@
-//! The exit codes, named. They are part of the command line and documented in the README.
+//! The exit codes, named. They are part of the command line and documented in `docs/exit-codes.md`.
 
 use std::process::ExitCode;
 

@@ -3,20 +3,19 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
-use tracing_subscriber::registry::LookupSpan;
-
 use transfer::admin::{Verb, admin};
-use transfer::cli::{Cli, Command};
-use transfer::endpoint::HostName;
+use transfer::cli::{Cli, Command, Fleet, all};
+use transfer::endpoint::{Endpoint, HostName};
 use transfer::error::Error;
 use transfer::exit::Exit;
+use transfer::history::{History, HistoryError};
+use transfer::log;
+use transfer::recorded::recorded;
 use transfer::report::Report;
-use transfer::run::{self, Work};
+use transfer::run::Work;
+use transfer::run_id::RunId;
 use transfer::settings::{Settings, SettingsError, Sources};
 use transfer::signals::Interrupts;
-use transfer::terminal::{has_cursor, over_the_bar};
 
 fn main() -> ExitCode {
     let cli = Cli::read(std::env::args_os()).unwrap_or_else(|error| error.exit());
@@ -37,6 +36,14 @@ fn main() -> ExitCode {
 }
 
 async fn start(cli: Cli) -> Exit {
+    // Whatever is wrong with the configuration, and no signal is waited for.
+    match &cli.command {
+        Some(Command::History { last, json }) => {
+            return look_back(|history| history.list(last.0 as usize, *json));
+        }
+        Some(Command::Show { run, json }) => return look_back(|history| history.show(run, *json)),
+        _ => {}
+    }
     let settings = match settings(&cli) {
         Ok(settings) => settings,
         Err(error) => {
@@ -44,7 +51,7 @@ async fn start(cli: Cli) -> Exit {
             return tell(&report, cli.typed().options.json == Some(true));
         }
     };
-    let log = log(settings.verbose);
+    let log = log::begin(settings.verbose);
     let interrupts = match Interrupts::listen() {
         Ok(interrupts) => interrupts,
         Err(error) => {
@@ -52,9 +59,10 @@ async fn start(cli: Cli) -> Exit {
             return Exit::Failed;
         }
     };
+    let targets: Vec<Endpoint> = all(&cli.targets);
     let work = match (&cli.command, &cli.source) {
         (Some(Command::Replica(order)), _) => Work::Replica(order),
-        (None, Some(source)) => Work::Copy(source, &cli.targets),
+        (None, Some(source)) => Work::Copy(source, &targets),
         (Some(Command::Status { hosts }), _) => {
             return look_after(hosts, Verb::Status, &settings, &interrupts).await;
         }
@@ -62,18 +70,30 @@ async fn start(cli: Cli) -> Exit {
             let verb = Verb::Clean { start_servers: *start_servers };
             return look_after(hosts, verb, &settings, &interrupts).await;
         }
-        (None, None) => return Exit::Usage,
+        (Some(Command::History { .. } | Command::Show { .. }) | None, _) => return Exit::Usage,
     };
-    let report = run::run(&settings, work, &interrupts).await;
+    let report = match RunId::new() {
+        Ok(id) => recorded(&id, &settings, work, &interrupts, &log).await,
+        Err(error) => {
+            let error = Error::Failed(format!("no random numbers for a name: {error}"));
+            Report { error: Some(error), ..Report::default() }
+        }
+    };
     // What was logged stands before what it came to.
     drop(log);
     tell(&report, settings.json)
 }
 
 /// Shows or cleans hosts.
-async fn look_after(hosts: &[HostName], verb: Verb, settings: &Settings, interrupts: &Interrupts) -> Exit {
+async fn look_after(
+    hosts: &[Fleet<HostName>],
+    verb: Verb,
+    settings: &Settings,
+    interrupts: &Interrupts,
+) -> Exit {
+    let hosts = all(hosts);
     tokio::select! {
-        (text, exit) = admin(hosts, verb, &settings.login) => {
+        (text, exit) = admin(&hosts, verb, &settings.login) => {
             let _ = write!(std::io::stdout(), "{text}");
             exit
         }
@@ -81,12 +101,26 @@ async fn look_after(hosts: &[HostName], verb: Verb, settings: &Settings, interru
     }
 }
 
+/// Shows records of past runs.
+fn look_back(read: impl FnOnce(&History) -> Result<String, HistoryError>) -> Exit {
+    match History::of_this_account().and_then(|history| read(&history)) {
+        Ok(text) => {
+            let _ = write!(std::io::stdout(), "{text}");
+            Exit::Done
+        }
+        Err(error) => {
+            say(&format!("transfer: {error}"));
+            error.exit()
+        }
+    }
+}
+
 fn settings(cli: &Cli) -> Result<Settings, SettingsError> {
     let settings = Settings::load(cli.typed(), &Sources::real())?;
     match &cli.command {
-        Some(Command::Replica(order)) => Settings::check_replicas(&order.typed, &order.targets)?,
+        Some(Command::Replica(order)) => Settings::check_replicas(&order.typed, &order.hosts())?,
         Some(_) => {}
-        None => settings.check(&cli.typed, &cli.targets)?,
+        None => settings.check(&cli.typed, &all(&cli.targets))?,
     }
     Ok(settings)
 }
@@ -104,58 +138,6 @@ fn tell(report: &Report, json: bool) -> Exit {
         _ => say(&text),
     }
     exit
-}
-
-/// Logs go to standard error, in colour only where that is a terminal, through a thread of their own: lines that nobody
-/// takes are dropped, and hold up nothing. What is returned must live as long as there is something to log.
-fn log(verbose: bool) -> tracing_appender::non_blocking::WorkerGuard {
-    let (writer, worker) = tracing_appender::non_blocking(OverTheBar(std::io::stderr()));
-    let log = tracing_subscriber::fmt()
-        .with_writer(writer)
-        .with_ansi(has_cursor())
-        .with_target(false)
-        // Which would panic where standard error is closed.
-        .log_internal_errors(false);
-    if verbose {
-        log.with_max_level(tracing::Level::DEBUG).init();
-    } else {
-        log.with_max_level(tracing::Level::WARN).event_format(Warning).init();
-    }
-    worker
-}
-
-/// Warnings as people read them, beside other lines of ours.
-struct Warning;
-
-impl<S, N> FormatEvent<S, N> for Warning
-where
-    S: tracing::Subscriber + for<'a> LookupSpan<'a>,
-    N: for<'a> FormatFields<'a> + 'static,
-{
-    fn format_event(
-        &self,
-        context: &FmtContext<'_, S, N>,
-        mut writer: Writer<'_>,
-        event: &tracing::Event<'_>,
-    ) -> std::fmt::Result {
-        write!(writer, "transfer: warning: ")?;
-        context.format_fields(writer.by_ref(), event)?;
-        writeln!(writer)
-    }
-}
-
-/// Standard error, beside a bar: each write is a whole line.
-struct OverTheBar(std::io::Stderr);
-
-impl std::io::Write for OverTheBar {
-    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
-        self.0.write_all(&[over_the_bar().as_bytes(), line].concat())?;
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.0.flush()
-    }
 }
 
 /// A closed standard error must not end a run in a panic.

@@ -29,6 +29,9 @@ pub type Level = Whole<1, 19>;
 /// `--threads`.
 pub type Threads = Whole<1, 1024>;
 
+/// `--history-size`.
+pub type HistorySize = Whole<0, 10_000>;
+
 /// What one place says; `None`: nothing.
 ///
 /// A switch that is not one of a pair is turned off again by `=false`.
@@ -234,6 +237,14 @@ pub struct Options {
         hide_possible_values = true, global = true, help_heading = "Output")]
     pub verbose: Option<bool>,
 
+    /// Write what became of the last runs to FILE, for the textfile collector of Prometheus [default: none]
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub metrics: Option<PathBuf>,
+    /// Records of runs that are kept on this machine, for transfer history; older ones are removed; 0: none [default: 1000]
+    #[arg(long, value_name = "N", help_heading = "Output")]
+    #[serde(deserialize_with = "from_word")]
+    pub history_size: Option<HistorySize>,
+
     /// Variants of a configuration file by name, chosen with `--profile`; only at its top.
     #[arg(skip)]
     pub profile: BTreeMap<String, Options>,
@@ -334,6 +345,8 @@ impl Options {
             progress,
             json,
             verbose,
+            metrics,
+            history_size,
         )
     }
 }

@@ -41,6 +41,14 @@ pub enum Weight {
     Warning,
 }
 
+/// What programs may want to tell from other findings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// What the copy would be is there already.
+    Exists,
+}
+
 /// Something that must be mended first, or known.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
@@ -52,6 +60,8 @@ pub struct Finding {
     pub problem: String,
     /// What to do about it.
     pub fix: String,
+    /// What it is, where a program may want to know.
+    pub kind: Option<Kind>,
 }
 
 impl fmt::Display for Finding {
@@ -177,12 +187,19 @@ impl Findings {
         self.add(Weight::Refusal, problem, fix);
     }
 
+    /// The same, of what is there already.
+    fn refuse_existing(&mut self, problem: &str, fix: &str) {
+        let (host, problem, fix) = (self.host.clone(), problem.into(), fix.into());
+        self.list.push(Finding { host, weight: Weight::Refusal, problem, fix, kind: Some(Kind::Exists) });
+    }
+
     fn warn(&mut self, problem: &str, fix: &str) {
         self.add(Weight::Warning, problem, fix);
     }
 
     fn add(&mut self, weight: Weight, problem: &str, fix: &str) {
-        self.list.push(Finding { host: self.host.clone(), weight, problem: problem.into(), fix: fix.into() });
+        let (host, problem, fix) = (self.host.clone(), problem.into(), fix.into());
+        self.list.push(Finding { host, weight, problem, fix, kind: None });
     }
 }
 

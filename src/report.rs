@@ -17,6 +17,7 @@ use crate::host::wire::printable;
 use crate::lease::Leftover;
 use crate::plan::{Compression, Plan, StreamDigest};
 use crate::preflight::Finding;
+use crate::run_id::RunId;
 use crate::settings::Login;
 use crate::transfer::{BackupFacts, Copied, Followed, Outcome};
 use crate::values::TableCheck;
@@ -29,6 +30,8 @@ const LOG_LINES: usize = 5;
 /// The end of a run.
 #[derive(Debug, Default)]
 pub struct Report {
+    /// The run's name; `None` when there was none yet.
+    pub id: Option<RunId>,
     /// What the run was; `None` when it did not come to a plan.
     pub run: Option<RunFacts>,
     /// What became of each target.
@@ -183,7 +186,7 @@ impl fmt::Display for Report {
                     lines.extend(old(target));
                 }
                 // Told once for all of them.
-                Outcome::Failed(Error::Interrupted(_)) => {}
+                Outcome::Failed(Error::Interrupted(_) | Error::Refused(_)) => {}
                 Outcome::Failed(error) => {
                     lines.push(format!("{endpoint}: FAILED: {}", error.chain()));
                     let of_source = self.run.as_ref().map_or(&[][..], |run| &run.log);

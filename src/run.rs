@@ -9,6 +9,7 @@ use crate::cli;
 use crate::dry_run::DryRun;
 use crate::endpoint::Endpoint;
 use crate::error::{Error, chain};
+use crate::history::place;
 use crate::hooks::{self, Status};
 use crate::host::command::look_after;
 use crate::host::guard::{Charge, Guard};
@@ -37,6 +38,25 @@ pub enum Work<'a> {
     Replica(&'a cli::Replica),
 }
 
+impl Work<'_> {
+    /// What is copied, and where to, as records name it: a target with the name that was said for the copy.
+    #[must_use]
+    pub fn named(&self, settings: &Settings) -> (String, Vec<String>) {
+        match self {
+            Self::Copy(source, targets) => {
+                let named = |target: &Endpoint| match &settings.rename {
+                    Some(name) => place(&Endpoint { path: target.path.join(&name.0), ..target.clone() }),
+                    None => place(target),
+                };
+                (place(source), targets.iter().map(named).collect())
+            }
+            Self::Replica(order) => {
+                (order.primary.to_string(), order.hosts().iter().map(ToString::to_string).collect())
+            }
+        }
+    }
+}
+
 /// What is copied, how, and what becomes of it: the plan's input, with what the probe found.
 struct Begun {
     settings: Settings,
@@ -47,9 +67,9 @@ struct Begun {
 }
 
 /// Does what the command line asked for, to the end of its release. Prints nothing.
-pub async fn run(settings: &Settings, work: Work<'_>, interrupts: &Interrupts) -> Report {
+pub async fn run(id: &RunId, settings: &Settings, work: Work<'_>, interrupts: &Interrupts) -> Report {
     let (progress, renderer) = Progress::start(settings.progress, settings.json);
-    let mut report = Report { login: settings.login.clone(), ..Report::default() };
+    let mut report = Report { id: Some(id.clone()), login: settings.login.clone(), ..Report::default() };
     let ending = ending(settings, interrupts);
     tokio::pin!(ending);
     let begun = tokio::select! {
@@ -59,7 +79,7 @@ pub async fn run(settings: &Settings, work: Work<'_>, interrupts: &Interrupts) -
     match begun {
         Ok(mut begun) => {
             let hosts = std::mem::take(&mut begun.probe.hosts);
-            let plan = plan(&begun, &mut report);
+            let plan = plan(id, &begun, &mut report);
             for finding in &report.findings {
                 progress.tell("finding", finding);
             }
@@ -137,7 +157,7 @@ async fn ending(settings: &Settings, interrupts: &Interrupts) -> Error {
 }
 
 /// Preflight and plan. Findings, and targets that are left out, are in the report.
-fn plan(begun: &Begun, report: &mut Report) -> Result<Plan, Error> {
+fn plan(id: &RunId, begun: &Begun, report: &mut Report) -> Result<Plan, Error> {
     let Begun { settings, source, targets, replica, probe } = begun;
     let of_source = Side {
         endpoint: source,
@@ -191,6 +211,13 @@ fn plan(begun: &Begun, report: &mut Report) -> Result<Plan, Error> {
     }
     let goes_on = source_is_good && !accepted.is_empty() && (left_out.is_empty() || settings.skip_refused);
     if !goes_on {
+        // The run's own error tells people; programs ask for each target.
+        report.targets.extend(targets.iter().map(|endpoint| {
+            let against = left_out.iter().find(|(other, _)| std::ptr::eq(*other, endpoint));
+            let text =
+                against.map_or_else(|| "nothing stands against it".into(), |(_, reasons)| reasons.join("; "));
+            without_copy(endpoint.clone(), Error::Refused(text))
+        }));
         against.extend(left_out.into_iter().flat_map(|(_, reasons)| reasons));
         // Somebody else's end mends it.
         return Err(if busy == against { Error::Busy(busy.join("; ")) } else { refused(&against) });
@@ -200,9 +227,7 @@ fn plan(begun: &Begun, report: &mut Report) -> Result<Plan, Error> {
         let text = format!("left out (--skip-refused): {}", reasons.join("; "));
         without_copy(endpoint.clone(), Error::Failed(text))
     }));
-    let run =
-        RunId::new().map_err(|error| Error::Failed(format!("no random numbers for a name: {error}")))?;
-    let plan = Plan::new(&run, settings, (source, of_source.facts), &accepted);
+    let plan = Plan::new(id, settings, (source, of_source.facts), &accepted);
     Ok(match replica {
         Some(replica) => plan.for_replicas(replica.clone()),
         None => plan,

@@ -16,6 +16,22 @@ impl RunId {
         Ok(Self(format!("{now}-{}", random_hex::<3>()?)))
     }
 
+    /// Whether a word has the shape of one.
+    #[must_use]
+    pub fn is_name(word: &str) -> bool {
+        let is_digits = |part: &str, most: usize, digit: fn(&u8) -> bool| {
+            part.len() == most && part.bytes().all(|b| digit(&b))
+        };
+        match word.split('-').collect::<Vec<_>>()[..] {
+            [day, time, random] => {
+                is_digits(day, 8, u8::is_ascii_digit)
+                    && is_digits(time, 6, u8::is_ascii_digit)
+                    && is_digits(random, 6, u8::is_ascii_hexdigit)
+            }
+            _ => false,
+        }
+    }
+
     /// The name of the run's guard at its source.
     #[must_use]
     pub fn source_guard(&self) -> GuardId {

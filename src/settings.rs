@@ -22,6 +22,9 @@ use crate::values::{
 /// The ports of which one is taken when none is asked for.
 const PORTS: PortRange = PortRange { first: 4400, last: 4500 };
 
+/// The records of runs that are kept where nothing is said.
+const HISTORY_SIZE: usize = 1000;
+
 /// How a run is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is one option of the command line")]
@@ -86,6 +89,10 @@ pub struct Settings {
     pub json: bool,
     /// Tell every step.
     pub verbose: bool,
+    /// The file for Prometheus.
+    pub metrics: Option<PathBuf>,
+    /// How many records of runs are kept.
+    pub history_size: usize,
 }
 
 /// What is to be done with servers of databases, and how they are reached.
@@ -230,6 +237,8 @@ impl Settings {
             progress,
             json,
             verbose,
+            metrics,
+            history_size,
             profile: _,
         } = options;
         let contradiction = |text: &str| Err(SettingsError::Contradiction(text.into()));
@@ -306,6 +315,8 @@ impl Settings {
             progress: progress.unwrap_or(ProgressChoice::Auto),
             json: json.unwrap_or(false),
             verbose: verbose.unwrap_or(false),
+            metrics,
+            history_size: history_size.map_or(HISTORY_SIZE, |size| size.0 as usize),
         })
     }
 

@@ -1,9 +1,12 @@
-//! What documents name exists.
+//! What documents name exists, and what they tell people to type is understood. The commands themselves run in the lab
+//! (`tests/lab/databases/documents.rs`).
 
 use std::fs;
 use std::path::Path;
 
-const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+mod markdown;
+
+use markdown::ROOT;
 
 /// Words in backquotes of the shape `file::test`, the file below `tests/`.
 fn named(document: &str) -> Vec<(String, String)> {
@@ -31,5 +34,62 @@ fn every_test_that_shows_a_promise_is_a_test() {
                 .skip(1)
                 .any(|behind| behind.split('(').next().unwrap().ends_with(&format!("fn {test}")));
         assert!(is_test, "{file} has no test {test}");
+    }
+}
+
+/// What runs what cannot run in the lab does say so.
+#[test]
+fn commands_that_run_elsewhere_do() {
+    for path in markdown::all() {
+        for (line, step) in markdown::read(&path).unwrap().steps {
+            let markdown::Step::Elsewhere { path: script, script: commands } = step else { continue };
+            let runs = fs::read_to_string(Path::new(ROOT).join(&script))
+                .unwrap_or_else(|error| panic!("{path}, line {line}: {script}: {error}"));
+            for command in commands.lines().map(|line| line.split(" #").next().unwrap_or_default().trim()) {
+                let is_run = |line: &str| [command, &format!("section {command}")].contains(&line.trim());
+                assert!(runs.lines().any(is_run), "{path}, line {line}: {script} does not run '{command}'");
+            }
+        }
+    }
+}
+
+/// Inline code is for people to fill in, so it is not run; but the program takes it.
+#[test]
+fn commands_in_sentences_are_understood() {
+    let mut seen = 0;
+    for path in markdown::all() {
+        for code in markdown::read(&path).unwrap().inline {
+            // Of a pipe, or with another command behind it, only the first counts.
+            let first = code.split(['|', '&', ';', '>']).next().unwrap_or_default().trim();
+            if !first.starts_with("transfer ") || first.contains('…') {
+                continue;
+            }
+            let words = shlex::split(first).unwrap_or_else(|| panic!("{path}: {code}"));
+            // A list of hosts may be left open.
+            let words = words.iter().map(|word| word.trim_end_matches("...").to_owned());
+            if let Err(error) = transfer::cli::Cli::read(words) {
+                use clap::error::ErrorKind::{
+                    DisplayHelp, DisplayVersion, MissingRequiredArgument, MissingSubcommand,
+                };
+                let is_short = matches!(
+                    error.kind(),
+                    DisplayHelp | DisplayVersion | MissingRequiredArgument | MissingSubcommand
+                );
+                assert!(is_short, "{path}: {code}: {error}");
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen > 10, "they were not found");
+}
+
+/// What is to be filled in before it is published.
+#[test]
+fn no_document_has_a_gap() {
+    for path in markdown::all() {
+        let text = fs::read_to_string(Path::new(ROOT).join(&path)).unwrap();
+        for gap in ["@TRANSFER@", "@HAND@", "@RSYNC@", "@SCP@", "TODO", "FIXME"] {
+            assert!(!text.contains(gap), "{path}: {gap}");
+        }
     }
 }

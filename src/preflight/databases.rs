@@ -243,6 +243,7 @@ impl Findings {
                 weight: Weight::Refusal,
                 problem: format!("programs are missing: {program}"),
                 fix: format!("apt install {package}"),
+                kind: None,
             });
         }
     }

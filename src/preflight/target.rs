@@ -58,7 +58,7 @@ impl Findings {
     ) {
         let Some(name) = final_name(settings, source.endpoint, Some(source.facts)) else {
             if let Some(other) = &of_target.holds {
-                self.refuse(
+                self.refuse_existing(
                     &format!("{} is not empty: there is {other}", shown(&endpoint.path)),
                     "empty it, name another directory, or say --as NAME for a copy of that name in it",
                 );
@@ -86,7 +86,7 @@ impl Findings {
         }
         if of_target.exists.is_some() {
             if replace == Replace::No {
-                self.refuse(
+                self.refuse_existing(
                     &format!(
                         "{final_path} exists already{}",
                         if suffix == DIGEST_SUFFIX { ", or its digest" } else { "" }
@@ -228,6 +228,7 @@ impl Findings {
                     weight: Weight::Refusal,
                     problem: "its only netcat is the traditional one, which has no IPv6".into(),
                     fix: format!("apt install {NETCAT}"),
+                    kind: None,
                 });
             }
         }

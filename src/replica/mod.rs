@@ -44,7 +44,7 @@ pub struct Turned {
 /// All hosts of an order, each once.
 #[must_use]
 pub fn hosts(order: &cli::Replica) -> Vec<HostName> {
-    order.targets.iter().chain([&order.primary]).chain(&order.from).cloned().collect()
+    order.hosts().iter().chain([&order.primary]).chain(&order.from).cloned().collect()
 }
 
 /// Asks all hosts, and decides. What was found is told to `note` as it comes, which returns what of it refuses the run.
@@ -61,7 +61,7 @@ pub async fn turn(
         order,
         donor: named(donor),
         primary: named(&order.primary),
-        targets: order.targets.iter().map(named).collect(),
+        targets: order.hosts().iter().map(named).collect(),
     };
     let mut against = note(asked.servers());
     if !against.is_empty() {
@@ -105,8 +105,9 @@ async fn ask_all(
     connections: &Connections,
     note: &mut impl FnMut(Vec<Finding>) -> Vec<String>,
 ) -> Result<BTreeMap<HostName, Facts>, Vec<String>> {
+    let targets = order.hosts();
     let role = |name: &HostName| match () {
-        () if order.targets.contains(name) => Role::Target,
+        () if targets.contains(name) => Role::Target,
         () if order.from.as_ref().unwrap_or(&order.primary) == name => Role::Donor,
         () => Role::Primary,
     };
@@ -138,6 +139,7 @@ async fn ask_all(
                         weight: Weight::Warning,
                         problem: "an earlier run had died while its data was on trial".into(),
                         fix: "its server has its old data again".into(),
+                        kind: None,
                     }]));
                 }
                 all.insert(name, facts);
@@ -291,5 +293,11 @@ fn decide(
 
 /// A refusal of the run.
 pub(crate) fn refusal(host: &impl ToString, problem: &str, fix: &str) -> Finding {
-    Finding { host: host.to_string(), weight: Weight::Refusal, problem: problem.into(), fix: fix.into() }
+    Finding {
+        host: host.to_string(),
+        weight: Weight::Refusal,
+        problem: problem.into(),
+        fix: fix.into(),
+        kind: None,
+    }
 }

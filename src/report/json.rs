@@ -26,7 +26,7 @@ impl Report {
             &json!({
                 "exit": self.exit().code(),
                 "error": self.error.as_ref().map(Error::chain),
-                "run": run.map(|run| &run.id),
+                "run": self.id.as_ref().map(ToString::to_string),
                 "source": run.map(|run| json!({
                     "host": run.source.host.to_string(),
                     "path": shown(&run.source.path),

@@ -615,7 +615,7 @@ fn the_example_is_the_defaults() {
 }
 
 /// Every key, as serde knows them.
-const FIELDS: [&str; 42] = [
+const FIELDS: [&str; 44] = [
     "type",
     "exclude",
     "ignore_changed",
@@ -658,6 +658,8 @@ const FIELDS: [&str; 42] = [
     "progress",
     "json",
     "verbose",
+    "metrics",
+    "history_size",
 ];
 
 #[test]
@@ -668,4 +670,12 @@ fn the_list_of_keys_is_all_there_are() {
     let listed: Vec<&str> =
         listed.into_iter().filter(|key| !["profile", "stop_slave"].contains(key)).collect();
     assert_eq!(listed, FIELDS);
+}
+
+#[test]
+fn every_key_is_in_the_document_of_the_configuration() {
+    let document = include_str!("../../docs/configuration.md");
+    for key in FIELDS {
+        assert!(document.lines().any(|line| line.starts_with(&format!("| `{key}` |"))), "{key}");
+    }
 }

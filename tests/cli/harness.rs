@@ -135,6 +135,13 @@ impl Sandbox {
         }
     }
 
+    /// Everything in it, but for the records of past runs.
+    pub(crate) fn contents(&self) -> Vec<PathBuf> {
+        let mut all = crate::tree::walk(&self.path(""));
+        all.retain(|path| !path.starts_with("state/transfer-history") && path != Path::new("state"));
+        all
+    }
+
     /// Where runs keep their journals.
     pub(crate) fn state(&self) -> PathBuf {
         if self.is_root() { "/var/lib/transfer".into() } else { self.path("state/transfer") }

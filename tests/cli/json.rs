@@ -13,13 +13,22 @@ use crate::running::{Ended, LONG};
 fn documented(event: &str) -> BTreeSet<String> {
     let text = include_str!("../../docs/json.md");
     let mut fields = BTreeSet::new();
-    let (mut of_events, mut current) = (false, String::new());
+    let (mut of_events, mut is_record, mut current) = (false, false, String::new());
     let names = |cell: &str| cell.split('`').skip(1).step_by(2).map(ToOwned::to_owned).collect::<Vec<_>>();
     for line in text.lines().filter(|line| line.starts_with('|')) {
         let cells: Vec<&str> = line.trim_matches('|').split(" | ").map(str::trim).collect();
         match cells[0] {
             "event" => of_events = true,
             "field" => of_events = false,
+            // Those of records are in the same shape.
+            "record" => {
+                if event == "record" {
+                    fields.clear();
+                    (of_events, is_record) = (false, true);
+                } else {
+                    break;
+                }
+            }
             first if first.starts_with("---") => {}
             first if of_events => {
                 if let Some(name) = names(first).pop() {
@@ -28,11 +37,11 @@ fn documented(event: &str) -> BTreeSet<String> {
                     fields.extend(names(cells[1].trim_start_matches('|')));
                 }
             }
-            first if event == "report" => fields.extend(names(first)),
+            first if event == "report" || is_record => fields.extend(names(first)),
             _ => {}
         }
     }
-    assert!(event == "report" || !fields.is_empty(), "docs/json.md does not know {event}");
+    assert!(!fields.is_empty(), "docs/json.md does not know {event}");
     fields
 }
 
@@ -54,6 +63,47 @@ fn fields(value: &Value, prefix: &str, found: &mut BTreeSet<String>) {
     }
 }
 
+/// docs/json.schema.json, made strict: it has to know every field, and every word where it shows examples. Readers of today are
+/// not to fail on those of tomorrow.
+fn schema() -> jsonschema::Validator {
+    fn close(value: &mut Value) {
+        if let Value::Object(map) = value {
+            if map.contains_key("properties") {
+                map.entry("additionalProperties").or_insert(false.into());
+            }
+            if let Some(words) = map.remove("examples") {
+                map.insert("enum".into(), words);
+            }
+            map.values_mut().for_each(close);
+        } else if let Value::Array(list) = value {
+            list.iter_mut().for_each(close);
+        }
+    }
+    let mut schema: Value = serde_json::from_str(include_str!("../../docs/json.schema.json")).unwrap();
+    close(&mut schema);
+    jsonschema::validator_for(&schema).unwrap()
+}
+
+/// A line of `transfer history --json`, as docs/json.md and the schema describe it.
+#[track_caller]
+pub(crate) fn expect_record(record: &Value) {
+    expect_valid(record);
+    let mut found = BTreeSet::new();
+    let mut own = record.clone();
+    // It has a description of its own.
+    own["end"]["report"] = Value::Null;
+    fields(&own, "", &mut found);
+    let known = documented("record");
+    assert_eq!(known.difference(&found).collect::<Vec<_>>(), Vec::<&String>::new(), "{record}");
+    assert_eq!(found.difference(&known).collect::<Vec<_>>(), Vec::<&String>::new(), "docs/json.md: {record}");
+}
+
+#[track_caller]
+fn expect_valid(line: &Value) {
+    let errors: Vec<String> = schema().iter_errors(line).map(|error| error.to_string()).collect();
+    assert!(errors.is_empty(), "docs/json.schema.json: {errors:?}: {line}");
+}
+
 /// The events of a run, each checked, and its report.
 #[track_caller]
 fn events(ended: &Ended) -> (Vec<Value>, Value) {
@@ -64,6 +114,7 @@ fn events(ended: &Ended) -> (Vec<Value>, Value) {
         .collect();
     for event in &events {
         assert_eq!(event["version"], 1, "{event}");
+        expect_valid(event);
         let name = event["event"].as_str().unwrap();
         let mut found = BTreeSet::new();
         fields(event, "", &mut found);
@@ -187,12 +238,24 @@ fn a_refused_run_tells_what_was_found() {
     assert_eq!(found.len(), 2, "{events:?}");
     let findings = report["findings"].as_array().unwrap();
     for (event, finding) in found.iter().zip(findings) {
-        for field in ["host", "weight", "problem", "fix"] {
+        for field in ["host", "weight", "problem", "fix", "kind"] {
             assert_eq!(event[field], finding[field]);
         }
     }
-    assert_eq!((&report["run"], &report["source"]), (&Value::Null, &Value::Null));
+    assert_eq!(report["source"], Value::Null);
+    sandbox.run(&[&"show", &report["run"].as_str().unwrap()]).expect(0).says("refused, nothing was changed");
     assert!(report["error"].as_str().unwrap().starts_with("refused, nothing was changed"));
+}
+
+#[test]
+fn what_is_there_already_is_told_by_a_word() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    std::fs::write(target.join("source"), "old").unwrap();
+    let (_, report) = run(&sandbox, &[&source, &target, &"--dry-run"], 4);
+    let kinds: Vec<&Value> =
+        report["findings"].as_array().unwrap().iter().map(|finding| &finding["kind"]).collect();
+    assert_eq!(kinds, [&Value::from("exists")]);
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod copies;
 mod damage;
 mod failures;
 mod harness;
+mod history;
 mod hold;
 mod hooks;
 mod hostile;

@@ -42,13 +42,13 @@ fn every_key_of_the_configuration_file_is_an_option_in_the_help() {
 }
 
 #[test]
-fn every_option_of_the_help_is_in_the_readme_with_its_default() {
-    let readme = include_str!("../../README.md");
+fn every_option_of_the_help_is_in_the_reference_with_its_default() {
+    let reference = include_str!("../../docs/reference.md");
     for option in options().iter().filter(|option| *option != "--help" && *option != "--version") {
         let row = |line: &str| {
             line.starts_with("| ") && line.contains(&format!("`{option}")) && line.matches(" | ").count() >= 2
         };
-        assert!(readme.lines().any(row), "{option} is in no row of the table");
+        assert!(reference.lines().any(row), "{option} is in no row of the table");
     }
 }
 

@@ -12,9 +12,9 @@ use crate::procs::names;
 /// Runs what must be refused, and looks that nothing in the sandbox is other than before.
 #[track_caller]
 fn refused(sandbox: &Sandbox, words: Words<'_>, why: &str) {
-    let before = crate::tree::walk(&sandbox.path(""));
+    let before = sandbox.contents();
     sandbox.run(words).expect(4).says("refused, nothing was changed").says(why);
-    assert_eq!(crate::tree::walk(&sandbox.path("")), before);
+    assert_eq!(sandbox.contents(), before);
     sandbox.is_clean(&[]);
 }
 

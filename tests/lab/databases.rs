@@ -4,6 +4,7 @@
 
 mod archives;
 mod cold;
+mod documents;
 mod hot;
 mod replica;
 mod trouble;

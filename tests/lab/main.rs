@@ -2,6 +2,7 @@
 //! how to run one. Tests share the hosts and run at the same time, each in directories of its own; the ones that look
 //! at or break a whole host are in a module called `alone`, which `.config/nextest.toml` runs by itself.
 
+mod ansible;
 mod copies;
 mod crashes;
 mod databases;
@@ -10,7 +11,10 @@ mod firewalls;
 mod fixtures;
 #[allow(dead_code, reason = "shared with damage.rs")]
 mod harness;
+mod journal;
 mod kills;
+#[path = "../markdown/mod.rs"]
+mod markdown;
 mod names;
 mod networks;
 mod processes;

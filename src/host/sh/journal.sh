@@ -138,7 +138,8 @@ remove_tree() {
   mounted "$1" && return 1
   "${stand_back[@]}" rm -rf --one-file-system -- "$1" && [[ ! -e $1 && ! -L $1 ]] && return
   # Without root, directories that may not be written to keep their entries. Not the files: they may have other names.
-  find "$1" -xdev -type d -exec chmod u+rwx -- {} \;
+  # Root needs no mode, and is not to follow what the owner may put in the place of a directory meanwhile.
+  ((EUID == 0)) || find "$1" -xdev -type d -exec chmod u+rwx -- {} \;
   rm -rf --one-file-system -- "$1" && [[ ! -e $1 && ! -L $1 ]]
 }
 

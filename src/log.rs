@@ -1,0 +1,209 @@
+//! Where the log goes: to standard error, and to journald with fields where that is the journal of systemd anyway. Either way
+//! through a thread of its own: lines that nobody takes are dropped, and hold up nothing.
+//!
+//! The crate for journald sends from the thread that logs, which must not wait; what is sent is the same (systemd's Native
+//! Journal Protocol): a line `FIELD=value` for each field, in one datagram.
+
+use std::fmt::Write as _;
+use std::os::fd::AsFd as _;
+use std::os::unix::net::UnixDatagram;
+use std::sync::{Arc, OnceLock};
+
+use tracing::field::{Field, Visit};
+use tracing_appender::non_blocking::WorkerGuard;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+
+use crate::printable::printable;
+use crate::run_id::RunId;
+use crate::terminal::{has_cursor, over_the_bar};
+
+/// Where journald listens.
+const JOURNAL: &str = "/run/systemd/journal/socket";
+
+/// What must live as long as there is something to log.
+#[derive(Debug)]
+pub struct Log {
+    _worker: WorkerGuard,
+    /// Of the journal: what stands in each entry.
+    run: Option<Arc<OnceLock<String>>>,
+}
+
+impl Log {
+    /// Whether it goes to journald.
+    #[must_use]
+    pub fn is_journal(&self) -> bool {
+        self.run.is_some()
+    }
+
+    /// Which run it is of, from now on.
+    pub fn run(&self, id: &RunId, source: &str, targets: &str) {
+        if let Some(run) = &self.run {
+            let mut text = String::new();
+            entry(&mut text, "TRANSFER_RUN", &id.to_string());
+            entry(&mut text, "TRANSFER_SOURCE", source);
+            entry(&mut text, "TRANSFER_TARGETS", targets);
+            let _ = run.set(text);
+        }
+    }
+}
+
+/// Begins to log. Lines on standard error are in colour only where that is a terminal.
+#[must_use]
+pub fn begin(verbose: bool) -> Log {
+    if let Some(journal) = journal() {
+        let (writer, worker) = tracing_appender::non_blocking(journal);
+        let run = Arc::new(OnceLock::new());
+        tracing_subscriber::fmt()
+            .with_writer(writer)
+            .with_ansi(false)
+            .log_internal_errors(false)
+            .with_max_level(if verbose { tracing::Level::DEBUG } else { tracing::Level::INFO })
+            .event_format(Entry { run: Arc::clone(&run) })
+            .init();
+        return Log { _worker: worker, run: Some(run) };
+    }
+    let (writer, worker) = tracing_appender::non_blocking(OverTheBar(std::io::stderr()));
+    let log = tracing_subscriber::fmt()
+        .with_writer(writer)
+        .with_ansi(has_cursor())
+        .with_target(false)
+        // Which would panic where standard error is closed.
+        .log_internal_errors(false);
+    if verbose {
+        log.with_max_level(tracing::Level::DEBUG).init();
+    } else {
+        log.with_max_level(tracing::Level::WARN).event_format(Warning).init();
+    }
+    Log { _worker: worker, run: None }
+}
+
+/// journald, where standard error is a stream of it: systemd says of which by `JOURNAL_STREAM`, `DEVICE:INODE`
+/// (systemd.exec(5)).
+fn journal() -> Option<Datagrams> {
+    let said = std::env::var("JOURNAL_STREAM").ok()?;
+    let (device, inode) = said.split_once(':')?;
+    let file = nix::sys::stat::fstat(std::io::stderr().as_fd()).ok()?;
+    let is_ours = device.parse() == Ok(file.st_dev) && inode.parse() == Ok(file.st_ino);
+    if !is_ours {
+        return None;
+    }
+    let socket = UnixDatagram::unbound().ok()?;
+    socket.connect(JOURNAL).ok()?;
+    Some(Datagrams(socket))
+}
+
+/// Each write is an entry of the journal.
+struct Datagrams(UnixDatagram);
+
+impl std::io::Write for Datagrams {
+    fn write(&mut self, entry: &[u8]) -> std::io::Result<usize> {
+        self.0.send(entry)?;
+        Ok(entry.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// An event as an entry of the journal.
+struct Entry {
+    run: Arc<OnceLock<String>>,
+}
+
+impl<S, N> FormatEvent<S, N> for Entry
+where
+    S: tracing::Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        _: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &tracing::Event<'_>,
+    ) -> std::fmt::Result {
+        // As syslog(3) counts.
+        let priority = match *event.metadata().level() {
+            tracing::Level::ERROR => "3",
+            tracing::Level::WARN => "4",
+            tracing::Level::INFO => "6",
+            _ => "7",
+        };
+        let mut fields = Fields::default();
+        entry(&mut fields.0, "PRIORITY", priority);
+        entry(&mut fields.0, "SYSLOG_IDENTIFIER", "transfer");
+        fields.0.push_str(self.run.get().map_or("", String::as_str));
+        event.record(&mut fields);
+        writer.write_str(&fields.0)
+    }
+}
+
+/// The fields of an event.
+#[derive(Default)]
+struct Fields(String);
+
+impl Fields {
+    fn add(&mut self, field: &Field, value: &str) {
+        match field.name() {
+            "message" => entry(&mut self.0, "MESSAGE", value),
+            // They are in each entry.
+            "source" | "targets" => {}
+            name => entry(&mut self.0, &format!("TRANSFER_{}", name.to_ascii_uppercase()), value),
+        }
+    }
+}
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        self.add(field, &format!("{value:?}"));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.add(field, value);
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.add(field, &format!("{value:.3}"));
+    }
+}
+
+/// A field of an entry. Its value has no new line, which would need another form.
+fn entry(text: &mut String, name: &str, value: &str) {
+    let _ = writeln!(text, "{name}={}", printable(value.as_bytes()));
+}
+
+/// Warnings as people read them, beside other lines of ours.
+struct Warning;
+
+impl<S, N> FormatEvent<S, N> for Warning
+where
+    S: tracing::Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &tracing::Event<'_>,
+    ) -> std::fmt::Result {
+        write!(writer, "transfer: warning: ")?;
+        context.format_fields(writer.by_ref(), event)?;
+        writeln!(writer)
+    }
+}
+
+/// Standard error, beside a bar: each write is a whole line.
+struct OverTheBar(std::io::Stderr);
+
+impl std::io::Write for OverTheBar {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        self.0.write_all(&[over_the_bar().as_bytes(), line].concat())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush()
+    }
+}

@@ -1,0 +1,234 @@
+//! Man pages and completions, from the same definitions as the help. A program of the build, `transfer-manual`, writes them.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use clap::{Arg, Command};
+use clap_complete::Shell;
+use clap_mangen::Man;
+use clap_mangen::roff::{Roff, bold, italic, roman};
+
+use crate::cli;
+
+/// Options that are no keys of the configuration file.
+const ONLY_TYPED: [&str; 5] = ["config", "dry-run", "help", "profile", "version"];
+
+/// Files that the program reads and writes, as FILES tells.
+const FILES: [(&str, &str); 5] = [
+    ("/etc/transfer/transfer.conf", "the configuration: transfer.conf(5)"),
+    (
+        "/var/lib/transfer-history/",
+        "on this machine: the records of past runs (without root ~/.local/state/transfer-history/)",
+    ),
+    ("/var/lib/transfer/", "on the hosts: what is to be undone there, for each run that goes on or has died"),
+    ("/run/transfer/", "on the hosts: locks of ports and of final names"),
+    (
+        "TARGET/.transfer-RUN-targetN/",
+        "on the targets: what has arrived, until it is verified and gets its name",
+    ),
+];
+
+/// Writes `man/*.1`, `man/transfer.conf.5` and `completions/` below a directory.
+///
+/// # Errors
+/// When a file cannot be written.
+pub fn write(directory: &Path) -> io::Result<()> {
+    let (man, completions) = (directory.join("man"), directory.join("completions"));
+    fs::create_dir_all(&man)?;
+    fs::create_dir_all(&completions)?;
+    let mut command = cli::shown().disable_help_subcommand(true);
+    for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+        clap_complete::generate_to(shell, &mut command, "transfer", &completions)?;
+    }
+    command.build();
+    let all: Vec<&Command> = [&command].into_iter().chain(command.get_subcommands()).collect();
+    let names: Vec<String> = all.iter().map(|command| name(command)).collect();
+    for command in &all {
+        page(command, &names, &man)?;
+    }
+    fs::write(man.join("transfer.conf.5"), configuration(&command).to_roff())
+}
+
+/// The page of one command.
+fn page(command: &Command, names: &[String], directory: &Path) -> io::Result<()> {
+    let name = name(command);
+    let man = Man::new(command.clone())
+        .title(name.to_uppercase())
+        .section("1")
+        .date("")
+        .source(format!("transfer {}", env!("CARGO_PKG_VERSION")))
+        .manual("transfer");
+    let mut text = Vec::new();
+    man.render_title(&mut text)?;
+    let mut head = Roff::new();
+    let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+    head.control("SH", ["NAME"]).text([roman(format!("{name} - {}", summary(&about)))]);
+    head.control("SH", ["SYNOPSIS"]);
+    let usage = command.clone().render_usage().to_string();
+    for (place, line) in usage.trim_start_matches("Usage:").lines().enumerate() {
+        if place > 0 {
+            head.control("br", []);
+        }
+        head.text([bold(line.trim())]);
+    }
+    head.control("SH", ["DESCRIPTION"]).text([roman(sentence(&about))]);
+    text.extend(head.to_roff().into_bytes());
+    man.render_options_section(&mut text)?;
+    if command.has_subcommands() {
+        man.render_subcommands_section(&mut text)?;
+    }
+    let mut tail = Roff::new();
+    let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+    sections(&mut tail, &after);
+    tail.control("SH", ["FILES"]);
+    for (file, what) in FILES {
+        tail.control("TP", []).text([italic(file)]).text([roman(what)]);
+    }
+    tail.control("SH", ["SEE ALSO"]);
+    let mut pages: Vec<String> =
+        names.iter().filter(|other| **other != name).map(|other| format!("{other}(1)")).collect();
+    pages.extend(["transfer.conf(5)".into(), "ssh(1)".into(), "ssh_config(5)".into()]);
+    tail.text([roman(format!("{}; the runbooks in /usr/share/doc/transfer/", pages.join(", ")))]);
+    text.extend(tail.to_roff().into_bytes());
+    fs::write(directory.join(format!("{name}.1")), text)
+}
+
+/// `transfer`, `transfer-replica`.
+fn name(command: &Command) -> String {
+    command.get_display_name().unwrap_or_else(|| command.get_name()).to_owned()
+}
+
+/// What stands behind the help, paragraph by paragraph, each below a title of its own.
+fn sections(roff: &mut Roff, text: &str) {
+    for paragraph in text.split("\n\n").filter(|paragraph| !paragraph.trim().is_empty()) {
+        if let Some(codes) = paragraph.strip_prefix("Exit codes: ") {
+            roff.control("SH", ["EXIT STATUS"]).text([roman(codes)]);
+        } else if let Some(lines) = paragraph.strip_prefix("Examples:\n") {
+            roff.control("SH", ["EXAMPLES"]).control("nf", []);
+            for line in lines.lines() {
+                roff.text([roman(line)]);
+            }
+            roff.control("fi", []);
+        } else {
+            roff.control("SH", ["NOTES"]).text([roman(paragraph)]);
+        }
+    }
+}
+
+/// transfer.conf(5).
+fn configuration(command: &Command) -> Roff {
+    let mut roff = Roff::new();
+    let source = format!("transfer {}", env!("CARGO_PKG_VERSION"));
+    roff.control("TH", ["TRANSFER.CONF", "5", "", &source, "transfer"]);
+    roff.control("SH", ["NAME"]).text([roman("transfer.conf - configuration of transfer")]);
+    roff.control("SH", ["SYNOPSIS"]).text([italic("/etc/transfer/transfer.conf")]);
+    roff.control("SH", ["DESCRIPTION"]).text([roman(
+        "A file in TOML. Each key is an option of transfer(1) with _ for -, and has the same values: numbers, texts in double \
+         quotes, true or false for switches, and lists of texts for what can be repeated. An unknown key is an error. The command \
+         line beats the environment (TRANSFER_ and the key in capitals), the environment beats a profile, a profile beats the rest \
+         of the file. The file need not exist; --config names another one.",
+    )]);
+    let is_key = |argument: &&Arg| {
+        let long = argument.get_long().unwrap_or_default();
+        !long.is_empty() && !ONLY_TYPED.contains(&long) && !long.starts_with("no-")
+    };
+    let keys: Vec<&Arg> = command.get_arguments().filter(is_key).collect();
+    let mut headings: Vec<&str> = Vec::new();
+    for heading in keys.iter().filter_map(|key| key.get_help_heading()) {
+        if !headings.contains(&heading) {
+            headings.push(heading);
+        }
+    }
+    for heading in headings {
+        roff.control("SH", [heading.to_uppercase().as_str()]);
+        for key in keys.iter().filter(|key| key.get_help_heading() == Some(heading)) {
+            let name = key.get_long().unwrap_or_default().replace('-', "_");
+            let value = key.get_value_names().and_then(|names| names.first()).filter(|_| takes_value(key));
+            roff.control("TP", []);
+            match value {
+                Some(value) => roff.text([bold(name), roman(" = "), italic(value.as_str())]),
+                None => roff.text([bold(name), roman(" = "), italic("true"), roman(" or "), italic("false")]),
+            };
+            roff.text([roman(sentence(&key.get_help().map(ToString::to_string).unwrap_or_default()))]);
+        }
+    }
+    roff.control("SH", ["PROFILES"]).text([roman(
+        "A table [profile.NAME] holds keys of its own, which --profile NAME (or TRANSFER_PROFILE) puts over those above it.",
+    )]);
+    roff.control("SH", ["EXAMPLES"]).control("nf", []);
+    for line in [
+        "compress = \"zstd\"",
+        "lease_time = \"2m\"",
+        "ssh_option = [\"Port=2222\"]",
+        "hook = { before_source = \"depool $HOSTNAME\", after_source = \"repool $HOSTNAME\" }",
+        "[profile.wan]",
+        "compress_level = 9",
+    ] {
+        roff.text([roman(line)]);
+    }
+    roff.control("fi", []);
+    roff.control("SH", ["FILES"]);
+    for (file, what) in [
+        ("/etc/transfer/transfer.conf", "this file"),
+        ("/etc/transferpy/transferpy.conf", "that of transferpy, which is read where there is none of ours"),
+        (
+            "/usr/share/doc/transfer/",
+            "all keys with their defaults, as a commented file: transfer.conf.example",
+        ),
+    ] {
+        roff.control("TP", []).text([italic(file)]).text([roman(what)]);
+    }
+    roff.control("SH", ["SEE ALSO"]).text([roman("transfer(1), transfer-replica(1), ssh_config(5)")]);
+    roff
+}
+
+fn takes_value(argument: &Arg) -> bool {
+    argument.get_num_args().is_some_and(|range| range.takes_values())
+}
+
+/// The first sentence, for a page's name.
+fn summary(about: &str) -> &str {
+    about.split([':', ';']).next().unwrap_or(about).trim_end_matches('.')
+}
+
+fn sentence(text: &str) -> String {
+    let end = if text.ends_with(['.', ']']) { "" } else { "." };
+    format!("{text}{end}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_option_is_in_its_page_and_every_key_in_that_of_the_file() {
+        let directory = std::env::temp_dir().join(format!("transfer-manual-{}", std::process::id()));
+        write(&directory).unwrap();
+        let read = |name: &str| fs::read_to_string(directory.join(name)).unwrap().replace('\\', "");
+        let (page, keys) = (read("man/transfer.1"), read("man/transfer.conf.5"));
+        for argument in cli::shown().get_arguments().filter(|argument| !argument.is_hide_set()) {
+            let Some(long) = argument.get_long() else { continue };
+            let is_told = page
+                .split(|c: char| c.is_whitespace() || ",=[".contains(c))
+                .any(|word| word.trim_start_matches("fB").split("fR").next() == Some(&format!("--{long}")));
+            assert!(is_told, "{long}: {page}");
+            let is_key = !ONLY_TYPED.contains(&long) && !long.starts_with("no-");
+            assert_eq!(keys.contains(&format!("fB{}fR", long.replace('-', "_"))), is_key, "{long}: {keys}");
+        }
+        for name in [
+            "transfer-replica.1",
+            "transfer-status.1",
+            "transfer-clean.1",
+            "transfer-history.1",
+            "transfer-show.1",
+        ] {
+            assert!(read(&format!("man/{name}")).contains(".SH SYNOPSIS"), "{name}");
+        }
+        for name in ["transfer.bash", "_transfer", "transfer.fish"] {
+            let text = read(&format!("completions/{name}"));
+            assert!(text.contains("parallel-checksum") && text.contains("history"), "{name}");
+        }
+        fs::remove_dir_all(directory).unwrap();
+    }
+}

@@ -1,0 +1,177 @@
+//! What this machine keeps of its runs: `transfer history`, `transfer show`, `--metrics`.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::harness::{Sandbox, Words};
+use crate::hold::Point;
+use crate::json::expect_record;
+use crate::running::{LONG, Running};
+
+/// The records that `transfer history --json` tells, each checked.
+fn records(sandbox: &Sandbox) -> Vec<Value> {
+    let told = sandbox.run(&[&"history", &"--json"]).expect(0).stdout;
+    let records: Vec<Value> = told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    records.iter().filter(|record| !record["end"].is_null()).for_each(expect_record);
+    records
+}
+
+#[test]
+fn each_run_has_a_record_that_is_listed_and_shown() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let directory = sandbox.path("state/transfer-history");
+    sandbox.run(&[&"history"]).expect(0).says("no runs in ").says(&directory.display().to_string());
+    let (source, target) = (sandbox.source("the source"), sandbox.dir("target"));
+    let plan: Words<'_> = &[&source, &target, &"--dry-run"];
+    sandbox.run(plan).expect(0);
+    assert!(!directory.exists(), "a dry run is no run");
+    let done = sandbox.run(&[&source, &target, &"--no-compress"]).expect(0);
+    sandbox.run(&[&source, &target]).expect(4);
+    let all = records(&sandbox);
+    let exits: Vec<_> = all.iter().map(|record| record["end"]["exit"].as_u64().unwrap()).collect();
+    assert_eq!(exits, [0, 4]);
+    let of_target = &all[0]["targets"][0];
+    let name = format!("localhost:{}", target.display());
+    assert_eq!((&of_target["target"], &of_target["bytes"]), (&name.into(), &((2 << 20) + 6).into()));
+    assert_eq!(all[1]["targets"][0]["exit"], 4, "a run that was refused has no report of its targets");
+    assert_eq!(all[0]["command"].as_array().unwrap().last().unwrap(), "--no-compress");
+    let table = sandbox.run(&[&"history"]).expect(0).stdout;
+    let lines: Vec<&str> = table.lines().collect();
+    assert!(lines.len() == 3 && lines[0].starts_with("RUN") && lines[0].ends_with("WHAT"), "{table}");
+    let quoted = format!("'{}' {} --no-compress", source.display(), target.display());
+    assert!(lines[1].ends_with(&quoted), "what was typed can be typed again: {table}");
+    let one = sandbox.run(&[&"history", &"--last", &"1"]).expect(0).stdout;
+    assert_eq!(one.lines().nth(1), Some(lines[2]));
+    let run = all[0]["run"].as_str().unwrap();
+    sandbox
+        .run(&[&"show", &run])
+        .expect(0)
+        .says("with exit code 0")
+        .says(done.stdout.trim_end())
+        .says(&quoted);
+    let shown: Value =
+        serde_json::from_str(&sandbox.run(&[&"show", &run, &"--json"]).expect(0).stdout).unwrap();
+    assert_eq!(shown, all[0]);
+    sandbox
+        .run(&[&"show", &"1999"])
+        .expect(2)
+        .says("there is no record of a run 1999")
+        .says("transfer history");
+    let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+    assert_eq!(mode(&directory), 0o700);
+    for entry in fs::read_dir(&directory).unwrap() {
+        let path = entry.unwrap().path();
+        assert_eq!(mode(&path), 0o600, "{path:?}");
+        assert!(path.extension().is_some_and(|extension| extension == "json"), "{path:?}");
+    }
+}
+
+#[test]
+fn a_run_that_goes_on_and_one_that_was_killed_are_told_apart() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let hold = sandbox.hold(Point::Archive);
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    let running: Running = sandbox.spawn(&[&source, &target]);
+    hold.reached();
+    sandbox.run(&[&"history"]).expect(0).says(" running  ");
+    let record = &records(&sandbox)[0];
+    assert_eq!((&record["end"], &record["state"]), (&Value::Null, &"running".into()));
+    sandbox.run(&[&"show", &record["run"].as_str().unwrap()]).expect(0).says("goes on");
+    running.signal(Signal::SIGKILL);
+    hold.open();
+    running.wait(LONG);
+    sandbox.run(&[&"history"]).expect(0).says(" lost  ");
+    assert_eq!(records(&sandbox)[0]["state"], "lost");
+    sandbox.run(&[&"show", &"2"]).expect(0).says("was killed").says("transfer status");
+}
+
+#[test]
+fn only_so_many_are_kept_and_none_where_none_is_wanted() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    let run =
+        |size: &str| drop(sandbox.run(&[&source, &target, &"--replace", &"--history-size", &size]).expect(0));
+    run("0");
+    assert!(!sandbox.path("state/transfer-history").exists());
+    (0..4).for_each(|_| run("2"));
+    assert_eq!(records(&sandbox).len(), 2);
+}
+
+#[test]
+fn a_record_that_cannot_be_written_is_a_warning_and_no_failure() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    fs::create_dir_all(sandbox.path("state")).unwrap();
+    sandbox.own_it(&sandbox.path("state"));
+    sandbox.file(sandbox.path("state/transfer-history"), "in the way");
+    let metrics = sandbox.file("transfer.prom", "");
+    sandbox.own_it(&sandbox.path(""));
+    let ended = sandbox.run(&[&source, &target, &"--metrics", &metrics]).expect(0);
+    ended.says("there will be no record of this run").says("--history-size 0");
+    let told = fs::read_to_string(metrics).unwrap();
+    assert!(told.contains("transfer_last_run_exit_code{"), "this run is known all the same: {told}");
+}
+
+#[test]
+fn a_file_of_metrics_that_cannot_be_written_is_a_warning_and_no_failure() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    let missing = sandbox.path("missing/transfer.prom");
+    sandbox.run(&[&source, &target, &"--metrics", &missing]).expect(0).says("(--metrics)");
+}
+
+#[test]
+fn records_are_shown_whatever_is_wrong_with_the_configuration() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    sandbox.run(&[&"--config", &"/nonexistent", &"history"]).expect(0).says("no runs in ");
+    sandbox.run(&[&"--json", &"history"]).expect(0);
+    sandbox.run(&[&"history", &"--last", &"0"]).expect(2);
+}
+
+#[test]
+fn metrics_tell_the_last_run_of_each_source_and_target() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let (source, one, two) = (sandbox.source("source"), sandbox.dir("one"), sandbox.dir("two"));
+    // Where a collector may look, but not the account's own.
+    let file = sandbox.path("transfer.prom");
+    sandbox.own_it(&sandbox.path(""));
+    let value = |name: &str, target: &std::path::Path| {
+        let text = fs::read_to_string(&file).unwrap();
+        let labels = format!(
+            "{{source=\"localhost:{}\",target=\"localhost:{}\"}} ",
+            source.display(),
+            target.display()
+        );
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(&labels));
+        line.map(|value| value.parse::<f64>().unwrap())
+    };
+    let words: Words<'_> = &[&source, &one, &two, &"--metrics", &file];
+    // Whatever the mask of whoever runs it.
+    Running::start(sandbox.scripted(r#"umask 077; exec "$@""#, words)).wait(LONG).expect(0);
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o644);
+    let bytes = f64::from((2 << 20) + 6);
+    for target in [&one, &two] {
+        assert_eq!(value("transfer_last_run_exit_code", target), Some(0.0));
+        assert_eq!(value("transfer_last_run_bytes", target), Some(bytes));
+    }
+    let first = value("transfer_last_success_timestamp_seconds", &one).unwrap();
+    assert_eq!(value("transfer_last_run_timestamp_seconds", &one), Some(first));
+    sandbox.run(&[&source, &one, &"--metrics", &file]).expect(4);
+    assert_eq!(value("transfer_last_run_exit_code", &one), Some(4.0));
+    assert_eq!(value("transfer_last_run_bytes", &one), Some(0.0));
+    assert_eq!(
+        value("transfer_last_success_timestamp_seconds", &one),
+        Some(first),
+        "it is as long ago as it is"
+    );
+    assert!(value("transfer_last_run_timestamp_seconds", &one).unwrap() > first);
+    assert_eq!(value("transfer_last_run_exit_code", &two), Some(0.0), "of a run before this one");
+    let left: Vec<_> = fs::read_dir(sandbox.path(""))
+        .unwrap()
+        .filter_map(|entry| entry.unwrap().file_name().into_string().ok())
+        .collect();
+    assert!(!left.iter().any(|name| name.starts_with('.')), "{left:?}");
+}

@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+# lifecycle.sh [DEB]: the life of the package in a fresh Debian 12 host of a lab: installed with apt, used between two hosts,
+# tested by its own tests, upgraded, removed, purged. Nothing is left then, but what another machine's run needs.
+set -euo pipefail
+cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.."
+deb=${1-$(printf '%s\n' target/debian/*.deb)}
+[[ -f $deb ]] || { echo "lifecycle: there is no package $deb; make deb" >&2 && exit 1; }
+lab=tests/lab/lab.sh id=pkg$$
+
+say() { printf '\n* %s\n' "$*"; }
+on() { "$lab" exec "$id" "$@"; }
+ctl() { on ctl env DEBIAN_FRONTEND=noninteractive bash -euo pipefail -c "$1"; }
+
+# What is on the host's disk and in /run, but for books that are kept of installing as such.
+everything() {
+    ctl 'find / /run -xdev \( -path /srv -o -path /tmp -o -path /var/log -o -path /var/cache -o -path /var/lib/apt -o \
+            -path /run/systemd -o -path /run/user -o -path /run/log -o -path /run/udev -o -name "*-old" \) -prune -o -print |
+        LC_ALL=C sort -u'
+}
+
+trap '"$lab" down "$id"' EXIT
+trap 'exit 130' HUP INT TERM
+"$lab" up "$id" --owner $$ ctl db1 db2 >/dev/null
+# The lab's hosts leave out documents to be small.
+ctl 'rm -f /etc/dpkg/dpkg.cfg.d/* && ! grep -r path-exclude /etc/dpkg'
+before=$(everything)
+"$lab" put "$id" ctl "$deb" /tmp/transfer.deb 0644
+
+say "install"
+install='apt-get install -y --no-install-recommends /tmp/transfer.deb'
+ctl "$install"
+ctl 'transfer --version'
+# All that is in the package is on the host, and nothing of it was changed.
+ctl 'dpkg --verify transfer'
+ctl 'dpkg -L transfer | sed "/^\/\.$/d" | xargs -d "\n" ls -d >/dev/null'
+
+say "manual pages, documents, completions"
+# shellcheck disable=SC2016 # for the host's shell
+ctl 'for page in man1/transfer.1 man1/transfer-replica.1 man1/transfer-status.1 man1/transfer-clean.1 \
+        man1/transfer-history.1 man1/transfer-show.1 man5/transfer.conf.5; do
+        MANROFFSEQ="" man --warnings -E UTF-8 -l /usr/share/man/$page.gz >/dev/null 2>/tmp/man || exit
+        [[ ! -s /tmp/man ]] || { echo "$page:" >&2 && cat /tmp/man >&2 && exit 1; }
+    done
+    test -e /usr/share/doc/transfer/README.md
+    test -e /usr/share/doc/transfer/docs/runbooks/replica.md
+    test -e /usr/share/doc/transfer/CRATES.gz
+    bash -c "source /usr/share/bash-completion/completions/transfer && complete -p transfer"
+    HOME=/tmp fish -c "complete -C \"transfer --parallel\"" | grep -e --parallel-checksum
+    grep -x "#compdef transfer" /usr/share/zsh/vendor-completions/_transfer'
+
+say "the package's own test"
+"$lab" put "$id" ctl debian/tests/local /tmp/local
+ctl 'AUTOPKGTEST_TMP=/tmp /tmp/local && rm /tmp/local'
+
+say "a transfer between two hosts"
+tests/package/between.sh "$id"
+
+say "an upgrade, to a version with other defaults, keeps the configuration that was changed"
+ctl 'dpkg-deb -R /tmp/transfer.deb /tmp/next && sed -i "s/^Version: .*/&+next/" /tmp/next/DEBIAN/control &&
+    echo "# new" >>/tmp/next/etc/transfer/transfer.conf && dpkg-deb -b /tmp/next /tmp/next.deb >/dev/null'
+ctl "apt-get install -y -o Dpkg::Options::=--force-confold --no-install-recommends /tmp/next.deb"
+ctl 'grep -x "port = 4477" /etc/transfer/transfer.conf && grep -x "# new" /etc/transfer/transfer.conf.dpkg-dist'
+
+say "remove: the configuration and the history stay"
+ctl 'apt-get remove -y transfer'
+ctl '! type -P transfer && grep -x "port = 4477" /etc/transfer/transfer.conf && ls /var/lib/transfer-history | grep -q json'
+
+say "purge: nothing stays"
+ctl 'apt-get purge -y transfer'
+diff <(printf '%s\n' "$before") <(everything)
+
+say "purge where somebody else's run left its journal, and the administrator a file: these stay"
+ctl "$install >/dev/null 2>&1"
+ctl 'mkdir -p /var/lib/transfer/20260102-030405-abcdef && echo x >/var/lib/transfer/20260102-030405-abcdef/journal &&
+    echo "[client]" >/etc/transfer/replicas.cnf'
+ctl 'apt-get purge -y transfer 2>&1' | grep 'transfer clean ctl'
+kept=$(LC_ALL=C comm -13 <(printf '%s\n' "$before") <(everything))
+diff <(printf '%s\n' /etc/transfer /etc/transfer/replicas.cnf /var/lib/transfer /var/lib/transfer/20260102-030405-abcdef \
+    /var/lib/transfer/20260102-030405-abcdef/journal) <(printf '%s\n' "$kept")
+
+say "the life of the package is as it should be"
