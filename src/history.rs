@@ -4,83 +4,31 @@
 //! anew, whole, under the same name. So one without an end is of a run that goes on, or of one whose process was killed.
 //! Nothing in the directory but regular files with the names of runs is looked at, and nothing in one that others may write to.
 
+mod record;
+#[cfg(test)]
+mod tests;
+
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use comfy_table::{CellAlignment, ContentArrangement, Table};
-use jiff::Timestamp;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag};
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde::Serialize;
 
-use crate::endpoint::Endpoint;
+pub use record::{End, Record, TargetRecord, place};
+use record::{VERSION, table};
+
 use crate::exit::Exit;
 use crate::printable::printable;
-use crate::report::Report;
 use crate::run_id::RunId;
-use crate::transfer::Outcome;
 
-/// The version of a record. It grows when a field changes its meaning or goes.
-const VERSION: u32 = 1;
 /// What the name of a record ends in.
 const SUFFIX: &str = ".json";
 /// A file that was begun and got no name within this time never will.
 const UNFINISHED: Duration = Duration::from_secs(3600);
-
-/// One run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Record {
-    /// The version of the record.
-    pub record: u32,
-    /// The run's name.
-    pub run: String,
-    /// When it began.
-    pub began: Timestamp,
-    /// The account of this machine that it ran as.
-    pub user: String,
-    /// Who became that by sudo.
-    pub sudo_user: Option<String>,
-    /// Its process.
-    pub pid: u32,
-    /// What was typed, the program's name included.
-    pub command: Vec<String>,
-    /// What was to be copied: `HOST:/PATH`, or of replicas the host that is their source.
-    pub source: String,
-    /// Where to, and what became of each; before the end nothing has become of them.
-    pub targets: Vec<TargetRecord>,
-    /// How it ended; `None` while it goes on, or when its process was killed.
-    pub end: Option<End>,
-}
-
-/// One target of a run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct TargetRecord {
-    /// `HOST:/PATH`, with the name that the copy gets there if one was said, or of replicas the host.
-    pub target: String,
-    /// Its exit code, 6 where the run left something behind; `None` before the end.
-    pub exit: Option<u8>,
-    /// The sizes of all files of its copy, in bytes, if there is one.
-    pub bytes: Option<u64>,
-}
-
-/// The end of a run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct End {
-    /// When.
-    pub at: Timestamp,
-    /// How many seconds it took.
-    pub seconds: f64,
-    /// The exit code.
-    pub exit: u8,
-    /// What was printed.
-    pub text: String,
-    /// The report, as docs/json.md describes it.
-    pub report: Value,
-}
 
 /// What is known of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -385,257 +333,4 @@ fn line(record: &impl Serialize) -> String {
 
 fn told(record: &Record, state: State) -> String {
     line(&Told { record, state })
-}
-
-fn table(records: &[(Record, State)]) -> String {
-    let mut table = Table::new();
-    table.load_preset(comfy_table::presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(["RUN", "BEGAN (UTC)", "TOOK", "EXIT", "WHAT"]);
-    for (record, state) in records {
-        let end = record.end.as_ref();
-        let exit = match state {
-            State::Running => "running".to_owned(),
-            State::Lost => "lost".to_owned(),
-            State::Ended => end.map_or_else(String::new, |end| end.exit.to_string()),
-        };
-        let took = end.map_or_else(|| "-".into(), |end| took(end.seconds));
-        let began = record.began.strftime("%Y-%m-%d %H:%M:%S").to_string();
-        table.add_row([record.run.clone(), began, took, exit, record.what()]);
-    }
-    for column in [2, 3] {
-        if let Some(column) = table.column_mut(column) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    if let Some(column) = table.column_mut(0) {
-        column.set_padding((0, 1));
-    }
-    table.lines().map(|line| format!("{}\n", line.trim_end())).collect()
-}
-
-/// A place as records name it.
-#[must_use]
-pub fn place(endpoint: &Endpoint) -> String {
-    format!("{}:{}", endpoint.host, printable(endpoint.path.as_os_str().as_encoded_bytes()))
-}
-
-impl Record {
-    /// That of a run that begins now.
-    #[must_use]
-    pub fn new(run: &RunId, command: Vec<String>, source: String, targets: Vec<String>) -> Self {
-        let uid = nix::unistd::geteuid();
-        let user =
-            nix::unistd::User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name);
-        let sudo_user = std::env::var_os("SUDO_USER").map(|name| printable(name.as_encoded_bytes()));
-        let target = |target| TargetRecord { target, exit: None, bytes: None };
-        Self {
-            record: VERSION,
-            run: run.to_string(),
-            began: Timestamp::now(),
-            user,
-            sudo_user,
-            pid: std::process::id(),
-            command,
-            source,
-            targets: targets.into_iter().map(target).collect(),
-            end: None,
-        }
-    }
-
-    /// It ended, so many seconds after its beginning.
-    pub fn finish(&mut self, report: &Report, seconds: f64) {
-        let exit = report.exit().code();
-        for target in &mut self.targets {
-            // By its place, with or without the copy's name, or of a replica by its host.
-            let is_its = |name: &str| target.target == name || target.target.starts_with(&format!("{name}/"));
-            let of = report
-                .targets
-                .iter()
-                .find(|of| is_its(&place(&of.endpoint)) || target.target == of.endpoint.host.to_string());
-            target.exit = Some(match of.map(|of| &of.outcome) {
-                _ if exit == Exit::Leftovers.code() => exit,
-                Some(Outcome::Done(_) | Outcome::Published) => 0,
-                Some(Outcome::Failed(error)) => error.exit().code(),
-                None => exit,
-            });
-            target.bytes = match of.map(|of| &of.outcome) {
-                Some(Outcome::Done(copied)) => Some(copied.bytes),
-                _ => None,
-            };
-        }
-        self.end = Some(End {
-            at: Timestamp::now(),
-            seconds: (seconds * 1000.0).round() / 1000.0,
-            exit,
-            text: report.to_string(),
-            report: serde_json::from_str(&report.to_json()).unwrap_or_default(),
-        });
-    }
-
-    /// What was typed behind the program's name, as a shell would take it.
-    fn what(&self) -> String {
-        let words = self.command.iter().skip(1).map(|word| {
-            let is_plain = |c: char| c.is_ascii_alphanumeric() || "%+,-./:=@_".contains(c);
-            if !word.is_empty() && word.chars().all(is_plain) {
-                word.clone()
-            } else {
-                format!("'{}'", printable(word.as_bytes()).replace('\'', r"'\''"))
-            }
-        });
-        words.collect::<Vec<_>>().join(" ")
-    }
-
-    fn describe(&self, state: State) -> String {
-        let sudo = self.sudo_user.as_ref().map_or_else(String::new, |user| format!(", {user} with sudo"));
-        let mut text = format!(
-            "run      {}\nbegan    {} by {}{sudo} (pid {})\ncommand  transfer {}\n",
-            self.run,
-            self.began.strftime("%Y-%m-%d %H:%M:%S UTC"),
-            printable(self.user.as_bytes()),
-            self.pid,
-            self.what()
-        );
-        match (&self.end, state) {
-            (Some(end), _) => {
-                let at = end.at.strftime("%Y-%m-%d %H:%M:%S UTC");
-                text.push_str(&format!("ended    {at}, after {}, with exit code {}\n", took(end.seconds), end.exit));
-                let lines = end.text.lines().map(|line| format!("\n{}", printable(line.as_bytes())));
-                text.extend(lines);
-                if !end.text.is_empty() {
-                    text.push('\n');
-                }
-            }
-            (None, State::Running) => text.push_str("goes on\n"),
-            (None, _) => text.push_str(
-                "was killed, or left at once by a second signal: its hosts undo what it did there; to see what they hold: transfer \
-                 status HOST...\n",
-            ),
-        }
-        text
-    }
-}
-
-/// Seconds as people read them.
-fn took(seconds: f64) -> String {
-    if seconds < 100.0 {
-        return format!("{seconds:.1} s");
-    }
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "for display, never negative"
-    )]
-    let whole = seconds.round() as u64;
-    format!("{}:{:02}:{:02}", whole / 3600, whole / 60 % 60, whole % 60)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::PermissionsExt as _;
-
-    fn history(name: &str) -> History {
-        let directory = std::env::temp_dir().join(format!("transfer-history-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&directory);
-        History { directory }
-    }
-
-    fn record(run: &str) -> Record {
-        let command = ["transfer", "db1:/srv/it's", "db2:/srv"].map(ToOwned::to_owned).to_vec();
-        let id = RunId::new().unwrap();
-        Record {
-            run: run.into(),
-            ..Record::new(&id, command, "db1:/srv/it's".into(), vec!["db2:/srv".into()])
-        }
-    }
-
-    fn begin(history: &History, keep: usize, run: &str) -> Recording {
-        Recording::begin(history.clone(), keep, &record(run)).unwrap()
-    }
-
-    fn finish(recording: Recording, run: &str) {
-        let mut record = record(run);
-        record.finish(&Report::default(), 1.0);
-        assert_eq!(record.targets[0].exit, Some(0));
-        recording.finish(&record).unwrap();
-    }
-
-    #[test]
-    fn a_run_goes_on_until_it_has_ended_or_its_process_is_gone() {
-        let history = history("states");
-        let going = begin(&history, 10, "20260101-000000-aaaaaa");
-        drop(begin(&history, 10, "20260102-000000-bbbbbb"));
-        finish(begin(&history, 10, "20260103-000000-cccccc"), "20260103-000000-cccccc");
-        let states: Vec<State> = history.records().unwrap().0.into_iter().map(|(_, state)| state).collect();
-        assert_eq!(states, [State::Running, State::Lost, State::Ended]);
-        let table = history.list(2, false).unwrap();
-        assert!(table.starts_with("RUN ") && table.lines().count() == 3, "{table}");
-        assert!(table.contains("lost") && table.contains(r"'db1:/srv/it'\''s' db2:/srv"), "{table}");
-        assert!(history.show("20260101", false).unwrap().contains("goes on"));
-        assert!(history.show("20260102", false).unwrap().contains("was killed"));
-        assert!(history.show("20260103-000000-c", false).unwrap().contains("with exit code 0"));
-        assert!(history.show("2026", false).unwrap_err().to_string().contains("the beginning of 3 runs"));
-        assert_eq!(history.show("\u{1b}[", false).unwrap_err().exit(), Exit::Usage);
-        assert!(!history.show("\u{1b}[", false).unwrap_err().to_string().contains('\u{1b}'));
-        drop(going);
-        fs::remove_dir_all(history.directory).unwrap();
-    }
-
-    #[test]
-    fn the_oldest_records_go_but_not_that_of_a_run_that_goes_on_nor_what_is_no_record() {
-        let history = history("rotation");
-        let going = begin(&history, 2, "20260101-000000-aaaaaa");
-        for name in ["notes.json", ".notes.json", "20250101-000000-aaaaaa.txt"] {
-            fs::write(history.path(name), "not ours").unwrap();
-        }
-        for day in 2..=5 {
-            let run = format!("2026010{day}-000000-aaaaaa");
-            finish(begin(&history, 2, &run), &run);
-        }
-        let runs: Vec<String> =
-            history.records().unwrap().0.into_iter().map(|(record, _)| record.run).collect();
-        assert_eq!(runs, ["20260101-000000-aaaaaa", "20260104-000000-aaaaaa", "20260105-000000-aaaaaa"]);
-        assert_eq!(fs::read_dir(&history.directory).unwrap().count(), 6);
-        drop(going);
-        fs::remove_dir_all(history.directory).unwrap();
-    }
-
-    #[test]
-    fn what_others_may_have_put_there_is_neither_waited_for_nor_shown_as_it_is() {
-        let history = history("hostile");
-        drop(begin(&history, 10, "20260101-000000-aaaaaa"));
-        nix::unistd::mkfifo(&history.path("20260102-000000-aaaaaa.json"), nix::sys::stat::Mode::S_IRWXU)
-            .unwrap();
-        std::os::unix::fs::symlink("/dev/zero", history.path("20260103-000000-aaaaaa.json")).unwrap();
-        fs::write(history.path("20260104-000000-aaaaaa.json"), "{}").unwrap();
-        let mut other = record("20260105-000000-aaaaaa");
-        other.command.push("\u{1b}[31m".into());
-        other.finish(&Report::default(), 1.0);
-        other.end.as_mut().unwrap().text = "\u{1b}]0;title\u{7}\nline".into();
-        fs::write(history.path("20260105-000000-aaaaaa.json"), line(&other)).unwrap();
-        let table = history.list(20, false).unwrap();
-        assert!(table.contains("3 records in ") && !table.contains('\u{1b}'), "{table}");
-        let shown = history.show("20260105", false).unwrap();
-        assert!(
-            shown.contains("title") && shown.ends_with("\nline\n") && !shown.contains('\u{1b}'),
-            "{shown}"
-        );
-        fs::set_permissions(&history.directory, fs::Permissions::from_mode(0o777)).unwrap();
-        assert_eq!(history.list(20, false).unwrap_err().exit(), Exit::Failed);
-        assert!(Recording::begin(history.clone(), 10, &record("20260106-000000-aaaaaa")).is_err());
-        fs::remove_dir_all(history.directory).unwrap();
-    }
-
-    #[test]
-    fn where_there_are_none_nothing_is_made_to_look() {
-        let history = history("none");
-        assert!(history.list(20, false).unwrap().starts_with("no runs in "));
-        assert_eq!(history.list(20, true).unwrap(), "");
-        assert!(!history.directory.exists());
-    }
-
-    #[test]
-    fn times_are_seconds_until_they_are_long() {
-        assert_eq!([0.04, 99.94, 100.0, 3725.4].map(took), ["0.0 s", "99.9 s", "0:01:40", "1:02:05"]);
-    }
 }

@@ -311,9 +311,10 @@ fn checks(copied: &Copied) -> String {
         vec![if copied.listed { "all names and sizes" } else { "the number of bytes" }.to_owned()];
     checks.extend(copied.stream_digest.as_ref().map(|name| format!("{name} of the stream")));
     let disks = if copied.synced { "on both disks" } else { "(not waiting for the target's disk)" };
-    checks.extend(
-        copied.files_compared.map(|(digest, files)| format!("{} of {files} files {disks}", digest.name())),
-    );
+    checks.extend(copied.files_compared.map(|(digest, files)| match files {
+        1 => format!("{} of its file {disks}", digest.name()),
+        _ => format!("{} of {files} files {disks}", digest.name()),
+    }));
     if copied.changed {
         checks.push("but for what changed meanwhile".into());
     }

@@ -10,6 +10,7 @@ use indicatif::HumanBytes;
 use super::{Finding, Findings, NETCAT, Side, Weight, same_machine, shown};
 use crate::endpoint::Endpoint;
 use crate::firewall;
+use crate::host::command::quote;
 use crate::host::facts::{Facts, SourceFacts, TargetFacts};
 use crate::host::wire::printable;
 use crate::settings::{Replace, Settings};
@@ -41,7 +42,10 @@ impl Findings {
                 "log in as a user who may",
             ),
             "directory" => {}
-            "missing" | "" => self.refuse(&format!("{path} does not exist"), &format!("mkdir {path}")),
+            "missing" | "" => self.refuse(
+                &format!("{path} does not exist"),
+                &format!("mkdir {}", printable(&quote(side.endpoint.path.as_os_str().as_bytes()))),
+            ),
             other => {
                 self.refuse(&format!("{path} is a {other}"), "name a directory: the source arrives in it");
             }

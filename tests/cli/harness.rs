@@ -192,6 +192,9 @@ impl Sandbox {
         command.env("XDG_STATE_HOME", self.path("state"));
         if self.account.is_some() {
             command.env("XDG_RUNTIME_DIR", self.path("run"));
+        } else {
+            // Those of this machine's account are not ours to add to.
+            command.env("TRANSFER_HISTORY_SIZE", "0");
         }
         command
     }
