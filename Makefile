@@ -23,7 +23,7 @@ soak: ## 300 transfers with faults in ten minutes, from SOAK_SEED or a new one, 
 
 lint: ## formatting, clippy, shellcheck, perl
 	cargo fmt --check
-	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --all-targets --features manual -- -D warnings
 	scripts/lint.sh
 
 fuzz: ## what hostile hosts may answer, made up: FUZZ_SECONDS (60) for each target, TARGETS='...' for some

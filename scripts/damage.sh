@@ -23,11 +23,11 @@ if ! tests/lab/lab.sh check; then
     exit 1
 fi
 # What users get is what is damaged: what is built for them, or the program that was named.
-if [[ ! ${TRANSFER_PROGRAM-} ]]; then
+if [[ ! ${TRANSFER_LAB_PROGRAM-} ]]; then
     cargo build --release --locked
-    TRANSFER_PROGRAM=$(realpath "${CARGO_TARGET_DIR:-target}/release/transfer")
+    TRANSFER_LAB_PROGRAM=$(realpath "${CARGO_TARGET_DIR:-target}/release/transfer")
 fi
-export TRANSFER_PROGRAM
+export TRANSFER_LAB_PROGRAM
 # What the lanes know of their hosts.
 DAMAGE_HOME=$(mktemp -d "${TMPDIR:-/tmp}/transfer-damage.XXXXXX")
 export DAMAGE_HOME

@@ -34,7 +34,7 @@ generate() {
 }
 
 scripts/setup.sh demo
-transfer=${TRANSFER_PROGRAM-}
+transfer=${TRANSFER_LAB_PROGRAM-}
 if [[ ! $transfer ]]; then
     cargo build --release --locked
     transfer=${CARGO_TARGET_DIR:-target}/release/transfer

@@ -11,8 +11,8 @@ if ! cargo deny --version &>/dev/null; then
 fi
 cargo fetch --locked --quiet
 cargo deny --offline --locked check --hide-inclusion-graph licenses bans sources
-if cargo deny fetch db &>/dev/null; then
-    cargo deny --locked check advisories
+if timeout 120 cargo deny fetch db &>/dev/null; then
+    cargo deny --offline --locked check advisories
 else
     echo "deny: the database of advisories cannot be reached, so they were not checked"
 fi

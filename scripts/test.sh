@@ -33,7 +33,7 @@ trap 'rm -f -- "$said"' EXIT
 set -m
 tests/lab/lab.sh with "${tests[@]}" -E "$databases" </dev/null >"$said" 2>&1 &
 set +m
-trap 'kill -TERM -- -$! 2>/dev/null; wait; exit 143' HUP INT TERM
+trap 'kill -TERM -- -$! 2>/dev/null; wait; cat -- "$said"; exit 143' HUP INT TERM
 tests/lab/lab.sh with "${tests[@]}" -E "not ($databases)" || status=$?
 ((status < 128)) || kill -TERM -- -$! || :
 wait $! || status=$?

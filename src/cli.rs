@@ -23,7 +23,7 @@ use words::readable;
 
 /// What holds for all options, at the end of the help.
 const AFTER_HELP: &str = "\
-Times: seconds, or with units as in 90s, 15m and 1h30m. Each option but --dry-run is also a key of the configuration \
+Times: seconds, or with units as in 90s, 15m and 1h30m. Each option but --dry-run, --config and --profile is also a key of the configuration \
 file (_ for -) and a variable TRANSFER_NAME of the environment. A switch without a --no- of its own is turned off with \
 =false. Several hosts in one word: 'db[1-20]:/srv', 'db{1,3,7}:/srv'.
 

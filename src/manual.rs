@@ -89,7 +89,10 @@ fn page(command: &Command, names: &[String], directory: &Path) -> io::Result<()>
     let mut pages: Vec<String> =
         names.iter().filter(|other| **other != name).map(|other| format!("{other}(1)")).collect();
     pages.extend(["transfer.conf(5)".into(), "ssh(1)".into(), "ssh_config(5)".into()]);
-    tail.text([roman(format!("{}; the runbooks in /usr/share/doc/transfer/", pages.join(", ")))]);
+    tail.text([roman(format!(
+        "{}; the runbooks in /usr/share/doc/transfer/docs/runbooks/",
+        pages.join(", ")
+    ))]);
     text.extend(tail.to_roff().into_bytes());
     fs::write(directory.join(format!("{name}.1")), text)
 }
@@ -173,8 +176,8 @@ fn configuration(command: &Command) -> Roff {
         ("/etc/transfer/transfer.conf", "this file"),
         ("/etc/transferpy/transferpy.conf", "that of transferpy, which is read where there is none of ours"),
         (
-            "/usr/share/doc/transfer/",
-            "all keys with their defaults, as a commented file: transfer.conf.example",
+            "/usr/share/doc/transfer/transfer.conf.example",
+            "all keys with their defaults, as a commented file",
         ),
     ] {
         roff.control("TP", []).text([italic(file)]).text([roman(what)]);

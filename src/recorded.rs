@@ -71,7 +71,8 @@ fn begin(keep: usize, record: &Record) -> Option<Recording> {
 
 /// Writes the file of metrics anew, with this run; of others as far as they are known.
 async fn tell_metrics(file: &Path, record: &Record) {
-    let history = History::of_this_account().ok();
+    // Nothing in a directory that others may write to.
+    let history = History::of_this_account().ok().filter(|history| history.prepare().is_ok());
     let kept = history.as_ref().map(|history| history.path(LAST_RUNS));
     let lock = match &history {
         Some(history) => take(history).await.ok(),
@@ -102,7 +103,6 @@ async fn tell_metrics(file: &Path, record: &Record) {
 
 /// Of two runs that end at once, the later one has to know of the other. One that stands still in between keeps nobody.
 async fn take(history: &History) -> io::Result<impl Sized + use<>> {
-    history.prepare()?;
     let lease = || async { history.lock()?.ok_or(io::ErrorKind::WouldBlock.into()) };
     let patience = ConstantBuilder::default().with_delay(Duration::from_millis(20)).with_max_times(50);
     lease.retry(patience).when(|error: &io::Error| error.kind() == io::ErrorKind::WouldBlock).await

@@ -93,3 +93,26 @@ fn no_document_has_a_gap() {
         }
     }
 }
+
+/// Where a command is typed, and what a file is called, is not only behind the fence, which nobody sees.
+#[test]
+fn readers_see_where_they_type_and_what_they_write() {
+    for path in markdown::all() {
+        let text = fs::read_to_string(Path::new(ROOT).join(&path)).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        for (number, line) in
+            lines.iter().enumerate().filter(|(_, line)| line.trim_start().starts_with("```"))
+        {
+            let said = |name: &str| line.split_whitespace().find_map(|word| word.strip_prefix(name));
+            let head = lines[number + 1..].iter().take(2).copied().collect::<Vec<_>>().join("\n");
+            let host = said("on=").filter(|host| *host != "ctl");
+            for word in [host, said("file="), said("mode=")].into_iter().flatten() {
+                assert!(
+                    head.contains(word),
+                    "{path}, line {}: '{word}' is to be told in a comment",
+                    number + 1
+                );
+            }
+        }
+    }
+}

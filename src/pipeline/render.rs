@@ -67,7 +67,12 @@ pub fn script(pipeline: &Pipeline) -> Vec<u8> {
             Some(gated) if number == gated => {
                 text.bytes(format!("{{ read -r word <{gate} && [[ $word == go ]] && exec ").as_bytes());
                 text.stage(stage);
-                text.bytes(b"; }");
+                text.bytes(b"; ");
+                // Who waits for its duplicate is not to wait for ever.
+                if let Some(side) = &stage.side {
+                    text.bytes(format!(": >{}; ", home(&side.name)).as_bytes());
+                }
+                text.bytes(b"exit 1; }");
             }
             Some(gated) if number + 1 == gated => {
                 text.bytes(b"{ ");
@@ -210,7 +215,10 @@ mod tests {
         std::fs::write(home.path().join("complain.pl"), include_str!("../host/sh/complain.pl")).unwrap();
         let stages = vec![
             Stage::new("first", argv(&["sh", "-c", "echo from a stranger; exit 3"])),
-            Stage::new("second", argv(&["tee", "read"])),
+            Stage {
+                side: Some(Side { name: "digest".into(), argv: argv(&["md5sum"]) }),
+                ..Stage::new("second", argv(&["sh", "-c", "tee read \"$home/digest\""]))
+            },
         ];
         let mut pipeline = pipeline(stages);
         (pipeline.gate, pipeline.directory) = (Some(1), Word::from(home.path().to_str().unwrap()));
@@ -228,9 +236,9 @@ mod tests {
             std::fs::remove_file(home.path().join("sender.gate")).unwrap();
             String::from_utf8(output.stdout).unwrap()
         };
-        assert!(run("").contains("first=3\tsecond=1\n"));
+        assert!(run("").contains("first=3\tsecond=1\tdigest=0\n"));
         assert!(!home.path().join("read").exists());
-        assert!(run("echo go >&4").contains("first=3\tsecond=0\n"));
+        assert!(run("echo go >&4").contains("first=3\tsecond=0\tdigest=0\n"));
         assert_eq!(std::fs::read_to_string(home.path().join("read")).unwrap(), "from a stranger\n");
     }
 

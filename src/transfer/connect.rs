@@ -63,16 +63,17 @@ pub(super) async fn connect(
         let alone = sinks.len() == 1;
         let way = Way { netcat: &plan.source.netcat, alone, again: attempt > 1 };
         let live = lanes.iter().filter(|lane| lane.is_live());
-        let peers = join_all(live.map(|lane| peer(source, lane, way))).await;
+        let mut peers = join_all(live.map(|lane| peer(source, lane, way))).await;
         if peers.iter().all(|peer| matches!(peer, Peer::Ours)) {
-            let live = lanes.iter_mut().filter(|lane| lane.is_live());
-            join_all(live.map(|lane| async {
-                if let Err(error) = lane.end.guard.call("open_gate", &[]).await {
-                    lane.fail(error.into());
-                }
+            let live = lanes.iter().filter(|lane| lane.is_live());
+            peers = join_all(live.map(|lane| async {
+                let opened = lane.end.guard.call("open_gate", &[]).await;
+                opened.map_or_else(|error| Peer::Failed(error.into()), |_| Peer::Ours)
             }))
             .await;
-            return Ok(());
+            if peers.iter().all(|peer| matches!(peer, Peer::Ours)) {
+                return Ok(());
+            }
         }
 
         // The sender has one script for all of its sinks, so all start again.
@@ -243,6 +244,12 @@ async fn ask_both(source: &End, lane: &Lane<'_>, way: Way<'_>) -> Result<Peer, E
         // Where it is one of several its pump knows, too.
         let refused = sender.complaints.iter().any(refused)
             || sender.dropped.contains_key(&build::sink_name(lane.plan.number));
+        // Some netcats listen no more once they have a visitor.
+        if let (true, Some(accepted)) = (refused, accepted.first()) {
+            return Ok(Peer::Stranger(format!(
+                "port {port} took a connection from {accepted}, which is not ours"
+            )));
+        }
         // A job that was killed as a whole has told of no stage.
         if !refused && sender.exit.is_some() && sender.stages.is_empty() {
             return Ok(Peer::Failed(Error::Failed(format!(

@@ -17,7 +17,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 const LAB_SH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lab/lab.sh");
-/// Unless `TRANSFER_PROGRAM` names another one, such as that of the release.
+/// Unless `TRANSFER_LAB_PROGRAM` names another one, such as that of the release.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_transfer");
 /// Outside of what a snapshot looks at.
 const LOCK: &str = "/usr/local/lib/transfer-lab.lock";
@@ -129,7 +129,7 @@ fn lab_sh(command: &str, args: &[String]) {
 /// Many test processes come here at once: the lock makes one of them copy and the others wait. Builds that nobody has
 /// used for an hour go, since a lab for development lives for days.
 fn install_program(ctl: &Host) -> String {
-    let program = std::env::var("TRANSFER_PROGRAM").unwrap_or_else(|_| PROGRAM.to_owned());
+    let program = std::env::var("TRANSFER_LAB_PROGRAM").unwrap_or_else(|_| PROGRAM.to_owned());
     let built = fs::metadata(&program).expect("the program under test is not built");
     let mut hasher = DefaultHasher::new();
     (&program, built.len(), built.mtime(), built.mtime_nsec()).hash(&mut hasher);

@@ -190,7 +190,7 @@ start_job() {
   if [[ $script == *"/$name.gate"* ]]; then
     # What was said to an earlier job goes with its last reader, which is us.
     exec 4>&-
-    [[ -p $gate ]] || mkfifo -- "$gate"
+    [[ -p $gate ]] || mkfifo -- "$gate" || { fail gate "$gate cannot be made"; return; }
     # Held open for reading too, so that opening the gate never waits for a reader.
     exec 4<>"$gate"
   fi
@@ -283,7 +283,8 @@ obey() {
     stop_replication | note_replication | stop_server | restart | drop_old | lease_hook | conclude) "$@" ;;
     put_on_trial | start_server | accept | make_account | keep_account | give_up_account) "$@" ;;
     check_listening) "$@" ;;
-    accepted_peer) sockets "$2" 3 state established "( sport = :$3 )" ;;
+    # Also one who has said all that he wanted, which nobody has read yet. Where several states are asked for, ss shows them first.
+    accepted_peer) sockets "$2" 4 state established state close-wait "( sport = :$3 )" ;;
     local_address) sockets "$2" 2 state established "( dport = :$4 and dst $3 )" ;;
     release) release released ;;
     *) fail protocol "unknown command $1" ;;

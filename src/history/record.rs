@@ -1,0 +1,204 @@
+//! What is known of one run, and how people see it.
+
+use comfy_table::{CellAlignment, ContentArrangement, Table};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::State;
+use crate::endpoint::Endpoint;
+use crate::exit::Exit;
+use crate::host::command::quote;
+use crate::printable::printable;
+use crate::report::Report;
+use crate::run_id::RunId;
+use crate::transfer::Outcome;
+
+/// The version of a record. It grows when a field changes its meaning or goes.
+pub(super) const VERSION: u32 = 1;
+/// One run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// The version of the record.
+    pub record: u32,
+    /// The run's name.
+    pub run: String,
+    /// When it began.
+    pub began: Timestamp,
+    /// The account of this machine that it ran as.
+    pub user: String,
+    /// Who became that by sudo.
+    pub sudo_user: Option<String>,
+    /// Its process.
+    pub pid: u32,
+    /// What was typed, the program's name included.
+    pub command: Vec<String>,
+    /// What was to be copied: `HOST:/PATH`, or of replicas the host that is their source.
+    pub source: String,
+    /// Where to, and what became of each; before the end nothing has become of them.
+    pub targets: Vec<TargetRecord>,
+    /// How it ended; `None` while it goes on, or when its process was killed.
+    pub end: Option<End>,
+}
+
+/// One target of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TargetRecord {
+    /// `HOST:/PATH`, with the name that the copy gets there if one was said, or of replicas the host.
+    pub target: String,
+    /// Its exit code, 6 where the run left something behind; `None` before the end.
+    pub exit: Option<u8>,
+    /// The sizes of all files of its copy, in bytes, if there is one.
+    pub bytes: Option<u64>,
+}
+
+/// The end of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct End {
+    /// When.
+    pub at: Timestamp,
+    /// How many seconds it took.
+    pub seconds: f64,
+    /// The exit code.
+    pub exit: u8,
+    /// What was printed.
+    pub text: String,
+    /// The report, as docs/json.md describes it.
+    pub report: Value,
+}
+
+/// A place as records name it.
+#[must_use]
+pub fn place(endpoint: &Endpoint) -> String {
+    format!("{}:{}", endpoint.host, printable(endpoint.path.as_os_str().as_encoded_bytes()))
+}
+
+impl Record {
+    /// That of a run that begins now.
+    #[must_use]
+    pub fn new(run: &RunId, command: Vec<String>, source: String, targets: Vec<String>) -> Self {
+        let uid = nix::unistd::geteuid();
+        let user =
+            nix::unistd::User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name);
+        let sudo_user = std::env::var_os("SUDO_USER").map(|name| printable(name.as_encoded_bytes()));
+        let target = |target| TargetRecord { target, exit: None, bytes: None };
+        Self {
+            record: VERSION,
+            run: run.to_string(),
+            began: Timestamp::now(),
+            user,
+            sudo_user,
+            pid: std::process::id(),
+            command,
+            source,
+            targets: targets.into_iter().map(target).collect(),
+            end: None,
+        }
+    }
+
+    /// It ended, so many seconds after its beginning.
+    pub fn finish(&mut self, report: &Report, seconds: f64) {
+        let exit = report.exit().code();
+        for target in &mut self.targets {
+            // By its place, with or without the copy's name, or of a replica by its host.
+            let is_its = |name: &str| target.target == name || target.target.starts_with(&format!("{name}/"));
+            let of = report
+                .targets
+                .iter()
+                .find(|of| is_its(&place(&of.endpoint)) || target.target == of.endpoint.host.to_string());
+            target.exit = Some(match of.map(|of| &of.outcome) {
+                _ if exit == Exit::Leftovers.code() => exit,
+                Some(Outcome::Done(_) | Outcome::Published) => 0,
+                Some(Outcome::Failed(error)) => error.exit().code(),
+                None => exit,
+            });
+            target.bytes = match of.map(|of| &of.outcome) {
+                Some(Outcome::Done(copied)) => Some(copied.bytes),
+                _ => None,
+            };
+        }
+        self.end = Some(End {
+            at: Timestamp::now(),
+            seconds: (seconds * 1000.0).round() / 1000.0,
+            exit,
+            text: report.to_string(),
+            report: serde_json::from_str(&report.to_json()).unwrap_or_default(),
+        });
+    }
+
+    /// What was typed behind the program's name, as a shell would take it.
+    fn what(&self) -> String {
+        let words = self.command.iter().skip(1).map(|word| printable(&quote(word.as_bytes())));
+        words.collect::<Vec<_>>().join(" ")
+    }
+
+    pub(super) fn describe(&self, state: State) -> String {
+        let sudo = self.sudo_user.as_ref().map_or_else(String::new, |user| format!(", {user} with sudo"));
+        let mut text = format!(
+            "run      {}\nbegan    {} by {}{sudo} (pid {})\ncommand  transfer {}\n",
+            self.run,
+            self.began.strftime("%Y-%m-%d %H:%M:%S UTC"),
+            printable(self.user.as_bytes()),
+            self.pid,
+            self.what()
+        );
+        match (&self.end, state) {
+            (Some(end), _) => {
+                let at = end.at.strftime("%Y-%m-%d %H:%M:%S UTC");
+                text.push_str(&format!("ended    {at}, after {}, with exit code {}\n", took(end.seconds), end.exit));
+                let lines = end.text.lines().map(|line| format!("\n{}", printable(line.as_bytes())));
+                text.extend(lines);
+                if !end.text.is_empty() {
+                    text.push('\n');
+                }
+            }
+            (None, State::Running) => text.push_str("goes on\n"),
+            (None, _) => text.push_str(
+                "was killed, or left at once by a second signal: its hosts undo what it did there; to see what they hold: transfer \
+                 status HOST...\n",
+            ),
+        }
+        text
+    }
+}
+
+/// Seconds as people read them.
+pub(super) fn took(seconds: f64) -> String {
+    if seconds < 100.0 {
+        return format!("{seconds:.1} s");
+    }
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "for display, never negative"
+    )]
+    let whole = seconds.round() as u64;
+    format!("{}:{:02}:{:02}", whole / 3600, whole / 60 % 60, whole % 60)
+}
+
+/// Some of them as a table.
+pub(super) fn table(records: &[(Record, State)]) -> String {
+    let mut table = Table::new();
+    table.load_preset(comfy_table::presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(["RUN", "BEGAN (UTC)", "TOOK", "EXIT", "WHAT"]);
+    for (record, state) in records {
+        let end = record.end.as_ref();
+        let exit = match state {
+            State::Running => "running".to_owned(),
+            State::Lost => "lost".to_owned(),
+            State::Ended => end.map_or_else(String::new, |end| end.exit.to_string()),
+        };
+        let took = end.map_or_else(|| "-".into(), |end| took(end.seconds));
+        let began = record.began.strftime("%Y-%m-%d %H:%M:%S").to_string();
+        table.add_row([record.run.clone(), began, took, exit, record.what()]);
+    }
+    for column in [2, 3] {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    if let Some(column) = table.column_mut(0) {
+        column.set_padding((0, 1));
+    }
+    table.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+}
