@@ -77,9 +77,11 @@ build() {
     local at=$out/$1 options=(-us -uc -b)
     rm -rf "${at:?}/transfer"
     mkdir -p "$at/transfer"
-    rm -f "$at"/*.{deb,changes,buildinfo}
+    rm -f "$at"/*.{deb,changes,buildinfo,dsc,tar.xz}
     tar -c --exclude=./target --exclude=./.git --exclude=./debian/{build,cargo-home,generated,transfer,.debhelper} . |
         tar -x -C "$at/transfer"
+    # The source package, for lintian to look at.
+    (cd "$at" && dpkg-source -b transfer >/dev/null)
     # Packages cannot say that a cargo in PATH is as good: debian/rules looks at it.
     (cd "$at/transfer" && dpkg-checkbuilddeps) || options+=(-d)
     (cd "$at/transfer" && CARGO_TARGET_DIR=$at/cargo dpkg-buildpackage "${options[@]}")
@@ -100,7 +102,7 @@ rm -f "$out"/*.{deb,changes,buildinfo}
 cp "$out"/build/*.{deb,changes,buildinfo} "$out"
 # Nothing that it finds is too small to stop.
 lintian --allow-root --info --display-info --display-experimental --pedantic --tag-display-limit 0 \
-    --fail-on error,warning,info,pedantic,experimental "$out"/*.changes
+    --fail-on error,warning,info,pedantic,experimental "$out"/*.changes "$out"/build/*.dsc
 if [[ ${1-once} == twice ]]; then
     # Another directory, another home directory, and the crates in another place, which are copied since they are there.
     export RUSTUP_HOME=${RUSTUP_HOME:-$HOME/.rustup}

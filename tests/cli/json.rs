@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::harness::{Sandbox, Words};
 use crate::hold::{Point, Role};
 use crate::running::{Ended, LONG};
+use crate::schema::expect_valid;
 
 /// Rows of docs/json.md: in tables of events those of this one, else all that are no event's.
 fn documented(event: &str) -> BTreeSet<String> {
@@ -63,27 +64,6 @@ fn fields(value: &Value, prefix: &str, found: &mut BTreeSet<String>) {
     }
 }
 
-/// docs/json.schema.json, made strict: it has to know every field, and every word where it shows examples. Readers of today are
-/// not to fail on those of tomorrow.
-fn schema() -> jsonschema::Validator {
-    fn close(value: &mut Value) {
-        if let Value::Object(map) = value {
-            if map.contains_key("properties") {
-                map.entry("additionalProperties").or_insert(false.into());
-            }
-            if let Some(words) = map.remove("examples") {
-                map.insert("enum".into(), words);
-            }
-            map.values_mut().for_each(close);
-        } else if let Value::Array(list) = value {
-            list.iter_mut().for_each(close);
-        }
-    }
-    let mut schema: Value = serde_json::from_str(include_str!("../../docs/json.schema.json")).unwrap();
-    close(&mut schema);
-    jsonschema::validator_for(&schema).unwrap()
-}
-
 /// A line of `transfer history --json`, as docs/json.md and the schema describe it.
 #[track_caller]
 pub(crate) fn expect_record(record: &Value) {
@@ -96,12 +76,6 @@ pub(crate) fn expect_record(record: &Value) {
     let known = documented("record");
     assert_eq!(known.difference(&found).collect::<Vec<_>>(), Vec::<&String>::new(), "{record}");
     assert_eq!(found.difference(&known).collect::<Vec<_>>(), Vec::<&String>::new(), "docs/json.md: {record}");
-}
-
-#[track_caller]
-fn expect_valid(line: &Value) {
-    let errors: Vec<String> = schema().iter_errors(line).map(|error| error.to_string()).collect();
-    assert!(errors.is_empty(), "docs/json.schema.json: {errors:?}: {line}");
 }
 
 /// The events of a run, each checked, and its report.

@@ -23,6 +23,8 @@ mod output;
 mod procs;
 mod refusals;
 mod running;
+#[path = "../schema/mod.rs"]
+mod schema;
 mod screens;
 mod secrets;
 mod targets;

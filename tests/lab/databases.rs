@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use crate::fixtures::Changed;
 use crate::harness::{Host, Lab, Output, Running, Scratch, eventually};
+use crate::schema::expect_valid;
 
 /// Enough for a server to start, and for a replica to catch up.
 const SERVED: Duration = Duration::from_secs(60);
@@ -148,7 +149,7 @@ impl Servers {
         let mut arguments = vec!["--type", "mariabackup", "--json", &ends[0], &ends[1]];
         arguments.extend(options);
         let output = self.transfer(&arguments).expect_success();
-        serde_json::from_str(output.stdout.lines().last().expect("a report")).expect("JSON")
+        report(&output)
     }
 
     /// Starts the server of db2 with what is in a directory there.
@@ -168,6 +169,15 @@ impl Servers {
         let status = || self.transfer(&["status", "db1", "db2", "db3"]).expect_success().stdout;
         assert!(eventually(SERVED, || status() == nothing), "{}", status());
     }
+}
+
+/// The report of a run with `--json`, all lines of which are as the schema says.
+#[track_caller]
+fn report(output: &Output) -> serde_json::Value {
+    let line = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    let lines: Vec<serde_json::Value> = output.stdout.lines().map(line).collect();
+    lines.iter().for_each(expect_valid);
+    lines.into_iter().next_back().expect("a report")
 }
 
 /// Somebody who writes.

@@ -19,6 +19,8 @@ mod names;
 mod networks;
 mod processes;
 mod scene;
+#[path = "../schema/mod.rs"]
+mod schema;
 mod secrets;
 mod self_test;
 mod signals;

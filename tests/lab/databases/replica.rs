@@ -4,7 +4,7 @@ mod alone {
     use std::time::Instant;
 
     use crate::databases::{
-        HOLD, LEASE, SERVED, Servers, checksums, expect_held, follow, let_go, replication, sql,
+        HOLD, LEASE, SERVED, Servers, checksums, expect_held, follow, let_go, replication, report, sql,
     };
     use crate::fixtures::{Changed, Wrapper};
     use crate::harness::{Host, Output, Running, eventually};
@@ -183,8 +183,7 @@ mod alone {
             sql(&servers.db1, "RESET MASTER");
             let arguments = ["db1", "db2", "--account", ACCOUNT, "--verify-tables=rows", "--json"];
             let done = servers.replica(&arguments).expect_success();
-            let report: serde_json::Value =
-                serde_json::from_str(done.stdout.lines().last().unwrap()).unwrap();
+            let report = report(&done);
             let replica = &report["targets"][0]["copy"]["replica"];
             assert_eq!(replica["began_from"]["file"], "mysql-bin.000001", "{way}: {replica}");
             assert_eq!(replica["tables"]["check"], "rows", "{way}: {replica}");

@@ -1,7 +1,9 @@
 //! What servers, tools and disks do to a hot copy.
 
 mod alone {
-    use crate::databases::{HOLD, SERVED, SOCKET, Servers, checksums, expect_held, let_go, replication, sql};
+    use crate::databases::{
+        HOLD, SERVED, SOCKET, Servers, checksums, expect_held, let_go, replication, report, sql,
+    };
     use crate::fixtures::{Changed, Wrapper, names};
     use crate::harness::{Host, eventually};
 
@@ -19,6 +21,7 @@ mod alone {
         let done = servers.transfer(&arguments).expect_success();
         locked.wait().expect_success();
         assert!(done.stdout.contains(r#""waits":"Acquiring BACKUP LOCKS..."}"#), "{done}");
+        report(&done);
     }
 
     #[test]
