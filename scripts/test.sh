@@ -39,5 +39,5 @@ tests/lab/lab.sh with "${tests[@]}" -E "not ($databases)" || status=$?
 wait $! || status=$?
 cat -- "$said"
 ((status < 128)) || exit "$status"
-scripts/damage.sh "${DAMAGE_CELLS:-50}" || status=$?
+scripts/damage.sh "${DAMAGE_CELLS:-40}" || status=$?
 exit "$status"

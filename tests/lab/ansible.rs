@@ -17,15 +17,6 @@ struct Stage {
     scratch: Scratch,
 }
 
-impl Drop for Stage {
-    fn drop(&mut self) {
-        // What a module leaves that was killed goes with the program that started it, and nothing is to go in a test that comes
-        // later and looks at the whole host.
-        let is_over = || !self.ctl.run(&["sh", "-c", "ls -d /tmp/ansible_*"]).status.success();
-        eventually(SOON, is_over);
-    }
-}
-
 impl Stage {
     fn set() -> Option<Self> {
         let lab = Lab::get()?;
@@ -54,6 +45,7 @@ impl Stage {
         self.ctl
             .command(args)
             .env("ANSIBLE_HOME", &self.join("home"))
+            .env("TMPDIR", self.scratch.path())
             .env("ANSIBLE_REMOTE_TEMP", &self.join("tmp"))
             .env("ANSIBLE_ASYNC_DIR", &self.join("async"))
             .env("ANSIBLE_LIBRARY", &self.join("contrib/library"))
@@ -68,7 +60,9 @@ impl Stage {
     /// A play of these tasks, `what` about the hosts and the like above them.
     fn play(&self, what: &str, tasks: &str, args: &[&str]) -> Invocation {
         let play = self.join("play.yml");
-        self.ctl.put(format!("- gather_facts: false\n{what}\n  tasks:\n{tasks}"), &play, 0o644);
+        // What a module that is killed leaves in the directory for temporary files goes with that of the test.
+        let home = format!("  environment: {{TMPDIR: '{}'}}", self.scratch.path());
+        self.ctl.put(format!("- gather_facts: false\n{what}\n{home}\n  tasks:\n{tasks}"), &play, 0o644);
         self.playbook(&play, args)
     }
 
@@ -417,7 +411,7 @@ fn the_module_is_documented_its_examples_are_plays_and_it_knows_all_options_with
     for word in ["EXAMPLES:", "RETURN VALUES:", "clean_command"] {
         assert!(shown.stdout.contains(word), "no {word} in {shown}");
     }
-    let files = stage.ctl.sh(&format!("ls '{0}'/*.yml", stage.join("contrib/examples")));
+    let files = stage.ctl.sh(&format!("ls '{0}'/*.yml", stage.join("contrib/plays")));
     let args = ["ansible-playbook", "--syntax-check", "-i", &stage.join("inventory")].map(ToOwned::to_owned);
     let args: Vec<&str> = args.iter().map(String::as_str).chain(files.lines()).collect();
     stage.ansible(&args).run().expect_success();
