@@ -24,20 +24,32 @@ if (($#)); then
     tests/lab/lab.sh with "${tests[@]}" || status=$?
     exit "$status"
 fi
+# Hosts do not boot beside compilers.
+"${tests[@]}" --no-run
 # Database servers, which are started and stopped and waited for, have a lab beside that of all the others. What is said of them
 # is shown behind the rest.
 databases='binary(lab) & test(/^databases::/)'
-said=$(mktemp "${TMPDIR:-/tmp}/transfer-test.XXXXXX")
-trap 'rm -f -- "$said"' EXIT
+said=$(mktemp -d "${TMPDIR:-/tmp}/transfer-test.XXXXXX")
+trap 'rm -rf -- "$said"' EXIT
 # A process group, so that it can be ended as a whole.
 set -m
-tests/lab/lab.sh with "${tests[@]}" -E "$databases" </dev/null >"$said" 2>&1 &
+tests/lab/lab.sh with "${tests[@]}" -E "$databases" </dev/null >"$said/databases" 2>&1 &
 set +m
-trap 'kill -TERM -- -$! 2>/dev/null; wait; cat -- "$said"; exit 143' HUP INT TERM
-tests/lab/lab.sh with "${tests[@]}" -E "not ($databases)" || status=$?
+trap 'kill -TERM -- -$! 2>/dev/null; wait; cat -- "$said/databases"; exit 143' HUP INT TERM
+tests/lab/lab.sh with "${tests[@]}" -E "not ($databases)" 2>&1 | tee -- "$said/others" || status=$?
 ((status < 128)) || kill -TERM -- -$! || :
-wait $! || status=$?
-cat -- "$said"
+beside=0
+wait $! || beside=$?
+cat -- "$said/databases"
 ((status < 128)) || exit "$status"
-scripts/damage.sh "${DAMAGE_CELLS:-40}" || status=$?
+cells=0
+scripts/damage.sh "${DAMAGE_CELLS:-40}" || cells=$?
+# What failed is told where people look first: at the end.
+for part in "$status others" "$beside databases" "$cells damage"; do
+    read -r code name <<<"$part"
+    ((code)) || continue
+    status=$code
+    echo "test: FAILED, with status $code: $name"
+    [[ ! -e $said/$name ]] || sed -n '/^ *Summary /,$p' -- "$said/$name" | grep . || tail -n 20 -- "$said/$name"
+done
 exit "$status"

@@ -550,7 +550,8 @@ with() {
     trap down_mine EXIT
     trap 'exit 130' INT TERM HUP
     sweep
-    "$(source_dir)/lab.sh" up "$id" --owner $$ >&2
+    # A small machine that is busy with other things may need a second try.
+    "$(source_dir)/lab.sh" up "$id" --owner $$ >&2 || "$(source_dir)/lab.sh" up "$id" --owner $$ >&2
     TRANSFER_LAB=$id TRANSFER_LAB_OWNER=$$ "$@" || status=$?
     exit "$status"
 }
@@ -566,7 +567,8 @@ down_mine() {
 
 sweep() {
     local dir
-    [[ ! -d $labs ]] || find "$labs" -maxdepth 1 -name '.new.*' -mmin +1 -exec rm -rf {} +
+    # Those that are being made may be gone before they are looked at.
+    [[ ! -d $labs ]] || find "$labs" -maxdepth 1 -ignore_readdir_race -name '.new.*' -mmin +1 -exec rm -rf {} +
     for dir in "$labs"/*/; do
         [[ ! -d $dir ]] || owned "$(basename "$dir")" || down "$(basename "$dir")"
     done
