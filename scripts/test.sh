@@ -25,7 +25,7 @@ if (($#)); then
     exit "$status"
 fi
 # Hosts do not boot beside compilers.
-"${tests[@]}" --no-run
+cargo nextest run --locked --features manual --no-run
 # Database servers, which are started and stopped and waited for, have a lab beside that of all the others. What is said of them
 # is shown behind the rest.
 databases='binary(lab) & test(/^databases::/)'

@@ -17,6 +17,8 @@ mod kills;
 mod markdown;
 mod names;
 mod networks;
+mod odd;
+mod preflight;
 mod processes;
 mod scene;
 #[path = "../schema/mod.rs"]

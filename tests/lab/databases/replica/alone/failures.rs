@@ -1,0 +1,183 @@
+//! Whatever fails, and whoever is killed, the old server is as it was.
+
+use super::*;
+
+#[test]
+fn a_backup_that_cannot_be_prepared_never_touches_the_old_replica() {
+    let Some(servers) = Servers::set() else { return };
+    servers.old_replica();
+    let process = || servers.db2.sh("systemctl show -p MainPID --value mariadb");
+    let before = process();
+    let fails = "if [[ $* == *--prepare* ]]; then
+        echo '2026-11-21 23:04:36 0 [Note] InnoDB: IO Error: 28 during write of 4096 bytes, for file shop/compressed.ibd(9), returned 0' >&2
+        exit 1; fi";
+    let full = Wrapper::new(&servers.db2, "mariadb-backup", fails);
+    let order = ["db1", "db2", "--replace", "--create-account"];
+    let failed = servers.replica(&order).expect_code(1).stderr;
+    assert!(failed.contains("its disk is full"), "{failed}");
+    servers.expect_old_one("full");
+    assert_eq!(process(), before);
+    drop(full);
+    servers.replica(&order).expect_success();
+    servers.expect_replica(&servers.db2);
+}
+
+/// One that holds a run at a step, on its host.
+fn hold(servers: &Servers, step: &str) -> (Host, Wrapper) {
+    let (host, program, condition) = match step {
+        "copying" => (&servers.db1, "mariadb-backup", "$* == *--backup*"),
+        "stopping" => (&servers.db2, "systemctl", "$1 == stop"),
+        "publishing" => (&servers.db2, "perl", "${@: -1} == /var/lib/mysql"),
+        "starting" => (&servers.db2, "systemctl", "$1 == start"),
+        "following" => (&servers.db2, "mariadb", "${!#} == 'START SLAVE'"),
+        "catching up" => (&servers.db2, "mariadb", "${!#} == *MASTER_GTID_WAIT*"),
+        "comparing" => (&servers.db2, "mariadb", "$* == *--unbuffered*"),
+        _ => unreachable!("{step}"),
+    };
+    // Once: what undoes it goes through.
+    let script = format!("if [[ {condition} ]] && mkdir /run/held-once 2>/dev/null; then {HOLD}; fi");
+    host.sh("rm -rf /run/held-once");
+    (host.clone(), Wrapper::new(host, program, &script))
+}
+
+fn killed_at(steps: &[&str]) {
+    let Some(servers) = Servers::set() else { return };
+    servers.old_replica();
+    for step in steps {
+        for whom in ["controller", "guard", "signal"] {
+            // All three lead to the same lines of the guard's or its sentinel's, where they can strike at all.
+            let strikes = match whom {
+                "controller" => !["copying", "following"].contains(step),
+                "signal" => ["publishing", "catching up"].contains(step),
+                _ => true,
+            };
+            if !strikes {
+                continue;
+            }
+            let when = format!("{whom} at {step}");
+            let (host, wrapper) = hold(&servers, step);
+            let order = [
+                "replica",
+                "db1",
+                "db2",
+                "--replace",
+                "--create-account",
+                "--verify-tables",
+                "--lease-time",
+                LEASE,
+            ];
+            let run = expect_held(&host, servers.lab.transfer_spawn(&order));
+            match whom {
+                "controller" => run.signal("KILL"),
+                "signal" => run.signal("INT"),
+                _ => drop(processes::sh(&servers.db2, "kill -KILL $(guard)")),
+            }
+            // An effect in flight is waited for by all who undo.
+            let_go(&host);
+            let ended = run.wait();
+            assert!(!ended.status.success(), "{when}: {ended}");
+            servers.expect_old_one(&when);
+            // A shell that has found it once would not look for another one.
+            drop(wrapper);
+        }
+    }
+    servers.replica(&["db1", "db2", "--replace", "--create-account"]).expect_success();
+    servers.expect_replica(&servers.db2);
+}
+
+#[test]
+fn whoever_is_killed_before_the_new_data_has_its_name_the_old_replica_is_as_it_was() {
+    killed_at(&["copying", "stopping", "publishing"]);
+}
+
+#[test]
+fn whoever_is_killed_behind_that_the_old_replica_is_as_it_was() {
+    killed_at(&["starting", "following"]);
+}
+
+#[test]
+fn whoever_is_killed_at_the_end_the_old_replica_is_as_it_was() {
+    killed_at(&["catching up", "comparing"]);
+}
+
+#[test]
+fn what_nobody_was_left_to_undo_is_undone_by_the_next_run() {
+    let Some(servers) = Servers::set() else { return };
+    servers.old_replica();
+    let (host, wrapper) = hold(&servers, "catching up");
+    let order = ["replica", "db1", "db2", "--replace", "--create-account", "--lease-time", LEASE];
+    let run = expect_held(&host, servers.lab.transfer_spawn(&order));
+    run.signal("STOP");
+    let found = Found::of(&servers.db2, &["guard", "sentinel", "of 8 $home/follow.job"]);
+    found.freeze();
+    found.signal("KILL");
+    found.thaw();
+    run.signal("KILL");
+    drop((run.wait(), wrapper));
+    let_go(&host);
+    let cleaned = servers.transfer(&["clean", "db2"]).expect_code(6);
+    assert!(
+        cleaned.stdout.contains("db2: ON TRIAL: ") && cleaned.stdout.contains("clean --start-servers db2"),
+        "{cleaned}"
+    );
+    let again = servers.replica(&["db1", "db2", "--replace", "--create-account"]).expect_success();
+    assert!(again.stderr.contains("db2: an earlier run had died while its data was on trial"), "{again}");
+    servers.expect_replica(&servers.db2);
+    servers.expect_nothing_left();
+    assert_eq!(servers.db2.sh("ls -d /var/lib/mysql.old-* 2>/dev/null || :"), "");
+}
+
+#[test]
+fn a_target_that_goes_down_while_its_data_is_on_trial_gets_it_back_when_that_is_asked_for() {
+    let Some(servers) = Servers::set() else { return };
+    servers.old_replica();
+    let (host, wrapper) = hold(&servers, "catching up");
+    let order = ["replica", "db1", "db2", "--replace", "--create-account", "--lease-time", LEASE];
+    let run = expect_held(&host, servers.lab.transfer_spawn(&order));
+    servers.db2.crash();
+    let ended = run.wait();
+    assert!(!ended.status.success(), "{ended}");
+    servers.expect_no_accounts("crashed");
+    servers.db2.boot();
+    drop(wrapper);
+    // It may have been used since, so nobody decides that but people.
+    let refused = servers.replica(&["db1", "db2", "--replace", "--create-account"]).expect_code(4).stderr;
+    assert!(
+        refused.contains("db2: its data is on trial, by the run ")
+            && refused.contains("transfer clean --start-servers db2"),
+        "{refused}"
+    );
+    let cleaned = servers.transfer(&["clean", "db2"]).expect_code(6);
+    assert!(cleaned.stdout.contains("db2: ON TRIAL: mariadb.service has the data"), "{cleaned}");
+    servers.transfer(&["clean", "--start-servers", "db2"]).expect_success();
+    servers.expect_old_one("crashed");
+    servers.replica(&["db1", "db2", "--replace", "--create-account"]).expect_success();
+    servers.expect_replica(&servers.db2);
+}
+
+#[test]
+fn a_replica_that_cannot_apply_or_whose_tables_differ_is_none() {
+    let Some(servers) = Servers::set() else { return };
+    servers.old_replica();
+    let order = ["db1", "db2", "--replace", "--create-account", "--verify-tables"];
+    // A row that comes between the copy and the comparison, on the copy only.
+    {
+        let spoil = "if [[ $* == *--unbuffered* ]]; then $real -e \"SET sql_log_bin = 0; DELETE FROM shop.plain LIMIT 1\"; fi";
+        let _spoilt = Wrapper::new(&servers.db2, "mariadb", spoil);
+        let failed = servers.replica(&order).expect_code(3).stderr;
+        assert!(
+            failed.contains("db2: its tables are not those of db1: 1 entry differs: shop/plain"),
+            "{failed}"
+        );
+        servers.expect_old_one("differs");
+    }
+    {
+        let spoil = "if [[ ${!#} == 'START SLAVE' ]]; then $real -e \"SET sql_log_bin = 0; DROP TABLE shop.plain\"; fi";
+        let _spoilt = Wrapper::new(&servers.db2, "mariadb", spoil);
+        let writer = servers.write_rows();
+        let failed = servers.replica(&order).expect_code(1).stderr;
+        writer.stop();
+        assert!(failed.contains("it does not replicate from db1: its SQL thread has stopped: "), "{failed}");
+        servers.expect_old_one("stopped");
+    }
+}

@@ -1,0 +1,209 @@
+//! What is under the final name at every moment of a publication, whoever dies.
+
+use super::*;
+
+/// A step of a publication at which a run is held, once, and then everything that the test does to it happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Moment {
+    BeforeTheExchange,
+    AfterTheExchange,
+    WhileTheOldOneIsRemoved,
+    AfterTheRecord,
+    AfterTheFirstRename,
+    AfterTheExchangeThatKeeps,
+}
+
+const MOMENTS: [Moment; 6] = [
+    Moment::BeforeTheExchange,
+    Moment::AfterTheExchange,
+    Moment::WhileTheOldOneIsRemoved,
+    Moment::AfterTheRecord,
+    Moment::AfterTheFirstRename,
+    Moment::AfterTheExchangeThatKeeps,
+];
+
+impl Moment {
+    fn keeps(self) -> bool {
+        matches!(self, Self::AfterTheRecord | Self::AfterTheFirstRename | Self::AfterTheExchangeThatKeeps)
+    }
+
+    fn options(self) -> &'static [&'static str] {
+        if self.keeps() { &["--replace", "--keep-old"] } else { &["--replace"] }
+    }
+
+    /// The copy has its name by then.
+    fn is_published(self) -> bool {
+        !matches!(self, Self::BeforeTheExchange | Self::AfterTheRecord | Self::AfterTheFirstRename)
+    }
+
+    /// The program that is held there, when, and whether before it does its work.
+    fn hold(self) -> (&'static str, &'static str, bool) {
+        let exchange = "${4-} == 2 && ${6-} == */in/data";
+        let first = "${4-} == 1 && ${6-} == */in/data.old-*";
+        match self {
+            Self::BeforeTheExchange => ("perl", exchange, true),
+            Self::AfterTheExchange | Self::AfterTheExchangeThatKeeps => ("perl", exchange, false),
+            Self::WhileTheOldOneIsRemoved => ("rm", "$* == *--one-file-system*", true),
+            Self::AfterTheRecord => ("perl", first, true),
+            Self::AfterTheFirstRename => ("perl", first, false),
+        }
+    }
+
+    /// Puts the program that holds a run at this moment in place, for the next run only.
+    fn arm(self, scene: &Scene) -> Wrapper {
+        let gate = scene.at("gate");
+        let (program, condition, before) = self.hold();
+        // What is removed is not whole any more by then.
+        let begun = if program == "rm" { "$real -f \"${@: -1}/one\"" } else { ":" };
+        let hold = format!("mv {gate}/armed {gate}/held; until [[ -e {gate}/go ]]; do sleep 0.02; done");
+        let script = if before {
+            format!("{begun}; {hold}")
+        } else {
+            format!("\"$real\" \"$@\"; status=$?; {hold}; exit $status")
+        };
+        scene.db2.sh(&format!("touch {gate}/armed"));
+        Wrapper::new(
+            &scene.db2,
+            program,
+            &format!("if [[ -e {gate}/armed && {condition} ]]; then {script}; fi"),
+        )
+    }
+}
+
+/// Who goes at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Death {
+    Controller,
+    /// What it had begun is done nevertheless, before the sentinel acts.
+    Guard,
+    /// And what it had begun.
+    GuardAndEffects,
+    /// And the sentinel: the controller is left.
+    Keepers,
+    /// And the controller: nobody is left.
+    All,
+    Host,
+}
+
+/// The processes of a run that may write to its journal, the guard and its effects, or that wait for it, the
+/// sentinel: in all cases those that have it open, in one of two ways.
+const KEEPERS: &str = r#"
+    keepers() {
+        local pid
+        for pid in $(of 9 "$home/journal"); do
+            if [[ $(awk '/^flags/ { print $2 }' "/proc/$pid/fdinfo/9") == *[$1] ]]; then echo "$pid"; fi
+        done
+    }
+    end() { kill -STOP $1 || :; kill -KILL $1 || :; }
+"#;
+
+impl Death {
+    fn strike(self, scene: &Scene, run: &Running) {
+        let end = |whom: &str| {
+            processes::sh(&scene.db2, &format!("{KEEPERS} found=$({whom}); end \"${{found:?}}\""));
+        };
+        match self {
+            Self::Controller => run.signal("KILL"),
+            Self::Guard => end("guard"),
+            Self::GuardAndEffects => end("keepers 1"),
+            Self::Keepers => end("keepers 01"),
+            Self::All => {
+                run.signal("STOP");
+                end("keepers 01");
+                run.signal("KILL");
+            }
+            Self::Host => scene.db2.crash(),
+        }
+    }
+
+    /// What was begun is done.
+    fn leaves_effects(self) -> bool {
+        matches!(self, Self::Controller | Self::Guard)
+    }
+}
+
+fn dies_at_every_moment(death: Death) {
+    let Some(scene) = Scene::set() else { return };
+    for moment in MOMENTS {
+        println!("{death:?} dies {moment:?}");
+        scene.reset();
+        let wrapper = moment.arm(&scene);
+        let run = scene.spawn(moment.options());
+        let held = || scene.db2.run(&["test", "-e", &scene.at("gate/held")]).status.success();
+        assert!(eventually(SOON, held), "the moment does not come");
+        // Not one moment without the whole of one of them.
+        if moment.is_published() {
+            scene.expect_copied("in/data");
+        } else {
+            assert!(scene.is_old("in/data"), "{moment:?}");
+        }
+        death.strike(&scene, &run);
+        scene.db2.run(&["touch", &scene.at("gate/go")]);
+        match death {
+            Death::Controller => drop(run),
+            Death::Guard | Death::GuardAndEffects | Death::Keepers => {
+                let output = run.wait();
+                // What was told before is not taken back.
+                let code = i32::from(moment != Moment::WhileTheOldOneIsRemoved);
+                output.expect_code(code);
+            }
+            Death::All | Death::Host => {
+                drop(run);
+                if death == Death::Host {
+                    scene.db2.boot();
+                }
+                let status = scene.lab.transfer(&["status", "db2"]).expect_success().stdout;
+                assert!(status.contains("db2: dead "), "{status}");
+                scene.lab.transfer(&["clean", "db2"]).expect_success();
+            }
+        }
+        scene.await_undone();
+        let all = scene.names();
+        if moment.is_published() || death.leaves_effects() {
+            scene.expect_copied("in/data");
+            let old: Vec<_> = all.iter().filter(|name| name.starts_with("data.old-20")).collect();
+            assert_eq!((all.len(), old.len()), (1 + old.len(), usize::from(moment.keeps())), "{all:?}");
+            if let [old] = *old {
+                assert!(scene.is_old(&format!("in/{old}")));
+            }
+        } else {
+            assert_eq!(all, ["data"]);
+            assert!(scene.is_old("in/data"));
+        }
+        scene.expect_no_runs();
+        drop(wrapper);
+        scene.transfer(moment.options()).expect_success();
+        scene.expect_copied("in/data");
+        scene.expect_no_runs();
+    }
+}
+
+#[test]
+fn a_controller_that_dies_at_any_moment_of_a_replacement_leaves_the_old_or_the_new_one() {
+    dies_at_every_moment(Death::Controller);
+}
+
+#[test]
+fn a_guard_that_dies_at_any_moment_of_a_replacement_leaves_the_old_or_the_new_one() {
+    dies_at_every_moment(Death::Guard);
+}
+
+#[test]
+fn a_guard_that_dies_with_its_effects_at_any_moment_of_a_replacement_leaves_the_old_or_the_new_one() {
+    dies_at_every_moment(Death::GuardAndEffects);
+}
+
+#[test]
+fn a_guard_that_dies_with_its_sentinel_at_any_moment_of_a_replacement_leaves_the_old_or_the_new_one() {
+    dies_at_every_moment(Death::Keepers);
+}
+
+#[test]
+fn all_that_die_at_any_moment_of_a_replacement_leave_the_old_or_the_new_one_and_the_rest_is_cleaned() {
+    dies_at_every_moment(Death::All);
+}
+
+#[test]
+fn a_host_that_crashes_at_any_moment_of_a_replacement_has_the_old_or_the_new_one_and_the_rest_is_cleaned() {
+    dies_at_every_moment(Death::Host);
+}

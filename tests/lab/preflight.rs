@@ -1,0 +1,172 @@
+//! What stands against a run on real hosts, and what it is warned of.
+
+use crate::fixtures::{assert_same, make_random, names};
+use crate::harness::Lab;
+
+#[test]
+fn an_account_of_other_numbers_is_told_with_both_and_chown_gives_the_copy_to_the_right_one() {
+    let Some(lab) = Lab::get() else { return };
+    let (db1, db2) = (lab.host("db1"), lab.host("db2"));
+    let scratch = lab.scratch(&["db1", "db2"]);
+    let source = scratch.join("source");
+    db1.sh(&format!("mkdir '{source}'; echo x >'{source}/table'; chown -R mysql:mysql '{source}'"));
+    let args = [format!("db1:{source}"), format!("db2:{}", scratch.path())];
+    let transfer =
+        |options: &[&str]| lab.transfer(&[&args.each_ref().map(String::as_str)[..], options].concat());
+    let owners = || db2.sh(&format!("cd '{source}'; stat -c %u:%g . table | sort -u; rm -r '{source}'"));
+
+    let output = transfer(&[]).expect_success();
+    for (kind, there, here) in [("user", 111, 121), ("group", 112, 122)] {
+        let told = format!("db2: files of the {kind} mysql, {there} on db1, will be those of {there}, ");
+        assert!(output.stderr.contains(&told), "{output}");
+        let fix = format!(": mysql is {here} here; give the copy its owner with --chown USER:GROUP");
+        assert!(output.stderr.contains(&fix), "{output}");
+    }
+    assert_eq!(owners(), "111:112\n");
+
+    for (owner, numbers) in
+        [("mysql:mysql", "121:122"), ("mysql", "121:112"), (":mysql", "111:122"), ("7:8", "7:8")]
+    {
+        let output = transfer(&["--chown", owner]).expect_success();
+        assert!(!output.stderr.contains("WARN"), "{output}");
+        assert_eq!(owners(), format!("{numbers}\n"), "--chown {owner}");
+    }
+
+    let output = transfer(&["--chown", "nosuch:nobodys"]).expect_code(4);
+    for unknown in ["user nosuch", "group nobodys"] {
+        let told = format!("db2: there is no {unknown} for --chown; create it, or say its number");
+        assert!(output.stderr.contains(&told), "{output}");
+    }
+    let output = lab
+        .transfer(&[&format!("db1:{source}/table"), &format!("dba@db2:{}", scratch.path()), "--chown=mysql"])
+        .expect_code(4);
+    let told = "dba@db2: only root may give files away (--chown); log in as root, or with --sudo";
+    assert!(output.stderr.contains(told), "{output}");
+    assert!(names(&db2, scratch.path()).is_empty());
+}
+
+#[test]
+fn file_systems_that_are_read_only_or_too_small_are_refused() {
+    let Some(lab) = Lab::get() else { return };
+    let (db1, db2) = (lab.host("db1"), lab.host("db2"));
+    let scratch = lab.scratch(&["db1", "db2"]);
+    let source = scratch.join("source");
+    make_random(&db1, &source, 2);
+    let sealed = scratch.small_disk(&db2, "sealed", 8 << 20);
+    let small = scratch.small_disk(&db2, "small", 1 << 20);
+    let bound = scratch.join("bound");
+    db2.sh(&format!(
+        "mount -o remount,ro '{sealed}'; mkdir '{bound}'; mount --bind '{bound}' '{bound}'; mount -o remount,ro,bind '{bound}'"
+    ));
+    for (directory, told) in [
+        (&sealed, "is on a file system that is mounted read-only; mount it writable"),
+        (&bound, "is on a file system that is mounted read-only; mount it writable"),
+        (
+            &small,
+            "has 1.00 MiB free (1048576 bytes), the source takes 2.00 MiB (2097152 bytes); free some space",
+        ),
+    ] {
+        let output = lab.transfer(&[&format!("db1:{source}"), &format!("db2:{directory}")]).expect_code(4);
+        assert!(output.stderr.contains(&format!("db2: {directory} {told}")), "{output}");
+        assert!(names(&db2, directory).is_empty());
+    }
+}
+
+#[test]
+fn bind_mounts_do_not_hide_that_the_source_and_the_target_are_in_each_other() {
+    let Some(lab) = Lab::get() else { return };
+    let db1 = lab.host("db1");
+    let scratch = lab.scratch(&["db1"]);
+    let source = scratch.join("source");
+    let [whole, below, above, beside] = ["whole", "below", "above", "beside"].map(|name| scratch.join(name));
+    db1.sh(&format!(
+        "cd '{}'; mkdir -p source/sub/deep whole below above beside other; echo x >source/file
+        mount --bind source whole; mount --bind source/sub below; mount --bind . above; mount --bind other beside",
+        scratch.path()
+    ));
+    let from = format!("db1:{source}");
+    for directory in [&whole, &below, &format!("{below}/deep"), &format!("{above}/source/sub")] {
+        let output = lab.transfer(&[&from, &format!("db1:{directory}")]).expect_code(4);
+        assert!(output.stderr.contains(&format!("db1: {directory} is inside of the source")), "{output}");
+        // And the other way round.
+        let output =
+            lab.transfer(&[&format!("db1:{above}/source"), &format!("db1:{directory}")]).expect_code(4);
+        assert!(output.stderr.contains(&format!("db1: {directory} is inside of the source")), "{output}");
+    }
+    let output = lab.transfer(&[&from, &format!("db1:{above}")]).expect_code(4);
+    assert!(output.stderr.contains(&format!("db1: {above}/source exists already")), "{output}");
+    for inner in [&source, &format!("{source}/sub"), &format!("{source}/file"), &below] {
+        let output = lab
+            .transfer(&[&format!("db1:{inner}"), &format!("db1:{above}"), "--replace", "--as=source"])
+            .expect_code(4);
+        assert!(
+            output.stderr.contains(&format!("db1: {above}/source is the source, or holds it")),
+            "{output}"
+        );
+    }
+    let output = lab
+        .transfer(&[&from, &format!("db1:{beside}"), &format!("db1:{}", scratch.join("other"))])
+        .expect_code(4);
+    assert!(output.stderr.contains(&format!("{beside} is named twice as a target")), "{output}");
+
+    // One that leads elsewhere is a directory like any other.
+    lab.transfer(&[&from, &format!("db1:{beside}")]).expect_success();
+    assert_same((&db1, &source), (&db1, &format!("{beside}/source")));
+}
+
+/// What a host lacks is what all of its tests lack.
+mod alone {
+    use super::{make_random, names};
+    use crate::fixtures::Changed;
+    use crate::harness::Lab;
+
+    #[test]
+    fn everything_that_stands_against_a_run_is_told_in_one_refusal_with_its_fixes() {
+        let Some(lab) = Lab::get() else { return };
+        let (db1, db2, db3) = (lab.host("db1"), lab.host("db2"), lab.host("db3"));
+        let scratch = lab.scratch(&["db1", "db2", "db3"]);
+        let (source, link) = (scratch.join("source"), scratch.join("link"));
+        make_random(&db1, &source, 2);
+        db1.run(&["ln", "-s", &source, &link]).expect_success();
+        db2.put("mine", &link, 0o600);
+        let small = scratch.small_disk(&db3, "small", 64 << 10);
+        db3.sh(&format!("mount -o remount,ro '{small}'"));
+        let _missing = [Changed::without(&db1, &["openssl"]), Changed::without(&db2, &["zstd", "ss"])];
+        let output = lab
+            .transfer(&[
+                &format!("db1:{link}"),
+                &format!("db2:{}", scratch.path()),
+                &format!("db3:{small}"),
+                &format!("db3:{}", scratch.join("nowhere")),
+                "nosuchhost:/srv",
+                "--compress=zstd",
+                "--chown=nosuch",
+            ])
+            .expect_code(4);
+        let told = [
+            "db1: programs are missing: openssl; apt install openssl".to_owned(),
+            format!("db1: {link} is a symbolic link; name what it points to: {source}"),
+            "db2: programs are missing: ss, zstd; apt install iproute2 zstd".to_owned(),
+            format!("db2: {link} exists already; move it away"),
+            "db2: there is no user nosuch for --chown".to_owned(),
+            format!("db3: {small} is on a file system that is mounted read-only"),
+            "db3: there is no user nosuch for --chown".to_owned(),
+            format!("db3: {0} does not exist; mkdir {0}", scratch.join("nowhere")),
+            "nosuchhost: cannot connect with ssh".to_owned(),
+        ];
+        for text in &told {
+            assert!(output.stderr.contains(text), "no '{text}': {output}");
+        }
+        assert_eq!(output.stderr.matches("refused, nothing was changed").count(), 1, "{output}");
+        assert_eq!(
+            output.stderr.lines().filter(|line| line.starts_with("  ")).count(),
+            told.len(),
+            "{output}"
+        );
+        assert_eq!(names(&db2, scratch.path()), ["link"]);
+        assert!(names(&db3, &small).is_empty());
+        for host in [&db1, &db2, &db3] {
+            assert!(!host.run(&["test", "-e", "/var/lib/transfer"]).status.success());
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! What belongs to a whole host: accounts, packages, addresses, rules, files in `/etc`.
+
+mod accounts;
+mod addresses;
+mod logins;
+mod niceness;
+mod old;
+
+use std::time::{Duration, Instant};
+
+use crate::fixtures::{
+    Changed, Held, MORE_THAN_BUFFERS, SOON, Wrapper, assert_same, being_read, make_every_kind, make_random,
+    names,
+};
+use crate::harness::{Host, Lab, Output, Scratch, eventually};
+
+/// What is found before the program tries to connect is told within this.
+const AT_ONCE: Duration = Duration::from_secs(10);
+
+/// Nothing but ssh, and what belongs to it, comes in.
+const CLOSE: &str = "nft 'add table inet closed; add chain inet closed in { type filter hook input priority 0; policy drop; };
+    add rule inet closed in ct state established,related accept; add rule inet closed in meta l4proto ipv6-icmp accept;
+    add rule inet closed in tcp dport { 22, 2222 } accept'";
+
+fn closed(host: &Host) -> Changed {
+    Changed::new(host, CLOSE, "nft delete table inet closed")
+}
+
+/// Lets the account `dba` become root, by what a line of sudoers says.
+fn sudoers(host: &Host, commands: &str) -> Changed {
+    let file = "/etc/sudoers.d/lab";
+    let write = format!("echo 'dba ALL=(root) {commands}' >{file}; chmod 0440 {file}; visudo -cq");
+    Changed::new(host, &write, &format!("rm -f {file}"))
+}
+
+/// db1 has a source, db2 a directory for it.
+struct Scene {
+    lab: Lab,
+    ctl: Host,
+    db1: Host,
+    db2: Host,
+    scratch: Scratch,
+    source: String,
+}
+
+impl Scene {
+    fn new(mib: u32) -> Option<Self> {
+        let lab = Lab::get()?;
+        let (ctl, db1, db2) = (lab.host("ctl"), lab.host("db1"), lab.host("db2"));
+        let scratch = lab.scratch(&["ctl", "db1", "db2", "db3"]);
+        let source = scratch.join("source");
+        make_random(&db1, &source, mib);
+        Some(Self { lab, ctl, db1, db2, scratch, source })
+    }
+
+    fn args(&self, [from, to]: [&str; 2], options: &[&str]) -> Vec<String> {
+        let ends = [format!("{from}:{}", self.source), format!("{to}:{}", self.scratch.path())];
+        ends.into_iter().chain(options.iter().map(ToString::to_string)).collect()
+    }
+
+    fn transfer(&self, ends: [&str; 2], options: &[&str]) -> Output {
+        let args = self.args(ends, options);
+        self.lab.transfer(&args.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    #[track_caller]
+    fn held(&self, ends: [&str; 2], options: &[&str]) -> Held {
+        let args = self.args(ends, options);
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        Held::start(&self.lab, &args, &self.db2, self.scratch.path())
+    }
+
+    /// The copy is what it should be, and is taken away.
+    #[track_caller]
+    fn take_copy(&self) {
+        assert_same((&self.db1, &self.source), (&self.db2, &self.source));
+        self.db2.run(&["rm", "-r", &self.source]).expect_success();
+    }
+}

@@ -1,0 +1,59 @@
+//! Programs that stand back, on as many processors as was said.
+
+use super::*;
+
+#[test]
+fn our_programs_stand_back_and_use_as_many_processors_as_was_said_on_both_ends() {
+    let Some(scene) = Scene::new(MORE_THAN_BUFFERS) else { return };
+    let log = scene.scratch.join("xargs.log");
+    let _xargs = [&scene.db1, &scene.db2]
+        .map(|host| Wrapper::new(host, "xargs", &format!("echo \"$(nice) $*\" >>'{log}'")));
+    let held = scene.held(["db1", "db2"], &["--nice=7", "--threads=1", "--compress=zstd"]);
+    being_read(&scene.db1, scene.scratch.path());
+    let ours = |host: &Host| -> Vec<(String, String)> {
+        let all = host.sh("ps -ww -eo ni=,args=");
+        let ours = all.lines().filter_map(|line| line.trim().split_once(' ')).filter(|(_, args)| {
+            ["tar --", "zstd ", "openssl ", "nc ", "perl "].iter().any(|program| args.starts_with(program))
+        });
+        ours.map(|(nice, args)| (nice.to_owned(), args.to_owned())).collect()
+    };
+    // A host that a test has booted may stand back as a whole.
+    let usual = |host: &Host| -> u8 { host.sh("ps -o ni= -p 1").trim().parse().expect("a number") };
+    let back = |host: &Host| (usual(host) + 7).min(19).to_string();
+    for (host, needed) in [
+        (&scene.db1, ["tar --create", "zstd -q -1 -T1 -c", "openssl enc", "nc -n -N"]),
+        (&scene.db2, ["tar --extract", "zstd -q -d -c", "openssl enc", "nc -n -d -l"]),
+    ] {
+        let running = ours(host);
+        for program in needed {
+            assert!(running.iter().any(|(_, args)| args.starts_with(program)), "no {program}: {running:?}");
+        }
+        assert!(running.iter().all(|(nice, _)| *nice == back(host)), "{running:?}");
+        // The guard itself has to be in time.
+        let guards = host.sh("ps -ww -eo ni=,args= | grep -E ' bash --norc -p -s$'");
+        assert!(guards.lines().all(|line| line.trim().starts_with(&format!("{} ", usual(host)))), "{guards}");
+        let disks = host.sh("for pid in $(pgrep -x 'tar|openssl'); do ionice -p $pid; done | sort -u");
+        assert_eq!(disks, "best-effort: prio 7\n");
+    }
+    held.go().expect_success();
+    scene.take_copy();
+    for host in [&scene.db1, &scene.db2] {
+        let calls = host.sh(&format!("cat '{log}'"));
+        assert!(
+            !calls.is_empty()
+                && calls
+                    .lines()
+                    .all(|line| line.starts_with(&format!("{} ", back(host))) && line.contains("-P 1 ")),
+            "{calls}"
+        );
+    }
+    // And not unless it was said.
+    let held = scene.held(["db1", "db2"], &["--compress=zstd"]);
+    being_read(&scene.db1, scene.scratch.path());
+    assert!(
+        [&scene.db1, &scene.db2]
+            .iter()
+            .all(|host| ours(host).iter().all(|(nice, _)| *nice == usual(host).to_string()))
+    );
+    held.go().expect_success();
+}
