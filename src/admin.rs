@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::stream::{StreamExt as _, iter};
 
 use crate::endpoint::HostName;
 use crate::error::chain;
@@ -11,13 +11,13 @@ use crate::exit::Exit;
 use crate::host::command::look_after;
 use crate::host::scripts::Script;
 use crate::host::wire::{Field, LONGEST_PATH, short};
-use crate::host::{Host, HostError};
+use crate::host::{AT_ONCE, Host, HostError};
 use crate::settings::Login;
 
 /// Asks all hosts side by side and returns the text for each, in their order, with the worst exit code.
 pub async fn admin(hosts: &[HostName], verb: Verb, login: &Login) -> (String, Exit) {
-    let answers =
-        join_all(hosts.iter().map(|name| async move { (name, ask(name, verb, login).await) })).await;
+    let asked = iter(hosts).map(|name| async move { (name, ask(name, verb, login).await) });
+    let answers: Vec<_> = asked.buffered(AT_ONCE).collect().await;
     let mut text = String::new();
     let mut exit = Exit::Done;
     for (name, answer) in answers {
@@ -43,8 +43,10 @@ pub enum Verb {
     Status,
     /// Undo what dead runs left.
     Clean {
-        /// Servers that they stopped, too.
+        /// Start servers that they stopped, too, and run their hooks.
         start_servers: bool,
+        /// Hooks that have not run are forgotten.
+        forget_hooks: bool,
     },
 }
 
@@ -52,9 +54,11 @@ async fn ask(name: &HostName, verb: Verb, login: &Login) -> Result<Vec<Vec<Field
     let host = Host::connect(name, login, Duration::from_secs(30)).await?;
     let answer = match verb {
         Verb::Status => host.ask("status", &Script::admin(&["status"])).await,
-        Verb::Clean { start_servers } => {
-            let words: &[&str] = if start_servers { &["clean", "start-servers"] } else { &["clean"] };
-            host.ask("clean-up", &Script::admin(words)).await
+        Verb::Clean { start_servers, forget_hooks } => {
+            let mut words = vec!["clean"];
+            words.extend(start_servers.then_some("start-servers"));
+            words.extend(forget_hooks.then_some("forget-hooks"));
+            host.ask("clean-up", &Script::admin(&words)).await
         }
     };
     host.close().await;
@@ -94,6 +98,9 @@ impl Verb {
                 "kept" => {
                     writeln!(text, "{host}: kept, as was asked for: {} (run {})", rest(2), field(1))
                 }
+                "undone" if field(2) == "hook" && matches!(self, Self::Clean { forget_hooks: true, .. }) => {
+                    writeln!(text, "{host}: forgotten: the hook '{}' (run {})", field(5), field(1))
+                }
                 "undone" => writeln!(text, "{host}: undone: {} (run {})", rest(2), field(1)),
                 "live" => writeln!(
                     text,
@@ -105,13 +112,13 @@ impl Verb {
                     exit = Exit::Leftovers;
                     let (what, run) = (field(2), field(1));
                     match (what, self) {
-                        ("server", Self::Clean { start_servers: false }) => writeln!(
+                        ("server", Self::Clean { start_servers: false, .. }) => writeln!(
                             text,
                             "{host}: STOPPED: {} was stopped by the run {run} and does not run; to start it: {}",
                             field(3),
                             look_after(login, "clean --start-servers", host)
                         ),
-                        ("replication", Self::Clean { start_servers: false }) => writeln!(
+                        ("replication", Self::Clean { start_servers: false, .. }) => writeln!(
                             text,
                             "{host}: STOPPED: replication ('{}' of the server behind {}) was stopped by the run {run}; to \
                              start it: {}",
@@ -119,20 +126,28 @@ impl Verb {
                             field(3),
                             look_after(login, "clean --start-servers", host)
                         ),
-                        ("trial", Self::Clean { start_servers: false }) => writeln!(
+                        ("trial", Self::Clean { start_servers: false, .. }) => writeln!(
                             text,
                             "{host}: ON TRIAL: {} has the data that the run {run} made for it, and not its own; to give it \
                              that back, and start it: {}",
                             field(3),
                             look_after(login, "clean --start-servers", host)
                         ),
-                        ("hook", Self::Clean { start_servers: false }) => writeln!(
+                        ("hook", Self::Clean { start_servers: false, .. }) => writeln!(
                             text,
                             "{host}: NOT DONE: the hook '{}' for the end of the run {run} {}; to run it: {}",
                             field(5),
                             // Behind all that it was called with.
                             field(8),
                             look_after(login, "clean --start-servers", host)
+                        ),
+                        ("hook", Self::Clean { .. }) => writeln!(
+                            text,
+                            "{host}: NOT DONE: the hook '{}' for the end of the run {run} has failed {}; mend it and say this once \
+                             more, or do by hand what it was to do, and then: {}",
+                            field(5),
+                            field(8),
+                            look_after(login, "clean --forget-hooks", host)
                         ),
                         _ => writeln!(text, "{host}: LEFT BEHIND: {} (run {run})", rest(2)),
                     }
@@ -164,7 +179,7 @@ mod tests {
     use super::*;
     use crate::host::wire::decode;
 
-    const CLEAN: Verb = Verb::Clean { start_servers: false };
+    const CLEAN: Verb = Verb::Clean { start_servers: false, forget_hooks: false };
 
     #[test]
     fn a_server_that_was_stopped_is_shown_with_the_command_that_starts_it() {

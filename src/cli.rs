@@ -76,21 +76,34 @@ pub enum Command {
     #[command(infer_long_args = true, after_help = replica::AFTER_HELP)]
     Replica(Replica),
     /// List the runs that hold something on the hosts, live and dead; changes nothing
+    #[command(
+        after_help = "Exit codes: 0 all hosts were asked, whatever they hold; 1 one could not be asked; 2 usage."
+    )]
     Status {
         /// The hosts to ask
         #[arg(required = true, value_name = "HOST", value_parser = hosts())]
         hosts: Vec<Fleet<HostName>>,
     },
     /// Undo what dead runs left on the hosts; live runs are not touched
+    #[command(
+        after_help = "Exit codes: 0 nothing of dead runs is left; 1 a host could not be asked; 2 usage; 6 something is left, and is \
+                      listed with what to do."
+    )]
     Clean {
         /// Start servers and replication again, too, that such a run had stopped, and run its hooks for afterwards
         #[arg(long)]
         start_servers: bool,
+        /// Forget hooks for afterwards that have not run, or have failed: what they were to do is done
+        #[arg(long, conflicts_with = "start_servers")]
+        forget_hooks: bool,
         /// The hosts to clean
         #[arg(required = true, value_name = "HOST", value_parser = hosts())]
         hosts: Vec<Fleet<HostName>>,
     },
     /// List what was run from this machine by this account, the newest last
+    #[command(
+        after_help = "Exit codes: 0 the runs are listed, also where there are none; 1 the records cannot be read; 2 usage."
+    )]
     History {
         /// The last N runs [default: 20]
         #[arg(long, value_name = "N", default_value = "20", hide_default_value = true)]
@@ -100,6 +113,10 @@ pub enum Command {
         json: bool,
     },
     /// Show one of these runs: what was typed, and its report
+    #[command(
+        after_help = "Exit codes: 0 the run is shown, however it ended; 1 the records cannot be read; 2 there is no such run, or \
+                      there are several."
+    )]
     Show {
         /// Its name, or the beginning of it
         #[arg(value_name = "RUN")]

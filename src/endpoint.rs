@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 
 use crate::printable::printable;
 
+/// The most targets of one run.
+pub const MOST_TARGETS: usize = 1000;
+
 /// A host as the user named it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum HostName {

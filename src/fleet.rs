@@ -9,13 +9,15 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 /// The most hosts that one word may name.
 const MOST: usize = 1000;
 /// The longest number in one.
-const DIGITS: usize = 6;
+const DIGITS: usize = 9;
 
 /// Why a word names no hosts.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum FleetError {
     /// A bracket without its partner, or something else than numbers in it.
-    #[error("'{0}' is no list of numbers and ranges: write db[1-20] or db{{1,3,7}}")]
+    #[error(
+        "'{0}' is no list of numbers (of at most {DIGITS} digits) and ranges: write db[1-20] or db{{1,3,7}}"
+    )]
     List(String),
     /// More than anybody means.
     #[error("it names more than {MOST} hosts")]
@@ -96,6 +98,13 @@ fn numbers(list: &[u8]) -> Result<Vec<String>, FleetError> {
     if !text.split(['-', ',']).all(is_number) {
         return Err(wrong());
     }
+    // Before there are so many of them.
+    let parse = |number: &str| number.parse::<usize>().unwrap_or_default();
+    let width =
+        |range: &str| range.split_once('-').map_or(1, |(first, last)| parse(first).abs_diff(parse(last)) + 1);
+    if text.split(',').map(width).sum::<usize>() > MOST {
+        return Err(FleetError::Most);
+    }
     // Its own errors tell of names, of which there is none here.
     let named = hostlist_parser::parse(&format!("x[{text}]")).map_err(|_| wrong())?;
     Ok(named.iter().filter_map(|name| Some(name.strip_prefix('x')?.to_owned())).collect())
@@ -152,18 +161,20 @@ mod tests {
             "db[1-2-3]",
             "db[1,]",
             "db{}",
-            "db[1-9999999]",
+            "db[1-9999999999]",
             "db[x]",
             "db{1],é[2}:/y",
             "db{1]x[2}",
         ] {
             assert!(matches!(expanded(word), Err(FleetError::List(_))), "{word}: {:?}", expanded(word));
         }
-        assert_eq!(expanded("db[1-1001]"), Err(FleetError::Most));
+        for word in ["db[1-1001]", "db[1-999999999]", "db[999999999-1,2]", "db[1-999,1-999]"] {
+            assert_eq!(expanded(word), Err(FleetError::Most), "{word}");
+        }
         assert_eq!(expanded("db[1-100]x[1-100]"), Err(FleetError::Most));
         assert_eq!(
             expanded("db[a]:/srv").unwrap_err().to_string(),
-            "'a' is no list of numbers and ranges: write db[1-20] or db{1,3,7}"
+            "'a' is no list of numbers (of at most 9 digits) and ranges: write db[1-20] or db{1,3,7}"
         );
     }
 }

@@ -23,6 +23,7 @@ use record::{VERSION, table};
 
 use crate::exit::Exit;
 use crate::printable::printable;
+use crate::replace::{self, UNNAMED, replace};
 use crate::run_id::RunId;
 
 /// What the name of a record ends in.
@@ -47,12 +48,12 @@ struct Told<'a> {
     state: State,
 }
 
-/// Why records cannot be shown.
+/// Why records cannot be shown or kept.
 #[derive(Debug, thiserror::Error)]
 pub enum HistoryError {
-    /// The directory is there and cannot be read.
+    /// The directory cannot be read or written.
     #[error("the records of past runs in {}: {error}", directory.display())]
-    Unreadable {
+    Unusable {
         /// The directory.
         directory: PathBuf,
         /// What is wrong with it.
@@ -62,7 +63,7 @@ pub enum HistoryError {
     #[error("{0}")]
     Unknown(String),
     /// An account without a place for them.
-    #[error("this account has no home directory, and so no records of past runs")]
+    #[error("this account has no place for records of past runs; set HOME or XDG_STATE_HOME")]
     Homeless,
 }
 
@@ -72,7 +73,7 @@ impl HistoryError {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Unknown(_) => Exit::Usage,
-            Self::Unreadable { .. } | Self::Homeless => Exit::Failed,
+            Self::Unusable { .. } | Self::Homeless => Exit::Failed,
         }
     }
 }
@@ -103,9 +104,14 @@ impl History {
     ///
     /// # Errors
     /// When it cannot be made, or others may write to it.
-    pub fn prepare(&self) -> io::Result<()> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
-        self.check()
+    pub fn prepare(&self) -> Result<(), HistoryError> {
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.directory);
+        made.and_then(|()| self.check()).map_err(self.unusable())
+    }
+
+    fn unusable(&self) -> impl FnOnce(io::Error) -> HistoryError + use<> {
+        let directory = self.directory.clone();
+        |error| HistoryError::Unusable { directory, error }
     }
 
     /// Whether it is a directory of our own, if it is there.
@@ -116,15 +122,23 @@ impl History {
         };
         let is_ours =
             found.is_dir() && found.uid() == nix::unistd::geteuid().as_raw() && found.mode() & 0o022 == 0;
-        is_ours
-            .then_some(())
-            .ok_or_else(|| io::Error::other("it is no directory that only this account may write to"))
+        is_ours.then_some(()).ok_or_else(|| {
+            let user = nix::unistd::geteuid();
+            io::Error::other(format!(
+                "it is no directory that only this account may write to; give it user id {user} (chown) and mode 0700 (chmod)"
+            ))
+        })
     }
 
     /// A file in the directory, by its name.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.join(name)
+    }
+
+    /// The file of a record.
+    fn of(&self, record: &Record) -> PathBuf {
+        self.path(&format!("{}{SUFFIX}", record.run))
     }
 
     /// Nobody else has this as long as the result lives; `None` where somebody has it.
@@ -141,9 +155,7 @@ impl History {
 
     /// All records, the oldest first, and how many cannot be read.
     fn records(&self) -> Result<(Vec<(Record, State)>, usize), HistoryError> {
-        let paths = self.check().and_then(|()| self.paths());
-        let paths =
-            paths.map_err(|error| HistoryError::Unreadable { directory: self.directory.clone(), error })?;
+        let paths = self.check().and_then(|()| self.paths()).map_err(self.unusable())?;
         let all: Vec<_> = paths.iter().map(|path| read(path)).collect();
         let unreadable = all.iter().filter(|record| record.is_none()).count();
         let mut records: Vec<(Record, State)> = all.into_iter().flatten().collect();
@@ -154,28 +166,24 @@ impl History {
 
     /// The records' files, the oldest first, as far as their names tell.
     fn paths(&self) -> io::Result<Vec<PathBuf>> {
-        let mut paths = self.files()?;
-        paths.retain(|path| !is_hidden(path));
+        let is_record = |name: &str| name.strip_suffix(SUFFIX).is_some_and(RunId::is_name);
+        let mut paths = self.files(is_record)?;
         paths.sort_unstable();
         Ok(paths)
     }
 
-    /// The same, and those that have no name yet.
-    fn files(&self) -> io::Result<Vec<PathBuf>> {
+    /// The files of some names.
+    fn files(&self, is_one: impl Fn(&str) -> bool) -> io::Result<Vec<PathBuf>> {
         let entries = match fs::read_dir(&self.directory) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries?,
         };
-        let paths = entries.filter_map(Result::ok).map(|entry| entry.path());
-        let is_ours = |path: &PathBuf| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            let run = name.trim_start_matches('.').split(SUFFIX).next().unwrap_or_default();
-            RunId::is_name(run) && (is_hidden(path) || name.ends_with(SUFFIX))
-        };
-        Ok(paths.filter(is_ours).collect())
+        let named =
+            entries.filter_map(Result::ok).filter(|entry| entry.file_name().to_str().is_some_and(&is_one));
+        Ok(named.map(|entry| entry.path()).collect())
     }
 
-    /// The oldest records go, and what processes left that were killed while they wrote one.
+    /// All but so many of the newest records go, and what processes left that were killed while they wrote one.
     fn rotate(&self, keep: usize) -> io::Result<()> {
         let paths = self.paths()?;
         for old in &paths[..paths.len().saturating_sub(keep)] {
@@ -184,8 +192,8 @@ impl History {
                 let _ = fs::remove_file(old);
             }
         }
-        for path in self.files()?.iter().filter(|path| is_hidden(path)) {
-            let age = fs::symlink_metadata(path).and_then(|file| file.modified()).map(|time| time.elapsed());
+        for path in self.files(|name| name.starts_with(UNNAMED))? {
+            let age = fs::symlink_metadata(&path).and_then(|file| file.modified()).map(|time| time.elapsed());
             if matches!(age, Ok(Ok(age)) if age > UNFINISHED) {
                 let _ = fs::remove_file(path);
             }
@@ -244,46 +252,40 @@ impl History {
 #[derive(Debug)]
 pub struct Recording {
     history: History,
-    keep: usize,
     /// Until the process ends, however it does.
     _lock: Flock<File>,
 }
 
 impl Recording {
-    /// Writes the record of a run that begins; `keep` records are kept.
+    /// Writes the record of a run that begins, after the oldest ones went: `keep` are kept, this one included.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn begin(history: History, keep: usize, record: &Record) -> io::Result<Self> {
+    pub fn begin(history: History, keep: usize, record: &Record) -> Result<Self, HistoryError> {
         history.prepare()?;
-        let path = history.path(&format!("{}{SUFFIX}", record.run));
-        // Locked before it has its name, or who looks would take it for lost.
-        let (file, hidden) = create(&path)?;
-        let mut lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| error)?;
-        lock.write_all(line(record).as_bytes())?;
-        fs::rename(hidden, path)?;
-        Ok(Self { history, keep, _lock: lock })
+        let begun = || {
+            // First, since they may be what fills the disk.
+            history.rotate(keep.saturating_sub(1))?;
+            // Locked before it has its name, or who looks would take it for lost.
+            let (file, hidden) = replace::begin(&history.directory)?.into_parts();
+            let mut lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| error)?;
+            lock.write_all(line(record).as_bytes())?;
+            lock.sync_all()?;
+            hidden.persist(history.of(record))?;
+            File::open(&history.directory)?.sync_all()?;
+            Ok(lock)
+        };
+        let lock = begun().map_err(history.unusable())?;
+        Ok(Self { history, _lock: lock })
     }
 
-    /// Writes the whole record, with its end, in place of the one that was begun, and removes the oldest ones.
+    /// Writes the whole record, with its end, in place of the one that was begun.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn finish(self, record: &Record) -> io::Result<()> {
-        let path = self.history.path(&format!("{}{SUFFIX}", record.run));
-        let (mut file, hidden) = create(&path)?;
-        file.write_all(line(record).as_bytes())?;
-        fs::rename(hidden, path)?;
-        self.history.rotate(self.keep)
+    pub fn finish(self, record: &Record) -> Result<(), HistoryError> {
+        replace(&self.history.of(record), line(record).as_bytes(), 0o600).map_err(self.history.unusable())
     }
-}
-
-/// A new file beside another one, which nobody else may read, and its name.
-fn create(path: &Path) -> io::Result<(File, PathBuf)> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let hidden = path.with_file_name(format!(".{name}.{}", std::process::id()));
-    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&hidden)?;
-    Ok((file, hidden))
 }
 
 /// Opens a record, which is a regular file.
@@ -314,11 +316,6 @@ fn read(path: &Path) -> Option<(Record, State)> {
         return Some((record, state));
     }
     None
-}
-
-/// Whether it is one that has no name yet.
-fn is_hidden(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
 }
 
 /// Whether somebody holds it.

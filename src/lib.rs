@@ -37,6 +37,7 @@ pub mod printable;
 pub mod probe;
 pub mod progress;
 pub mod recorded;
+pub mod replace;
 pub mod replica;
 pub mod report;
 pub mod run;

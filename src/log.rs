@@ -5,7 +5,7 @@
 //! Journal Protocol): a line `FIELD=value` for each field, in one datagram.
 
 use std::fmt::Write as _;
-use std::os::fd::AsFd as _;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
 use std::sync::{Arc, OnceLock};
 
@@ -26,20 +26,34 @@ const JOURNAL: &str = "/run/systemd/journal/socket";
 #[derive(Debug)]
 pub struct Log {
     _worker: WorkerGuard,
-    /// Of the journal: what stands in each entry.
-    run: Option<Arc<OnceLock<String>>>,
+    /// Of the journal.
+    journal: Option<Journal>,
+}
+
+#[derive(Debug)]
+struct Journal {
+    /// Device and inode of its stream.
+    stream: (u64, u64),
+    /// What stands in each entry.
+    run: Arc<OnceLock<String>>,
 }
 
 impl Log {
     /// Whether it goes to journald.
     #[must_use]
     pub fn is_journal(&self) -> bool {
-        self.run.is_some()
+        self.journal.is_some()
+    }
+
+    /// Whether a stream goes to journald as well.
+    #[must_use]
+    pub fn takes(&self, stream: impl AsFd) -> bool {
+        self.journal.as_ref().is_some_and(|journal| identity(stream) == Some(journal.stream))
     }
 
     /// Which run it is of, from now on.
     pub fn run(&self, id: &RunId, source: &str, targets: &str) {
-        if let Some(run) = &self.run {
+        if let Some(Journal { run, .. }) = &self.journal {
             let mut text = String::new();
             entry(&mut text, "TRANSFER_RUN", &id.to_string());
             entry(&mut text, "TRANSFER_SOURCE", source);
@@ -52,7 +66,7 @@ impl Log {
 /// Begins to log. Lines on standard error are in colour only where that is a terminal.
 #[must_use]
 pub fn begin(verbose: bool) -> Log {
-    if let Some(journal) = journal() {
+    if let Some((journal, stream)) = journal() {
         let (writer, worker) = tracing_appender::non_blocking(journal);
         let run = Arc::new(OnceLock::new());
         tracing_subscriber::fmt()
@@ -62,7 +76,7 @@ pub fn begin(verbose: bool) -> Log {
             .with_max_level(if verbose { tracing::Level::DEBUG } else { tracing::Level::INFO })
             .event_format(Entry { run: Arc::clone(&run) })
             .init();
-        return Log { _worker: worker, run: Some(run) };
+        return Log { _worker: worker, journal: Some(Journal { stream, run }) };
     }
     let (writer, worker) = tracing_appender::non_blocking(OverTheBar(std::io::stderr()));
     let log = tracing_subscriber::fmt()
@@ -76,22 +90,26 @@ pub fn begin(verbose: bool) -> Log {
     } else {
         log.with_max_level(tracing::Level::WARN).event_format(Warning).init();
     }
-    Log { _worker: worker, run: None }
+    Log { _worker: worker, journal: None }
 }
 
 /// journald, where standard error is a stream of it: systemd says of which by `JOURNAL_STREAM`, `DEVICE:INODE`
 /// (systemd.exec(5)).
-fn journal() -> Option<Datagrams> {
+fn journal() -> Option<(Datagrams, (u64, u64))> {
     let said = std::env::var("JOURNAL_STREAM").ok()?;
     let (device, inode) = said.split_once(':')?;
-    let file = nix::sys::stat::fstat(std::io::stderr().as_fd()).ok()?;
-    let is_ours = device.parse() == Ok(file.st_dev) && inode.parse() == Ok(file.st_ino);
-    if !is_ours {
+    let stream = (device.parse().ok()?, inode.parse().ok()?);
+    if identity(std::io::stderr()) != Some(stream) {
         return None;
     }
     let socket = UnixDatagram::unbound().ok()?;
     socket.connect(JOURNAL).ok()?;
-    Some(Datagrams(socket))
+    Some((Datagrams(socket), stream))
+}
+
+/// Device and inode of what a stream goes to.
+fn identity(stream: impl AsFd) -> Option<(u64, u64)> {
+    nix::sys::stat::fstat(stream).ok().map(|file| (file.st_dev, file.st_ino))
 }
 
 /// Each write is an entry of the journal.

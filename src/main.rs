@@ -9,7 +9,8 @@ use transfer::endpoint::{Endpoint, HostName};
 use transfer::error::Error;
 use transfer::exit::Exit;
 use transfer::history::{History, HistoryError};
-use transfer::log;
+use transfer::host::allow_many_files;
+use transfer::log::{self, Log};
 use transfer::recorded::recorded;
 use transfer::report::Report;
 use transfer::run::Work;
@@ -19,6 +20,7 @@ use transfer::signals::Interrupts;
 
 fn main() -> ExitCode {
     let cli = Cli::read(std::env::args_os()).unwrap_or_else(|error| error.exit());
+    allow_many_files();
     // One thread: the work is waiting, and the ssh masters die with the thread that started them.
     let exit = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => {
@@ -48,7 +50,7 @@ async fn start(cli: Cli) -> Exit {
         Ok(settings) => settings,
         Err(error) => {
             let report = Report { error: Some(Error::from(error)), ..Report::default() };
-            return tell(&report, cli.typed().options.json == Some(true));
+            return tell(&report, cli.typed().options.json == Some(true), None);
         }
     };
     let log = log::begin(settings.verbose);
@@ -66,8 +68,8 @@ async fn start(cli: Cli) -> Exit {
         (Some(Command::Status { hosts }), _) => {
             return look_after(hosts, Verb::Status, &settings, &interrupts).await;
         }
-        (Some(Command::Clean { hosts, start_servers }), _) => {
-            let verb = Verb::Clean { start_servers: *start_servers };
+        (Some(Command::Clean { hosts, start_servers, forget_hooks }), _) => {
+            let verb = Verb::Clean { start_servers: *start_servers, forget_hooks: *forget_hooks };
             return look_after(hosts, verb, &settings, &interrupts).await;
         }
         (Some(Command::History { .. } | Command::Show { .. }) | None, _) => return Exit::Usage,
@@ -79,9 +81,7 @@ async fn start(cli: Cli) -> Exit {
             Report { error: Some(error), ..Report::default() }
         }
     };
-    // What was logged stands before what it came to.
-    drop(log);
-    tell(&report, settings.json)
+    tell(&report, settings.json, Some(log))
 }
 
 /// Shows or cleans hosts.
@@ -126,16 +126,33 @@ fn settings(cli: &Cli) -> Result<Settings, SettingsError> {
 }
 
 /// Prints what a run came to: what is good on standard output, all else on standard error, for programs always on
-/// standard output.
-fn tell(report: &Report, json: bool) -> Exit {
+/// standard output. Where that is the journal it gets the same lines as entries of the run.
+fn tell(report: &Report, json: bool, log: Option<Log>) -> Exit {
     let (text, exit) = (report.to_string(), report.exit());
+    let is_good = exit == Exit::Done && !json;
+    let takes = |log: &Log| if is_good { log.takes(std::io::stdout()) } else { log.takes(std::io::stderr()) };
+    let is_journals = log.as_ref().is_some_and(takes);
+    if is_journals {
+        for line in text.lines() {
+            if exit == Exit::Done {
+                tracing::info!("{line}");
+            } else {
+                tracing::error!("{line}");
+            }
+        }
+    }
+    // What was logged stands before what it came to.
+    drop(log);
     if json {
         let _ = writeln!(std::io::stdout(), "{}", report.to_json());
     }
-    match exit {
-        _ if text.is_empty() => {}
-        Exit::Done if !json => drop(writeln!(std::io::stdout(), "{text}")),
-        _ => say(&text),
+    if text.is_empty() || is_journals {
+        return exit;
+    }
+    if is_good {
+        let _ = writeln!(std::io::stdout(), "{text}");
+    } else {
+        say(&text);
     }
     exit
 }

@@ -2,15 +2,17 @@
 //! when one last succeeded. What it tells is kept beside the records of runs, which may go before it.
 
 use std::fs;
-use std::io::{self, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::io;
 use std::path::Path;
 
 use prometheus::{Encoder as _, GaugeVec, Opts, Registry, TextEncoder};
 use serde::{Deserialize, Serialize};
 
 use crate::history::Record;
+use crate::replace::replace;
 
+/// The version of the file of what was told. It grows when a field changes its meaning or goes.
+const VERSION: u32 = 1;
 /// The labels of each value.
 const LABELS: [&str; 2] = ["source", "target"];
 
@@ -22,18 +24,31 @@ pub struct Pair {
     exit: u8,
     ended: f64,
     seconds: f64,
-    bytes: u64,
+    bytes: Option<u64>,
     succeeded: Option<f64>,
+}
+
+/// The file of what was told.
+#[derive(Deserialize, Serialize)]
+struct Kept {
+    version: u32,
+    pairs: Vec<Pair>,
 }
 
 /// What was told last, from its file; nothing where there is none.
 ///
 /// # Errors
-/// When it cannot be read, or holds something else.
+/// When it cannot be read; `InvalidData` when it holds something else.
 pub fn read(path: &Path) -> io::Result<Vec<Pair>> {
-    match fs::read(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        text => Ok(serde_json::from_slice(&text?)?),
+    let bytes = match fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        bytes => bytes?,
+    };
+    let invalid = |text: String| io::Error::new(io::ErrorKind::InvalidData, text);
+    let kept: Kept = serde_json::from_slice(&bytes).map_err(|error| invalid(error.to_string()))?;
+    match kept.version {
+        VERSION => Ok(kept.pairs),
+        other => Err(invalid(format!("it is of version {other}, and not {VERSION}"))),
     }
 }
 
@@ -52,7 +67,7 @@ pub fn update(pairs: &mut Vec<Pair>, record: &Record) {
             exit,
             ended,
             seconds: end.seconds,
-            bytes: target.bytes.unwrap_or(0),
+            bytes: target.bytes,
             succeeded: if exit == 0 { Some(ended) } else { before.and_then(|before| before.succeeded) },
         });
     }
@@ -63,7 +78,8 @@ pub fn update(pairs: &mut Vec<Pair>, record: &Record) {
 /// # Errors
 /// When it cannot be written.
 pub fn keep(path: &Path, pairs: &[Pair]) -> io::Result<()> {
-    replace(path, &serde_json::to_vec(pairs)?, 0o600)
+    let kept = Kept { version: VERSION, pairs: pairs.to_vec() };
+    replace(path, &serde_json::to_vec(&kept)?, 0o600)
 }
 
 /// Writes the file anew. Everybody may read it.
@@ -75,17 +91,6 @@ pub fn write(path: &Path, pairs: &[Pair]) -> io::Result<()> {
         return Err(io::Error::other("it is there already, and no regular file"));
     }
     replace(path, text(pairs).map_err(io::Error::other)?.as_bytes(), 0o644)
-}
-
-/// By rename, so that nobody reads a part. The directory may be somebody else's.
-fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // The collector reads *.prom, and this is not that.
-    let mut file = tempfile::Builder::new().prefix(".transfer-").tempfile_in(directory)?;
-    file.write_all(bytes)?;
-    file.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
-    file.persist(path)?;
-    Ok(())
 }
 
 /// In Prometheus' text format.
@@ -105,7 +110,7 @@ fn text(pairs: &[Pair]) -> prometheus::Result<String> {
     let seconds = gauge("transfer_last_run_duration_seconds", "How long the last run took.")?;
     let bytes = gauge(
         "transfer_last_run_bytes",
-        "Sizes of all files of the copy that the last run made, 0 if it made none.",
+        "Sizes of all files of the copy that the last run made; absent if it made none.",
     )?;
     let succeeded = gauge(
         "transfer_last_success_timestamp_seconds",
@@ -116,8 +121,10 @@ fn text(pairs: &[Pair]) -> prometheus::Result<String> {
         exit.with_label_values(&labels).set(pair.exit.into());
         ended.with_label_values(&labels).set(pair.ended);
         seconds.with_label_values(&labels).set(pair.seconds);
-        #[expect(clippy::cast_precision_loss, reason = "a size, for graphs")]
-        bytes.with_label_values(&labels).set(pair.bytes as f64);
+        if let Some(size) = pair.bytes {
+            #[expect(clippy::cast_precision_loss, reason = "a size, for graphs")]
+            bytes.with_label_values(&labels).set(size as f64);
+        }
         if let Some(time) = pair.succeeded {
             succeeded.with_label_values(&labels).set(time);
         }
@@ -140,7 +147,7 @@ mod tests {
     fn record(target: &str, report: Report, at: i64) -> Record {
         let source = place(&Endpoint::parse("db1:/srv/a\"b ü".as_ref()).unwrap());
         let mut record = Record::new(&RunId::new().unwrap(), Vec::new(), source, vec![target.into()]);
-        record.finish(&report, 2.5);
+        record.finish(&report, 2.5, place);
         record.end.as_mut().unwrap().at = jiff::Timestamp::from_second(at).unwrap();
         record
     }
@@ -161,8 +168,6 @@ mod tests {
         ] {
             update(&mut pairs, &record);
         }
-        let kept = serde_json::to_vec(&pairs).unwrap();
-        assert_eq!(serde_json::from_slice::<Vec<Pair>>(&kept).unwrap(), pairs);
         let text = text(&pairs).unwrap();
         for line in [
             r#"transfer_last_run_exit_code{source="db1:/srv/a\"b ü",target="db2:/srv"} 1"#,
@@ -171,11 +176,31 @@ mod tests {
             r#"transfer_last_run_duration_seconds{source="db1:/srv/a\"b ü",target="db3:/srv"} 2.5"#,
             r#"transfer_last_run_exit_code{source="db1:/srv/a\"b ü",target="db3:/srv"} 4"#,
             r#"transfer_last_run_exit_code{source="db1:/srv/a\"b ü",target="db4:/srv"} 6"#,
-            "# TYPE transfer_last_run_bytes gauge",
+            "# TYPE transfer_last_run_duration_seconds gauge",
         ] {
             assert!(text.lines().any(|other| other == line), "{line}: {text}");
         }
         assert_eq!(text.matches("transfer_last_success_timestamp_seconds{").count(), 1);
+        assert!(
+            !text.contains("transfer_last_run_bytes"),
+            "none of them has a copy whose size is known: {text}"
+        );
+    }
+
+    #[test]
+    fn what_was_told_is_read_again_and_what_is_something_else_is_no_data() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("last-runs.json");
+        assert_eq!(read(&path).unwrap(), []);
+        let mut pairs = Vec::new();
+        update(&mut pairs, &record("db2:/srv", Report::default(), 100));
+        keep(&path, &pairs).unwrap();
+        assert_eq!(read(&path).unwrap(), pairs);
+        for other in ["", "[]", r#"{"version":2,"pairs":[]}"#] {
+            fs::write(&path, other).unwrap();
+            assert_eq!(read(&path).unwrap_err().kind(), io::ErrorKind::InvalidData, "{other}");
+        }
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), 1);
     }
 
     #[test]

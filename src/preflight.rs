@@ -105,9 +105,11 @@ pub fn source(settings: &Settings, side: Side<'_>) -> Vec<Finding> {
     findings.list
 }
 
-/// The targets that were named before one.
+/// What counts for one target besides itself: those that were named before it, and what is to become of all of them.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Before<'a> {
+    /// They become replicas: their servers are started, whatever ran before.
+    pub replicas: bool,
     /// All of them.
     pub named: &'a [Side<'a>],
     /// Those that nothing stands against, so that they will take their space.
@@ -130,6 +132,9 @@ pub fn target(settings: &Settings, source: Side<'_>, side: Side<'_>, before: Bef
     }
     findings.owners(settings, source, side);
     findings.servers(settings, side, End::Target);
+    if !before.replicas {
+        findings.rests(settings, side);
+    }
     findings.taking(settings, source, side);
     findings.foreign(side, "--target-address");
     if let Some(peer) = side.peer {

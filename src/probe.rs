@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::endpoint::{Endpoint, HostName};
@@ -13,7 +14,7 @@ use crate::host::command::try_login;
 use crate::host::facts::Facts;
 use crate::host::scripts::Script;
 use crate::host::wire::{Field, LONGEST_PATH, short};
-use crate::host::{Host, HostError};
+use crate::host::{AT_ONCE, Host, HostError};
 use crate::settings::Settings;
 use crate::shape;
 use crate::values::TransferType;
@@ -78,9 +79,13 @@ pub async fn connect(settings: &Settings, mut names: Vec<HostName>) -> Connectio
     names.sort();
     names.dedup();
     let mut connecting = JoinSet::new();
+    let at_once = Arc::new(Semaphore::new(AT_ONCE));
     for name in names {
-        let (login, silence) = (settings.login.clone(), settings.lease_time);
-        connecting.spawn(async move { (name.clone(), Host::connect(&name, &login, silence).await) });
+        let (login, silence, at_once) = (settings.login.clone(), settings.lease_time, Arc::clone(&at_once));
+        connecting.spawn(async move {
+            let _turn = at_once.acquire().await;
+            (name.clone(), Host::connect(&name, &login, silence).await)
+        });
     }
     let mut connections = Connections::default();
     while let Some(joined) = connecting.join_next().await {

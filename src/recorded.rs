@@ -1,12 +1,15 @@
 //! A run, with what this machine keeps of it: a record, a file of metrics, and its begin and end in the journal.
+//!
+//! The run comes first: what goes wrong with what is kept of it is a warning, and a file system that does not answer, as one of
+//! another machine may, keeps nobody for long.
 
 use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use backon::{ConstantBuilder, Retryable as _};
+use backon::{BlockingRetryable as _, ConstantBuilder};
 
-use crate::history::{History, Record, Recording};
+use crate::history::{History, HistoryError, Record, Recording};
 use crate::log::Log;
 use crate::metrics;
 use crate::printable::printable;
@@ -18,8 +21,10 @@ use crate::signals::Interrupts;
 
 /// What the metrics tell, beside the records.
 const LAST_RUNS: &str = "last-runs.json";
+/// How long a file of this machine is waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Does the run. Whatever goes wrong with what is kept of it is a warning: the run has come first.
+/// Does the run.
 pub async fn recorded(
     id: &RunId,
     settings: &Settings,
@@ -31,11 +36,12 @@ pub async fn recorded(
         return run::run(id, settings, work, interrupts).await;
     }
     let (source, targets) = work.named(settings);
-    let command = std::env::args_os().map(|word| printable(word.as_encoded_bytes())).collect();
+    let command = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
     let mut record = Record::new(id, command, source.clone(), targets.clone());
-    let recording = (settings.history_size > 0).then(|| begin(settings.history_size, &record)).flatten();
     let targets = targets.join(" ");
     log.run(id, &source, &targets);
+    let recording =
+        if settings.history_size > 0 { begin(settings.history_size, &record).await } else { None };
     tracing::info!(source, targets, "the run begins");
     let clock = Instant::now();
     let report = run::run(id, settings, work, interrupts).await;
@@ -48,62 +54,85 @@ pub async fn recorded(
         }
         _ => {}
     }
-    record.finish(&report, seconds);
-    if let Some(Err(error)) = recording.map(|recording| recording.finish(&record)) {
-        tracing::warn!("the record of this run has no end: {error}");
+    record.finish(&report, seconds, |target| work.name(settings, target));
+    if let Some(recording) = recording {
+        let ended = record.clone();
+        if let Err(error) = aside(move || recording.finish(&ended).map_err(|error| error.to_string())).await {
+            tracing::warn!("the record of this run has no end: {error}");
+        }
     }
-    if let Some(file) = &settings.metrics {
-        tell_metrics(file, &record).await;
+    if let Some(file) = settings.metrics.clone() {
+        let name = printable(file.as_os_str().as_encoded_bytes());
+        if let Err(error) = aside(move || tell_metrics(&file, &record)).await {
+            tracing::warn!("{name} does not tell of this run (--metrics): {error}");
+        }
     }
     report
 }
 
-fn begin(keep: usize, record: &Record) -> Option<Recording> {
-    let begun = match History::of_this_account() {
-        Ok(history) => Recording::begin(history, keep, record).map_err(|error| error.to_string()),
-        Err(error) => Err(error.to_string()),
-    };
+/// Work with files, beside everything else and not for ever.
+async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, String> {
+    match tokio::time::timeout(PATIENCE, tokio::task::spawn_blocking(work)).await {
+        Ok(done) => done.unwrap_or_else(|error| Err(error.to_string())),
+        Err(_) => Err(format!("the file system has not answered for {} s", PATIENCE.as_secs())),
+    }
+}
+
+async fn begin(keep: usize, record: &Record) -> Option<Recording> {
+    let record = record.clone();
+    let begun = aside(move || {
+        let begun = |history| Recording::begin(history, keep, &record);
+        History::of_this_account().and_then(begun).map_err(|error| error.to_string())
+    });
     let told = |error: String| {
         tracing::warn!("there will be no record of this run: {error}; without any: --history-size 0");
     };
-    begun.map_err(told).ok()
+    begun.await.map_err(told).ok()
 }
 
-/// Writes the file of metrics anew, with this run; of others as far as they are known.
-async fn tell_metrics(file: &Path, record: &Record) {
-    // Nothing in a directory that others may write to.
-    let history = History::of_this_account().ok().filter(|history| history.prepare().is_ok());
-    let kept = history.as_ref().map(|history| history.path(LAST_RUNS));
-    let lock = match &history {
-        Some(history) => take(history).await.ok(),
-        None => None,
-    };
-    let before = kept.as_ref().map_or_else(|| Ok(Vec::new()), |kept| metrics::read(kept));
-    let warn = |path: &Path, error: io::Error| {
-        tracing::warn!("{}: {error} (--metrics)", printable(path.as_os_str().as_encoded_bytes()));
-    };
-    let mut pairs = match (before, &kept) {
-        (Ok(pairs), _) => pairs,
-        (Err(error), kept) => {
-            warn(kept.as_deref().unwrap_or(file), error);
-            Vec::new()
+/// Writes the file of metrics anew, with this run; of others as far as they are known. Where it cannot be known what was told of
+/// them, nothing is written: an old file is noticed.
+fn tell_metrics(file: &Path, record: &Record) -> Result<(), String> {
+    let of_kept = |path: &Path, error: io::Error| format!("{}: {error}", path.display());
+    let mut pairs = Vec::new();
+    let kept = match History::of_this_account() {
+        Ok(history) => {
+            history.prepare().map_err(|error| error.to_string())?;
+            let path = history.path(LAST_RUNS);
+            let lock = take(&history).map_err(|error| {
+                format!("{}: another run does not let go of it ({error})", path.display())
+            })?;
+            pairs = match metrics::read(&path) {
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    let bad = path.with_extension("json.bad");
+                    std::fs::rename(&path, &bad).map_err(|error| of_kept(&path, error))?;
+                    tracing::warn!(
+                        "{}: {error}; it is {} now, and what it told of other runs is told no more",
+                        path.display(),
+                        bad.display()
+                    );
+                    Vec::new()
+                }
+                read => read.map_err(|error| of_kept(&path, error))?,
+            };
+            Some((path, lock))
         }
+        // An account without a place for it tells of this run.
+        Err(HistoryError::Homeless) => None,
+        Err(error) => return Err(error.to_string()),
     };
     metrics::update(&mut pairs, record);
-    if let Some(kept) = kept {
-        if let Err(error) = metrics::keep(&kept, &pairs) {
-            warn(&kept, error);
-        }
+    if let Some((path, _lock)) = &kept {
+        metrics::keep(path, &pairs).map_err(|error| of_kept(path, error))?;
     }
-    if let Err(error) = metrics::write(file, &pairs) {
-        warn(file, error);
-    }
-    drop(lock);
+    metrics::write(file, &pairs).map_err(|error| error.to_string())
 }
 
-/// Of two runs that end at once, the later one has to know of the other. One that stands still in between keeps nobody.
-async fn take(history: &History) -> io::Result<impl Sized + use<>> {
-    let lease = || async { history.lock()?.ok_or(io::ErrorKind::WouldBlock.into()) };
-    let patience = ConstantBuilder::default().with_delay(Duration::from_millis(20)).with_max_times(50);
-    lease.retry(patience).when(|error: &io::Error| error.kind() == io::ErrorKind::WouldBlock).await
+/// Of two runs that end at once, the later one has to know of the other.
+fn take(history: &History) -> io::Result<impl Sized + use<>> {
+    let lease = || history.lock()?.ok_or_else(|| io::Error::from(io::ErrorKind::WouldBlock));
+    let patience = ConstantBuilder::default().with_delay(Duration::from_millis(20)).with_max_times(250);
+    lease.retry(patience).when(|error: &io::Error| error.kind() == io::ErrorKind::WouldBlock).call()
 }

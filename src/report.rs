@@ -123,6 +123,10 @@ impl Report {
     #[must_use]
     pub fn exit(&self) -> Exit {
         let mut exit = self.error.as_ref().map_or(Exit::Done, Error::exit);
+        // What stands against targets has come to one thing that stands against the run.
+        if self.ended_before_it_began() {
+            return exit;
+        }
         for target in &self.targets {
             if let Outcome::Failed(error) = &target.outcome {
                 exit = exit.worse(error.exit());
@@ -133,6 +137,11 @@ impl Report {
 }
 
 impl Report {
+    /// The preflight has ended the run.
+    fn ended_before_it_began(&self) -> bool {
+        self.run.is_none() && self.error.is_some()
+    }
+
     /// Where something went wrong after hosts were changed: that nobody has to look after them.
     fn assurance(&self) -> Option<String> {
         let began = self.run.is_some() && self.dry_run.is_none();
@@ -186,7 +195,8 @@ impl fmt::Display for Report {
                     lines.extend(old(target));
                 }
                 // Told once for all of them.
-                Outcome::Failed(Error::Interrupted(_) | Error::Refused(_)) => {}
+                Outcome::Failed(Error::Interrupted(_)) => {}
+                Outcome::Failed(_) if self.ended_before_it_began() => {}
                 Outcome::Failed(error) => {
                     lines.push(format!("{endpoint}: FAILED: {}", error.chain()));
                     let of_source = self.run.as_ref().map_or(&[][..], |run| &run.log);

@@ -44,15 +44,23 @@ impl Work<'_> {
     pub fn named(&self, settings: &Settings) -> (String, Vec<String>) {
         match self {
             Self::Copy(source, targets) => {
-                let named = |target: &Endpoint| match &settings.rename {
-                    Some(name) => place(&Endpoint { path: target.path.join(&name.0), ..target.clone() }),
-                    None => place(target),
-                };
-                (place(source), targets.iter().map(named).collect())
+                (place(source), targets.iter().map(|target| self.name(settings, target)).collect())
             }
             Self::Replica(order) => {
                 (order.primary.to_string(), order.hosts().iter().map(ToString::to_string).collect())
             }
+        }
+    }
+
+    /// The same of one target.
+    #[must_use]
+    pub fn name(&self, settings: &Settings, target: &Endpoint) -> String {
+        match (self, &settings.rename) {
+            (Self::Replica(_), _) => target.host.to_string(),
+            (Self::Copy(..), Some(name)) => {
+                place(&Endpoint { path: target.path.join(&name.0), ..target.clone() })
+            }
+            (Self::Copy(..), None) => place(target),
         }
     }
 }
@@ -170,7 +178,7 @@ fn plan(id: &RunId, begun: &Begun, report: &mut Report) -> Result<Plan, Error> {
     let source_is_good = against.is_empty();
     let mut accepted = Vec::new();
     let mut left_out = Vec::new();
-    let mut busy = Vec::new();
+    let mut busy: Vec<String> = Vec::new();
     let (mut named, mut good): (Vec<Side<'_>>, Vec<Side<'_>>) = Default::default();
     for (endpoint, probed) in targets.iter().zip(&probe.targets) {
         let reasons = match probed {
@@ -183,7 +191,7 @@ fn plan(id: &RunId, begun: &Begun, report: &mut Report) -> Result<Plan, Error> {
                     foreign: end.foreign,
                     peer: addresses.map(|(_, peer)| peer),
                 };
-                let before = Before { named: &named, accepted: &good };
+                let before = Before { replicas: replica.is_some(), named: &named, accepted: &good };
                 let reasons =
                     note(&mut report.findings, preflight::target(settings, of_source, side, before));
                 named.push(side);
@@ -214,9 +222,14 @@ fn plan(id: &RunId, begun: &Begun, report: &mut Report) -> Result<Plan, Error> {
         // The run's own error tells people; programs ask for each target.
         report.targets.extend(targets.iter().map(|endpoint| {
             let against = left_out.iter().find(|(other, _)| std::ptr::eq(*other, endpoint));
-            let text =
-                against.map_or_else(|| "nothing stands against it".into(), |(_, reasons)| reasons.join("; "));
-            without_copy(endpoint.clone(), Error::Refused(text))
+            let error = match against {
+                Some((_, reasons)) if reasons.iter().all(|reason| busy.contains(reason)) => {
+                    Error::Busy(reasons.join("; "))
+                }
+                Some((_, reasons)) => Error::Refused(reasons.join("; ")),
+                None => Error::Refused("nothing stands against it".into()),
+            };
+            without_copy(endpoint.clone(), error)
         }));
         against.extend(left_out.into_iter().flat_map(|(_, reasons)| reasons));
         // Somebody else's end mends it.

@@ -11,7 +11,7 @@ use std::time::Duration;
 pub use sources::Sources;
 
 use crate::cli::Typed;
-use crate::endpoint::{Endpoint, HostName};
+use crate::endpoint::{Endpoint, HostName, MOST_TARGETS};
 use crate::options::Options;
 use crate::printable::printable;
 use crate::values::{
@@ -324,6 +324,9 @@ impl Settings {
     /// stands in a file may be for other runs.
     pub fn check(&self, typed: &Typed, targets: &[Endpoint]) -> Result<(), SettingsError> {
         let contradiction = |text: String| Err(SettingsError::Contradiction(text));
+        if targets.len() > MOST_TARGETS {
+            return contradiction(format!("{} targets: one run has at most {MOST_TARGETS}", targets.len()));
+        }
         if typed.options.keep_old == Some(true) && self.replace == Replace::No {
             return contradiction("--keep-old is only with --replace".into());
         }

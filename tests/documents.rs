@@ -25,8 +25,7 @@ fn every_test_that_shows_a_promise_is_a_test() {
             assert!(faults.contains(&format!("\"{test}\"")), "the matrix has no fault {test}");
             continue;
         }
-        let path = Path::new(ROOT).join("tests").join(format!("{file}.rs"));
-        let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let text = module(&Path::new(ROOT).join("tests").join(&file));
         // Attributes, and the arguments of a property, may stand in between.
         let is_test = text.contains(&format!("fn {test}("))
             && text
@@ -35,6 +34,23 @@ fn every_test_that_shows_a_promise_is_a_test() {
                 .any(|behind| behind.split('(').next().unwrap().ends_with(&format!("fn {test}")));
         assert!(is_test, "{file} has no test {test}");
     }
+}
+
+/// The text of a module and of those in it.
+fn module(path: &Path) -> String {
+    let file = path.with_extension("rs");
+    let mut text = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    let mut directories = vec![path.to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).into_iter().flatten().map(|entry| entry.unwrap().path()) {
+            if entry.is_dir() {
+                directories.push(entry);
+            } else {
+                text.push_str(&fs::read_to_string(entry).unwrap());
+            }
+        }
+    }
+    text
 }
 
 /// What runs what cannot run in the lab does say so.

@@ -203,7 +203,7 @@ proptest! {
         const KEYS: [&str; 7] = ["run", "lease", "undone", "kept", "live", "left", "held"];
         let message = |(key, fields): (usize, Vec<Vec<u8>>)| [vec![KEYS[key].into()], fields].concat();
         let messages: Vec<Vec<Vec<u8>>> = messages.into_iter().map(message).collect();
-        for verb in [Verb::Status, Verb::Clean { start_servers: false }] {
+        for verb in [Verb::Status, Verb::Clean { start_servers: false, forget_hooks: false }] {
             let (text, _) = verb.describe("db2", &Login::default(), &messages);
             prop_assert!(text.lines().all(is_harmless), "{text:?}");
         }

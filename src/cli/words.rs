@@ -57,6 +57,13 @@ pub fn command() -> clap::Command {
         let renamed = Some(option).filter(|option| today(option) != *option);
         command = command.mut_arg(id, |argument| argument.aliases(prefixes(option).chain(renamed)));
     }
+    // They log in on no host, and read no configuration.
+    let everywhere: Vec<clap::Arg> =
+        command.get_arguments().filter(|argument| argument.is_global_set()).cloned().collect();
+    for alone in ["history", "show"] {
+        let hidden = everywhere.iter().map(|argument| argument.clone().global(false).hide(true));
+        command = command.mut_subcommand(alone, |command| command.args(hidden));
+    }
     in_pairs(command).mut_subcommand("replica", |replica| {
         let hidden = |command: clap::Command, id: &&str| command.mut_arg(*id, |argument| argument.hide(true));
         in_pairs(NOT_FOR_REPLICAS.iter().fold(replica, hidden))

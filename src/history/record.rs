@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::State;
 use crate::endpoint::Endpoint;
 use crate::exit::Exit;
-use crate::host::command::quote;
+use crate::host::command::typable;
 use crate::printable::printable;
 use crate::report::Report;
 use crate::run_id::RunId;
@@ -16,6 +16,7 @@ use crate::transfer::Outcome;
 
 /// The version of a record. It grows when a field changes its meaning or goes.
 pub(super) const VERSION: u32 = 1;
+
 /// One run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
@@ -48,7 +49,7 @@ pub struct TargetRecord {
     pub target: String,
     /// Its exit code, 6 where the run left something behind; `None` before the end.
     pub exit: Option<u8>,
-    /// The sizes of all files of its copy, in bytes, if there is one.
+    /// The sizes of all files of its copy, in bytes, if there is one and they are known.
     pub bytes: Option<u64>,
 }
 
@@ -96,16 +97,11 @@ impl Record {
         }
     }
 
-    /// It ended, so many seconds after its beginning.
-    pub fn finish(&mut self, report: &Report, seconds: f64) {
+    /// It ended, so many seconds after its beginning. `name`: what it calls a target of the report.
+    pub fn finish(&mut self, report: &Report, seconds: f64, name: impl Fn(&Endpoint) -> String) {
         let exit = report.exit().code();
         for target in &mut self.targets {
-            // By its place, with or without the copy's name, or of a replica by its host.
-            let is_its = |name: &str| target.target == name || target.target.starts_with(&format!("{name}/"));
-            let of = report
-                .targets
-                .iter()
-                .find(|of| is_its(&place(&of.endpoint)) || target.target == of.endpoint.host.to_string());
+            let of = report.targets.iter().find(|of| target.target == name(&of.endpoint));
             target.exit = Some(match of.map(|of| &of.outcome) {
                 _ if exit == Exit::Leftovers.code() => exit,
                 Some(Outcome::Done(_) | Outcome::Published) => 0,
@@ -128,8 +124,7 @@ impl Record {
 
     /// What was typed behind the program's name, as a shell would take it.
     fn what(&self) -> String {
-        let words = self.command.iter().skip(1).map(|word| printable(&quote(word.as_bytes())));
-        words.collect::<Vec<_>>().join(" ")
+        self.command.iter().skip(1).map(|word| typable(word.as_bytes())).collect::<Vec<_>>().join(" ")
     }
 
     pub(super) fn describe(&self, state: State) -> String {
@@ -154,8 +149,8 @@ impl Record {
             }
             (None, State::Running) => text.push_str("goes on\n"),
             (None, _) => text.push_str(
-                "was killed, or left at once by a second signal: its hosts undo what it did there; to see what they hold: transfer \
-                 status HOST...\n",
+                "has no end: it was killed, or left at once by a second signal, and its hosts undo what it did there; or its end \
+                 could not be written here. To see what the hosts hold: transfer status HOST...\n",
             ),
         }
         text

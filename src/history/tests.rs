@@ -1,6 +1,9 @@
 use super::record::took;
 use super::*;
-use crate::report::Report;
+use crate::endpoint::Endpoint;
+use crate::error::Error;
+use crate::report::{Report, TargetReport};
+use crate::transfer::Outcome;
 use std::os::unix::fs::PermissionsExt as _;
 
 fn history(name: &str) -> History {
@@ -21,7 +24,7 @@ fn begin(history: &History, keep: usize, run: &str) -> Recording {
 
 fn finish(recording: Recording, run: &str) {
     let mut record = record(run);
-    record.finish(&Report::default(), 1.0);
+    record.finish(&Report::default(), 1.0, place);
     assert_eq!(record.targets[0].exit, Some(0));
     recording.finish(&record).unwrap();
 }
@@ -38,7 +41,7 @@ fn a_run_goes_on_until_it_has_ended_or_its_process_is_gone() {
     assert!(table.starts_with("RUN ") && table.lines().count() == 3, "{table}");
     assert!(table.contains("lost") && table.contains(r"'db1:/srv/it'\''s' db2:/srv"), "{table}");
     assert!(history.show("20260101", false).unwrap().contains("goes on"));
-    assert!(history.show("20260102", false).unwrap().contains("was killed"));
+    assert!(history.show("20260102", false).unwrap().contains("has no end: it was killed"));
     assert!(history.show("20260103-000000-c", false).unwrap().contains("with exit code 0"));
     assert!(history.show("2026", false).unwrap_err().to_string().contains("the beginning of 3 runs"));
     assert_eq!(history.show("\u{1b}[", false).unwrap_err().exit(), Exit::Usage);
@@ -74,7 +77,7 @@ fn what_others_may_have_put_there_is_neither_waited_for_nor_shown_as_it_is() {
     fs::write(history.path("20260104-000000-aaaaaa.json"), "{}").unwrap();
     let mut other = record("20260105-000000-aaaaaa");
     other.command.push("\u{1b}[31m".into());
-    other.finish(&Report::default(), 1.0);
+    other.finish(&Report::default(), 1.0, place);
     other.end.as_mut().unwrap().text = "\u{1b}]0;title\u{7}\nline".into();
     fs::write(history.path("20260105-000000-aaaaaa.json"), line(&other)).unwrap();
     let table = history.list(20, false).unwrap();
@@ -83,7 +86,12 @@ fn what_others_may_have_put_there_is_neither_waited_for_nor_shown_as_it_is() {
     assert!(shown.contains("title") && shown.ends_with("\nline\n") && !shown.contains('\u{1b}'), "{shown}");
     fs::set_permissions(&history.directory, fs::Permissions::from_mode(0o777)).unwrap();
     assert_eq!(history.list(20, false).unwrap_err().exit(), Exit::Failed);
-    assert!(Recording::begin(history.clone(), 10, &record("20260106-000000-aaaaaa")).is_err());
+    assert!(
+        Recording::begin(history.clone(), 10, &record("20260106-000000-aaaaaa"))
+            .unwrap_err()
+            .to_string()
+            .contains("chmod")
+    );
     fs::remove_dir_all(history.directory).unwrap();
 }
 
@@ -98,4 +106,36 @@ fn where_there_are_none_nothing_is_made_to_look() {
 #[test]
 fn times_are_seconds_until_they_are_long() {
     assert_eq!([0.04, 99.94, 100.0, 3725.4].map(took), ["0.0 s", "99.9 s", "0:01:40", "1:02:05"]);
+}
+
+#[test]
+fn of_targets_in_each_other_each_has_its_own_end() {
+    let named = |word: &str| Endpoint::parse(word.as_ref()).unwrap();
+    let end = |word: &str, outcome| TargetReport {
+        endpoint: named(word),
+        final_path: None,
+        addresses: None,
+        port: None,
+        outcome,
+        kept: Vec::new(),
+        old: None,
+        log: Vec::new(),
+    };
+    let failed = || Outcome::Failed(Error::Verification("x".into()));
+    let report = Report {
+        targets: vec![end("db2:/srv", Outcome::Published), end("db2:/srv/backup", failed())],
+        ..Report::default()
+    };
+    let targets = ["db2:/srv", "db2:/srv/backup"].map(|word| place(&named(word))).to_vec();
+    let mut record = Record::new(&RunId::new().unwrap(), Vec::new(), "db1:/srv/x".into(), targets);
+    record.finish(&report, 1.0, place);
+    assert_eq!(record.targets.iter().map(|target| target.exit).collect::<Vec<_>>(), [Some(0), Some(3)]);
+}
+
+#[test]
+fn what_was_typed_is_shown_so_that_it_can_be_typed_again() {
+    let mut record = record("20260101-000000-aaaaaa");
+    record.command = ["transfer", "--as=a\nb\u{1b}'", "db1:/ü"].map(ToOwned::to_owned).to_vec();
+    let shown = record.describe(State::Running);
+    assert!(shown.contains("transfer $'--as=a\\nb\\x1b\\'' 'db1:/ü'\n"), "{shown}");
 }

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
+use crate::printable::printable;
 use crate::settings::Login;
 
 /// One word of a command that will stand in a script.
@@ -53,6 +54,31 @@ pub fn quote(bytes: &[u8]) -> Vec<u8> {
     quoted
 }
 
+/// A word as people may see and type it for bash: what would not be seen as it is stands as `$'...'`.
+#[must_use]
+pub fn typable(bytes: &[u8]) -> String {
+    let shown = printable(bytes);
+    if shown.as_bytes() == bytes {
+        return String::from_utf8_lossy(&quote(bytes)).into_owned();
+    }
+    let mut word = String::from("$'");
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            let raw = c.encode_utf8(&mut [0; 4]).to_owned();
+            match c {
+                '\'' | '\\' => word.extend(['\\', c]),
+                '\n' => word.push_str("\\n"),
+                '\t' => word.push_str("\\t"),
+                _ if printable(raw.as_bytes()) == raw => word.push(c),
+                _ => word.extend(raw.bytes().map(|byte| format!("\\x{byte:02x}"))),
+            }
+        }
+        word.extend(chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}")));
+    }
+    word.push('\'');
+    word
+}
+
 /// What a user may type to look after hosts (`status` or `clean`), logging in as the run did.
 #[must_use]
 pub fn look_after(login: &Login, verb: &str, hosts: &str) -> String {
@@ -72,7 +98,7 @@ pub fn try_login(login: &Login, host: &str) -> String {
 
 /// Words of a command line; those in the middle are any bytes.
 fn typed(first: &[&str], words: impl Iterator<Item = Vec<u8>>, last: &[&str]) -> String {
-    let quoted: Vec<String> = words.map(|word| String::from_utf8_lossy(&quote(&word)).into_owned()).collect();
+    let quoted: Vec<String> = words.map(|word| typable(&word)).collect();
     let quoted = quoted.iter().map(String::as_str);
     first.iter().copied().chain(quoted).chain(last.iter().copied()).collect::<Vec<_>>().join(" ")
 }
@@ -85,7 +111,7 @@ mod tests {
     use std::process::{Command, Stdio};
 
     /// What bash makes of a script that prints its quoted words, each ended by NUL.
-    fn words_in_bash(words: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    fn words_in_bash(words: &[Vec<u8>], quote: impl Fn(&[u8]) -> Vec<u8>) -> Vec<Vec<u8>> {
         let mut script = b"LC_ALL=C; printf '%s\\0'".to_vec();
         for word in words {
             script.push(b' ');
@@ -107,7 +133,8 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
         fn bash_reads_every_word_as_it_was(words in prop::collection::vec(prop::collection::vec(1u8..=255, 0..30), 1..5)) {
-            prop_assert_eq!(words_in_bash(&words), words);
+            prop_assert_eq!(words_in_bash(&words, quote), words.clone());
+            prop_assert_eq!(words_in_bash(&words, |word| typable(word).into_bytes()), words);
         }
     }
 
@@ -128,7 +155,7 @@ mod tests {
         for word in
             [&b"$(touch /tmp/x)"[..], b"a'b", b"-rf", b"`id`", b"a\nb", b"", b"~", b"*", b"a;b", b"!x"]
         {
-            assert_eq!(words_in_bash(&[word.to_vec()]), [word.to_vec()]);
+            assert_eq!(words_in_bash(&[word.to_vec()], quote), [word.to_vec()]);
         }
         assert_eq!(quote(b"/srv/sqldata"), b"/srv/sqldata");
     }

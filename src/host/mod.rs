@@ -17,6 +17,7 @@ pub use ssh::what_ssh_said;
 use std::io;
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::task::JoinHandle;
 
@@ -33,10 +34,25 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 const MOST_BYTES: usize = 1 << 20;
 /// Fields of an answer: short ones take more memory than their bytes.
 const MOST_FIELDS: usize = 1 << 16;
+/// Logins that are made at the same time.
+pub const AT_ONCE: usize = 64;
+/// Files that a process may have open, if the machine lets it: each host takes five.
+const MOST_FILES: u64 = 1 << 16;
 /// For `sh`: becomes a bash of root. What sudo says when it refuses is heard; and since it hands on no environment, what
 /// the host saw of the connection goes as an argument.
 const ROOT_SHELL: &str =
     "echo; sudo -n bash --norc -p -s 2>&1 </dev/null && exec sudo -n bash --norc -p -s \"$SSH_CONNECTION\"";
+
+/// Lets this process have more files open than most logins may: a run with many hosts needs them.
+pub fn allow_many_files() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let wanted = hard.min(MOST_FILES);
+        if soft < wanted {
+            // Where it may not, that is told by whoever lacks one.
+            let _ = setrlimit(Resource::RLIMIT_NOFILE, wanted, hard);
+        }
+    }
+}
 
 /// A host that can be asked and told.
 #[derive(Debug)]

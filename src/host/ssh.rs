@@ -21,6 +21,7 @@ use openssh::{Session, Stdio as SessionStdio};
 use tokio::io::{AsyncReadExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::process::{Child, ChildStderr, Command};
+use tokio::sync::OnceCell;
 
 use super::command::try_login;
 use super::wire::{LONGEST_TEXT, short};
@@ -38,6 +39,9 @@ const MOST_WORDS: usize = 16 * 1024;
 const WHILE_IT_LIVES: &str = r#"[ "$PPID" = "$0" ] && exec ssh "$@""#;
 /// How long to wait between two looks for the master's socket; nothing announces it.
 const SOCKET_POLL: Duration = Duration::from_millis(4);
+
+/// Dead sockets were removed; once is enough for all connections.
+static SWEPT: OnceCell<()> = OnceCell::const_new();
 
 pub(super) type RemoteChild = openssh::Child<Arc<Session>>;
 
@@ -86,7 +90,7 @@ impl Connection {
 
     async fn try_open(destination: &str, login: &Login, silence: Duration) -> Result<Self, String> {
         let directory = socket_directory().map_err(|error| error.to_string())?;
-        remove_dead_sockets(&directory).await;
+        SWEPT.get_or_init(|| remove_dead_sockets(&directory)).await;
         let socket = Socket(socket_path(&directory, destination).map_err(|error| error.to_string())?);
         let mut master = Command::new("setpriv")
             .args(["--pdeathsig", "TERM", "--", "sh", "-c", WHILE_IT_LIVES])
@@ -199,7 +203,10 @@ fn socket_directory() -> io::Result<PathBuf> {
         }
     };
     match fs::DirBuilder::new().mode(0o700).create(&directory) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            let text = format!("no place for its sockets in {}: {error}", directory.display());
+            return Err(io::Error::new(error.kind(), text));
+        }
         _ => {}
     }
     let meta = fs::symlink_metadata(&directory)?;

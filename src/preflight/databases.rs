@@ -117,6 +117,19 @@ impl Findings {
         }
     }
 
+    /// Whether there is a server that will not run with the copy, since it does not run now.
+    pub(super) fn rests(&mut self, settings: &Settings, side: Side<'_>) {
+        if settings.servers.stop.target() && side.facts.servers.is_empty() {
+            self.warn(
+                &format!(
+                    "no server works where the copy is to be, in {}: none is stopped, and none is started afterwards",
+                    shown(&side.endpoint.path)
+                ),
+                "start it yourself when the copy is there, or leave out --stop-server",
+            );
+        }
+    }
+
     /// Whether a server can be stopped and started.
     fn stop(&mut self, settings: &Settings, facts: &Facts, server: &Server, side_by_side: usize) {
         if !facts.has("systemctl") {

@@ -10,7 +10,7 @@ use indicatif::HumanBytes;
 use super::{Finding, Findings, NETCAT, Side, Weight, same_machine, shown};
 use crate::endpoint::Endpoint;
 use crate::firewall;
-use crate::host::command::quote;
+use crate::host::command::typable;
 use crate::host::facts::{Facts, SourceFacts, TargetFacts};
 use crate::host::wire::printable;
 use crate::settings::{Replace, Settings};
@@ -44,7 +44,7 @@ impl Findings {
             "directory" => {}
             "missing" | "" => self.refuse(
                 &format!("{path} does not exist"),
-                &format!("mkdir {}", printable(&quote(side.endpoint.path.as_os_str().as_bytes()))),
+                &format!("mkdir {}", typable(side.endpoint.path.as_os_str().as_bytes())),
             ),
             other => {
                 self.refuse(&format!("{path} is a {other}"), "name a directory: the source arrives in it");

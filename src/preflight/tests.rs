@@ -197,7 +197,7 @@ fn two_targets_on_one_host_cannot_listen_on_one_port() {
         (endpoint("db1:/srv/data"), endpoint("db2:/srv"), endpoint("db2:/mnt"), facts(), facts());
     let other = side(&one, &here);
     let found = |words: &[&str]| {
-        let before = Before { accepted: &[other], named: &[] };
+        let before = Before { accepted: &[other], ..Before::default() };
         text(&target(&settings(words), side(&from, &there), side(&two, &here), before))
     };
     assert_eq!(
@@ -220,7 +220,7 @@ fn targets_on_one_file_system_need_its_space_together() {
         &settings(&[]),
         side(&from, &there),
         side(&two, &other),
-        Before { accepted: &[side(&one, &here)], named: &[] },
+        Before { accepted: &[side(&one, &here)], ..Before::default() },
     );
     assert!(text(&found).contains("2 copies on this file system take 1.95 KiB (2000 bytes)"), "{found:?}");
     let elsewhere = endpoint("db3:/srv");
@@ -229,7 +229,7 @@ fn targets_on_one_file_system_need_its_space_together() {
             &settings(&[]),
             side(&from, &there),
             side(&two, &other),
-            Before { accepted: &[side(&elsewhere, &here)], named: &[] }
+            Before { accepted: &[side(&elsewhere, &here)], ..Before::default() }
         )
         .is_empty()
     );
@@ -295,6 +295,18 @@ fn programs_are_needed_by_what_is_asked_for() {
     );
     assert!(found(&["--nice"], &facts()).contains("missing: ionice; apt install util-linux"));
     assert!(found(&["--stop-slave"], &facts()).contains("--stop-replication has no effect on files"));
+}
+
+#[test]
+fn a_server_that_is_to_rest_on_the_target_and_does_not_run_is_told() {
+    let told = "db2: no server works where the copy is to be, in /srv: none is stopped, and none is started afterwards; start";
+    assert!(against(&["--stop-server=both"], "db2:/srv", |_, _| ()).contains(told));
+    assert_eq!(against(&["--stop-server=source"], "db2:/srv", |_, _| ()), "");
+    let (there, here) = (facts(), facts());
+    let ends = (endpoint("db1:/srv/data"), endpoint("db2:/srv"));
+    let replicas = Before { replicas: true, ..Before::default() };
+    let settings = settings(&["--stop-server=target"]);
+    assert_eq!(text(&target(&settings, side(&ends.0, &there), side(&ends.1, &here), replicas)), "");
 }
 
 #[test]

@@ -20,6 +20,8 @@ use crate::plan::{Plan, TargetPlan};
 const CONNECT_LIMIT: Duration = Duration::from_secs(15);
 /// The wait between two looks at a socket; nothing announces a change of it.
 const SOCKET_POLL: Duration = Duration::from_millis(10);
+/// How long a receiver that listens no more may take to say what became of it.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How often a port may be lost, to strangers mostly, before the run gives up.
 const TRIES: usize = 10;
 
@@ -119,13 +121,15 @@ async fn listen(plan: &Plan, lane: &Lane<'_>, range: &mut (u16, u16), key: &str)
         lease::firewall(guard, target, port).await?;
         let script = render::script(&build::receiver(plan, target, port));
         lease::job(guard, "receiver", &script, key).await?;
-        if is_listening(guard, port).await? {
+        let listener = listener(guard, port).await?;
+        if let Listener::Listens = listener {
             return Ok(port);
         }
         let job = guard.job("receiver");
         stop(lane, port).await?;
         // A netcat that ended well had a visitor already, who is not ours.
-        let lost = job.complaints.iter().any(|line| Netcat::finds_port_taken(line))
+        let lost = matches!(listener, Listener::Visited)
+            || job.complaints.iter().any(|line| Netcat::finds_port_taken(line))
             || job.stages.iter().any(|(stage, status)| stage == "netcat" && *status == 0);
         if !lost {
             let said = job.complaints.join("; ");
@@ -151,20 +155,33 @@ async fn stop(lane: &Lane<'_>, port: u16) -> Result<(), GuardError> {
     lease::close_firewall(&lane.end.guard, lane.plan, port).await
 }
 
-async fn is_listening(guard: &Guard, port: u16) -> Result<bool, Error> {
+/// What became of a receiver that was to listen.
+enum Listener {
+    Listens,
+    /// It has a visitor before ours was told of it, and some netcats listen no more then.
+    Visited,
+    Failed,
+}
+
+async fn listener(guard: &Guard, port: u16) -> Result<Listener, Error> {
     let deadline = Instant::now() + CONNECT_LIMIT;
+    let port = port.to_string();
+    let receiver: [&[u8]; 2] = [b"receiver", port.as_bytes()];
     while Instant::now() < deadline {
-        if !guard.call("check_listening", &[b"receiver", port.to_string().as_bytes()]).await?.is_empty() {
-            return Ok(true);
+        if !guard.call("check_listening", &receiver).await?.is_empty() {
+            return Ok(Listener::Listens);
+        }
+        if !guard.call("accepted_peer", &receiver).await?.is_empty() {
+            return Ok(Listener::Visited);
         }
         let job = guard.job("receiver");
         // The traditional netcat would go on trying.
         if job.exit.is_some() || job.complaints.iter().any(|line| Netcat::finds_port_taken(line)) {
-            return Ok(false);
+            break;
         }
         tokio::time::sleep(SOCKET_POLL).await;
     }
-    Ok(false)
+    Ok(Listener::Failed)
 }
 
 /// How our sender connects.
@@ -194,6 +211,7 @@ async fn ask_both(source: &End, lane: &Lane<'_>, way: Way<'_>) -> Result<Peer, E
     };
     let deadline = Instant::now() + CONNECT_LIMIT;
     let host = &lane.plan.endpoint.host;
+    let mut silent_since = None;
     loop {
         let there: [&[u8]; 2] = [b"receiver", port.as_bytes()];
         let here: [&[u8]; 3] = [b"sender", address.as_bytes(), port.as_bytes()];
@@ -249,6 +267,14 @@ async fn ask_both(source: &End, lane: &Lane<'_>, way: Way<'_>) -> Result<Peer, E
             return Ok(Peer::Stranger(format!(
                 "port {port} took a connection from {accepted}, which is not ours"
             )));
+        }
+        // Others had a visitor who has left: that they end for it is told at any moment. A firewall leaves the listener alone.
+        if refused && lane.end.guard.call("check_listening", &there).await?.is_empty() {
+            if silent_since.get_or_insert_with(Instant::now).elapsed() < LAST_WORDS {
+                tokio::time::sleep(SOCKET_POLL).await;
+                continue;
+            }
+            return Ok(Peer::Stranger(format!("port {port} was used up before our sender was connected")));
         }
         // A job that was killed as a whole has told of no stage.
         if !refused && sender.exit.is_some() && sender.stages.is_empty() {

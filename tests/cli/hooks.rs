@@ -106,12 +106,18 @@ fn a_hook_that_fails_afterwards_is_reported_once_and_can_be_run_again() {
     sandbox.run(&[&"clean", &"--start-servers", &"localhost"]).expect(0);
     assert_eq!(fs::read_to_string(&count).unwrap(), "again\nagain\n");
     sandbox.is_clean(&[&target]);
-    // One that fails then, too, is told once more, and not for ever.
+    // One that fails then, too, stays until it has run, or somebody says that it need not.
     fs::remove_file(&ready).unwrap();
     sandbox.run(&[&source, &target, &fail, &"--as", &"other"]).expect(6);
-    sandbox.run(&[&"clean", &"--start-servers", &"localhost"]).expect(6).says("status 3: not ready");
-    sandbox.run(&[&"clean", &"localhost"]).expect(0);
-    assert_eq!(fs::read_to_string(&count).unwrap(), "again\n".repeat(4));
+    for _ in 0..2 {
+        let run = sandbox.run(&[&"clean", &"--start-servers", &"localhost"]).expect(6);
+        run.says("has failed (status 3: not ready); mend it and say this once more")
+            .says("clean --forget-hooks localhost");
+    }
+    sandbox.run(&[&"clean", &"localhost"]).expect(6).says("(it has failed, or was ended)");
+    let forgotten = sandbox.run(&[&"clean", &"--forget-hooks", &"localhost"]).expect(0);
+    forgotten.says("forgotten: the hook 'echo again");
+    assert_eq!(fs::read_to_string(&count).unwrap(), "again\n".repeat(5));
     sandbox.is_clean(&[&target]);
 }
 

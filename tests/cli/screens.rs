@@ -76,6 +76,8 @@ fn the_help_is_grouped_and_tells_defaults_and_units() {
         ("help", &[&"--help" as _][..]),
         ("help_status", &[&"status" as _, &"--help" as _]),
         ("help_clean", &[&"clean" as _, &"-h" as _]),
+        ("help_history", &[&"history" as _, &"--help" as _]),
+        ("help_show", &[&"show" as _, &"--help" as _]),
         ("version", &[&"--version" as _]),
     ] {
         shows(&sandbox, name, &sandbox.run(words).expect(0));

@@ -302,3 +302,11 @@ impl Drop for Changed {
         }
     }
 }
+
+/// What each netcat of a lab host is called, whatever it calls `nc`.
+pub(crate) const NETCATS: [&str; 3] = ["nc.openbsd", "nc.traditional", "ncat"];
+
+/// Makes one of its netcats what a host calls `nc`.
+pub(crate) fn call_nc(host: &Host, netcat: &str) -> Wrapper {
+    Wrapper::new(host, "nc", &format!("exec {netcat} \"$@\""))
+}

@@ -35,15 +35,24 @@ mod alone {
         let run = first[0]["TRANSFER_RUN"].as_str().unwrap();
         assert!(first.iter().all(|entry| entry["TRANSFER_RUN"] == run), "{first:?}");
         assert_eq!(first[0]["MESSAGE"], "the run begins");
-        let end = first.last().unwrap();
-        assert_eq!(end["MESSAGE"], "the run has ended: all is done");
+        let end = first.iter().find(|entry| entry["MESSAGE"] == "the run has ended: all is done").unwrap();
+        // And then the report.
+        let told = first.last().unwrap();
+        assert!(told["MESSAGE"].as_str().unwrap().starts_with("  the same on both sides: "), "{first:?}");
+        assert_eq!((&told["TRANSFER_RUN"], &told["PRIORITY"]), (&first[0]["TRANSFER_RUN"], &"6".into()));
         assert_eq!((&end["TRANSFER_EXIT"], &end["SYSLOG_IDENTIFIER"]), (&"0".into(), &"transfer".into()));
         assert_eq!(end["TRANSFER_SOURCE"], format!("db1:{path}/data"));
         assert_eq!(end["TRANSFER_TARGETS"], format!("db2:{path}"));
         assert!(end["TRANSFER_SECONDS"].as_str().unwrap().parse::<f64>().unwrap() > 0.0);
         let second = entries(&name("second"));
-        let end = second.last().unwrap();
-        assert_eq!((&end["TRANSFER_EXIT"], &end["PRIORITY"]), (&"4".into(), &"3".into()), "{second:?}");
+        let end = second.iter().find(|entry| entry["TRANSFER_EXIT"] == "4").unwrap();
+        assert_eq!(end["PRIORITY"], "3", "{second:?}");
+        let refused = end["TRANSFER_RUN"].as_str().unwrap();
+        let why = ctl.sh(&format!("journalctl --output=cat TRANSFER_RUN={refused}"));
+        assert!(why.contains(&format!("db2: {path}/data exists already; ")), "{why}");
+        // Once, and not as lines of standard error beside.
+        let all = ctl.sh(&format!("journalctl --output=cat --unit={}", name("second")));
+        assert_eq!(all.matches("exists already; ").count(), 1, "{all}");
         let by_field = ctl.sh(&format!("journalctl --output=cat TRANSFER_RUN={run}"));
         assert!(by_field.contains("the run begins") && by_field.contains("all is done"), "{by_field}");
         ctl.sh("rm -rf /var/lib/transfer-history");

@@ -5,19 +5,12 @@
 mod alone {
     use std::time::{Duration, Instant};
 
-    use crate::fixtures::{Changed, Wrapper, assert_same, make_random, names};
+    use crate::fixtures::{Changed, NETCATS, Wrapper, assert_same, call_nc, make_random, names};
     use crate::harness::{Host, Lab, Output, Scratch};
 
-    /// What each netcat is called, whatever the host calls `nc`.
-    const NETCATS: [&str; 3] = ["nc.openbsd", "nc.traditional", "ncat"];
     const ALL: [&str; 4] = ["nc", "nc.openbsd", "nc.traditional", "ncat"];
     /// Less than the program waits for a connection.
     const AT_ONCE: Duration = Duration::from_secs(10);
-
-    /// Makes one of its netcats what a host calls `nc`.
-    fn call_nc(host: &Host, netcat: &str) -> Wrapper {
-        Wrapper::new(host, "nc", &format!("exec {netcat} \"$@\""))
-    }
 
     /// db1 has a file, db2 a directory for it.
     struct Scene {

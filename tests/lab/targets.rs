@@ -130,6 +130,21 @@ fn one_refused_target_refuses_all_unless_it_is_to_be_skipped() {
 }
 
 #[test]
+fn many_hosts_are_asked_where_a_login_may_have_few_files_open() {
+    let Some(lab) = Lab::get() else { return };
+    let ctl = lab.host("ctl");
+    lab.transfer(&["--version"]).expect_success();
+    // Names of db1, by which it is asked many times.
+    let scratch = lab.scratch(&["ctl"]);
+    let config = scratch.join("ssh");
+    ctl.put("Host many*\n    HostName db1\n    HostKeyAlias db1\n", &config, 0o600);
+    let status = format!(
+        "ulimit -Sn 64; /usr/local/bin/transfer --ssh-config {config} status 'many[1-40]' | sort -u | wc -l"
+    );
+    assert_eq!(ctl.sh(&status), "40\n");
+}
+
+#[test]
 fn a_host_that_cannot_be_reached_is_named_and_nothing_is_changed() {
     let Some(lab) = Lab::get() else { return };
     let scratch = lab.scratch(&["db1", "db2"]);

@@ -4,7 +4,7 @@
 //! Programs of a host are replaced for a while, so all of these tests are in a module `alone`.
 
 mod alone {
-    use crate::fixtures::{SOON, Wrapper, assert_same, make_random, names};
+    use crate::fixtures::{NETCATS, SOON, Wrapper, assert_same, call_nc, make_random, names};
     use crate::harness::{Host, Lab, Output, Running, Scratch};
     use crate::snapshot::Snapshot;
 
@@ -176,9 +176,13 @@ mod alone {
 
     /// Another try on another port, and a copy of our own data.
     fn a_stranger_costs_another_try(then: &str) {
-        // Where nothing is taken beside the stream, its digest, and all that is done by default.
-        for options in [&BARE[..], &["--no-encrypt", "--parallel-checksum"], &[]] {
+        // Where nothing is taken beside the stream, its digest, and all that is done by default; and with those netcats that
+        // listen no more once they have a visitor.
+        let [usual, others @ ..] = NETCATS;
+        let ways = [&BARE[..], &["--no-encrypt", "--parallel-checksum"], &[]].map(|options| (usual, options));
+        for (netcat, options) in ways.into_iter().chain(others.map(|netcat| (netcat, &BARE[..]))) {
             let Some(scene) = Scene::new() else { return };
+            let _receiver = call_nc(&scene.db2, netcat);
             let mut stranger = strangers(&scene.db1, 4400, 4400, then);
             let output = scene.transfer(options);
             stranger.wait_for("connected to 4400", SOON);

@@ -44,9 +44,23 @@ ctl 'for page in man1/transfer.1 man1/transfer-replica.1 man1/transfer-status.1 
     test -e /usr/share/doc/transfer/README.md
     test -e /usr/share/doc/transfer/docs/runbooks/replica.md
     test -e /usr/share/doc/transfer/CRATES.gz
-    bash -c "source /usr/share/bash-completion/completions/transfer && complete -p transfer"
+    bash -c "source /usr/share/bash-completion/completions/transfer && complete -p transfer &&
+        COMP_WORDS=(transfer --parallel) COMP_CWORD=1 && _transfer transfer --parallel transfer &&
+        printf \"%s\n\" \"\${COMPREPLY[@]}\"" | grep -x -e --parallel-checksum
     HOME=/tmp fish -c "complete -C \"transfer --parallel\"" | grep -e --parallel-checksum
     grep -x "#compdef transfer" /usr/share/zsh/vendor-completions/_transfer'
+
+say "documents lead to each other, and so do the manual pages"
+# shellcheck disable=SC2016 # for the host's shell
+ctl 'cd /usr/share/doc/transfer
+    mapfile -t links < <(grep -roP --include="*.md" "\]\(\K[^)#: ]+(?=[)#])" .)
+    ((${#links[@]} > 50))
+    for link in "${links[@]}"; do
+        file=${link%%:*} target=${link#*:}
+        [[ $target == /* ]] || target=${file%/*}/$target
+        [[ -e $target ]] || { echo "$link leads nowhere" >&2; exit 1; }
+    done
+    for path in $(zcat /usr/share/man/man5/transfer.conf.5.gz | grep -oE "/usr/share/doc/transfer/[a-z./-]*[a-z/]"); do ls -d "$path"; done'
 
 say "the package's own test"
 "$lab" put "$id" ctl debian/tests/local /tmp/local
@@ -65,6 +79,10 @@ say "remove: the configuration and the history stay"
 ctl 'apt-get remove -y transfer'
 ctl '! type -P transfer && grep -x "port = 4477" /etc/transfer/transfer.conf && ls /var/lib/transfer-history | grep -q json'
 
+say "installed again it has the configuration that was changed"
+ctl "$install -o Dpkg::Options::=--force-confold >/dev/null 2>&1"
+ctl 'grep -x "port = 4477" /etc/transfer/transfer.conf && transfer --version'
+
 say "purge: nothing stays"
 ctl 'apt-get purge -y transfer'
 diff <(printf '%s\n' "$before") <(everything)
@@ -77,5 +95,28 @@ ctl 'apt-get purge -y transfer 2>&1' | grep 'transfer clean ctl'
 kept=$(LC_ALL=C comm -13 <(printf '%s\n' "$before") <(everything))
 diff <(printf '%s\n' /etc/transfer /etc/transfer/replicas.cnf /var/lib/transfer /var/lib/transfer/20260102-030405-abcdef \
     /var/lib/transfer/20260102-030405-abcdef/journal) <(printf '%s\n' "$kept")
+
+say "Ansible's role installs and configures it, and finds nothing to do then"
+tar -C contrib/ansible -cf target/debian/ansible.tar library roles
+"$lab" put "$id" ctl target/debian/ansible.tar /tmp/ansible.tar 0644
+"$lab" put "$id" ctl /dev/stdin /tmp/play.yml 0644 <<'PLAY'
+- hosts: localhost
+  connection: local
+  gather_facts: false
+  roles:
+    - role: transfer
+      vars:
+        transfer_deb: /tmp/transfer.deb
+        transfer_config: {port: 4478}
+        transfer_runs: [{source: "db1:/srv/sqldata", targets: "db2:/srv"}]
+PLAY
+ctl 'mkdir -p /tmp/ansible && tar -C /tmp/ansible -xf /tmp/ansible.tar'
+role() {
+    ctl 'cd /tmp && ANSIBLE_LIBRARY=/tmp/ansible/library ANSIBLE_ROLES_PATH=/tmp/ansible/roles \
+        ansible-playbook -i localhost, /tmp/play.yml'
+}
+role | grep -E 'ok=[0-9]+ +changed=2 .* failed=0'
+ctl 'grep -x "port = 4478" /etc/transfer/transfer.conf'
+role | grep -E 'ok=[0-9]+ +changed=0 .* failed=0'
 
 say "the life of the package is as it should be"

@@ -168,6 +168,8 @@ from ansible.module_utils.basic import AnsibleModule
 
 # Options with a --no- of their own; all others are turned off with =false.
 PAIRS = ('checksum', 'compress', 'encrypt', 'fsync', 'parallel-checksum', 'stop-replication')
+# What transferpy called one of them.
+OLD_PAIRS = ('stop-slave',)
 # Those that the module gives itself.
 RESERVED = ('dry-run', 'json', 'progress')
 
@@ -226,7 +228,7 @@ def typed(options):
         if value is True:
             words.append('--' + name)
         elif value is False:
-            words.append('--no-' + name if name in PAIRS else '--%s=false' % name)
+            words.append('--no-' + name if name in PAIRS + OLD_PAIRS else '--%s=false' % name)
         elif isinstance(value, dict):
             words.extend('--%s=%s=%s' % (name, key, text(item)) for key, item in value.items())
         elif isinstance(value, (list, tuple)):

@@ -5,14 +5,17 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{oneshot, watch};
 
+use crate::endpoint::MOST_TARGETS;
 use crate::host::wire::{Field, LONGEST_PATH, LONGEST_TEXT, short};
 
 /// Of what a host says, no more than this is kept.
 pub const MOST_COMPLAINTS: usize = 64;
 /// The last lines of a log.
 pub const MOST_LOG: usize = 100;
-/// Names of one kind: stages, meters, lists, sinks.
+/// Names of one kind: meters, lists, facts.
 pub const MOST_NAMES: usize = 64;
+/// Stages of a pipeline: of a sender two for each target, and some more.
+pub const MOST_STAGES: usize = 2 * MOST_TARGETS + 16;
 /// Jobs of a guard.
 pub const MOST_JOBS: usize = 16;
 
@@ -184,7 +187,7 @@ impl State {
                     "bytes" if job.meters.len() < MOST_NAMES || job.meters.contains_key(&text(1)) => {
                         job.meters.insert(text(1), number(2));
                     }
-                    "dropped" if job.dropped.len() < MOST_NAMES => {
+                    "dropped" if job.dropped.len() < MOST_TARGETS => {
                         job.dropped.insert(text(1), text(2));
                     }
                     "stderr" if job.complaints.len() < MOST_COMPLAINTS => job.complaints.push(text(1)),
@@ -200,7 +203,7 @@ impl State {
                         job.stages = fields
                             .iter()
                             .skip(1)
-                            .take(MOST_NAMES)
+                            .take(MOST_STAGES)
                             .filter_map(|field| {
                                 let field = shown(field);
                                 let (stage, status) = field.split_once('=')?;

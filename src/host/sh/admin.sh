@@ -41,15 +41,21 @@ settle() {
   forget "$1"
 }
 
-# main status | clean [start-servers] | settle GUARD SECONDS
+# main status | clean [start-servers] [forget-hooks] | settle GUARD SECONDS
 main() {
+  local word
   find_directories
   this_boot
   find_syscalls
   case $1 in
     status) list_runs ;;
     clean)
-      [[ ${2-} == start-servers ]] && may_start=all
+      for word in "${@:2}"; do
+        case $word in
+          start-servers) may_start=all ;;
+          forget-hooks) forgets_hooks=yes ;;
+        esac
+      done
       clean_dead
       ;;
     settle)

@@ -15,7 +15,7 @@
 # `may_start` says whose servers may be started, and whose commands run: `own`, those of a run that ends itself, unless its
 # host went down meanwhile; `all`, where somebody asked for it; or nothing.
 
-stand_back=() may_start=''
+stand_back=() may_start='' forgets_hooks=''
 # Seconds that a command of the user's may take.
 hook_limit=600
 
@@ -253,7 +253,7 @@ trial_over() {
 # repeated only where somebody asks for that.
 hook_after() {
   local home=$state/$guard status
-  [[ -e $home/hook.$2.done ]] && return 0
+  [[ -e $home/hook.$2.done || $forgets_hooks ]] && return 0
   if [[ $may_start != all && -e $home/hook.$2.begun ]]; then
     said='it has failed, or was ended'
     return 1
@@ -273,8 +273,6 @@ hook_after() {
     return 0
   fi
   said="status $status: $(tail -c 500 -- "$home/hook.$2.said" | tail -n 1)"
-  # One that was asked for by hand is told once more, and not for ever.
-  [[ $may_start == all ]] && : >"$home/hook.$2.done"
   return 1
 }
 

@@ -10,7 +10,7 @@ use libfuzzer_sys::fuzz_target;
 use transfer::error::Error;
 use transfer::host::facts::Facts;
 use transfer::host::guard::GuardError;
-use transfer::host::guard::told::{Job, MOST_COMPLAINTS, MOST_JOBS, MOST_NAMES, Shared, State};
+use transfer::host::guard::told::{Job, MOST_COMPLAINTS, MOST_JOBS, MOST_NAMES, MOST_STAGES, Shared, State};
 use transfer::host::wire::{LONGEST_PATH, LONGEST_TEXT, MAX_LINE};
 use transfer::lease::Leftover;
 use transfer::plan::Plan;
@@ -24,7 +24,7 @@ static PLAN: LazyLock<Plan> = LazyLock::new(|| plan(&settings(&[]), &Facts::defa
 const TEXT: usize = LONGEST_TEXT + 3;
 const PATH: usize = LONGEST_PATH + 3;
 /// All that a job has complained of, and what is said around it.
-const SAID: usize = 2 * MOST_COMPLAINTS * (TEXT + 2) + 64 * TEXT + 1000;
+const SAID: usize = 2 * MOST_COMPLAINTS * (TEXT + 2) + 2 * MOST_STAGES * TEXT + 1000;
 
 fn assert_bounded(job: &Job) {
     let names = job.meters.keys().chain(job.manifests.keys()).chain(job.dropped.keys());
@@ -33,8 +33,9 @@ fn assert_bounded(job: &Job) {
     let digests = job.manifests.values().map(|manifest| &manifest.digest);
     names.chain(texts).chain(more).chain(digests).for_each(|text| assert_line(text, TEXT));
     assert!(job.complaints.len() <= MOST_COMPLAINTS);
-    let counts = [job.meters.len(), job.stages.len(), job.manifests.len(), job.dropped.len()];
+    let counts = [job.meters.len(), job.manifests.len()];
     assert!(counts.into_iter().all(|count| count <= MOST_NAMES), "{counts:?}");
+    assert!(job.stages.len() <= MOST_STAGES && job.dropped.len() <= MOST_STAGES);
     assert!(job.meters.values().all(|bytes| *bytes <= job.moved()));
 }
 
