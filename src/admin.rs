@@ -16,11 +16,15 @@ use crate::settings::Login;
 
 /// Asks all hosts side by side and returns the text for each, in their order, with the worst exit code.
 pub async fn admin(hosts: &[HostName], verb: Verb, login: &Login) -> (String, Exit) {
-    let asked = iter(hosts).map(|name| async move { (name, ask(name, verb, login).await) });
-    let answers: Vec<_> = asked.buffered(AT_ONCE).collect().await;
+    let asked = hosts
+        .iter()
+        .enumerate()
+        .map(|(place, name)| async move { (place, name, ask(name, verb, login).await) });
+    let mut answers: Vec<_> = iter(asked).buffer_unordered(AT_ONCE).collect().await;
+    answers.sort_by_key(|(place, ..)| *place);
     let mut text = String::new();
     let mut exit = Exit::Done;
-    for (name, answer) in answers {
+    for (_, name, answer) in answers {
         match answer {
             Ok(messages) => {
                 let (lines, one) = verb.describe(&name.to_string(), login, &messages);
@@ -98,8 +102,8 @@ impl Verb {
                 "kept" => {
                     writeln!(text, "{host}: kept, as was asked for: {} (run {})", rest(2), field(1))
                 }
-                "undone" if field(2) == "hook" && matches!(self, Self::Clean { forget_hooks: true, .. }) => {
-                    writeln!(text, "{host}: forgotten: the hook '{}' (run {})", field(5), field(1))
+                "forgotten" => {
+                    writeln!(text, "{host}: forgotten: the hook '{}' (run {})", field(2), field(1))
                 }
                 "undone" => writeln!(text, "{host}: undone: {} (run {})", rest(2), field(1)),
                 "live" => writeln!(

@@ -136,11 +136,6 @@ impl History {
         self.directory.join(name)
     }
 
-    /// The file of a record.
-    fn of(&self, record: &Record) -> PathBuf {
-        self.path(&format!("{}{SUFFIX}", record.run))
-    }
-
     /// Nobody else has this as long as the result lives; `None` where somebody has it.
     ///
     /// # Errors
@@ -252,6 +247,7 @@ impl History {
 #[derive(Debug)]
 pub struct Recording {
     history: History,
+    path: PathBuf,
     /// Until the process ends, however it does.
     _lock: Flock<File>,
 }
@@ -263,6 +259,7 @@ impl Recording {
     /// When it cannot be written.
     pub fn begin(history: History, keep: usize, record: &Record) -> Result<Self, HistoryError> {
         history.prepare()?;
+        let path = history.path(&format!("{}{SUFFIX}", record.run));
         let begun = || {
             // First, since they may be what fills the disk.
             history.rotate(keep.saturating_sub(1))?;
@@ -271,12 +268,12 @@ impl Recording {
             let mut lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| error)?;
             lock.write_all(line(record).as_bytes())?;
             lock.sync_all()?;
-            hidden.persist(history.of(record))?;
-            File::open(&history.directory)?.sync_all()?;
+            hidden.persist(&path)?;
+            replace::sync(&history.directory);
             Ok(lock)
         };
         let lock = begun().map_err(history.unusable())?;
-        Ok(Self { history, _lock: lock })
+        Ok(Self { path, history, _lock: lock })
     }
 
     /// Writes the whole record, with its end, in place of the one that was begun.
@@ -284,7 +281,12 @@ impl Recording {
     /// # Errors
     /// When it cannot be written.
     pub fn finish(self, record: &Record) -> Result<(), HistoryError> {
-        replace(&self.history.of(record), line(record).as_bytes(), 0o600).map_err(self.history.unusable())
+        replace(&self.path, line(record).as_bytes(), 0o600).map_err(self.history.unusable())
+    }
+
+    /// Removes the record: nobody would write its end.
+    pub fn abandon(self) {
+        let _ = fs::remove_file(self.path);
     }
 }
 

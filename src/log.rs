@@ -5,9 +5,11 @@
 //! Journal Protocol): a line `FIELD=value` for each field, in one datagram.
 
 use std::fmt::Write as _;
+use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use tracing::field::{Field, Visit};
 use tracing_appender::non_blocking::WorkerGuard;
@@ -21,17 +23,24 @@ use crate::terminal::{has_cursor, over_the_bar};
 
 /// Where journald listens.
 const JOURNAL: &str = "/run/systemd/journal/socket";
+/// Priorities, as syslog(3) counts.
+const ERROR: &str = "3";
+const INFO: &str = "6";
+/// How long journald may take for an entry that is waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What must live as long as there is something to log.
 #[derive(Debug)]
 pub struct Log {
-    _worker: WorkerGuard,
+    worker: WorkerGuard,
     /// Of the journal.
     journal: Option<Journal>,
 }
 
 #[derive(Debug)]
 struct Journal {
+    /// Another one than that of the log.
+    socket: UnixDatagram,
     /// Device and inode of its stream.
     stream: (u64, u64),
     /// What stands in each entry.
@@ -51,14 +60,27 @@ impl Log {
         self.journal.as_ref().is_some_and(|journal| identity(stream) == Some(journal.stream))
     }
 
+    /// Ends the log, and writes what the run came to as further entries of it. Unlike those of the log these are waited for.
+    ///
+    /// # Errors
+    /// When journald does not take them, or there is none.
+    pub fn end_with(self, text: &str, is_good: bool) -> io::Result<()> {
+        drop(self.worker);
+        let Journal { socket, run, .. } = self.journal.ok_or(io::ErrorKind::NotConnected)?;
+        socket.set_write_timeout(Some(PATIENCE))?;
+        for line in text.lines() {
+            let fields = begun(if is_good { INFO } else { ERROR }, &run);
+            socket.send(with(fields, "MESSAGE", line).as_bytes())?;
+        }
+        Ok(())
+    }
+
     /// Which run it is of, from now on.
     pub fn run(&self, id: &RunId, source: &str, targets: &str) {
         if let Some(Journal { run, .. }) = &self.journal {
-            let mut text = String::new();
-            entry(&mut text, "TRANSFER_RUN", &id.to_string());
-            entry(&mut text, "TRANSFER_SOURCE", source);
-            entry(&mut text, "TRANSFER_TARGETS", targets);
-            let _ = run.set(text);
+            let text = with(String::new(), "TRANSFER_RUN", &id.to_string());
+            let text = with(text, "TRANSFER_SOURCE", source);
+            let _ = run.set(with(text, "TRANSFER_TARGETS", targets));
         }
     }
 }
@@ -66,8 +88,8 @@ impl Log {
 /// Begins to log. Lines on standard error are in colour only where that is a terminal.
 #[must_use]
 pub fn begin(verbose: bool) -> Log {
-    if let Some((journal, stream)) = journal() {
-        let (writer, worker) = tracing_appender::non_blocking(journal);
+    if let Some((socket, other, stream)) = journal() {
+        let (writer, worker) = tracing_appender::non_blocking(Datagrams(other));
         let run = Arc::new(OnceLock::new());
         tracing_subscriber::fmt()
             .with_writer(writer)
@@ -76,7 +98,7 @@ pub fn begin(verbose: bool) -> Log {
             .with_max_level(if verbose { tracing::Level::DEBUG } else { tracing::Level::INFO })
             .event_format(Entry { run: Arc::clone(&run) })
             .init();
-        return Log { _worker: worker, journal: Some(Journal { stream, run }) };
+        return Log { worker, journal: Some(Journal { socket, stream, run }) };
     }
     let (writer, worker) = tracing_appender::non_blocking(OverTheBar(std::io::stderr()));
     let log = tracing_subscriber::fmt()
@@ -90,21 +112,24 @@ pub fn begin(verbose: bool) -> Log {
     } else {
         log.with_max_level(tracing::Level::WARN).event_format(Warning).init();
     }
-    Log { _worker: worker, journal: None }
+    Log { worker, journal: None }
 }
 
 /// journald, where standard error is a stream of it: systemd says of which by `JOURNAL_STREAM`, `DEVICE:INODE`
 /// (systemd.exec(5)).
-fn journal() -> Option<(Datagrams, (u64, u64))> {
+fn journal() -> Option<(UnixDatagram, UnixDatagram, (u64, u64))> {
     let said = std::env::var("JOURNAL_STREAM").ok()?;
     let (device, inode) = said.split_once(':')?;
     let stream = (device.parse().ok()?, inode.parse().ok()?);
     if identity(std::io::stderr()) != Some(stream) {
         return None;
     }
-    let socket = UnixDatagram::unbound().ok()?;
-    socket.connect(JOURNAL).ok()?;
-    Some((Datagrams(socket), stream))
+    let connected = || {
+        let socket = UnixDatagram::unbound().ok()?;
+        socket.connect(JOURNAL).ok()?;
+        Some(socket)
+    };
+    Some((connected()?, connected()?, stream))
 }
 
 /// Device and inode of what a stream goes to.
@@ -142,34 +167,42 @@ where
         mut writer: Writer<'_>,
         event: &tracing::Event<'_>,
     ) -> std::fmt::Result {
-        // As syslog(3) counts.
         let priority = match *event.metadata().level() {
-            tracing::Level::ERROR => "3",
+            tracing::Level::ERROR => ERROR,
             tracing::Level::WARN => "4",
-            tracing::Level::INFO => "6",
+            tracing::Level::INFO => INFO,
             _ => "7",
         };
-        let mut fields = Fields::default();
-        entry(&mut fields.0, "PRIORITY", priority);
-        entry(&mut fields.0, "SYSLOG_IDENTIFIER", "transfer");
-        fields.0.push_str(self.run.get().map_or("", String::as_str));
+        let mut fields = Fields(begun(priority, &self.run));
         event.record(&mut fields);
         writer.write_str(&fields.0)
     }
 }
 
+/// The beginning of an entry.
+fn begun(priority: &str, run: &OnceLock<String>) -> String {
+    let fields = with(String::new(), "PRIORITY", priority);
+    with(fields, "SYSLOG_IDENTIFIER", "transfer") + run.get().map_or("", String::as_str)
+}
+
+/// An entry with one more field. Its value has no new line, which would need another form.
+fn with(mut fields: String, name: &str, value: &str) -> String {
+    let _ = writeln!(fields, "{name}={}", printable(value.as_bytes()));
+    fields
+}
+
 /// The fields of an event.
-#[derive(Default)]
 struct Fields(String);
 
 impl Fields {
     fn add(&mut self, field: &Field, value: &str) {
-        match field.name() {
-            "message" => entry(&mut self.0, "MESSAGE", value),
+        let name = match field.name() {
+            "message" => "MESSAGE".to_owned(),
             // They are in each entry.
-            "source" | "targets" => {}
-            name => entry(&mut self.0, &format!("TRANSFER_{}", name.to_ascii_uppercase()), value),
-        }
+            "source" | "targets" => return,
+            name => format!("TRANSFER_{}", name.to_ascii_uppercase()),
+        };
+        self.0 = with(std::mem::take(&mut self.0), &name, value);
     }
 }
 
@@ -185,11 +218,6 @@ impl Visit for Fields {
     fn record_f64(&mut self, field: &Field, value: f64) {
         self.add(field, &format!("{value:.3}"));
     }
-}
-
-/// A field of an entry. Its value has no new line, which would need another form.
-fn entry(text: &mut String, name: &str, value: &str) {
-    let _ = writeln!(text, "{name}={}", printable(value.as_bytes()));
 }
 
 /// Warnings as people read them, beside other lines of ours.

@@ -131,22 +131,12 @@ fn tell(report: &Report, json: bool, log: Option<Log>) -> Exit {
     let (text, exit) = (report.to_string(), report.exit());
     let is_good = exit == Exit::Done && !json;
     let takes = |log: &Log| if is_good { log.takes(std::io::stdout()) } else { log.takes(std::io::stderr()) };
-    let is_journals = log.as_ref().is_some_and(takes);
-    if is_journals {
-        for line in text.lines() {
-            if exit == Exit::Done {
-                tracing::info!("{line}");
-            } else {
-                tracing::error!("{line}");
-            }
-        }
-    }
     // What was logged stands before what it came to.
-    drop(log);
+    let is_told = log.is_some_and(|log| takes(&log) && log.end_with(&text, exit == Exit::Done).is_ok());
     if json {
         let _ = writeln!(std::io::stdout(), "{}", report.to_json());
     }
-    if text.is_empty() || is_journals {
+    if text.is_empty() || is_told {
         return exit;
     }
     if is_good {

@@ -133,7 +133,7 @@ pub fn target(settings: &Settings, source: Side<'_>, side: Side<'_>, before: Bef
     findings.owners(settings, source, side);
     findings.servers(settings, side, End::Target);
     if !before.replicas {
-        findings.rests(settings, side);
+        findings.rests(settings, source, side);
     }
     findings.taking(settings, source, side);
     findings.foreign(side, "--target-address");

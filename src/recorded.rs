@@ -8,8 +8,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use backon::{BlockingRetryable as _, ConstantBuilder};
+use tokio::sync::oneshot;
 
-use crate::history::{History, HistoryError, Record, Recording};
+use crate::history::{History, Record, Recording};
+use crate::host::command::typable;
 use crate::log::Log;
 use crate::metrics;
 use crate::printable::printable;
@@ -36,7 +38,7 @@ pub async fn recorded(
         return run::run(id, settings, work, interrupts).await;
     }
     let (source, targets) = work.named(settings);
-    let command = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    let command = std::env::args_os().map(|word| typable(word.as_encoded_bytes())).collect();
     let mut record = Record::new(id, command, source.clone(), targets.clone());
     let targets = targets.join(" ");
     log.run(id, &source, &targets);
@@ -57,24 +59,33 @@ pub async fn recorded(
     record.finish(&report, seconds, |target| work.name(settings, target));
     if let Some(recording) = recording {
         let ended = record.clone();
-        if let Err(error) = aside(move || recording.finish(&ended).map_err(|error| error.to_string())).await {
+        if let Err(error) =
+            aside(move || recording.finish(&ended).map_err(|error| error.to_string()), drop).await
+        {
             tracing::warn!("the record of this run has no end: {error}");
         }
     }
     if let Some(file) = settings.metrics.clone() {
         let name = printable(file.as_os_str().as_encoded_bytes());
-        if let Err(error) = aside(move || tell_metrics(&file, &record)).await {
+        if let Err(error) = aside(move || tell_metrics(&file, &record), drop).await {
             tracing::warn!("{name} does not tell of this run (--metrics): {error}");
         }
     }
     report
 }
 
-/// Work with files, beside everything else and not for ever.
+/// Work with files, beside everything else and not for ever. What comes too late is handed to `late`.
 async fn aside<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, String> + Send + 'static,
+    late: impl FnOnce(T) + Send + 'static,
 ) -> Result<T, String> {
-    match tokio::time::timeout(PATIENCE, tokio::task::spawn_blocking(work)).await {
+    let (done, awaited) = oneshot::channel();
+    tokio::task::spawn_blocking(move || {
+        if let Err(Ok(unwanted)) = done.send(work()) {
+            late(unwanted);
+        }
+    });
+    match tokio::time::timeout(PATIENCE, awaited).await {
         Ok(done) => done.unwrap_or_else(|error| Err(error.to_string())),
         Err(_) => Err(format!("the file system has not answered for {} s", PATIENCE.as_secs())),
     }
@@ -82,10 +93,11 @@ async fn aside<T: Send + 'static>(
 
 async fn begin(keep: usize, record: &Record) -> Option<Recording> {
     let record = record.clone();
-    let begun = aside(move || {
+    let work = move || {
         let begun = |history| Recording::begin(history, keep, &record);
         History::of_this_account().and_then(begun).map_err(|error| error.to_string())
-    });
+    };
+    let begun = aside(work, Recording::abandon);
     let told = |error: String| {
         tracing::warn!("there will be no record of this run: {error}; without any: --history-size 0");
     };
@@ -101,8 +113,9 @@ fn tell_metrics(file: &Path, record: &Record) -> Result<(), String> {
         Ok(history) => {
             history.prepare().map_err(|error| error.to_string())?;
             let path = history.path(LAST_RUNS);
-            let lock = take(&history).map_err(|error| {
-                format!("{}: another run does not let go of it ({error})", path.display())
+            let lock = take(&history).map_err(|error| match error.kind() {
+                io::ErrorKind::WouldBlock => format!("another run has {} for too long", path.display()),
+                _ => of_kept(&path, error),
             })?;
             pairs = match metrics::read(&path) {
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {
@@ -120,8 +133,7 @@ fn tell_metrics(file: &Path, record: &Record) -> Result<(), String> {
             Some((path, lock))
         }
         // An account without a place for it tells of this run.
-        Err(HistoryError::Homeless) => None,
-        Err(error) => return Err(error.to_string()),
+        Err(_) => None,
     };
     metrics::update(&mut pairs, record);
     if let Some((path, _lock)) = &kept {

@@ -20,7 +20,7 @@ pub fn begin(directory: &Path) -> io::Result<NamedTempFile> {
     tempfile::Builder::new().prefix(UNNAMED).tempfile_in(directory)
 }
 
-/// Writes a file anew. Behind a power cut it is the old one or the new one.
+/// Writes a file anew. Behind a power cut it is the old one or the new one, each whole.
 ///
 /// # Errors
 /// When it cannot be written; it is the old one then.
@@ -31,5 +31,11 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     file.as_file().set_permissions(Permissions::from_mode(mode))?;
     file.as_file().sync_all()?;
     file.persist(path)?;
-    File::open(directory)?.sync_all()
+    sync(directory);
+    Ok(())
+}
+
+/// The names in a directory are on the disk, where it may be opened for that and its file system knows how.
+pub fn sync(directory: &Path) {
+    let _ = File::open(directory).and_then(|directory| directory.sync_all());
 }

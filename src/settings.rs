@@ -324,9 +324,7 @@ impl Settings {
     /// stands in a file may be for other runs.
     pub fn check(&self, typed: &Typed, targets: &[Endpoint]) -> Result<(), SettingsError> {
         let contradiction = |text: String| Err(SettingsError::Contradiction(text));
-        if targets.len() > MOST_TARGETS {
-            return contradiction(format!("{} targets: one run has at most {MOST_TARGETS}", targets.len()));
-        }
+        Self::check_number(targets.len())?;
         if typed.options.keep_old == Some(true) && self.replace == Replace::No {
             return contradiction("--keep-old is only with --replace".into());
         }
@@ -351,8 +349,17 @@ impl Settings {
         Self::check_addresses(typed, &hosts)
     }
 
+    fn check_number(targets: usize) -> Result<(), SettingsError> {
+        if targets > MOST_TARGETS {
+            let text = format!("{targets} targets: one run has at most {MOST_TARGETS}");
+            return Err(SettingsError::Contradiction(text));
+        }
+        Ok(())
+    }
+
     /// The same, for replicas on these hosts.
     pub fn check_replicas(typed: &Typed, targets: &[HostName]) -> Result<(), SettingsError> {
+        Self::check_number(targets.len())?;
         if typed.options.keep_old == Some(true) && typed.options.replace != Some(true) {
             return Err(SettingsError::Contradiction("--keep-old is only with --replace".into()));
         }

@@ -8,7 +8,6 @@ use serde_json::Value;
 use super::State;
 use crate::endpoint::Endpoint;
 use crate::exit::Exit;
-use crate::host::command::typable;
 use crate::printable::printable;
 use crate::report::Report;
 use crate::run_id::RunId;
@@ -32,7 +31,7 @@ pub struct Record {
     pub sudo_user: Option<String>,
     /// Its process.
     pub pid: u32,
-    /// What was typed, the program's name included.
+    /// What was typed, the program's name included, each word as bash takes it.
     pub command: Vec<String>,
     /// What was to be copied: `HOST:/PATH`, or of replicas the host that is their source.
     pub source: String,
@@ -122,9 +121,9 @@ impl Record {
         });
     }
 
-    /// What was typed behind the program's name, as a shell would take it.
+    /// What was typed behind the program's name, as bash takes it.
     fn what(&self) -> String {
-        self.command.iter().skip(1).map(|word| typable(word.as_bytes())).collect::<Vec<_>>().join(" ")
+        self.command.iter().skip(1).map(|word| printable(word.as_bytes())).collect::<Vec<_>>().join(" ")
     }
 
     pub(super) fn describe(&self, state: State) -> String {

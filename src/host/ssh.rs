@@ -204,7 +204,10 @@ fn socket_directory() -> io::Result<PathBuf> {
     };
     match fs::DirBuilder::new().mode(0o700).create(&directory) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            let text = format!("no place for its sockets in {}: {error}", directory.display());
+            let text = format!(
+                "no place for its sockets: {}: {error} (set XDG_RUNTIME_DIR to a directory of this account, or unset it)",
+                directory.display()
+            );
             return Err(io::Error::new(error.kind(), text));
         }
         _ => {}

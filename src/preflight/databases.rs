@@ -4,7 +4,7 @@ use super::{End, Finding, Findings, Side, Weight, shown};
 use crate::backup::{self, Vendor};
 use crate::host::facts::{Content, Facts, Format, Instance, Server};
 use crate::settings::Settings;
-use crate::shape::{Consumer, Producer, Shape};
+use crate::shape::{Consumer, Producer, Shape, final_name};
 use crate::values::TransferType;
 
 impl Findings {
@@ -118,14 +118,15 @@ impl Findings {
     }
 
     /// Whether there is a server that will not run with the copy, since it does not run now.
-    pub(super) fn rests(&mut self, settings: &Settings, side: Side<'_>) {
+    pub(super) fn rests(&mut self, settings: &Settings, source: Side<'_>, side: Side<'_>) {
         if settings.servers.stop.target() && side.facts.servers.is_empty() {
+            let name = final_name(settings, source.endpoint, Some(source.facts)).unwrap_or_default();
             self.warn(
                 &format!(
-                    "no server works where the copy is to be, in {}: none is stopped, and none is started afterwards",
-                    shown(&side.endpoint.path)
+                    "no server works in {}: none is stopped, and none is started with the copy",
+                    shown(&side.endpoint.path.join(name))
                 ),
-                "start it yourself when the copy is there, or leave out --stop-server",
+                "start it yourself when the copy is there (a copy of a replica: with --skip-slave-start), or leave out --stop-server",
             );
         }
     }

@@ -299,7 +299,7 @@ fn programs_are_needed_by_what_is_asked_for() {
 
 #[test]
 fn a_server_that_is_to_rest_on_the_target_and_does_not_run_is_told() {
-    let told = "db2: no server works where the copy is to be, in /srv: none is stopped, and none is started afterwards; start";
+    let told = "db2: no server works in /srv/data: none is stopped, and none is started with the copy; start it yourself";
     assert!(against(&["--stop-server=both"], "db2:/srv", |_, _| ()).contains(told));
     assert_eq!(against(&["--stop-server=source"], "db2:/srv", |_, _| ()), "");
     let (there, here) = (facts(), facts());

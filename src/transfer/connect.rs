@@ -128,26 +128,35 @@ async fn listen(plan: &Plan, lane: &Lane<'_>, range: &mut (u16, u16), key: &str)
         let job = guard.job("receiver");
         stop(lane, port).await?;
         // A netcat that ended well had a visitor already, who is not ours.
-        let lost = matches!(listener, Listener::Visited)
-            || job.complaints.iter().any(|line| Netcat::finds_port_taken(line))
+        let visited = matches!(listener, Listener::Visited)
             || job.stages.iter().any(|(stage, status)| stage == "netcat" && *status == 0);
-        if !lost {
+        let taken = job.complaints.iter().any(|line| Netcat::finds_port_taken(line));
+        if !visited && !taken {
             let said = job.complaints.join("; ");
             return Err(Error::Failed(format!(
                 "{}: the receiver did not listen on port {port}: {said}",
                 guard.host()
             )));
         }
-        tracing::debug!(host = guard.host(), port, "the port was lost between check and listen");
-        if range.0 == range.1 {
+        tracing::debug!(
+            host = guard.host(),
+            port,
+            visited,
+            "the port was lost before our sender was started"
+        );
+        if plan.ports.first < plan.ports.last {
+            range.0 = port.saturating_add(1);
+        } else if !visited {
             return Err(Error::Busy(format!(
                 "{}: port {port} was taken; choose another --port",
                 guard.host()
             )));
         }
-        range.0 = port.saturating_add(1);
     }
-    Err(Error::Busy(format!("{}: {TRIES} ports in a row were taken", guard.host())))
+    Err(Error::Busy(format!(
+        "{}: {TRIES} times in a row a port was taken, or took a connection from somebody else",
+        guard.host()
+    )))
 }
 
 async fn stop(lane: &Lane<'_>, port: u16) -> Result<(), GuardError> {

@@ -121,6 +121,30 @@ fn a_hook_that_fails_afterwards_is_reported_once_and_can_be_run_again() {
     sandbox.is_clean(&[&target]);
 }
 
+#[test]
+fn a_hook_that_was_forgotten_does_not_run_when_something_else_is_still_left() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    let count = sandbox.path("count");
+    let fail = format!("--hook=after-target=echo again >>'{}'; exit 3", count.display());
+    sandbox.run(&[&source, &target, &fail]).expect(6);
+    // Something that this version does not know how to undo.
+    let journal = fs::read_dir(sandbox.path("state/transfer"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path().join("journal"))
+        .find(|journal| journal.exists())
+        .unwrap();
+    let mut text = fs::read_to_string(&journal).unwrap();
+    text.push_str("lease\tdisk\tsomething\telse\t.\n");
+    fs::write(&journal, text).unwrap();
+    let forgotten = sandbox.run(&[&"clean", &"--forget-hooks", &"localhost"]).expect(6);
+    forgotten.says("forgotten: the hook 'echo again").says("LEFT BEHIND: something else");
+    let left = sandbox.run(&[&"clean", &"--start-servers", &"localhost"]).expect(6);
+    left.says("LEFT BEHIND: something else");
+    assert_eq!(fs::read_to_string(&count).unwrap(), "again\n", "it ran once, in the run");
+    fs::remove_dir_all(sandbox.path("state/transfer")).unwrap();
+}
+
 /// A run with hooks for afterwards that is held in mid-stream.
 fn held(sandbox: &Sandbox) -> (crate::hold::Hold, crate::running::Running, PathBuf) {
     let hold = sandbox.hold(Point::Archive);

@@ -139,9 +139,9 @@ fn many_hosts_are_asked_where_a_login_may_have_few_files_open() {
     let config = scratch.join("ssh");
     ctl.put("Host many*\n    HostName db1\n    HostKeyAlias db1\n", &config, 0o600);
     let status = format!(
-        "ulimit -Sn 64; /usr/local/bin/transfer --ssh-config {config} status 'many[1-40]' | sort -u | wc -l"
+        "ulimit -Sn 32; /usr/local/bin/transfer --ssh-config {config} status 'many[1-12]' | sort -u | wc -l"
     );
-    assert_eq!(ctl.sh(&status), "40\n");
+    assert_eq!(ctl.sh(&status), "12\n");
 }
 
 #[test]

@@ -176,11 +176,12 @@ mod alone {
 
     /// Another try on another port, and a copy of our own data.
     fn a_stranger_costs_another_try(then: &str) {
-        // Where nothing is taken beside the stream, its digest, and all that is done by default; and with those netcats that
-        // listen no more once they have a visitor.
-        let [usual, others @ ..] = NETCATS;
-        let ways = [&BARE[..], &["--no-encrypt", "--parallel-checksum"], &[]].map(|options| (usual, options));
-        for (netcat, options) in ways.into_iter().chain(others.map(|netcat| (netcat, &BARE[..]))) {
+        // Where nothing is taken beside the stream, its digest, and all that is done by default; and on the only port that may
+        // be had, also with those netcats that listen no more once they have a visitor.
+        let ways =
+            [&BARE[..], &["--no-encrypt", "--parallel-checksum"], &[]].map(|options| (NETCATS[0], options));
+        let only = NETCATS.map(|netcat| (netcat, &["--port=4400"][..]));
+        for (netcat, options) in ways.into_iter().chain(only) {
             let Some(scene) = Scene::new() else { return };
             let _receiver = call_nc(&scene.db2, netcat);
             let mut stranger = strangers(&scene.db1, 4400, 4400, then);

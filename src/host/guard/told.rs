@@ -14,8 +14,8 @@ pub const MOST_COMPLAINTS: usize = 64;
 pub const MOST_LOG: usize = 100;
 /// Names of one kind: meters, lists, facts.
 pub const MOST_NAMES: usize = 64;
-/// Stages of a pipeline: of a sender two for each target, and some more.
-pub const MOST_STAGES: usize = 2 * MOST_TARGETS + 16;
+/// Stages of a pipeline: of a sender one for each target, and some more.
+pub const MOST_STAGES: usize = MOST_TARGETS + 16;
 /// Jobs of a guard.
 pub const MOST_JOBS: usize = 16;
 

@@ -1,12 +1,14 @@
 # shellcheck shell=bash
 # admin.sh: what `transfer status` and `transfer clean` run on a host, and what a run runs to learn whether a guard that
 # it lost has undone everything. Lines: `run GUARD live|dead BOOT-IS-THIS ROLE CONTROLLER STARTED PATH`, `lease GUARD
-# KIND ARGUMENT...`, `undone GUARD KIND ...`, `left GUARD KIND ...`, `kept GUARD PATH`, `live GUARD`, `held GUARD`, `end`.
+# KIND ARGUMENT...`, `undone GUARD KIND ...`, `left GUARD KIND ...`, `kept GUARD PATH`, `forgotten GUARD COMMAND`, `live GUARD`, `held GUARD`,
+# `end`.
 
 undone() { say undone "$@"; }
 left() { say left "$@"; }
 kept() { say kept "$1" "$2"; }
 alive() { say live "$1"; }
+forgotten() { say forgotten "$@"; }
 
 list_runs() {
   local directory condition record concluded

@@ -253,7 +253,13 @@ trial_over() {
 # repeated only where somebody asks for that.
 hook_after() {
   local home=$state/$guard status
-  [[ -e $home/hook.$2.done || $forgets_hooks ]] && return 0
+  [[ -e $home/hook.$2.done ]] && return 0
+  if [[ $forgets_hooks ]]; then
+    # Also where something else is left, and this is asked for no more.
+    : >"$home/hook.$2.done" && sync -- "$home/hook.$2.done" "$home" || return
+    forgotten "$guard" "$3"
+    return 2
+  fi
   if [[ $may_start != all && -e $home/hook.$2.begun ]]; then
     said='it has failed, or was ended'
     return 1

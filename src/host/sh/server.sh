@@ -215,8 +215,17 @@ restore_replication() {
     fi
     sleep 0.25
   done
-  echo "${said:-its threads are $io and $sql instead of $4 and $5}"
+  echo "${said:-its threads are $io and $sql instead of $4 and $5$(complaint "$1" "$2" "$3")}"
   return 1
+}
+
+# complaint SOCKET DEFAULTS NAME: prints `: ` and what the server says of that connection, if it says anything.
+complaint() {
+  local all name text
+  all=$(replication_status "$1" "$2") || return
+  while IFS=$'\t' read -r name text; do
+    [[ $name != "=$3" || ! ${text//[[:space:]]/} ]] || printf ': %s' "${text%%$'\t'*}"
+  done < <(columns Connection_name Last_SQL_Error Last_IO_Error <<<"$all")
 }
 
 # rest_replication SOCKET DEFAULTS: stops all that the server replicates. Prints why not.

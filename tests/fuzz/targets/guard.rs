@@ -7,6 +7,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
+use transfer::endpoint::MOST_TARGETS;
 use transfer::error::Error;
 use transfer::host::facts::Facts;
 use transfer::host::guard::GuardError;
@@ -35,7 +36,7 @@ fn assert_bounded(job: &Job) {
     assert!(job.complaints.len() <= MOST_COMPLAINTS);
     let counts = [job.meters.len(), job.manifests.len()];
     assert!(counts.into_iter().all(|count| count <= MOST_NAMES), "{counts:?}");
-    assert!(job.stages.len() <= MOST_STAGES && job.dropped.len() <= MOST_STAGES);
+    assert!(job.stages.len() <= MOST_STAGES && job.dropped.len() <= MOST_TARGETS);
     assert!(job.meters.values().all(|bytes| *bytes <= job.moved()));
 }
 

@@ -54,10 +54,17 @@ mod alone {
     fn what_a_replica_replicates_is_stopped_meanwhile_and_is_then_as_it_was() {
         let Some(servers) = Servers::set() else { return };
         servers.replicate("");
+        // A source sends only one stream to a server: another connection has another source.
+        Servers::configure(&servers.db2, 2, "");
+        servers.db2.sh("systemctl restart mariadb");
+        sql(
+            &servers.db2,
+            "CREATE USER replica@'%' IDENTIFIED BY 'of-the-lab'; GRANT REPLICATION SLAVE ON *.* TO replica@'%'",
+        );
         // One of file and position that rests with its SQL thread, and one that rests altogether.
         sql(
             &servers.db3,
-            "CHANGE MASTER 'half' TO MASTER_HOST = '10.77.0.11', MASTER_USER = 'replica', MASTER_PASSWORD = 'of-the-lab',
+            "CHANGE MASTER 'half' TO MASTER_HOST = '10.77.0.12', MASTER_USER = 'replica', MASTER_PASSWORD = 'of-the-lab',
                  MASTER_CONNECT_RETRY = 1, MASTER_LOG_FILE = 'mysql-bin.000001', MASTER_LOG_POS = 4; START SLAVE 'half' IO_THREAD;
              CHANGE MASTER \"it's odd\" TO MASTER_HOST = '10.77.0.11', MASTER_USER = 'nobody', MASTER_USE_GTID = no",
         );
