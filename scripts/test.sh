@@ -26,9 +26,9 @@ if (($#)); then
 fi
 # Hosts do not boot beside compilers.
 cargo nextest run --locked --features manual --no-run
-# Database servers, which are started and stopped and waited for, have a lab beside that of all the others. What is said of them
-# is shown behind the rest.
-databases='binary(lab) & test(/^databases::/)'
+# Database servers, which are started and stopped and waited for, have a lab beside that of all the others, and share it with
+# Ansible, so that both take equally long. What is said of them is shown behind the rest.
+databases='binary(lab) & test(/^(databases|ansible)::/)'
 said=$(mktemp -d "${TMPDIR:-/tmp}/transfer-test.XXXXXX")
 trap 'rm -rf -- "$said"' EXIT
 # A process group, so that it can be ended as a whole.
