@@ -39,8 +39,8 @@ pub struct Log {
 
 #[derive(Debug)]
 struct Journal {
-    /// Another one than that of the log.
-    socket: UnixDatagram,
+    /// Also that of the log, as long as it goes on.
+    socket: Arc<UnixDatagram>,
     /// Device and inode of its stream.
     stream: (u64, u64),
     /// What stands in each entry.
@@ -88,8 +88,9 @@ impl Log {
 /// Begins to log. Lines on standard error are in colour only where that is a terminal.
 #[must_use]
 pub fn begin(verbose: bool) -> Log {
-    if let Some((socket, other, stream)) = journal() {
-        let (writer, worker) = tracing_appender::non_blocking(Datagrams(other));
+    if let Some((socket, stream)) = journal() {
+        let socket = Arc::new(socket);
+        let (writer, worker) = tracing_appender::non_blocking(Datagrams(Arc::clone(&socket)));
         let run = Arc::new(OnceLock::new());
         tracing_subscriber::fmt()
             .with_writer(writer)
@@ -117,19 +118,16 @@ pub fn begin(verbose: bool) -> Log {
 
 /// journald, where standard error is a stream of it: systemd says of which by `JOURNAL_STREAM`, `DEVICE:INODE`
 /// (systemd.exec(5)).
-fn journal() -> Option<(UnixDatagram, UnixDatagram, (u64, u64))> {
+fn journal() -> Option<(UnixDatagram, (u64, u64))> {
     let said = std::env::var("JOURNAL_STREAM").ok()?;
     let (device, inode) = said.split_once(':')?;
     let stream = (device.parse().ok()?, inode.parse().ok()?);
     if identity(std::io::stderr()) != Some(stream) {
         return None;
     }
-    let connected = || {
-        let socket = UnixDatagram::unbound().ok()?;
-        socket.connect(JOURNAL).ok()?;
-        Some(socket)
-    };
-    Some((connected()?, connected()?, stream))
+    let socket = UnixDatagram::unbound().ok()?;
+    socket.connect(JOURNAL).ok()?;
+    Some((socket, stream))
 }
 
 /// Device and inode of what a stream goes to.
@@ -138,7 +136,7 @@ fn identity(stream: impl AsFd) -> Option<(u64, u64)> {
 }
 
 /// Each write is an entry of the journal.
-struct Datagrams(UnixDatagram);
+struct Datagrams(Arc<UnixDatagram>);
 
 impl std::io::Write for Datagrams {
     fn write(&mut self, entry: &[u8]) -> std::io::Result<usize> {

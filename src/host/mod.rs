@@ -36,7 +36,7 @@ const MOST_BYTES: usize = 1 << 20;
 const MOST_FIELDS: usize = 1 << 16;
 /// Logins that are made at the same time.
 pub const AT_ONCE: usize = 64;
-/// Files that a process may have open, if the machine lets it: each host takes five.
+/// Files that a process may have open, if the machine lets it: each host takes some.
 const MOST_FILES: u64 = 1 << 16;
 /// For `sh`: becomes a bash of root. What sudo says when it refuses is heard; and since it hands on no environment, what
 /// the host saw of the connection goes as an argument.

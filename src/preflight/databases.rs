@@ -120,11 +120,13 @@ impl Findings {
     /// Whether there is a server that will not run with the copy, since it does not run now.
     pub(super) fn rests(&mut self, settings: &Settings, source: Side<'_>, side: Side<'_>) {
         if settings.servers.stop.target() && side.facts.servers.is_empty() {
-            let name = final_name(settings, source.endpoint, Some(source.facts)).unwrap_or_default();
+            let directory = &side.endpoint.path;
+            let name = final_name(settings, source.endpoint, Some(source.facts));
+            let path = name.map_or_else(|| directory.clone(), |name| directory.join(name));
             self.warn(
                 &format!(
                     "no server works in {}: none is stopped, and none is started with the copy",
-                    shown(&side.endpoint.path.join(name))
+                    shown(&path)
                 ),
                 "start it yourself when the copy is there (a copy of a replica: with --skip-slave-start), or leave out --stop-server",
             );

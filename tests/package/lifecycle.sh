@@ -60,7 +60,9 @@ ctl 'cd /usr/share/doc/transfer
         [[ $target == /* ]] || target=${file%/*}/$target
         [[ -e $target ]] || { echo "$link leads nowhere" >&2; exit 1; }
     done
-    for path in $(zcat /usr/share/man/man5/transfer.conf.5.gz | grep -oE "/usr/share/doc/transfer/[a-z./-]*[a-z/]"); do ls -d "$path"; done'
+    mapfile -t paths < <(zcat /usr/share/man/man?/transfer* | grep -oE "/usr/share/doc/transfer/[a-z./-]*[a-z/]" | sort -u)
+    ((${#paths[@]} > 1))
+    ls -d "${paths[@]}"'
 
 say "the package's own test"
 "$lab" put "$id" ctl debian/tests/local /tmp/local
