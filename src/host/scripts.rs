@@ -5,6 +5,7 @@ use super::command::quote;
 use super::wire::Field;
 
 const COMMON: &str = include_str!("sh/common.sh");
+const TRUST: &str = include_str!("sh/trust.sh");
 const SERVER: &str = include_str!("sh/server.sh");
 const JOURNAL: &str = include_str!("sh/journal.sh");
 const PUBLISH: &str = include_str!("sh/publish.sh");
@@ -39,7 +40,7 @@ impl Script {
     #[must_use]
     pub fn source_facts(kind: &[u8], path: &[u8], name: &[u8], defaults: &[u8], exclude: &[Field]) -> Self {
         let arguments: Vec<Field> = [b"source", kind, path, name, defaults].map(<[u8]>::to_vec).to_vec();
-        Self::new(&[COMMON, SERVER, INSTALLED, FACTS], &[&arguments, exclude].concat())
+        Self::new(&[COMMON, TRUST, SERVER, INSTALLED, FACTS], &[&arguments, exclude].concat())
     }
 
     /// Asks for all facts of a target: what is transferred, its directory, the name that the copy gets there, or nothing,
@@ -47,7 +48,7 @@ impl Script {
     #[must_use]
     pub fn target_facts(kind: &[u8], path: &[u8], name: &[u8], owner: &[u8], defaults: &[u8]) -> Self {
         let arguments = [b"target", kind, path, name, owner, defaults].map(<[u8]>::to_vec);
-        Self::new(&[COMMON, SERVER, INSTALLED, FACTS], &arguments)
+        Self::new(&[COMMON, TRUST, SERVER, INSTALLED, FACTS], &arguments)
     }
 
     /// Asks for all facts of a host and of its one server: what it is to a replica (`primary`, `donor` or `target`), its unit or
@@ -55,7 +56,7 @@ impl Script {
     #[must_use]
     pub fn server_facts(role: &str, unit: &str, defaults: &str) -> Self {
         let arguments = ["server", role, unit, defaults].map(|word| word.as_bytes().to_vec());
-        Self::new(&[COMMON, SERVER, INSTALLED, FACTS], &arguments)
+        Self::new(&[COMMON, TRUST, SERVER, INSTALLED, FACTS], &arguments)
     }
 
     /// Asks for the account by which a server replicates over a connection of that name.
@@ -71,7 +72,7 @@ impl Script {
     pub fn reach(name: &str, address: &str, (port, ssl): (u16, bool), account: (&str, &str)) -> Self {
         let ssl = if ssl { "1" } else { "0" };
         let arguments = ["reach", name, address, &port.to_string(), ssl, account.0, account.1];
-        Self::new(&[COMMON, SERVER, JOB, FOLLOW], &arguments.map(|word| word.as_bytes().to_vec()))
+        Self::new(&[COMMON, TRUST, SERVER, JOB, FOLLOW], &arguments.map(|word| word.as_bytes().to_vec()))
     }
 
     /// The text of a job of `follow.sh`.
@@ -89,7 +90,7 @@ impl Script {
     fn job(main: &str, arguments: &[Field]) -> Self {
         // What the guard exports would go with the rest of the environment.
         let parts =
-            ["guards_home=$home\n", COMMON, "home=$guards_home\n", SERVER, JOB, main].map(str::as_bytes);
+            ["guards_home=$home\n", COMMON, "home=$guards_home\n", TRUST, SERVER, JOB, main].map(str::as_bytes);
         Self(call(&parts, arguments))
     }
 
@@ -109,7 +110,7 @@ impl Script {
     #[must_use]
     pub fn admin(arguments: &[&str]) -> Self {
         Self::new(
-            &[COMMON, SERVER, JOURNAL, ADMIN],
+            &[COMMON, TRUST, SERVER, JOURNAL, ADMIN],
             &arguments.iter().map(|a| a.as_bytes().to_vec()).collect::<Vec<_>>(),
         )
     }
@@ -136,6 +137,7 @@ impl Script {
             &[
                 COMMON.as_bytes(),
                 &tools,
+                TRUST.as_bytes(),
                 SERVER.as_bytes(),
                 JOURNAL.as_bytes(),
                 PUBLISH.as_bytes(),

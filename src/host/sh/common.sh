@@ -7,6 +7,11 @@
 umask 077
 # Behind sudo, which hands on no environment, what sshd told comes as an argument.
 [[ ${1-} ]] && export SSH_CONNECTION=$1
+# sudo says who called it.
+login_uid=
+[[ ${SUDO_UID-} =~ ^[0-9]+$ ]] && login_uid=$SUDO_UID
+# What is in the memory of a program that crashes may be secret.
+ulimit -c 0
 # Of a user's environment nothing but this: the rest may tell tools to work otherwise, and an exported variable of a name
 # that we use would hand what we assign to it on to every program.
 for name in $(compgen -e); do
@@ -113,8 +118,8 @@ this_boot() {
 # The numbers of the system calls that perl makes for us: coreutils has no exclusive rename, no splice, no fadvise.
 find_syscalls() {
   case $(uname -m) in
-    x86_64) nr_splice=275 nr_tee=276 nr_renameat2=316 nr_fadvise=221 nr_removexattr=197 ;;
-    aarch64) nr_splice=76 nr_tee=77 nr_renameat2=276 nr_fadvise=223 nr_removexattr=14 ;;
+    x86_64) nr_splice=275 nr_tee=276 nr_renameat2=316 nr_fadvise=221 nr_removexattr=197 nr_getxattr=191 nr_fsetxattr=190 nr_llistxattr=195 ;;
+    aarch64) nr_splice=76 nr_tee=77 nr_renameat2=276 nr_fadvise=223 nr_removexattr=14 nr_getxattr=8 nr_fsetxattr=7 nr_llistxattr=12 ;;
     *) return 1 ;;
   esac
 }
