@@ -219,7 +219,7 @@ fn of_target(plan: &Plan, target: &TargetPlan) -> HostSteps {
         "start it behind that; what it replicates rests with new data, and is as it was with its own"
     };
     steps.extend(target.servers.iter().map(|server| stop(server, "before the publication", back)));
-    let staged = shown(&target.staging.join(&plan.staged));
+    let staged = shown(&target.inbox().join(&plan.staged));
     let publish = match plan.replace {
         _ if target.follow.is_some() => {
             let old = shown(&target.old_path);

@@ -47,13 +47,18 @@ pub async fn port(end: &End, (first, last): (u16, u16)) -> Result<u16, Error> {
     let guard = &end.guard;
     let reply = guard.call("lease_port", &[first.to_string().as_bytes(), last.to_string().as_bytes()]).await;
     let reply = reply.map_err(|error| match error {
-        GuardError::Failed { host, code, .. } if code == "busy" => Error::Busy(if first == last {
-            format!("{host}: port {first} is taken; choose another --port, or 0 for any")
+        GuardError::Failed { host, code, text, .. } if code == "busy" => Error::Busy(if first == last {
+            format!("{host}: port {first} is taken ({text}); choose another --port, or 0 for any")
         } else {
-            format!("{host}: no port of {first}-{last} is free; see: {}", end.host.look_after("status"))
+            let status = end.host.look_after("status");
+            format!("{host}: no port of {first}-{last} is free ({text}); see: {status}")
         }),
         other => other.into(),
     })?;
+    if let Some(ignored) = reply.get(1) {
+        let name = short(ignored, LONGEST_TEXT);
+        tracing::warn!("{}: ignored {name}: locks of transferpy are directories of root", guard.host());
+    }
     leased(&reply, (first, last))
         .map_err(|text| Error::Failed(format!("{}: the guard leased no port but {text:?}", guard.host())))
 }
@@ -111,6 +116,33 @@ pub async fn staging(plan: &Plan, end: &End, target: &TargetPlan) -> Result<(), 
     let inner = if plan.shape.consumer == Consumer::Tree { b"" } else { plan.staged.as_bytes() };
     end.guard.call("make_staging", &[target.staging.as_os_str().as_bytes(), kind, how, inner]).await?;
     Ok(())
+}
+
+/// Opens what is copied, which must be what the preflight saw: nobody exchanges it from then on.
+pub async fn hold_source(plan: &Plan, source: &End) -> Result<(), Error> {
+    if plan.source.inode.is_empty() {
+        return Ok(());
+    }
+    let path = plan.source.endpoint.path.as_os_str().as_bytes();
+    let held = source.guard.call("hold_source", &[path, plan.source.inode.as_bytes()]).await;
+    held.map(drop).map_err(in_its_words)
+}
+
+/// An error where the source's path leads to something else by now.
+pub async fn check_source(plan: &Plan, source: &End) -> Result<(), Error> {
+    if plan.source.inode.is_empty() {
+        return Ok(());
+    }
+    let path = plan.source.endpoint.path.as_os_str().as_bytes();
+    source.guard.call("check_source", &[path]).await.map(drop).map_err(in_its_words)
+}
+
+/// A failure whose text says all of it, without the command that failed.
+fn in_its_words(error: GuardError) -> Error {
+    match error {
+        GuardError::Failed { host, text, .. } => Error::Failed(format!("{host}: {text}")),
+        other => other.into(),
+    }
 }
 
 /// Stops what runs of a server's replication, until [`restart`] or the guard's end. Returns how many connections.
@@ -179,7 +211,7 @@ pub async fn put_on_trial(
     target: &TargetPlan,
     how: &Follow,
 ) -> Result<(), GuardError> {
-    let staged = target.staging.join(&plan.staged);
+    let staged = target.inbox().join(&plan.staged);
     let (file, version) = how.upgraded.clone().unwrap_or_default();
     let arguments = [
         how.unit.as_bytes(),

@@ -124,6 +124,11 @@ pub struct Options {
     /// Do not wait until the copy is on the disk; a power cut soon afterwards may lose it
     #[arg(skip)]
     pub fsync: Option<bool>,
+    /// Allow a target directory that other accounts of its host can replace: that belong to one, or that all can write
+    /// to, or that are below such a directory [default: off]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
+        hide_possible_values = true, help_heading = "What becomes of it")]
+    pub allow_shared_path: Option<bool>,
     /// With several targets: leave out those that are refused, instead of refusing the run [default: off]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
         hide_possible_values = true, help_heading = "What becomes of it")]
@@ -322,6 +327,7 @@ impl Options {
             chown,
             keep_staging,
             fsync,
+            allow_shared_path,
             skip_refused,
             compress,
             compress_level,

@@ -21,6 +21,8 @@ use replica::{Follow, ReplicaPlan};
 
 /// What has arrived is called so until it has its name, where it brings none with it.
 const STAGED: &str = "data";
+/// The directory in the staging directory in which a copy arrives.
+const INBOX: &str = "copy";
 /// Whose a server's files are, where nothing else is known.
 const MYSQL: &str = "mysql:mysql";
 
@@ -89,6 +91,10 @@ pub struct SourcePlan {
     pub parent: PathBuf,
     /// The name of what is copied.
     pub name: OsString,
+    /// Device and inode of what is copied, as the preflight saw them; empty where that is no file and no directory.
+    pub inode: String,
+    /// It is a directory.
+    pub is_directory: bool,
     /// We are root there.
     pub root: bool,
     /// Files, directories and all else.
@@ -274,6 +280,8 @@ impl Plan {
                 guard: run.source_guard(),
                 parent: source.parent().to_owned(),
                 name: source.name().unwrap_or_default().to_owned(),
+                inode: of_source.inode.clone(),
+                is_directory: of_source.file_type == "directory",
                 root: source_facts.uid == 0,
                 entries: of_source.entries,
                 files: of_source.files,
@@ -399,6 +407,12 @@ fn stops(settings: &Settings, facts: &Facts, wanted: bool) -> Vec<StopPlan> {
 }
 
 impl TargetPlan {
+    /// The directory in which a copy arrives, below the staging directory, which protects it whatever a stream does to it.
+    #[must_use]
+    pub fn inbox(&self) -> PathBuf {
+        self.staging.join(INBOX)
+    }
+
     /// A server is at rest while its data is replaced, and has to run with the new data before the old goes.
     #[must_use]
     pub fn keeps_old_until_it_runs(&self) -> bool {

@@ -123,7 +123,7 @@ pub fn target(settings: &Settings, source: Side<'_>, side: Side<'_>, before: Bef
     findings.tools(settings, side.facts);
     let of_target = side.facts.target.clone().unwrap_or_default();
     let of_source = source.facts.source.clone().unwrap_or_default();
-    findings.directory(side, &of_target);
+    findings.directory(settings, side, &of_target);
     findings.name(settings, source, side.endpoint, &of_target);
     findings.overlap(settings, source, side, (&of_source, &of_target));
     if of_target.file_type == "directory" {

@@ -51,6 +51,8 @@ pub struct Settings {
     pub fsync: bool,
     /// Leave out targets that are refused.
     pub skip_refused: bool,
+    /// Target directories that other accounts of a host can replace are no refusal.
+    pub allow_shared_path: bool,
     /// Whether and how to compress.
     pub compress: Compress,
     /// The level, as the program counts.
@@ -214,6 +216,7 @@ impl Settings {
             chown,
             keep_staging,
             fsync,
+            allow_shared_path,
             skip_refused,
             compress,
             compress_level,
@@ -287,6 +290,7 @@ impl Settings {
             keep_staging: keep_staging.unwrap_or(false),
             fsync: fsync.unwrap_or(true),
             skip_refused: skip_refused.unwrap_or(false),
+            allow_shared_path: allow_shared_path.unwrap_or(false),
             compress,
             compress_level: level,
             encrypt: encrypt.unwrap_or(true),

@@ -133,10 +133,23 @@ pub struct SourceFacts {
     pub disk_bytes: u64,
 }
 
+/// A component of a path that an account other than root and the login can replace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shared {
+    /// The component, a path.
+    pub component: String,
+    /// The account that it belongs to.
+    pub owner: String,
+    /// Its mode, octal.
+    pub mode: String,
+}
+
 /// The target's directory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "what was found, each once")]
 pub struct TargetFacts {
+    /// Whoever owns this can have the copy arrive elsewhere.
+    pub shared: Option<Shared>,
     /// As `stat` calls it.
     pub file_type: String,
     /// We may write into it.
@@ -350,6 +363,9 @@ impl TargetFacts {
             b"type" => self.file_type = text(0),
             b"real" => self.real = fields.path(0),
             b"place" => self.place = fields.path(0),
+            b"shared" => {
+                self.shared = Some(Shared { component: text(0), owner: text(1), mode: text(2) });
+            }
             b"writable" => self.writable = true,
             b"readonly" => self.read_only = true,
             b"exists" => self.exists = Some(text(0)),

@@ -21,10 +21,11 @@ const TWINS: &str = include_str!("sh/twins.sh");
 const ADMIN: &str = include_str!("sh/admin.sh");
 
 /// What the guard puts into its directory for its jobs.
-const TOOLS: [(&str, &str); 6] = [
+const TOOLS: [(&str, &str); 7] = [
     ("pump.pl", include_str!("sh/pump.pl")),
     ("drop.pl", include_str!("sh/drop.pl")),
     ("complain.pl", include_str!("sh/complain.pl")),
+    ("sockets.pl", include_str!("sh/sockets.pl")),
     ("log.pl", include_str!("sh/log.pl")),
     ("inspect.sh", include_str!("sh/inspect.sh")),
     ("manifest.sh", include_str!("sh/manifest.sh")),
@@ -89,8 +90,8 @@ impl Script {
 
     fn job(main: &str, arguments: &[Field]) -> Self {
         // What the guard exports would go with the rest of the environment.
-        let parts =
-            ["guards_home=$home\n", COMMON, "home=$guards_home\n", TRUST, SERVER, JOB, main].map(str::as_bytes);
+        let parts = ["guards_home=$home\n", COMMON, "home=$guards_home\n", TRUST, SERVER, JOB, main]
+            .map(str::as_bytes);
         Self(call(&parts, arguments))
     }
 

@@ -7,13 +7,13 @@
 use std::ffi::OsStr;
 use std::net::IpAddr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::stage::{Pipeline, Side, Stage};
+use super::stage::{Channel, Pipeline, Side, Stage};
 use crate::host::command::Word;
 use crate::plan::{Compression, Plan, StreamDigest, TargetPlan};
 use crate::shape::{Consumer, Producer};
-use crate::values::Compressor;
+use crate::values::{Compressor, Pattern};
 
 /// The meter whose counts are compared.
 pub const WIRE: &str = "wire";
@@ -50,13 +50,17 @@ pub fn sender(plan: &Plan, sinks: &[(usize, IpAddr, u16)]) -> Pipeline {
             let mut words = pump(job, &name);
             words.extend(argv(&["--sink", &patience]));
             words.extend(argv(&plan.source.netcat.connect(plan.source.address, *address, *port)));
-            stages.push(Stage::new(&name, words));
+            stages.push(Stage::new(&name, words).with(Channel::Events));
         }
         if let Some(last) = stages.last_mut() {
             last.discard = true;
         }
     }
-    Pipeline { job, directory: Word::from(&plan.source.parent), gate: Some(0), stages }
+    let directory = match plan.shape.producer {
+        Producer::Tree if plan.source.is_directory => Word::from(SOURCE),
+        _ => source_directory(plan),
+    };
+    Pipeline { job, directory, gate: Some(0), stages }
 }
 
 /// The job on a target, listening on `port`.
@@ -80,16 +84,30 @@ pub fn receiver(plan: &Plan, target: &TargetPlan, port: u16) -> Pipeline {
         stages.extend(plan.shape.packed.map(|format| decompressor(format.program().0)));
         stages.push(consumer(plan, target));
     }
-    Pipeline { job, directory: Word::from(&arrival(plan, target)), gate: Some(1), stages }
+    Pipeline { job, directory: arrival(plan), gate: Some(1), stages }
 }
 
+/// What is copied, by the descriptor that the guard holds.
+const SOURCE: &str = "/proc/self/fd/12";
+
+/// The directory on the source that holds what is copied: the guard's own, in which the name leads to the descriptor that it
+/// holds.
+pub(super) fn source_directory(plan: &Plan) -> Word {
+    if plan.source.inode.is_empty() {
+        return Word::from(&plan.source.parent);
+    }
+    Word::Home("source".into())
+}
+
+/// The directory on a target in which a copy arrives, by the descriptor that the guard there holds.
+pub(super) const INBOX: &str = "/proc/self/fd/13";
+
 /// The directory on a target in which the consumer works.
-#[must_use]
-pub fn arrival(plan: &Plan, target: &TargetPlan) -> PathBuf {
+pub(super) fn arrival(plan: &Plan) -> Word {
     match plan.shape.consumer {
         // It brings its own name.
-        Consumer::Tree => target.staging.clone(),
-        _ => target.staging.join(&plan.staged),
+        Consumer::Tree => Word::from(INBOX),
+        _ => Word::from(&Path::new(INBOX).join(&plan.staged)),
     }
 }
 
@@ -113,7 +131,7 @@ fn producer(plan: &Plan) -> Stage {
             Stage { log: true, ..Stage::new("backup", words) }
         }
         (Producer::File, _) => {
-            let read = r#"seen=$(stat -c '%i %s %z' -- "$1") && cat -- "$1" && [[ $(stat -c '%i %s %z' -- "$1") == "$seen" ]] \
+            let read = r#"seen=$(stat -L -c '%i %s %z' -- "$1") && cat -- "$1" && [[ $(stat -L -c '%i %s %z' -- "$1") == "$seen" ]] \
                 && exit; echo "$1 changed while it was read, or cannot be read" >&2; exit 1"#;
             let words = argv(&["bash", "--norc", "-p", "-c", read, "read"]);
             Stage::new("read", [words, vec![entry(plan)]].concat())
@@ -133,11 +151,17 @@ fn producer(plan: &Plan) -> Stage {
             tar.extend(attributes(plan.source.root));
             if !plan.exclude.is_empty() {
                 tar.push(Word::from("--anchored"));
-                let paths = excluded(plan).into_iter();
+                let paths = plan.exclude.iter().flat_map(Pattern::within);
                 tar.extend(paths.map(|path| Word::Literal([b"--exclude=", &path[..]].concat())));
             }
-            tar.push(Word::from("--"));
-            tar.push(entry(plan));
+            if plan.source.is_directory {
+                tar.push(renamed(plan));
+                tar.extend(argv(&["--", "."]));
+            } else {
+                // The name leads to the file that is held.
+                tar.extend(argv(&["--dereference", "--"]));
+                tar.push(entry(plan));
+            }
             Stage::new("tar", tar)
         }
     }
@@ -222,6 +246,20 @@ fn entry(plan: &Plan) -> Word {
     Word::Literal([b"./", plan.source.name.as_bytes()].concat())
 }
 
+/// tar's option that puts the source's name in front of all names: it works within the directory that the guard holds. Targets
+/// of symbolic links stay as they are.
+fn renamed(plan: &Plan) -> Word {
+    let mut option = br"--transform=flags=rh;s,^\.,./".to_vec();
+    for &byte in plan.source.name.as_bytes() {
+        if b"\\&,".contains(&byte) {
+            option.push(b'\\');
+        }
+        option.push(byte);
+    }
+    option.push(b',');
+    Word::Literal(option)
+}
+
 /// Attributes of all kinds where we are root; without root the system gives and takes only the user's own. ACLs are
 /// among them, as the kernel stores them: by number, where tar's own `--acls` goes by names that mean others elsewhere.
 fn attributes(root: bool) -> Vec<Word> {
@@ -237,7 +275,7 @@ fn pump(job: &str, meter: &str) -> Vec<Word> {
 }
 
 fn meter(job: &str, name: &str, digest: Option<StreamDigest>) -> Stage {
-    let mut stage = Stage::new(name, pump(job, name));
+    let mut stage = Stage::new(name, pump(job, name)).with(Channel::Events);
     if let Some(digest) = digest {
         let program = match digest {
             StreamDigest::Sha256 => argv(&["openssl", "dgst", "-sha256", "-r"]),
@@ -255,7 +293,7 @@ fn cipher(name: &str, direction: &[&str]) -> Stage {
     let mut words = argv(&["openssl", "enc", "-aes-256-ctr", "-bufsize", "64k", "-pbkdf2", "-iter", "1"]);
     words.extend(argv(&["-pass", "fd:6"]));
     words.extend(argv(direction));
-    Stage::new(name, words)
+    Stage::new(name, words).with(Channel::Key)
 }
 
 fn compressor(Compression { program, level }: Compression, threads: u32) -> Stage {

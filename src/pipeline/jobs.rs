@@ -1,11 +1,10 @@
 //! Jobs of one program, beside the stream and after it. Pure.
 
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
 
-use super::build::{argv, arrival, excluded, open_files, owners_count};
+use super::build::{INBOX, argv, arrival, excluded, open_files, owners_count, source_directory};
 use super::render;
-use super::stage::{Pipeline, Stage};
+use super::stage::{Channel, Pipeline, Stage};
 use crate::host::command::Word;
 use crate::host::scripts::Script;
 use crate::host::wire::Field;
@@ -18,14 +17,14 @@ use crate::values::{FileDigest, Hook, TableCheck};
 #[must_use]
 pub fn source_manifest(plan: &Plan) -> Vec<u8> {
     let workers = plan.threads.unwrap_or(plan.source.cores.div_ceil(2));
-    manifest(plan, "manifest", &Word::from(&plan.source.parent), workers, Freshness::Old)
+    manifest(plan, "manifest", &source_directory(plan), workers, Freshness::Old)
 }
 
 /// The job that lists and digests what arrived, from the disk where it was waited for.
 #[must_use]
 pub fn target_manifest(plan: &Plan, target: &TargetPlan) -> Vec<u8> {
     let freshness = if plan.fsync { Freshness::Synced } else { Freshness::Unsynced };
-    manifest(plan, "verify", &Word::from(&target.staging), plan.threads.unwrap_or(target.cores), freshness)
+    manifest(plan, "verify", &Word::from(INBOX), plan.threads.unwrap_or(target.cores), freshness)
 }
 
 /// The job that lists, in the guard's directory, what has changed on the source since the guard was started.
@@ -33,10 +32,10 @@ pub fn target_manifest(plan: &Plan, target: &TargetPlan) -> Vec<u8> {
 pub fn changed(plan: &Plan) -> Vec<u8> {
     // The guard's tools were written when it was started, and never again.
     // find complains of what goes meanwhile; what it does not list explains nothing.
-    let find = "find \"./$1\" -cnewer \"$home/pump.pl\" -print0 >\"$home/changed\" || :";
+    let find = "find -H \"./$1\" -cnewer \"$home/pump.pl\" -print0 >\"$home/changed\" || :";
     let words = argv(&["bash", "--norc", "-p", "-c", find, "changed"]);
     let name = Word::from(&plan.staged);
-    single("changed", &plan.source.parent, "find", [words, vec![name]].concat())
+    single("changed", source_directory(plan), "find", [words, vec![name]].concat())
 }
 
 /// The job that gives a copy to its owner, if it is to have another one.
@@ -48,7 +47,7 @@ pub fn chown(plan: &Plan, target: &TargetPlan) -> Option<Vec<u8>> {
     let mut words = argv(&["bash", "--norc", "-p", "-c", chown, "chown", owner]);
     words.push(Word::from(&plan.staged));
     words.push(Word::from(if plan.fsync { "sync" } else { "no-sync" }));
-    Some(single("chown", &target.staging, "chown", words))
+    Some(single("chown", Word::from(INBOX), "chown", words))
 }
 
 /// The job that is a command of the user's.
@@ -70,18 +69,17 @@ pub fn hook(plan: &Plan, hook: &Hook, source: &str, targets: &str) -> Vec<u8> {
         status=$?; tail -c 500 -- "$home/hook.said" | tail -n 1 >&2; exit $status"#;
     words.extend(argv(&["bash", "--norc", "-p", "-c", run, "hook"]));
     words.push(Word::from(&hook.command));
-    single("hook", Path::new("/"), "hook", words)
+    single("hook", Word::from("/"), "hook", words)
 }
 
 /// The job that makes a backup ready to be started as a server.
 #[must_use]
-pub fn prepare(plan: &Plan, target: &TargetPlan, how: &Prepare, program: &str) -> Vec<u8> {
+pub fn prepare(plan: &Plan, how: &Prepare, program: &str) -> Vec<u8> {
     let memory = format!("--use-memory={}", how.memory);
     let mut words = argv(&[program, "--prepare", &memory, "--target-dir=."]);
     words.extend(open_files(plan));
     let stage = Stage { log: true, ..Stage::new("prepare", words) };
-    let directory = Word::from(&arrival(plan, target));
-    render::script(&Pipeline { job: "prepare", directory, gate: None, stages: vec![stage] })
+    render::script(&Pipeline { job: "prepare", directory: arrival(plan), gate: None, stages: vec![stage] })
 }
 
 /// The job that lets a server follow another one from a position, and waits until it has caught up. Its key is the account.
@@ -150,15 +148,15 @@ pub fn target_tables(
 
 /// The job that tells what a backup says of itself.
 #[must_use]
-pub fn inspect(plan: &Plan, target: &TargetPlan) -> Vec<u8> {
+pub fn inspect(plan: &Plan) -> Vec<u8> {
     let mut words = argv(&["bash", "--norc", "-p"]);
     words.extend([Word::Home("inspect.sh".into()), Word::from("inspect")]);
-    single("inspect", &arrival(plan, target), "inspect", words)
+    single("inspect", arrival(plan), "inspect", words)
 }
 
 /// The job that leaves out the top directory of what was unpacked, if there is one and nothing beside it.
 #[must_use]
-pub fn strip(plan: &Plan, target: &TargetPlan) -> Vec<u8> {
+pub fn strip(plan: &Plan) -> Vec<u8> {
     let strip = r#"shopt -s dotglob nullglob; all=("$1"/*)
         [[ ${#all[@]} == 1 && -d ${all[0]} && ! -L ${all[0]} ]] || exit 0
         # Without root one must be writable to be moved, also out of it.
@@ -167,7 +165,7 @@ pub fn strip(plan: &Plan, target: &TargetPlan) -> Vec<u8> {
     let mut words = argv(&["bash", "--norc", "-p", "-c", strip, "strip"]);
     words.push(Word::from(&plan.staged));
     words.push(Word::from(if plan.shape.publication == Publication::Fill { "fill" } else { "name" }));
-    single("strip", &target.staging, "strip", words)
+    single("strip", Word::from(INBOX), "strip", words)
 }
 
 /// The job that reads an archive back from the disk and puts its digest beside it; `program` is one of coreutils, and the
@@ -180,7 +178,7 @@ pub fn digest_archive(plan: &Plan, target: &TargetPlan, program: &str) -> Vec<u8
     let mut words = argv(&["bash", "--norc", "-p", "-c", digest, "digest"]);
     words.push(Word::from(target.final_path.file_name().unwrap_or_default()));
     words.extend(argv(&[program, if plan.fsync { "sync" } else { "no-sync" }]));
-    single("archive", &arrival(plan, target), "digest", words)
+    single("archive", arrival(plan), "digest", words)
 }
 
 /// What is known of the bytes that are to be listed.
@@ -214,11 +212,11 @@ fn manifest(plan: &Plan, job: &'static str, directory: &Word, workers: u32, fres
     if freshness == Freshness::Old {
         words.extend(excluded(plan).into_iter().map(Word::Literal));
     }
-    single(job, Path::new("/"), "manifest", words)
+    single(job, Word::from("/"), "manifest", words)
 }
 
 /// A job of one program.
-fn single(job: &'static str, directory: &Path, name: &str, argv: Vec<Word>) -> Vec<u8> {
-    let stages = vec![Stage::new(name, argv)];
-    render::script(&Pipeline { job, directory: Word::from(directory), gate: None, stages })
+fn single(job: &'static str, directory: Word, name: &str, argv: Vec<Word>) -> Vec<u8> {
+    let stages = vec![Stage::new(name, argv).with(Channel::Events)];
+    render::script(&Pipeline { job, directory, gate: None, stages })
 }

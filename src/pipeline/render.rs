@@ -3,7 +3,7 @@
 //! The script makes its named pipes in the guard's directory, runs the stages with `pipefail`, and reports on
 //! descriptor 5 the exit status of each by name, then the digest. It exits with 0 when every stage did.
 
-use super::stage::{Pipeline, Stage};
+use super::stage::{Channel, Pipeline, Stage};
 use crate::host::command::Word;
 use crate::host::wire::printable;
 
@@ -26,8 +26,9 @@ pub fn script(pipeline: &Pipeline) -> Vec<u8> {
     text.word(&pipeline.directory);
     text.bytes(b" 2>&1) || die; cd -- ");
     text.word(&pipeline.directory);
-    text.line("");
-    text.line(&format!("perl {} {job} <{errors} & complaints=$!", home("complain.pl")));
+    // Where that was a descriptor's name, programs see the directory's own.
+    text.line("; PWD=$(pwd -P)");
+    text.line(&format!("perl {} {job} <{errors} 6<&- & complaints=$!", home("complain.pl")));
     text.line(&format!("exec 2>{errors}"));
 
     let logs = pipeline.stages.iter().any(|stage| stage.log);
@@ -38,7 +39,7 @@ pub fn script(pipeline: &Pipeline) -> Vec<u8> {
             "log={}; rm -f -- \"$log\"; said=$(mkfifo -- \"$log\" 2>&1) || die",
             home(&format!("{job}.log"))
         ));
-        text.line(&format!("perl {} {job} <\"$log\" & logger=$!", home("log.pl")));
+        text.line(&format!("perl {} {job} <\"$log\" 6<&- & logger=$!", home("log.pl")));
     }
 
     let mut names: Vec<&str> = pipeline.stages.iter().map(|stage| stage.name.as_str()).collect();
@@ -53,7 +54,7 @@ pub fn script(pipeline: &Pipeline) -> Vec<u8> {
         text.bytes(format!(" >{output}").as_bytes());
         digest =
             format!("read -r digest _ <{output} && printf '!\\tdigest\\t{job}\\t%s\\n' \"$digest\" >&5\n");
-        text.line(&format!(" & side{number}=$!"));
+        text.line(&format!("{} & side{number}=$!", Channel::None.close_others()));
         waits.push_str(&format!("wait \"$side{number}\"; status+=($?)\n"));
         names.push(&side.name);
     }
@@ -164,6 +165,7 @@ impl Text {
         if stage.log {
             self.bytes(b" 2>\"$log\"");
         }
+        self.bytes(stage.channel.close_others().as_bytes());
     }
 }
 
@@ -272,7 +274,8 @@ retrying local 10.77.0.12:4400 : Address already in use";
     #[test]
     #[cfg(target_arch = "x86_64")]
     fn the_pump_counts_and_feeds_the_digest() {
-        let mut meter = Stage::new("meter", vec![Word::from("perl"), Word::Home("pump.pl".into())]);
+        let mut meter =
+            Stage::new("meter", vec![Word::from("perl"), Word::Home("pump.pl".into())]).with(Channel::Events);
         meter.argv.extend(argv(&["sender", "wire"]));
         meter.argv.push(Word::Home("digest".into()));
         meter.side = Some(Side { name: "digest".into(), argv: argv(&["md5sum"]) });
@@ -294,7 +297,7 @@ retrying local 10.77.0.12:4400 : Address already in use";
         let sink = |name: &str, program: &str| {
             let mut words = vec![Word::from("perl"), Word::Home("pump.pl".into())];
             words.extend(argv(&["sender", name, "--sink", "1", "sh", "-c", program]));
-            Stage::new(name, words)
+            Stage::new(name, words).with(Channel::Events)
         };
         let mut last = sink("good", "test $(wc -c) = 5000000 || kill -9 $PPID");
         last.discard = true;

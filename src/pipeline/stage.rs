@@ -31,6 +31,32 @@ pub struct Stage {
     pub into: Option<Word>,
     /// What it says on standard error is its log, which is watched.
     pub log: bool,
+    /// The descriptor of the guard's that it gets; the others are closed.
+    pub channel: Channel,
+}
+
+/// A descriptor of the guard's that a program needs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Channel {
+    /// None.
+    #[default]
+    None,
+    /// Events go to descriptor 5.
+    Events,
+    /// The key of the run comes on descriptor 6.
+    Key,
+}
+
+impl Channel {
+    /// Closes the others, behind a command.
+    #[must_use]
+    pub fn close_others(self) -> &'static str {
+        match self {
+            Self::None => " 5>&- 6<&-",
+            Self::Events => " 6<&-",
+            Self::Key => " 5>&-",
+        }
+    }
 }
 
 /// A program beside the pipeline, fed through a named pipe in the guard's directory; its first word of output is the
@@ -47,6 +73,20 @@ impl Stage {
     /// A stage without a side.
     #[must_use]
     pub fn new(name: &str, argv: Vec<Word>) -> Self {
-        Self { name: name.to_owned(), argv, side: None, discard: false, into: None, log: false }
+        Self {
+            name: name.to_owned(),
+            argv,
+            side: None,
+            discard: false,
+            into: None,
+            log: false,
+            channel: Channel::None,
+        }
+    }
+
+    /// The same with a descriptor of the guard's.
+    #[must_use]
+    pub fn with(self, channel: Channel) -> Self {
+        Self { channel, ..self }
     }
 }

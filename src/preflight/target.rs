@@ -11,7 +11,7 @@ use super::{Finding, Findings, NETCAT, Side, Weight, same_machine, shown};
 use crate::endpoint::Endpoint;
 use crate::firewall;
 use crate::host::command::typable;
-use crate::host::facts::{Facts, SourceFacts, TargetFacts};
+use crate::host::facts::{Facts, Shared, SourceFacts, TargetFacts};
 use crate::host::wire::printable;
 use crate::settings::{Replace, Settings};
 use crate::shape::{Consumer, Shape, final_name};
@@ -28,7 +28,10 @@ const OLD_SUFFIX: usize = ".old-20261120-231502-9f3c1a".len();
 
 impl Findings {
     /// The directory that the copy arrives in.
-    pub(super) fn directory(&mut self, side: Side<'_>, of_target: &TargetFacts) {
+    pub(super) fn directory(&mut self, settings: &Settings, side: Side<'_>, of_target: &TargetFacts) {
+        if let Some(shared) = of_target.shared.as_ref().filter(|_| !settings.allow_shared_path) {
+            self.shared(shared);
+        }
         let path = shown(&side.endpoint.path);
         match of_target.file_type.as_str() {
             "directory" if of_target.read_only => {
@@ -50,6 +53,14 @@ impl Findings {
                 self.refuse(&format!("{path} is a {other}"), "name a directory: the source arrives in it");
             }
         }
+    }
+
+    /// A target directory is only as safe as all that is above it.
+    fn shared(&mut self, Shared { component, owner, mode }: &Shared) {
+        self.refuse(
+            &format!("other accounts can replace {component}: it belongs to {owner} and has the mode {mode}"),
+            "choose a directory of root's, change owner and mode, or accept that with --allow-shared-path",
+        );
     }
 
     /// The name that the copy gets.

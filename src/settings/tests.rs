@@ -231,6 +231,13 @@ fn what_becomes_of_it() {
         (&["--no-fsync"], false),
     );
     check(
+        |s| s.allow_shared_path,
+        false,
+        ("allow_shared_path = true", true),
+        ("TRANSFER_ALLOW_SHARED_PATH", "false", false),
+        (&["--allow-shared-path"], true),
+    );
+    check(
         |s| s.skip_refused,
         false,
         ("skip_refused = true", true),
@@ -615,7 +622,7 @@ fn the_example_is_the_defaults() {
 }
 
 /// Every key, as serde knows them.
-const FIELDS: [&str; 44] = [
+const FIELDS: [&str; 45] = [
     "type",
     "exclude",
     "ignore_changed",
@@ -635,6 +642,7 @@ const FIELDS: [&str; 44] = [
     "chown",
     "keep_staging",
     "fsync",
+    "allow_shared_path",
     "skip_refused",
     "compress",
     "compress_level",

@@ -35,7 +35,7 @@ pub(super) async fn arrive(
     match plan.shape.consumer {
         Consumer::Tree => {}
         Consumer::Archive => {
-            run(lane.end, "strip", &jobs::strip(plan, lane.plan), "leave out the top directory").await?;
+            run(lane.end, "strip", &jobs::strip(plan), "leave out the top directory").await?;
         }
         Consumer::Backup => {
             if let Some(how) = &lane.plan.prepare {
@@ -56,7 +56,7 @@ async fn prepare(plan: &Plan, lane: &Lane<'_>, how: &Prepare, progress: &Progres
     progress.phase(Phase::Recovering);
     // One out of an archive says only now which server it is of.
     let server = if plan.shape.producer == Producer::File {
-        let script = jobs::inspect(plan, lane.plan);
+        let script = jobs::inspect(plan);
         let facts = run(lane.end, "inspect", &script, "find what the backup says of itself").await?.facts;
         facts.get("server_version").cloned().unwrap_or_default()
     } else {
@@ -65,7 +65,7 @@ async fn prepare(plan: &Plan, lane: &Lane<'_>, how: &Prepare, progress: &Progres
     let host = &lane.plan.endpoint.host;
     let tool = choose(&how.tools, &server)
         .map_err(|problem| Error::Failed(format!("{host}: the backup cannot be prepared: {problem}")))?;
-    let script = jobs::prepare(plan, lane.plan, how, &tool.program);
+    let script = jobs::prepare(plan, how, &tool.program);
     lease::job(&lane.end.guard, "prepare", &script, "").await?;
     let seen = lane.end.guard.until("prepare", |job| job.exit.is_some() || job.stuck.is_some()).await?;
     if seen.exit.is_none() {
@@ -80,7 +80,7 @@ async fn prepare(plan: &Plan, lane: &Lane<'_>, how: &Prepare, progress: &Progres
 }
 
 async fn inspect(plan: &Plan, lane: &Lane<'_>) -> Result<BackupFacts, Error> {
-    let script = jobs::inspect(plan, lane.plan);
+    let script = jobs::inspect(plan);
     let facts = run(lane.end, "inspect", &script, "find what the backup says of itself").await?.facts;
     let fact = |key: &str| facts.get(key).cloned().unwrap_or_default();
     let state = fact("state");

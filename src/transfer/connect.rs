@@ -22,6 +22,8 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(15);
 const SOCKET_POLL: Duration = Duration::from_millis(10);
 /// How long a receiver that listens no more may take to say what became of it.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How many sockets of a port are looked at.
+const MOST_SOCKETS: usize = 64;
 /// How often a port may be lost, to strangers mostly, before the run gives up.
 const TRIES: usize = 10;
 
@@ -121,7 +123,7 @@ async fn listen(plan: &Plan, lane: &Lane<'_>, range: &mut (u16, u16), key: &str)
         lease::firewall(guard, target, port).await?;
         let script = render::script(&build::receiver(plan, target, port));
         lease::job(guard, "receiver", &script, key).await?;
-        let listener = listener(guard, port).await?;
+        let listener = listener(guard, target.address, port).await?;
         if let Listener::Listens = listener {
             return Ok(port);
         }
@@ -172,15 +174,15 @@ enum Listener {
     Failed,
 }
 
-async fn listener(guard: &Guard, port: u16) -> Result<Listener, Error> {
+async fn listener(guard: &Guard, address: IpAddr, port: u16) -> Result<Listener, Error> {
     let deadline = Instant::now() + CONNECT_LIMIT;
-    let port = port.to_string();
-    let receiver: [&[u8]; 2] = [b"receiver", port.as_bytes()];
+    let (address, port) = (address.to_string(), port.to_string());
+    let receiver: [&[u8]; 3] = [b"receiver", port.as_bytes(), address.as_bytes()];
     while Instant::now() < deadline {
-        if !guard.call("check_listening", &receiver).await?.is_empty() {
+        if !guard.call("check_listening", &receiver[..2]).await?.is_empty() {
             return Ok(Listener::Listens);
         }
-        if !guard.call("accepted_peer", &receiver).await?.is_empty() {
+        if !Port::parse(&guard.call("accepted_peer", &receiver).await?).ours.is_empty() {
             return Ok(Listener::Visited);
         }
         let job = guard.job("receiver");
@@ -214,27 +216,35 @@ async fn peer(source: &End, lane: &Lane<'_>, way: Way<'_>) -> Peer {
 async fn ask_both(source: &End, lane: &Lane<'_>, way: Way<'_>) -> Result<Peer, Error> {
     let Way { netcat, alone, again } = way;
     let port = lane.port.to_string();
-    let address = match lane.plan.address {
-        IpAddr::V4(address) => address.to_string(),
-        IpAddr::V6(address) => format!("[{address}]"),
-    };
+    let address = lane.plan.address.to_string();
     let deadline = Instant::now() + CONNECT_LIMIT;
     let host = &lane.plan.endpoint.host;
-    let mut silent_since = None;
+    let (mut silent_since, mut others_since) = (None, None);
     loop {
-        let there: [&[u8]; 2] = [b"receiver", port.as_bytes()];
+        let there: [&[u8]; 3] = [b"receiver", port.as_bytes(), address.as_bytes()];
         let here: [&[u8]; 3] = [b"sender", address.as_bytes(), port.as_bytes()];
         let (accepted, made) = tokio::join!(
             lane.end.guard.call("accepted_peer", &there),
             source.guard.call("local_address", &here)
         );
-        let (accepted, made) = (sockets(&accepted?), sockets(&made?));
+        let seen = Port::parse(&accepted?);
+        let made = made_to(&made?, SocketAddr::new(lane.plan.address, lane.port));
+        if seen.is_only(&made) {
+            return Ok(Peer::Ours);
+        }
+        let accepted = seen.accepted();
         match (accepted.first(), made.as_slice()) {
-            (Some(accepted), made) if made.contains(accepted) => return Ok(Peer::Ours),
-            (Some(accepted), [made, ..]) => {
+            (Some(accepted), [made, ..]) if accepted != made => {
                 return Ok(Peer::Stranger(format!(
                     "port {port} took a connection from {accepted} while ours is {made} (a stranger, or address translation between the hosts)"
                 )));
+            }
+            (_, [_, ..]) if seen.others.is_some() => {
+                // One that has just gone may still be listed.
+                if others_since.get_or_insert_with(Instant::now).elapsed() > LAST_WORDS {
+                    let others = seen.others.unwrap_or_default();
+                    return Ok(Peer::Stranger(format!("another process uses port {port}, too: {others}")));
+                }
             }
             (Some(accepted), []) if Instant::now() >= deadline => {
                 return Ok(Peer::Stranger(format!(
@@ -278,7 +288,7 @@ async fn ask_both(source: &End, lane: &Lane<'_>, way: Way<'_>) -> Result<Peer, E
             )));
         }
         // Others had a visitor who has left: that they end for it is told at any moment. A firewall leaves the listener alone.
-        if refused && lane.end.guard.call("check_listening", &there).await?.is_empty() {
+        if refused && lane.end.guard.call("check_listening", &there[..2]).await?.is_empty() {
             if silent_since.get_or_insert_with(Instant::now).elapsed() < LAST_WORDS {
                 tokio::time::sleep(SOCKET_POLL).await;
                 continue;
@@ -296,8 +306,9 @@ async fn ask_both(source: &End, lane: &Lane<'_>, way: Way<'_>) -> Result<Peer, E
         if refused || sender.exit.is_some() || late {
             let said = sender.complaints.join("; ");
             return Ok(Peer::Failed(Error::Failed(format!(
-                "{host}: the source cannot connect to {address}:{port}{}; is another firewall between them, or on \
+                "{host}: the source cannot connect to {}{}; is another firewall between them, or on \
                  {host} one that --firewall does not open?",
+                SocketAddr::new(lane.plan.address, lane.port),
                 match said.as_str() {
                     "" if late => format!(" within {} s", CONNECT_LIMIT.as_secs()),
                     "" => String::new(),
@@ -319,25 +330,109 @@ fn is_broken(status: i32) -> bool {
     status >= NOT_STARTED && status != BROKEN_PIPE
 }
 
-/// Socket addresses as `ss` prints them; an IPv4 address may be mapped into IPv6.
+/// What uses the port of a target, as `sockets.pl` tells it there.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Port {
+    /// The other ends of connections that our receiver has accepted.
+    ours: Vec<SocketAddr>,
+    /// What processes that are not ours have there: connections, listeners.
+    others: Option<String>,
+    /// The other ends of connections that they have accepted.
+    strangers: Vec<SocketAddr>,
+}
+
+impl Port {
+    /// Takes a guard's reply apart.
+    #[must_use]
+    pub fn parse(fields: &[Vec<u8>]) -> Self {
+        let mut port = Self::default();
+        let mut others = Vec::new();
+        for field in fields.iter().take(MOST_SOCKETS) {
+            let text = printable(field);
+            match text.split_once(' ') {
+                Some(("ours", peer)) => port.ours.extend(socket(peer)),
+                Some(("other", peer)) => {
+                    port.strangers.extend(socket(peer));
+                    others.push(format!("a connection from {peer}"));
+                }
+                Some(("listener", own)) => others.push(format!("it listens on {own}")),
+                _ => {}
+            }
+        }
+        port.others = (!others.is_empty()).then(|| others.join(", "));
+        port
+    }
+
+    /// There is exactly one connection, it is ours on both ends, and nobody else listens.
+    #[must_use]
+    pub fn is_only(&self, made: &[SocketAddr]) -> bool {
+        self.others.is_none() && self.ours.len() == 1 && self.ours == made
+    }
+
+    /// All other ends, those of our receiver first.
+    fn accepted(&self) -> Vec<SocketAddr> {
+        [&self.ours[..], &self.strangers].concat()
+    }
+}
+
+/// Of the connections that a guard on the source replies, our own ends of those to that socket.
 #[must_use]
-pub fn sockets(fields: &[Vec<u8>]) -> Vec<SocketAddr> {
-    fields
-        .iter()
-        .filter_map(|field| printable(field).parse::<SocketAddr>().ok())
-        .map(|socket| SocketAddr::new(socket.ip().to_canonical(), socket.port()))
-        .collect()
+pub fn made_to(fields: &[Vec<u8>], to: SocketAddr) -> Vec<SocketAddr> {
+    let to = SocketAddr::new(to.ip().to_canonical(), to.port());
+    let made = |field: &Vec<u8>| {
+        let text = printable(field);
+        let mut ends = text.strip_prefix("ours ")?.split(' ').map(socket);
+        let (own, peer) = (ends.next()??, ends.next()??);
+        (peer == to).then_some(own)
+    };
+    fields.iter().take(MOST_SOCKETS).filter_map(made).collect()
+}
+
+/// A socket address; one of IPv4 may be mapped into IPv6.
+fn socket(text: &str) -> Option<SocketAddr> {
+    let socket = text.parse::<SocketAddr>().ok()?;
+    Some(SocketAddr::new(socket.ip().to_canonical(), socket.port()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn fields(rows: &[&str]) -> Vec<Vec<u8>> {
+        rows.iter().map(|row| row.as_bytes().to_vec()).collect()
+    }
+
+    fn sockets(texts: &[&str]) -> Vec<SocketAddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
     #[test]
-    fn mapped_addresses_are_those_that_they_map() {
-        let fields = [b"[::ffff:10.0.0.1]:4400".to_vec(), b"10.0.0.1:4400".to_vec(), b"rubbish".to_vec()];
-        let sockets = sockets(&fields);
-        assert_eq!(sockets.len(), 2);
-        assert_eq!(sockets[0], sockets[1]);
+    fn the_gate_opens_for_one_connection_that_is_ours_on_both_ends() {
+        let made = sockets(&["10.0.0.1:40000"]);
+        let is_only = |rows: &[&str]| Port::parse(&fields(rows)).is_only(&made);
+        assert!(is_only(&["ours 10.0.0.1:40000"]));
+        assert!(is_only(&["ours [::ffff:10.0.0.1]:40000", "rubbish"]));
+        assert!(!is_only(&[]));
+        assert!(!is_only(&["ours 10.0.0.2:40000"]));
+        assert!(!is_only(&["ours 10.0.0.1:40000", "ours 10.0.0.2:5"]));
+        assert!(!is_only(&["ours 10.0.0.1:40000", "other 10.0.0.2:5"]));
+        assert!(!is_only(&["ours 10.0.0.1:40000", "listener 0.0.0.0:4400"]));
+        assert!(!is_only(&["other 10.0.0.1:40000"]));
+        assert!(
+            !Port::parse(&fields(&["ours 10.0.0.1:40000"]))
+                .is_only(&sockets(&["10.0.0.1:40000", "10.0.0.1:40001"]))
+        );
+    }
+
+    #[test]
+    fn of_the_source_s_connections_those_to_the_target_count() {
+        let rows = fields(&[
+            "ours 10.0.0.1:40000 10.0.0.2:4400",
+            "ours 10.0.0.1:40001 10.0.0.3:4400",
+            "ours [fd77::1]:40002 [fd77::2]:4400",
+            "10.0.0.1:1 10.0.0.2:4400",
+        ]);
+        assert_eq!(made_to(&rows, "10.0.0.2:4400".parse().unwrap()), sockets(&["10.0.0.1:40000"]));
+        assert_eq!(made_to(&rows, "[fd77::2]:4400".parse().unwrap()), sockets(&["[fd77::1]:40002"]));
     }
 }

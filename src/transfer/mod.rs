@@ -25,7 +25,7 @@ use crate::plan::{Plan, TargetPlan};
 use crate::progress::{Phase, Progress};
 use crate::run_id::random_hex;
 use crate::values::FileDigest;
-pub use connect::sockets;
+pub use connect::{Port, made_to};
 pub use follow::Followed;
 pub use judge::judge;
 use rest::Rest;
@@ -173,6 +173,7 @@ async fn body(
         String::new()
     };
     progress.phase(Phase::Preparing);
+    lease::hold_source(plan, source).await?;
     join_all(lanes.iter_mut().map(|lane| async {
         if let Err(error) = lease::staging(plan, lane.end, lane.plan).await {
             lane.fail(error);

@@ -96,6 +96,7 @@ async fn prove(
     of_source: &Job,
     arrived: Arrived,
 ) -> Result<Published, Error> {
+    lease::check_source(plan, source).await?;
     let changes = compare(plan, source, lane, of_source, &arrived.listed).await?;
     if let Some(script) = jobs::chown(plan, lane.plan) {
         run(lane.end, "chown", &script, "give the copy to its owner").await?;
@@ -284,7 +285,7 @@ async fn compare(
 /// An error unless the copy has its name, whatever came after that.
 async fn give_name(plan: &Plan, lane: &Lane<'_>) -> Result<(), Error> {
     let guard = &lane.end.guard;
-    let staged = lane.plan.staging.join(&plan.staged);
+    let staged = lane.plan.inbox().join(&plan.staged);
     let staged = staged.as_os_str().as_bytes();
     let name = lane.plan.final_path.as_os_str().as_bytes();
     let sync: &[u8] = if plan.fsync { b"sync" } else { b"no-sync" };

@@ -108,10 +108,20 @@ impl Pattern {
             }
             top.push(byte);
         }
+        self.in_top(&top)
+    }
+
+    /// As patterns of whole paths `./…`, from within the source.
+    #[must_use]
+    pub fn within(&self) -> Vec<Vec<u8>> {
+        self.in_top(b".")
+    }
+
+    fn in_top(&self, top: &[u8]) -> Vec<Vec<u8>> {
         let pattern = self.0.as_bytes();
         match pattern.strip_prefix(b"/") {
-            Some(rest) => vec![[&top, &b"/"[..], rest].concat()],
-            None => vec![[&top, &b"/"[..], pattern].concat(), [&top, &b"/*/"[..], pattern].concat()],
+            Some(rest) => vec![[top, b"/", rest].concat()],
+            None => vec![[top, b"/", pattern].concat(), [top, b"/*/", pattern].concat()],
         }
     }
 }

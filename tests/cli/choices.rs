@@ -215,7 +215,7 @@ fn what_has_arrived_is_kept_only_where_it_failed() {
         sandbox.run(&[&source, &target, &"--keep-staging"]).expect(1).says("is kept (--keep-staging): ");
     let staging = names(&target);
     assert!(staging.len() == 1 && staging[0].starts_with(".transfer-"), "{staging:?}");
-    assert_same(&source, &target.join(&staging[0]).join("source"));
+    assert_same(&source, &target.join(&staging[0]).join("copy/source"));
     ended.says(&staging[0]);
     sandbox.run(&[&"status", &"localhost"]).expect(0).says("no runs");
 }

@@ -153,7 +153,7 @@ impl Sandbox {
         match self.account {
             Some(uid) => self.path(format!("run/transfer-{uid}")),
             None if self.is_root() => "/run/transfer".into(),
-            None => format!("/tmp/transfer-{}", geteuid()).into(),
+            None => self.state().join(".locks"),
         }
     }
 

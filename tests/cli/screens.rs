@@ -22,7 +22,7 @@ const VARYING: [(&str, &str); 15] = [
     (r"[\d.]+ [KMG]?i?B/s", "[RATE]"),
     (r"[\d.]+ (B|[KMG]iB) on the wire", "[SIZE] on the wire"),
     (r"entries, [\d.]+ s\b", "entries, [SECONDS] s"),
-    (r"/tmp/transfer-\d+/|\[DIR\]/run/transfer-\d+/|/run/transfer/", "[LOCKS]/"),
+    (r"\[DIR\]/state/transfer/\.locks/|\[DIR\]/run/transfer-\d+/|/run/transfer/", "[LOCKS]/"),
     (r"target\.[0-9a-f.]+", "target.[NAME]"),
     (r"/var/lib/transfer/|\[DIR\]/state/transfer/", "[STATE]/"),
     (r"\b[0-9a-f]{32,64}\b", "[DIGEST]"),

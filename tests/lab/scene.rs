@@ -100,7 +100,8 @@ impl Scene {
     /// Waits until more has arrived than had before.
     #[track_caller]
     pub(crate) fn await_more(&self) {
-        let arrived = || self.target.sh(&format!("stat -c %s '{}'/.transfer-*/data/big", self.join("in")));
+        let arrived =
+            || self.target.sh(&format!("stat -c %s '{}'/.transfer-*/copy/data/big", self.join("in")));
         let before = arrived();
         assert!(eventually(SOON, || arrived() != before), "nothing more arrives");
     }
@@ -111,7 +112,7 @@ impl Scene {
         run.wait_for("copying", SOON);
         // One process that looks often, instead of many that look once.
         let look = format!(
-            "for try in {{1..500}}; do [[ ! -s $(echo '{}'/.transfer-*/data/big) ]] || exit 0; sleep 0.02; done; exit 1",
+            "for try in {{1..500}}; do [[ ! -s $(echo '{}'/.transfer-*/copy/data/big) ]] || exit 0; sleep 0.02; done; exit 1",
             self.join("in")
         );
         let streams = self.target.run(&["bash", "-c", &look]).status.success();

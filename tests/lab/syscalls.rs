@@ -212,6 +212,7 @@ pub(crate) fn violations(calls: &[Call], expected: &Expected) -> (Vec<String>, V
     let state = parent(home).to_owned();
     let guard =
         home.strip_prefix(&format!("{state}/.new-")).expect("a guard begins under another name").to_owned();
+    let calls = &through_descriptors(calls, expected, &guard);
     let mut disk = Disk {
         expected,
         state,
@@ -243,6 +244,20 @@ pub(crate) fn violations(calls: &[Call], expected: &Expected) -> (Vec<String>, V
         }
     }
     (disk.violations, disk.seen)
+}
+
+/// The calls with the path of the directory in which a copy arrives, where they reach it by the guard's descriptor.
+fn through_descriptors(calls: &[Call], expected: &Expected, guard: &str) -> Vec<Call> {
+    const INBOX: &str = "/proc/self/fd/13";
+    let mut calls = calls.to_vec();
+    let Some((directory, _)) = &expected.target else { return calls };
+    let inbox = format!("{directory}/.transfer-{guard}/copy");
+    for path in calls.iter_mut().flat_map(|call| &mut call.paths) {
+        if is_below(path, INBOX) {
+            *path = format!("{inbox}{}", &path[INBOX.len()..]);
+        }
+    }
+    calls
 }
 
 impl Disk<'_> {
@@ -394,7 +409,7 @@ impl Disk<'_> {
             if path.starts_with("/proc/self/fd/") {
                 // tar changes the directory that it has open as its standard input.
                 if let (Some(staging), Some((_, name))) = (self.staging(), &self.expected.target) {
-                    self.pend(&format!("{staging}/{name}"), call);
+                    self.pend(&format!("{staging}/copy/{name}"), call);
                 }
             } else if call.name == "write" && path.ends_with("/journal") && is_below(path, &self.state) {
                 if self.records.is_empty() {

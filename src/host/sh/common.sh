@@ -68,7 +68,7 @@ input_chains() {
     $1 == "flags" && /owner/ { owner = "owned" }
     $1 == "chain" { chain = $2 }
     $1 == "type" && $2 == "filter" && $4 == "input" && family ~ /^(ip|ip6|inet)$/ { print family, table, owner, chain }
-  ' <<<"$rules"
+  ' < <(printf '%s\n' "$rules")
 }
 
 # Where runs keep their journals (they outlive a reboot) and their locks (they need not).
@@ -77,13 +77,22 @@ find_directories() {
     state=/var/lib/transfer runtime=/run/transfer
   else
     state=${XDG_STATE_HOME:-$HOME/.local/state}/transfer
-    runtime=${XDG_RUNTIME_DIR:-/tmp}/transfer-$EUID
+    # Not in /tmp, where others could make it first.
+    runtime=$state/.locks
+    [[ -z ${XDG_RUNTIME_DIR-} ]] || runtime=$XDG_RUNTIME_DIR/transfer-$EUID
   fi
 }
 
-# In /tmp somebody else may have made it.
+# Where it is not ours, no lock in it can be believed.
 owns_runtime() {
   [[ -d $runtime && -O $runtime && ! -L $runtime ]]
+}
+
+# why_no_runtime: prints why no lock can be had, with the account that is in the way.
+why_no_runtime() {
+  local owner
+  owner=$(stat -c %U -- "$runtime" 2>/dev/null)
+  printf '%s cannot be used for locks%s' "$runtime" "${owner:+: it belongs to $owner}"
 }
 
 # target_lock DIRECTORY NAME: sets REPLY to the lock file of that name in that directory, under whatever name the

@@ -225,6 +225,14 @@ target_facts() {
   [[ $type == directory ]] || return
   say target_real "$(readlink -f -- "$path")"
   say target_place "$(place "$path")"
+  server_uids
+  if ! shared_component "$path" data "${server_uids[@]}"; then
+    say target_shared "$path" unknown unknown
+  elif [[ $REPLY ]]; then
+    # The component may hold tabs itself.
+    type=${REPLY%$'\t'*}
+    say target_shared "${type%$'\t'*}" "${type##*$'\t'}" "${REPLY##*$'\t'}"
+  fi
   say target_owner "$(stat -L -c %U -- "$path")"
   [[ -w $path && -x $path ]] && say target_writable
   [[ ,$(findmnt -n -o OPTIONS -T "$path" 2>/dev/null), == *,ro,* ]] && say target_readonly

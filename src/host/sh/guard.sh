@@ -4,8 +4,9 @@
 # TERM, and when the controller has been silent for the lease time. The protocol is in docs/guard-protocol.md.
 #
 # Descriptors: 3 commands in, 4 the gate of a job, 5 replies and events out, 6 the key of a job, 7 the port's lock,
-# 8 a job's lock file, 9 the journal's lock, 10 the lock of the final name, 11 that of a server. Jobs inherit 5 to 8 and never 3, 4 and 9 to 11:
-# the input could not end and the journal could not be replayed while they live.
+# 8 a job's lock file, 9 the journal's lock, 10 the lock of the final name, 11 that of a server, 12 the source, 13 the directory in which
+# a copy arrives. Jobs inherit 5 to 8, 12 and 13, and never 3, 4 and 9 to 11: the input could not end and the journal could not be
+# replayed while they live.
 
 send() {
   line "$@"
@@ -82,7 +83,7 @@ release() {
   local -a told=()
   trap '' HUP INT TERM
   # Not yet that of a server that rests, which is undone behind it.
-  exec 3<&- 4>&- 7>&- 8>&- 10>&-
+  exec 3<&- 4>&- 7>&- 8>&- 10>&- 12<&- 13<&-
   # By somebody who may wait for a reader.
   event ending "$1" 9>&- 11>&- &
   undone() { line '!' undone "$@"; told+=("$REPLY"); }
@@ -110,10 +111,27 @@ clean_up_after_others() {
   set +m
 }
 
-listening() {
+# listening_ports: sets the array `listening` to the ports that anybody listens on, as indices.
+listening_ports() {
   local port
-  printf -v port ':%04X' "$1"
-  awk -v port="$port\$" '$2 ~ port && $4 == "0A" { found = 1 } END { exit !found }' /proc/net/tcp /proc/net/tcp6 2>/dev/null
+  listening=()
+  while read -r port; do listening[16#$port]=yes; done < <(
+    awk '$4 == "0A" { sub(/.*:/, "", $2); print $2 }' /proc/net/tcp /proc/net/tcp6 2>/dev/null)
+}
+
+# transferpy_locks: sets the arrays `locked`, by port, to transferpy's locks, and `ignored` to what only bears such a name.
+# transferpy makes directories, as root; what other accounts put into /tmp keeps nobody from a port.
+transferpy_locks() {
+  local kind uid name
+  locked=() ignored=()
+  while IFS=$'\t' read -r -d '' kind uid name; do
+    [[ $name =~ _([0-9]{1,5})\.lock$ ]] || continue
+    if [[ $kind == d && ($uid == 0 || $uid == "$EUID") ]]; then
+      locked[10#${BASH_REMATCH[1]}]=/tmp/$name
+    else
+      ignored[10#${BASH_REMATCH[1]}]="/tmp/$name of $(id -nu -- "$uid" 2>/dev/null || echo "$uid")"
+    fi
+  done < <(find /tmp -maxdepth 1 -name 'trnsfr_*.lock' -printf '%y\t%U\t%f\0' 2>/dev/null)
 }
 
 # take_lock FILE DESCRIPTOR OPTION-OF-FLOCK...: opens a lock file of ours and locks it. 1: another run has it; 2: there can
@@ -132,30 +150,38 @@ take_lock() {
 }
 
 # lease_port FIRST LAST: the first port that nobody listens on, whose lock can be had and which transferpy has not taken.
+# Replies the port, and what was ignored of that port's locks.
 lease_port() {
-  local port
+  local port in_use=0 by_runs=0 by_transferpy=''
+  local -a listening locked ignored
   # Who cleans up may have a lock for a moment; where there is a choice, another port is taken.
   local -a patience=(-n)
   (($1 == $2)) && patience=(-w 1)
   exec 7>&-
+  listening_ports
+  transferpy_locks
   for ((port = $1; port <= $2; port++)); do
-    listening "$port" && continue
-    compgen -G "/tmp/trnsfr_*_$port.lock" >/dev/null && continue
+    [[ ${listening[port]-} ]] && { in_use=$((in_use + 1)); continue; }
+    [[ ${locked[port]-} ]] && { by_transferpy=${by_transferpy:-${locked[port]}}; continue; }
     take_lock "$runtime/port.$port" 7 "${patience[@]}"
     case $? in
-      1) continue ;;
-      2) fail runtime "$runtime cannot be used"; return ;;
+      1) by_runs=$((by_runs + 1)); continue ;;
+      2) fail runtime "$(why_no_runtime)"; return ;;
     esac
-    if listening "$port"; then
+    listening_ports
+    if [[ ${listening[port]-} ]]; then
       # Ours, but of no use: it goes with its lock still held.
       rm -f -- "$runtime/port.$port"
       exec 7>&-
+      in_use=$((in_use + 1))
       continue
     fi
-    if record boot port "$port"; then ok "$port"; else fail journal "$home/journal cannot be written"; fi
+    if record boot port "$port"; then ok "$port" ${ignored[port]:+"${ignored[port]}"}; else
+      fail journal "$home/journal cannot be written"
+    fi
     return
   done
-  fail busy "no free port in $1-$2"
+  fail busy "in use: $in_use; held by other runs: $by_runs; locked by transferpy: ${by_transferpy:-none}"
 }
 
 # open_rule LAYER FAMILY SOURCE PORT: one peer, one port, in front of what is there. Replies how many chains.
@@ -168,9 +194,9 @@ open_rule() {
     chains=$(input_chains) || { fail firewall "nft cannot list the rules"; return; }
     # What accepts a packet in one chain does not keep another one from dropping it: all of them are opened, or none.
     rules=$(awk -v ip="$ip" -v rule="$ip saddr $source tcp dport $port accept comment \"$tag\"" '
-      ($1 == "inet" || $1 == ip) && $3 == "free" { print "insert rule", $1, $2, $4, rule }' <<<"$chains")
+      ($1 == "inet" || $1 == ip) && $3 == "free" { print "insert rule", $1, $2, $4, rule }' < <(printf '%s\n' "$chains"))
     [[ -z $rules ]] && { ok 0; return; }
-    if message=$(nft -f - <<<"$rules" 2>&1); then ok "$(wc -l <<<"$rules")"; else fail firewall "${message%%$'\n'*}"; fi
+    if message=$(nft -f - < <(printf '%s\n' "$rules") 2>&1); then ok "$(printf '%s\n' "$rules" | wc -l)"; else fail firewall "${message%%$'\n'*}"; fi
   else
     iptables_command "$layer" "$family"
     if message=$("$REPLY" -w 5 -I INPUT -s "$source" -p tcp --dport "$port" -m comment --comment "$tag" -j ACCEPT 2>&1)
@@ -199,7 +225,7 @@ start_job() {
   exec 8>>"$lock"
   set -m
   {
-    "${stand_back[@]}" bash --norc -p -c "$script" "transfer-$name" 6<<<"$key"
+    "${stand_back[@]}" bash --norc -p -c "$script" "transfer-$name" 6< <(printf '%s\n' "$key")
     event exit "$name" $?
   } 3<&- 4>&- 9>&- 10>&- 11>&- &
   tellers[$name]=$!
@@ -238,25 +264,53 @@ open_gate() {
   if printf 'go\n' >&4; then ok; else fail gate "no job waits"; fi
 }
 
-# sockets NAME COLUMN SS-FILTER...: that column of each socket that belongs to the job.
+# sockets NAME PORT QUESTION...: what there is of the job's on that port, as sockets.pl tells.
 sockets() {
-  local name=$1 column=$2 sock list pid
-  local -a field found=()
-  shift 2
-  list=$(ss -Htnp "$@" 2>&1) || { fail ss "ss: ${list##*$'\n'}"; return; }
-  while IFS= read -r sock; do
-    [[ $sock =~ pid=([0-9]+) ]] || continue
-    pid=${BASH_REMATCH[1]}
-    [[ /proc/$pid/fd/8 -ef $home/$name.job ]] || continue
-    read -ra field <<<"$sock"
-    found+=("${field[column]}")
-  done <<<"$list"
+  local all row
+  local -a found=()
+  all=$(perl "$home/sockets.pl" "$home/$1.job" "${@:2}" 2>&1) || { fail sockets "${all##*$'\n'}"; return; }
+  while IFS= read -r row; do [[ $row ]] && found+=("$row"); done < <(printf '%s\n' "$all")
   ok "${found[@]}"
 }
 
-# check_listening NAME PORT: whether it is our own process that listens there. ss is asked once somebody does.
-check_listening() {
-  if listening "$2"; then sockets "$1" 3 state listening "( sport = :$2 )"; else ok; fi
+# hold_source PATH INODE: opens what is copied, which must be the directory or file of that device and inode, and from then
+# on is reached through descriptor 12 only: whoever may change the names on the way to it exchanges nothing. It never waits,
+# as an open of a pipe would. Jobs find it in $home/source.
+hold_source() {
+  local said from holder
+  # shellcheck disable=SC2016 # perl's variables
+  exec {from}< <(exec perl -MFcntl=:DEFAULT,:mode -e '
+    my ($path, $expected) = @ARGV;
+    $| = 1;
+    my $opened = sysopen(my $file, $path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
+    my @stat = $opened ? stat($file) : ();
+    if (!$opened) { print "$!\n" }
+    elsif ("$stat[0]:$stat[1]" ne $expected || !(S_ISDIR($stat[2]) || S_ISREG($stat[2]))) { print "replaced\n" }
+    else { print "fd ", fileno($file), "\n" }
+    sleep 60' "$1" "$2")
+  holder=$!
+  IFS= read -r said <&"$from"
+  exec {from}<&-
+  if [[ $said == 'fd '* ]] && ! { exec 12<"/proc/$holder/fd/${said#fd }"; } 2>/dev/null; then said='it cannot be opened'; fi
+  kill "$holder" 2>/dev/null
+  if [[ $said == replaced ]] || [[ $said == 'fd '* && $(stat -L -c %d:%i /proc/self/fd/12) != "$2" ]]; then
+    fail replaced "$1 is not what it was at the preflight"
+  elif [[ $said != 'fd '* ]]; then
+    fail source "$1: ${said:-it cannot be opened}"
+  elif rm -rf -- "$home/source" && mkdir -- "$home/source" && ln -s -- /proc/self/fd/12 "$home/source/${1##*/}"; then
+    ok
+  else
+    fail source "$home/source cannot be made"
+  fi
+}
+
+# check_source PATH: whether that still leads to what is held.
+check_source() {
+  if [[ $(stat -c %d:%i -- "$1" 2>/dev/null) == "$(stat -L -c %d:%i /proc/self/fd/12)" ]]; then
+    ok
+  else
+    fail replaced "$1 was replaced while it was copied"
+  fi
 }
 
 # undo_rules: for another try on another port.
@@ -279,13 +333,12 @@ conclude() {
 obey() {
   case $1 in
     ping) tell_lost_jobs ;;
-    take_target | lease_port | open_rule | make_staging | start_job | stop_job | open_gate | publish | fill | undo_rules) "$@" ;;
+    take_target | lease_port | open_rule | make_staging | hold_source | check_source | start_job | stop_job | open_gate | publish | fill | undo_rules) "$@" ;;
     stop_replication | note_replication | stop_server | restart | drop_old | lease_hook | conclude) "$@" ;;
     put_on_trial | start_server | accept | make_account | keep_account | give_up_account) "$@" ;;
-    check_listening) "$@" ;;
-    # Also one who has said all that he wanted, which nobody has read yet. Where several states are asked for, ss shows them first.
-    accepted_peer) sockets "$2" 4 state established state close-wait "( sport = :$3 )" ;;
-    local_address) sockets "$2" 2 state established "( dport = :$4 and dst $3 )" ;;
+    check_listening) sockets "$2" "$3" listening ;;
+    accepted_peer) sockets "$2" "$3" accepted "$4" ;;
+    local_address) sockets "$2" "$4" made ;;
     release) release released ;;
     *) fail protocol "unknown command $1" ;;
   esac

@@ -99,7 +99,7 @@ close_rules() {
       $1 == "table" { family = $2; table = $3 }
       $1 == "chain" { chain = $2 }
       (at = index($0, tag)) { print "delete rule", family, table, chain, "handle", substr($0, at + length(tag)) }
-    ' <<<"$rules" | nft -f -
+    ' < <(printf '%s\n' "$rules") | nft -f -
     rules=$(nft -t list ruleset) || return 1
     [[ $rules != *"comment \"$tag\""* ]]
   else
@@ -108,9 +108,9 @@ close_rules() {
     rules=$("$program" -w "$lock_wait" -S INPUT) || return 1
     while IFS= read -r rule; do
       carries "$rule" "$tag" || continue
-      read -ra spec <<<"${rule//\"/}"
+      read -ra spec < <(printf '%s\n' "${rule//\"/}")
       "$program" -w "$lock_wait" -D "${spec[@]:1}" || return 1
-    done <<<"$rules"
+    done < <(printf '%s\n' "$rules")
     rules=$("$program" -w "$lock_wait" -S INPUT) || return 1
     ! carries "$rules" "$tag"
   fi
@@ -141,6 +141,19 @@ remove_tree() {
   # Root needs no mode, and is not to follow what the owner may put in the place of a directory meanwhile.
   ((EUID == 0)) || find "$1" -xdev -type d -exec chmod u+rwx -- {} \;
   rm -rf --one-file-system -- "$1" && [[ ! -e $1 && ! -L $1 ]]
+}
+
+# close_kept PATH: what is kept was never verified, and may be anything: only its owner can enter it, and no program in it has
+# rights of its own.
+close_kept() {
+  [[ -d $1 && ! -L $1 ]] || return 0
+  chmod 00700 -- "$1"
+  find "$1" -xdev -mindepth 1 -maxdepth 1 -type d -exec chmod 00700 -- {} +
+  find "$1" -xdev -type f -perm /7000 -exec chmod a-st -- {} +
+  # shellcheck disable=SC2016 # perl's variables
+  ((EUID != 0)) || find "$1" -xdev -type f -print0 | perl -0 -lne '
+    BEGIN { $call = shift() + 0 } syscall($call, $_, "security.capability")' "$nr_removexattr"
+  return 0
 }
 
 # make_durable PATH: so that what was undone there does not come back with a power cut, when the journal that knows of it
@@ -301,9 +314,9 @@ undo() {
     # Nothing but a path that carries the run's own name is ever removed.
     staging) [[ ${1##*/} == ".transfer-$guard" ]] && remove_tree "$1" && make_durable "${1%/*}/" ;;
     kept_staging)
-      [[ ! -d $1 ]] || find "$1" -mindepth 1 -maxdepth 1 -type d -empty -delete 2>/dev/null
+      [[ ! -d $1 || -L $1 ]] || find "$1" -mindepth 1 -maxdepth 2 -depth -type d -empty -delete 2>/dev/null
       rmdir -- "$1" 2>/dev/null
-      [[ ! -e $1 ]] || { kept "$guard" "$1"; return 2; }
+      [[ ! -e $1 ]] || { close_kept "$1" && kept "$guard" "$1"; return 2; }
       make_durable "${1%/*}/"
       ;;
     aside)

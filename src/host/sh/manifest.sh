@@ -46,7 +46,7 @@ report() { # LIST
 }
 
 list_files() {
-  find "./$name" "${skip[@]}" -type f -print0
+  find -H "./$name" "${skip[@]}" -type f -print0
 }
 
 hash_files() {
@@ -65,7 +65,7 @@ rm -f -- "$home"/digests.part.*
 attributes='' times=''
 [[ $owners == owners ]] && attributes=//'%m %U %G' times=' %Ts'
 # In whole seconds: not every file system has finer ones.
-find "./$name" "${skip[@]}" -type s -o -type f -printf "%p//f//%s$attributes$times\0" -o -type l -printf "%p//l//%l$attributes\0" \
+find -H "./$name" "${skip[@]}" -type s -o -type f -printf "%p//f//%s$attributes$times\0" -o -type l -printf "%p//l//%l$attributes\0" \
   -o -printf "%p//%y//$attributes\0" |
   sort -z -S 64M -T "$home" >"$home/entries"
 statuses=("${PIPESTATUS[@]}")

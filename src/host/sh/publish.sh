@@ -37,8 +37,9 @@ take_target() {
   fi
 }
 
-# make_staging PATH KIND HOW INNER: the directory, and one of the name INNER in it unless that is empty, on a file system of
-# which we have seen that it can publish in that way. KIND is `staging`, or `kept_staging` when what is in it at the end is not
+# make_staging PATH KIND HOW INNER: the directory, and below it the one in which a copy arrives, with one of the name INNER in
+# it unless that is empty, on a file system of which we have seen that it can publish in that way. What unpacks a stream works
+# below PATH and can open none of it: PATH protects it. KIND is `staging`, or `kept_staging` when what is in it at the end is not
 # to be removed.
 make_staging() {
   local message
@@ -48,16 +49,34 @@ make_staging() {
   # shellcheck disable=SC2016 # perl's variables
   if ! message=$({ mkdir -- "$1" && chmod 00700 -- "$1" &&
     perl -e 'syscall($ARGV[0] + 0, $ARGV[1], $ARGV[2])' "$nr_removexattr" "$1" system.posix_acl_default &&
-    mkdir -- "$1/.probe"; } 2>&1); then
+    mkdir -- "$1/.probe" "$1/copy"; } 2>&1); then
     fail staging "$message"
   elif ! message=$(rename_to 1 "$1/.probe" "$1/.exchange"); then
     fail staging "this file system cannot rename without replacing: $message"
   elif [[ $3 != no && $3 != fill ]] && ! message=$(mkdir -- "$1/.probe" 2>&1 && rename_to 2 "$1/.probe" "$1/.exchange"); then
     fail staging "this file system cannot exchange two names: $message"
+  elif rmdir -- "$1/.probe" "$1/.exchange" 2>/dev/null; ! hold_inbox "$1/copy"; then
+    fail replaced "$1 was replaced by another directory"
+  elif [[ -z $4 ]] || message=$(mkdir -- "/proc/self/fd/13/$4" 2>&1); then
+    inbox=$1/copy
+    ok
   else
-    rmdir -- "$1/.probe" "$1/.exchange"
-    if [[ -z $4 ]] || message=$(mkdir -- "$1/$4" 2>&1); then ok; else fail staging "$message"; fi
+    fail staging "$message"
   fi
+}
+
+# hold_inbox PATH: opens the directory that was just made, which is reached through descriptor 13 from then on: where others may
+# change the names above it, they exchange nothing. It must be ours, closed and empty.
+hold_inbox() {
+  { exec 13<"$1/."; } 2>/dev/null && [[ $(stat -L -c '%u %a' /proc/self/fd/13) == "$EUID 700" ]] &&
+    [[ -z $(find -H /proc/self/fd/13 -mindepth 1 -maxdepth 1 -print -quit) ]]
+}
+
+# held PATH: sets REPLY to it, through the descriptor of the directory in which the copy has arrived where it is in there.
+held() {
+  REPLY=$1
+  [[ ${inbox-} && $1 == "$inbox"/* ]] && REPLY=/proc/self/fd/13/${1#"$inbox"/}
+  return 0
 }
 
 # place FROM TO HOW ASIDE: gives the copy its name, and an old one that of ASIDE or of FROM, in one step. Prints why not.
@@ -108,8 +127,10 @@ place_back() {
 # it; `keep`: it gets the name ASIDE, which the event tells. OLD is device and inode of the old one as the preflight saw
 # it: another one is not ours to replace.
 publish() {
-  local from=$1 to=$2 how=$3 aside=$4 sync=$5 message='' mode pending='' placed='' old code=publish
+  local from to=$2 how=$3 aside=$4 sync=$5 message='' mode pending='' placed='' old code=publish REPLY
   local -a modes=()
+  held "$1"
+  from=$REPLY
   # What is begun here ends here, before anything is undone.
   trap 'pending=HUP' HUP
   trap 'pending=INT' INT
@@ -123,7 +144,7 @@ publish() {
     # The old one is not removed before the copy is on the disk, whatever was asked for.
     :
   elif ! { loosen "$from" "$to" && { [[ $how != remove ]] || loosen "$to" "$to"; }; }; then
-    message="$from or $to cannot be made writable, to be moved"
+    message="$1 or $to cannot be made writable, to be moved"
   elif message=$(place "$from" "$to" "$how" "$aside"); then
     placed=yes
     [[ -e $aside || -L $aside ]] || aside=''
@@ -155,8 +176,10 @@ publish() {
 # durable; with HOW `empty` nothing else may be there. Not in one step: whoever dies in between, what has its name already
 # goes back, unless all have theirs.
 fill() {
-  local from=$1 to=$2 sync=$3 message='' name='' pending='' code=publish
+  local from to=$2 sync=$3 message='' name='' pending='' code=publish REPLY
   local -a modes=()
+  held "$1"
+  from=$REPLY
   trap 'pending=HUP' HUP
   trap 'pending=INT' INT
   trap 'pending=TERM' TERM
@@ -166,7 +189,7 @@ fill() {
   elif is_served "$to"; then
     message="a server works in $to"
   elif ! { find "$from" -mindepth 1 -maxdepth 1 -printf '%i\0%f\0' >"$home/names" && sync -- "$home/names" "$home" &&
-    record disk fill "$to" "$from"; }; then
+    record disk fill "$to" "$1"; }; then
     code=journal message="$home/journal or $home/names cannot be written"
   elif message=$(loosen_all "$from" "$to" && rename_all "$from" "$to") &&
     { [[ $sync != sync ]] || message=$(sync -- "$to/" 2>&1); } &&
@@ -178,7 +201,7 @@ fill() {
     [[ $sync == sync ]] || hasty=yes
   else
     rm -f -- "$home/filled"
-    unfill "$guard" "$to" "$from"
+    unfill "$guard" "$to" "$1"
   fi
   # Modes that were changed for it are in the journal, and are changed back at the release.
   if [[ $code == ok ]]; then ok; else fail "$code" "$message"; fi

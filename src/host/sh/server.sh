@@ -5,6 +5,11 @@
 # A server is reached through its SOCKET, as the user that we are; DEFAULTS is a file of options (`--defaults-file`) or
 # empty. No password is ever in an argument.
 
+# server_uids: sets the array `server_uids` to the accounts of the servers of this host.
+server_uids() {
+  server_uids=()
+}
+
 # client_command SOCKET DEFAULTS OPTION: sets the array `command` to a client of the server there.
 client_command() {
   local program=mariadb

@@ -235,11 +235,11 @@ mod alone {
         let Some(servers) = Servers::set() else { return };
         let ends = [format!("db1:{SOCKET}"), format!("db2:{}", servers.at("in"))];
         // In the middle of the renames, and when all is renamed and not known to be so.
-        let half = r#"if [[ ${@: -2:1} == *.transfer-* && $1 == -0 ]]; then
+        let half = r#"if [[ ${@: -2:1} == */fd/13/* && $1 == -0 ]]; then
             set -- "${@:1:$#-2}" "${@: -2:1}" "${@: -1}"; list=${@: -3:1}; total=$(tr -dc '\0' <$list | wc -c)
             cp $list $list.half; perl -0 -ne 'print if $. <= 8' $list >/run/databases-half
             $real "${@:1:$#-3}" /run/databases-half "${@: -2}"; HELD; exit 1; fi"#;
-        let all = r#"if [[ ${@: -2:1} == *.transfer-* && $1 == -0 ]]; then $real "$@"; HELD; exit 1; fi"#;
+        let all = r#"if [[ ${@: -2:1} == */fd/13/* && $1 == -0 ]]; then $real "$@"; HELD; exit 1; fi"#;
         for script in [half, all] {
             servers.db2.sh(&format!("rm -rf {0}; mkdir {0}", servers.at("in")));
             let hold = Wrapper::new(&servers.db2, "perl", &script.replace("HELD", HOLD));

@@ -11,7 +11,7 @@ impl Scene {
         assert!(all.len() == 1 && all[0].starts_with(".transfer-"), "{all:?}");
         let path = format!("{}/{}", self.at("in"), all[0]);
         assert!(said.contains(&path), "no {path} in {said}");
-        self.db2.sh(&format!("test -e {path}/data; rm -r {path}"));
+        self.db2.sh(&format!("test -e {path}/copy/data; rm -r {path}"));
         self.expect_no_runs();
     }
 }
@@ -53,7 +53,7 @@ fn what_has_arrived_before_a_signal_is_kept() {
     let _tar = Wrapper::new(&scene.db2, "tar", half);
     for signal in ["INT", "TERM", "KILL"] {
         let run = scene.spawn(&["--keep-staging"]);
-        let arrived = format!("test -s {}/.transfer-*/data/large", scene.at("in"));
+        let arrived = format!("test -s {}/.transfer-*/copy/data/large", scene.at("in"));
         let arrives = || scene.db2.run(&["bash", "-c", &arrived]).status.success();
         assert!(eventually(SOON, arrives), "nothing arrives");
         let path = format!("{}/.transfer-{}", scene.at("in"), processes::guard(&scene.db2));

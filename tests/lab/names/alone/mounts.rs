@@ -65,7 +65,7 @@ fn what_is_mounted_into_the_old_one_at_the_last_moment_is_left_behind_and_not_em
     scene.expect_copied("in/data");
     scene.lab.transfer(&["clean", "db2"]).expect_code(6);
     scene.expect_precious();
-    scene.db2.sh(&format!("umount {}/.transfer-*/data/sub", scene.at("in")));
+    scene.db2.sh(&format!("umount {}/.transfer-*/copy/data/sub", scene.at("in")));
     scene.lab.transfer(&["clean", "db2"]).expect_success();
     assert_eq!(scene.names(), ["data"]);
     scene.expect_no_runs();
