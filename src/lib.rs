@@ -28,6 +28,7 @@ pub mod lease;
 pub mod log;
 #[cfg(feature = "manual")]
 pub mod manual;
+pub mod memory;
 pub mod metrics;
 pub mod options;
 pub mod pipeline;
