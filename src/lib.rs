@@ -48,5 +48,6 @@ pub mod shape;
 pub mod signals;
 pub mod terminal;
 pub mod transfer;
+pub mod trust;
 pub mod values;
 pub mod verify;
