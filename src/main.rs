@@ -122,6 +122,7 @@ fn look_back(read: impl FnOnce(&History) -> Result<String, HistoryError>) -> Exi
 
 fn settings(cli: &Cli) -> Result<Settings, SettingsError> {
     let settings = Settings::load(cli.typed(), &Sources::real())?;
+    settings.check_files()?;
     match &cli.command {
         Some(Command::Replica(order)) => Settings::check_replicas(&order.typed, &order.hosts())?,
         Some(_) => {}
