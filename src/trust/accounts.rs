@@ -50,8 +50,8 @@ impl Accounts {
 
     fn others_write(&self, component: &Path, found: &Metadata) -> bool {
         let mode = found.mode();
-        mode & 0o002 != 0
-            || mode & 0o020 != 0 && !(self.has_private_group(found.gid()) && !has_access_list(component))
+        let group_is_others = || has_access_list(component) || !self.has_private_group(found.gid());
+        mode & 0o002 != 0 || (mode & 0o020 != 0 && group_is_others())
     }
 
     /// Whether a group has this account as its only member, as each ordinary account has one on Debian.

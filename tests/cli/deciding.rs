@@ -254,8 +254,8 @@ fn metrics_are_written_through_no_link_of_another_account_and_over_no_file_of_on
 
 #[test]
 fn the_controller_leaves_no_core_and_nobody_reads_its_memory() {
-    for sandbox in sandboxes() {
-        for signal in [Signal::SIGSEGV, Signal::SIGABRT] {
+    for signal in [Signal::SIGSEGV, Signal::SIGABRT] {
+        for sandbox in sandboxes() {
             let hold = sandbox.hold(Point::Archive);
             let words: Words<'_> = &[&sandbox.path("source"), &sandbox.path("target")];
             let cores = sandbox.path(format!("cores-{signal}"));
