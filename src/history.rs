@@ -8,14 +8,14 @@ mod record;
 #[cfg(test)]
 mod tests;
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::fcntl::{Flock, FlockArg};
 use serde::Serialize;
 
 pub use record::{End, Record, TargetRecord, place};
@@ -25,6 +25,7 @@ use crate::exit::Exit;
 use crate::printable::printable;
 use crate::replace::{self, UNNAMED, replace};
 use crate::run_id::RunId;
+use crate::trust::{self, Distrust};
 
 /// What the name of a record ends in.
 const SUFFIX: &str = ".json";
@@ -105,8 +106,9 @@ impl History {
     /// # Errors
     /// When it cannot be made, or others may write to it.
     pub fn prepare(&self) -> Result<(), HistoryError> {
-        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.directory);
-        made.and_then(|()| self.check()).map_err(self.unusable())
+        let make = || fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.directory);
+        // First as far as it is there: nothing is made where others lead.
+        self.check().and_then(|()| make()).and_then(|()| self.check()).map_err(self.unusable())
     }
 
     fn unusable(&self) -> impl FnOnce(io::Error) -> HistoryError + use<> {
@@ -116,18 +118,10 @@ impl History {
 
     /// Whether it is a directory of our own, if it is there.
     fn check(&self) -> io::Result<()> {
-        let found = match fs::symlink_metadata(&self.directory) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            found => found?,
-        };
-        let is_ours =
-            found.is_dir() && found.uid() == nix::unistd::geteuid().as_raw() && found.mode() & 0o022 == 0;
-        is_ours.then_some(()).ok_or_else(|| {
-            let user = nix::unistd::geteuid();
-            io::Error::other(format!(
-                "it is no directory that only this account may write to; give it user id {user} (chown) and mode 0700 (chmod)"
-            ))
-        })
+        match trust::own_directory(&self.directory) {
+            Err(Distrust::Unreadable(error)) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            checked => Ok(checked?),
+        }
     }
 
     /// A file in the directory, by its name.
@@ -183,7 +177,7 @@ impl History {
         let paths = self.paths()?;
         for old in &paths[..paths.len().saturating_sub(keep)] {
             // That of a run that goes on is not old.
-            if !open(old).is_ok_and(is_locked) {
+            if !trust::own_file(old).is_ok_and(is_locked) {
                 let _ = fs::remove_file(old);
             }
         }
@@ -290,19 +284,11 @@ impl Recording {
     }
 }
 
-/// Opens a record, which is a regular file.
-fn open(path: &Path) -> io::Result<File> {
-    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
-    let file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)?;
-    let is_file = file.metadata()?.is_file();
-    is_file.then_some(file).ok_or_else(|| io::Error::other("it is no file"))
-}
-
 /// Reads a record; `None` where that cannot be.
 fn read(path: &Path) -> Option<(Record, State)> {
     // One that has no end and no lock may have got its end meanwhile, as another file.
     for last_look in [false, true] {
-        let mut file = open(path).ok()?;
+        let mut file = trust::own_file(path).ok()?;
         let mut text = String::new();
         file.read_to_string(&mut text).ok()?;
         let record: Record = serde_json::from_str(&text).ok()?;

@@ -28,6 +28,7 @@ pub mod lease;
 pub mod log;
 #[cfg(feature = "manual")]
 pub mod manual;
+pub mod memory;
 pub mod metrics;
 pub mod options;
 pub mod pipeline;
@@ -47,5 +48,6 @@ pub mod shape;
 pub mod signals;
 pub mod terminal;
 pub mod transfer;
+pub mod trust;
 pub mod values;
 pub mod verify;

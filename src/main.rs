@@ -11,6 +11,7 @@ use transfer::exit::Exit;
 use transfer::history::{History, HistoryError};
 use transfer::host::allow_many_files;
 use transfer::log::{self, Log};
+use transfer::memory::forbid_dumps;
 use transfer::recorded::recorded;
 use transfer::report::Report;
 use transfer::run::Work;
@@ -19,6 +20,10 @@ use transfer::settings::{Settings, SettingsError, Sources};
 use transfer::signals::Interrupts;
 
 fn main() -> ExitCode {
+    if let Err(error) = forbid_dumps() {
+        say(&format!("transfer: core dumps cannot be forbidden: {}", error.desc()));
+        return Exit::Failed.into();
+    }
     let cli = Cli::read(std::env::args_os()).unwrap_or_else(|error| error.exit());
     allow_many_files();
     // One thread: the work is waiting, and the ssh masters die with the thread that started them.
@@ -117,6 +122,7 @@ fn look_back(read: impl FnOnce(&History) -> Result<String, HistoryError>) -> Exi
 
 fn settings(cli: &Cli) -> Result<Settings, SettingsError> {
     let settings = Settings::load(cli.typed(), &Sources::real())?;
+    settings.check_files()?;
     match &cli.command {
         Some(Command::Replica(order)) => Settings::check_replicas(&order.typed, &order.hosts())?,
         Some(_) => {}

@@ -1,8 +1,7 @@
 //! A file for the textfile collector of Prometheus' `node_exporter`: of each source and target what became of the last run, and
 //! when one last succeeded. What it tells is kept beside the records of runs, which may go before it.
 
-use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::Path;
 
 use prometheus::{Encoder as _, GaugeVec, Opts, Registry, TextEncoder};
@@ -10,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::history::Record;
 use crate::replace::replace;
+use crate::trust::{self, Place};
 
 /// The version of the file of what was told. It grows when a field changes its meaning or goes.
 const VERSION: u32 = 1;
@@ -40,9 +40,10 @@ struct Kept {
 /// # Errors
 /// When it cannot be read; `InvalidData` when it holds something else.
 pub fn read(path: &Path) -> io::Result<Vec<Pair>> {
-    let bytes = match fs::read(path) {
+    let mut bytes = Vec::new();
+    match trust::own_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        bytes => bytes?,
+        file => file?.read_to_end(&mut bytes)?,
     };
     let invalid = |text: String| io::Error::new(io::ErrorKind::InvalidData, text);
     let kept: Kept = serde_json::from_slice(&bytes).map_err(|error| invalid(error.to_string()))?;
@@ -82,15 +83,16 @@ pub fn keep(path: &Path, pairs: &[Pair]) -> io::Result<()> {
     replace(path, &serde_json::to_vec(&kept)?, 0o600)
 }
 
-/// Writes the file anew. Everybody may read it.
+/// Writes the file anew. Everybody may read it. Its directory may belong to a collector: what is there decides neither which
+/// file is written nor whose.
 ///
 /// # Errors
-/// When it cannot be written, or is there and is no regular file.
+/// When it cannot be written, or is there and is no regular file of root's or this account's.
 pub fn write(path: &Path, pairs: &[Pair]) -> io::Result<()> {
-    if fs::symlink_metadata(path).is_ok_and(|found| !found.is_file()) {
-        return Err(io::Error::other("it is there already, and no regular file"));
-    }
-    replace(path, text(pairs).map_err(io::Error::other)?.as_bytes(), 0o644)
+    let place = Place::find(path)?;
+    let text = text(pairs).map_err(io::Error::other)?;
+    // Its words name the directory by its descriptor.
+    replace(&place.path(), text.as_bytes(), 0o644).map_err(|error| error.kind().into())
 }
 
 /// In Prometheus' text format.
@@ -136,6 +138,8 @@ fn text(pairs: &[Pair]) -> prometheus::Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::endpoint::Endpoint;
     use crate::error::Error;

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use zeroize::Zeroizing;
+
 /// `20261120-231502-9f3c1a`: when it began (UTC) and 24 random bits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunId(String);
@@ -86,9 +88,9 @@ impl fmt::Display for GuardId {
 /// # Errors
 /// When the system has no random numbers.
 pub fn random_hex<const N: usize>() -> Result<String, getrandom::Error> {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes)?;
-    Ok(hex(&bytes))
+    let mut bytes = Zeroizing::new([0; N]);
+    getrandom::fill(&mut *bytes)?;
+    Ok(hex(&*bytes))
 }
 
 /// Bytes as hexadecimal digits.

@@ -165,6 +165,14 @@ pub enum SettingsError {
         /// What is wrong with it, and where.
         text: String,
     },
+    /// ssh's configuration is not there, or others can change it.
+    #[error("--ssh-config {}: {text}", printable(path.as_os_str().as_encoded_bytes()))]
+    Ssh {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        text: String,
+    },
     /// A variable of the environment is wrong.
     #[error("environment variable {}: {text}", printable(name.as_bytes()))]
     Variable {
@@ -191,6 +199,11 @@ impl Settings {
     pub fn load(typed: &Typed, sources: &Sources) -> Result<Self, SettingsError> {
         let below = sources.layers(typed.config.as_deref(), typed.profile.as_deref())?;
         Self::resolve(typed.layer().over(below), typed.dry_run)
+    }
+
+    /// Checks the files that programs of ours obey and we do not read.
+    pub fn check_files(&self) -> Result<(), SettingsError> {
+        self.login.config.as_deref().map_or(Ok(()), sources::check_ssh)
     }
 
     #[expect(clippy::too_many_lines, reason = "a line or two for each option")]

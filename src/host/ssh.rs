@@ -28,6 +28,7 @@ use super::wire::{LONGEST_TEXT, short};
 use super::{HostError, Process, ROOT_SHELL, Shell};
 use crate::run_id::{hex, random_hex};
 use crate::settings::Login;
+use crate::trust;
 
 /// Seconds that TCP and the SSH handshake may take, at least and at most; in between, as long as the host may be silent.
 const CONNECT_SECONDS: (u64, u64) = (3, 15);
@@ -216,6 +217,8 @@ fn socket_directory() -> io::Result<PathBuf> {
     if !meta.is_dir() || meta.uid() != Uid::effective().as_raw() || meta.mode() & 0o077 != 0 {
         return Err(io::Error::other(format!("{} is not a directory of ours alone", directory.display())));
     }
+    // Whoever could exchange it could pose as our masters.
+    trust::own_directory(&directory)?;
     Ok(directory)
 }
 

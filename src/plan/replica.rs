@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use sha1::{Digest as _, Sha1};
+use zeroize::Zeroizing;
 
 use crate::endpoint::{Endpoint, HostName};
 use crate::run_id::hex;
@@ -106,13 +107,14 @@ const MOST_BYTES: usize = 256;
 pub struct Account {
     /// Its name.
     pub user: String,
-    password: String,
+    password: Zeroizing<String>,
 }
 
 impl Account {
     /// An account. Neither of the two has control characters, or more bytes than a server takes.
     #[must_use]
     pub fn new(user: String, password: String) -> Option<Self> {
+        let password = Zeroizing::new(password);
         let good = |word: &str| word.len() <= MOST_BYTES && !word.contains(char::is_control);
         (good(&user) && good(&password)).then_some(Self { user, password })
     }

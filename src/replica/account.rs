@@ -1,6 +1,5 @@
 //! The account of replicas, out of a file of this machine.
 
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use config::{Config, FileFormat};
@@ -9,19 +8,19 @@ use super::refusal;
 use crate::plan::replica::Account;
 use crate::preflight::Finding;
 use crate::printable::printable;
+use crate::trust::{self, Readers};
 
-/// Reads `user` and `password` below `[client]` of an option file as MariaDB's clients have it. Others may not be able to read it.
+/// Reads `user` and `password` below `[client]` of an option file as MariaDB's clients have it. Others may not be able to read or
+/// change it.
 pub(super) fn read(file: &Path) -> Result<Account, Finding> {
     let shown = printable(file.as_os_str().as_encoded_bytes());
     let refuse =
         |problem: &str, fix: &str| refusal(&"localhost", &format!("--account {shown}: {problem}"), fix);
     let form = "write it as: [client], and below it: user=NAME and password=WORD";
-    let text = std::fs::read_to_string(file)
-        .map_err(|error| refuse(&error.to_string(), "name a file of this machine that you may read"))?;
-    let mode = std::fs::metadata(file).map_or(0, |data| data.permissions().mode());
-    if mode & 0o077 != 0 {
-        return Err(refuse("others may read it", &format!("chmod 600 {shown}")));
-    }
+    let text = trust::read(file, Readers::Owner).map_err(|error| {
+        let fix = error.fix().unwrap_or_else(|| "name a file of this machine that you may read".into());
+        refuse(&error.to_string(), &fix)
+    })?;
     // What the parser says may quote the line.
     let parsed = Config::builder().add_source(config::File::from_str(&text, FileFormat::Ini)).build();
     let parsed = parsed.map_err(|_| refuse("it is no file of options", form))?;
@@ -37,6 +36,8 @@ pub(super) fn read(file: &Path) -> Result<Account, Finding> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     fn written(text: &str, mode: u32) -> Result<Account, Finding> {
@@ -57,6 +58,8 @@ mod tests {
     fn a_file_that_others_may_read_or_that_is_none_is_refused_without_its_words() {
         let said = |text: &str, mode: u32| written(text, mode).unwrap_err().to_string();
         assert!(said("[client]\nuser=a\npassword=secret", 0o640).contains("others may read it"));
+        let changeable = said("[client]\nuser=a\npassword=secret", 0o602);
+        assert!(changeable.contains("may be able to change it; chmod go-w"), "{changeable}");
         assert!(
             said("[mysqld]\nuser=a\npassword=secret", 0o600).contains("no user and password below [client]")
         );

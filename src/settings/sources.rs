@@ -10,6 +10,7 @@ use serde::Deserialize as _;
 use super::SettingsError;
 use crate::options::Options;
 use crate::printable::printable;
+use crate::trust::{self, Readers};
 
 /// What a variable of the environment begins with.
 const PREFIX: &str = "TRANSFER_";
@@ -118,11 +119,20 @@ fn one(key: &str, value: &str) -> Result<Options, String> {
     })
 }
 
+/// Checks ssh's configuration, which may name commands. ssh does that with the user's own only.
+pub(super) fn check_ssh(path: &Path) -> Result<(), SettingsError> {
+    // The word for none at all.
+    if path == Path::new("none") {
+        return Ok(());
+    }
+    trust::check(path).map_err(|error| SettingsError::Ssh { path: path.to_owned(), text: error.with_fix() })
+}
+
 /// Reads a file of either kind.
 fn read(path: &Path) -> Result<Options, SettingsError> {
     let wrong =
         |text: String| SettingsError::File { path: path.to_owned(), text: printable(text.as_bytes()) };
-    let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+    let text = trust::read(path, Readers::Any).map_err(|error| wrong(error.with_fix()))?;
     if text.lines().any(|line| line.trim() == format!("[{OLD_SECTION}]")) {
         return read_old(&text).map_err(wrong);
     }

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use zeroize::Zeroizing;
 
 use super::{BackupFacts, Lane};
 use crate::error::{Error, chain};
@@ -159,7 +160,7 @@ async fn wait(
     replica: &ReplicaPlan,
     progress: &Progress,
 ) -> Result<(String, Duration), Error> {
-    let key = format!("{}\n{}", account.user, account.password());
+    let key = Zeroizing::new(format!("{}\n{}", account.user, account.password()));
     lease::job(&end.guard, "follow", script, &key).await?;
     let job = loop {
         tokio::select! {

@@ -16,6 +16,7 @@ mod stream;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use zeroize::Zeroizing;
 
 use crate::error::Error;
 use crate::lease::{self, End};
@@ -167,11 +168,11 @@ async fn body(
     progress: &Progress,
     began: Instant,
 ) -> Result<(Duration, Vec<Copied>), Error> {
-    let key = if plan.encrypt {
+    let key = Zeroizing::new(if plan.encrypt {
         random_hex::<32>().map_err(|error| Error::Failed(format!("no random numbers for a key: {error}")))?
     } else {
         String::new()
-    };
+    });
     progress.phase(Phase::Preparing);
     lease::hold_source(plan, source).await?;
     join_all(lanes.iter_mut().map(|lane| async {

@@ -8,6 +8,7 @@ mod choices;
 mod configuration;
 mod copies;
 mod damage;
+mod deciding;
 mod failures;
 mod harness;
 mod history;

@@ -1,0 +1,285 @@
+//! Files that decide what a run does are used only where nobody else could have changed them.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, lchown, symlink};
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+
+use nix::sys::signal::Signal;
+
+use crate::harness::{Sandbox, Words};
+use crate::hold::Point;
+use crate::procs::names;
+use crate::running::{Ended, LONG, Running, wait_until};
+
+/// An account that no sandbox has.
+const EVE: u32 = 60_321;
+/// Would be seen if it were obeyed.
+const CONFIGURATION: &str = "port = 4477\n";
+/// Hosts of its own, which cannot be reached.
+const SSH: &str = "Host nowhere\n    HostName 127.0.0.1\n    Port 1\n";
+
+/// A way in which a file is named to the program.
+#[derive(Clone, Copy, Debug)]
+enum Named {
+    Config,
+    Variable,
+    SshConfig,
+}
+
+impl Named {
+    const ALL: [Self; 3] = [Self::Config, Self::Variable, Self::SshConfig];
+
+    fn text(self) -> &'static str {
+        match self {
+            Self::Config | Self::Variable => CONFIGURATION,
+            Self::SshConfig => SSH,
+        }
+    }
+
+    /// Runs the program with a file so named.
+    fn run(self, sandbox: &Sandbox, file: &Path) -> Ended {
+        let (source, target) = (sandbox.path("source"), sandbox.path("target"));
+        let mut command = match self {
+            Self::Config => sandbox.command(&[&source, &target, &"--dry-run", &"--config", &file]),
+            Self::Variable => sandbox.command(&[&source, &target, &"--dry-run"]),
+            Self::SshConfig => sandbox.command(&[&source, &target, &"--dry-run", &"--ssh-config", &file]),
+        };
+        if matches!(self, Self::Variable) {
+            command.env("TRANSFER_CONFIG", file);
+        }
+        Running::start(command).wait(LONG)
+    }
+
+    /// The file is obeyed.
+    #[track_caller]
+    fn obeyed(self, sandbox: &Sandbox, file: &Path) {
+        let ended = self.run(sandbox, file).expect(0);
+        assert!(matches!(self, Self::SshConfig) || ended.stdout.contains("lock 4477"), "{self:?}: {ended}");
+    }
+
+    /// The file is refused for a component of its path, which is to be mended so.
+    #[track_caller]
+    fn refused(self, sandbox: &Sandbox, file: &Path, component: &Path, fix: &str) {
+        let ended = self.run(sandbox, file).expect(2);
+        let said = format!("{} is owned by ", component.display());
+        assert!(ended.stderr.contains(&said), "{self:?}: {ended}");
+        let fix = format!("{fix} {}", component.display());
+        assert!(ended.stderr.contains(&fix), "{self:?}: {ended}");
+        assert!(ended.stderr.contains(&file.display().to_string()), "{self:?}: {ended}");
+    }
+}
+
+/// A sandbox with a source and a target.
+fn with_ends(sandbox: Sandbox) -> Sandbox {
+    sandbox.source("source");
+    sandbox.dir("target");
+    sandbox
+}
+
+fn sandboxes() -> impl Iterator<Item = Sandbox> {
+    Sandbox::new().into_iter().chain(Sandbox::root()).map(with_ends)
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+}
+
+fn uid(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().uid()
+}
+
+/// A link of the sandbox's account.
+fn link(sandbox: &Sandbox, to: &Path, name: &str) -> PathBuf {
+    let path = sandbox.path(name);
+    symlink(to, &path).unwrap();
+    if let Ok(owner) = fs::metadata(sandbox.path("")).map(|found| std::os::unix::fs::MetadataExt::uid(&found))
+    {
+        let _ = lchown(&path, Some(owner), None);
+    }
+    path
+}
+
+#[test]
+fn own_files_are_obeyed_also_through_links_and_sticky_directories() {
+    for sandbox in sandboxes() {
+        let sticky = sandbox.dir("sticky");
+        set_mode(&sticky, 0o1777);
+        for named in Named::ALL {
+            let file = sandbox.file("sticky/file", named.text());
+            let link = link(&sandbox, &file, "link");
+            for mode in [0o644, 0o600] {
+                set_mode(&file, mode);
+                named.obeyed(&sandbox, &file);
+                named.obeyed(&sandbox, &link);
+            }
+            fs::remove_file(&link).unwrap();
+        }
+    }
+}
+
+#[test]
+fn an_account_obeys_roots_files() {
+    let Some(sandbox) = Sandbox::new().map(with_ends).filter(Sandbox::has_an_account) else { return };
+    for named in Named::ALL {
+        let file = sandbox.file("file", named.text());
+        chown(&file, Some(0), Some(0)).unwrap();
+        named.obeyed(&sandbox, &file);
+    }
+}
+
+#[test]
+fn files_and_directories_that_others_can_write_to_are_refused() {
+    for sandbox in sandboxes() {
+        let directory = sandbox.dir("directory");
+        for named in Named::ALL {
+            let file = sandbox.file("directory/file", named.text());
+            set_mode(&file, 0o666);
+            named.refused(&sandbox, &file, &file, "chmod go-w");
+            set_mode(&file, 0o644);
+            set_mode(&directory, 0o777);
+            named.refused(&sandbox, &file, &directory, "chmod go-w");
+            set_mode(&directory, 0o755);
+            named.obeyed(&sandbox, &file);
+        }
+    }
+}
+
+#[test]
+fn groups_with_other_members_are_others() {
+    for sandbox in sandboxes().filter(|sandbox| sandbox.has_an_account() || sandbox.is_root()) {
+        let directory = sandbox.dir("directory");
+        for named in Named::ALL {
+            let file = sandbox.file("directory/file", named.text());
+            chown(&file, None, Some(EVE)).unwrap();
+            set_mode(&file, 0o664);
+            named.refused(&sandbox, &file, &file, "chmod go-w");
+            set_mode(&file, 0o644);
+            chown(&directory, None, Some(EVE)).unwrap();
+            set_mode(&directory, 0o775);
+            named.refused(&sandbox, &file, &directory, "chmod go-w");
+            set_mode(&directory, 0o755);
+        }
+    }
+}
+
+#[test]
+fn files_directories_and_links_of_another_account_are_refused() {
+    for sandbox in sandboxes().filter(|sandbox| sandbox.has_an_account() || sandbox.is_root()) {
+        let directory = sandbox.dir("directory");
+        set_mode(&directory, 0o1777);
+        let uid = uid(&directory);
+        let account = if uid == 0 { "root".to_owned() } else { uid.to_string() };
+        for named in Named::ALL {
+            let file = sandbox.file("directory/file", named.text());
+            let link = link(&sandbox, &file, "link");
+            named.obeyed(&sandbox, &link);
+            for component in [&file, &directory] {
+                chown(component, Some(EVE), None).unwrap();
+                named.refused(&sandbox, &file, component, &format!("chown {account}"));
+                named.refused(&sandbox, &link, component, &format!("chown {account}"));
+                chown(component, Some(uid), None).unwrap();
+            }
+            lchown(&link, Some(EVE), None).unwrap();
+            named.refused(&sandbox, &link, &link, &format!("chown -h {account}"));
+            fs::remove_file(&link).unwrap();
+        }
+    }
+}
+
+#[test]
+fn pipes_and_the_null_device_are_configurations() {
+    for sandbox in sandboxes() {
+        let words: Words<'_> = &[&sandbox.path("source"), &sandbox.path("target"), &"--dry-run"];
+        let script = r#"printf 'port = 4477\n' | "$@" --config /dev/stdin"#;
+        let ended = Running::start(sandbox.scripted(script, words)).wait(LONG).expect(0);
+        assert!(ended.stdout.contains("lock 4477"), "{ended}");
+        let script = r#"exec bash -c '"$@" --config <(sleep 0.1; printf "port = 4477\n")' bash "$@""#;
+        let ended = Running::start(sandbox.scripted(script, words)).wait(LONG).expect(0);
+        assert!(ended.stdout.contains("lock 4477"), "{ended}");
+        Named::Config.run(&sandbox, Path::new("/dev/null")).expect(0);
+        let fifo = sandbox.path("fifo");
+        sandbox.fifo(&fifo);
+        Named::Config.run(&sandbox, &fifo).expect(2).says("it is no regular file");
+    }
+}
+
+#[test]
+fn records_in_a_directory_of_others_are_neither_written_nor_read() {
+    let Some(sandbox) = Sandbox::new().map(with_ends) else { return };
+    let state = sandbox.dir("state");
+    set_mode(&state, 0o777);
+    let ended = sandbox.run(&[&sandbox.path("source"), &sandbox.path("target")]).expect(0);
+    ended.says("there will be no record of this run").says(&format!("{} is owned by", state.display()));
+    assert!(!state.join("transfer-history").exists(), "made in a directory of others");
+    sandbox.run(&[&"history"]).expect(1).says("chmod go-w");
+    set_mode(&state, 0o755);
+    sandbox.run(&[&"history"]).expect(0);
+}
+
+#[test]
+fn a_record_of_another_account_is_not_shown() {
+    let Some(sandbox) = Sandbox::new().map(with_ends).filter(Sandbox::has_an_account) else { return };
+    sandbox.run(&[&sandbox.path("source"), &sandbox.path("target")]).expect(0);
+    let record =
+        fs::read_dir(sandbox.path("state/transfer-history")).unwrap().next().unwrap().unwrap().path();
+    chown(&record, Some(EVE), None).unwrap();
+    set_mode(&record, 0o644);
+    sandbox.run(&[&"history"]).expect(0).says("1 records in");
+}
+
+#[test]
+fn metrics_are_written_through_no_link_of_another_account_and_over_no_file_of_one() {
+    let Some(sandbox) = Sandbox::new().map(with_ends).filter(Sandbox::has_an_account) else { return };
+    let shared = sandbox.dir("shared");
+    set_mode(&shared, 0o777);
+    let elsewhere = sandbox.dir("elsewhere");
+    let kept = sandbox.file("elsewhere/kept.prom", "kept");
+    let run = |file: &Path| {
+        let (source, target) = (sandbox.path("source"), sandbox.path("target"));
+        sandbox.run(&[&source, &target, &"--replace", &"--metrics", &file]).expect(0)
+    };
+    let ended = run(&shared.join("new.prom"));
+    assert!(!ended.stderr.contains("(--metrics)"), "{ended}");
+    symlink(&kept, shared.join("link.prom")).unwrap();
+    run(&shared.join("link.prom")).says("(--metrics)");
+    symlink(&elsewhere, shared.join("way")).unwrap();
+    lchown(shared.join("way"), Some(EVE), None).unwrap();
+    run(&shared.join("way/kept.prom")).says("(--metrics)");
+    let foreign = sandbox.file("shared/foreign.prom", "foreign");
+    chown(&foreign, Some(EVE), None).unwrap();
+    run(&foreign).says("(--metrics)");
+    assert_eq!(fs::read_to_string(&kept).unwrap() + &fs::read_to_string(&foreign).unwrap(), "keptforeign");
+}
+
+#[test]
+fn the_controller_leaves_no_core_and_nobody_reads_its_memory() {
+    for signal in [Signal::SIGSEGV, Signal::SIGABRT] {
+        for sandbox in sandboxes() {
+            let hold = sandbox.hold(Point::Archive);
+            let words: Words<'_> = &[&sandbox.path("source"), &sandbox.path("target")];
+            let cores = sandbox.path(format!("cores-{signal}"));
+            fs::create_dir(&cores).unwrap();
+            sandbox.own_it(&cores);
+            let script = format!("ulimit -c unlimited 2>/dev/null; cd {} && exec \"$@\"", cores.display());
+            let running = Running::start(sandbox.scripted(&script, words));
+            hold.reached();
+            let limits = fs::read_to_string(format!("/proc/{}/limits", running.pid())).unwrap();
+            let line = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+            assert_eq!(line.split_whitespace().collect::<Vec<_>>()[4..6], ["0", "0"], "{line}");
+            // The kernel gives what belongs to a process that cannot be dumped to root.
+            assert_eq!(uid(Path::new(&format!("/proc/{}/mem", running.pid()))), 0);
+            // Rust's own handler, which looks for overflows of the stack, ignores the first SIGSEGV and takes itself away.
+            wait_until("it has ended", LONG, || {
+                running.signal(signal);
+                fs::read_to_string(format!("/proc/{}/stat", running.pid())).unwrap().contains(") Z ")
+            });
+            hold.open();
+            let status = running.wait(LONG).status;
+            assert!(!status.core_dumped(), "{status}");
+            assert_eq!(status.signal(), Some(signal as i32));
+            assert_eq!(names(&cores), Vec::<String>::new());
+            sandbox.gets_clean(&[&sandbox.path("target")], LONG);
+        }
+    }
+}
