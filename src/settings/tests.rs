@@ -615,10 +615,11 @@ fn the_example_is_the_defaults() {
 }
 
 /// Every key, as serde knows them.
-const FIELDS: [&str; 44] = [
+const FIELDS: [&str; 45] = [
     "type",
     "exclude",
     "ignore_changed",
+    "drop_attributes",
     "backup_threads",
     "stop_replication",
     "prepare",

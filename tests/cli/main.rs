@@ -8,6 +8,7 @@ mod choices;
 mod configuration;
 mod copies;
 mod damage;
+mod evidence;
 mod failures;
 mod harness;
 mod history;
