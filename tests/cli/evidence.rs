@@ -6,7 +6,7 @@ use crate::harness::Sandbox;
 use crate::procs::names;
 
 /// Runs the rest of the shim between the listing of the files for the digests and their opening.
-const LISTED: &str = r#"[[ $* == *%D:%i* && $PWD != *.transfer-* ]] || exec "$real" "$@"
+const LISTED: &str = r#"[[ $* == *%D:%i*%p* && $PWD != *.transfer-* ]] || exec "$real" "$@"
 list=$(mktemp); "$real" "$@" >"$list""#;
 
 #[test]
