@@ -33,6 +33,7 @@ joined SC2034,SC2154 common.sh server.sh job.sh tables.sh
 joined SC2034 common.sh server.sh journal.sh admin.sh
 joined SC2034 common.sh routes.sh
 joined SC2034 common.sh twins.sh
+joined SC2034 common.sh attributes.sh
 joined SC2034,SC2154 manifest.sh
 for file in src/host/sh/*.pl; do perl -wc "$file" || status=1; done
 exit "$status"

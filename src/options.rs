@@ -9,9 +9,9 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use serde::Deserialize;
 
 use crate::values::{
-    Compress, Ends, FileDigest, FileName, FirewallChoice, Hook, HostPath, Memory, Nice, Owner, Pattern,
-    PortRange, ProgressChoice, TargetAddress, Time, TransferType, UnitName, Whole, from_hooks, from_word,
-    from_words,
+    Attributes, Compress, Ends, FileDigest, FileName, FirewallChoice, Hook, HostPath, Memory, Nice, Owner,
+    Pattern, PortRange, ProgressChoice, TargetAddress, Time, TransferType, UnitName, Whole, from_hooks,
+    from_word, from_words,
 };
 
 /// `--lease-time`.
@@ -47,10 +47,16 @@ pub struct Options {
     #[arg(long, value_name = "PATTERN", value_parser = pattern(), help_heading = "What is copied")]
     #[serde(deserialize_with = "from_words")]
     pub exclude: Option<Vec<Pattern>>,
-    /// Files that change, come or go while they are copied are no failure; they are named [default: off]
+    /// Accept files that change, come or go while they are copied, and name them; requires digests of all files
+    /// [default: off]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
         hide_possible_values = true, help_heading = "What is copied")]
     pub ignore_changed: Option<bool>,
+    /// Accept the loss of attributes that a target's file system cannot hold: xattrs, acls, capabilities; they are counted
+    /// [default: none]
+    #[arg(long, value_name = "KIND[,KIND...]", help_heading = "What is copied")]
+    #[serde(deserialize_with = "from_word")]
+    pub drop_attributes: Option<Attributes>,
 
     /// Threads of a hot backup on the source, and of its extraction on the targets [default: half of the processors]
     #[arg(long, value_name = "N", help_heading = "Databases")]
@@ -311,6 +317,7 @@ impl Options {
             transfer_type,
             exclude,
             ignore_changed,
+            drop_attributes,
             backup_threads,
             stop_replication,
             prepare,

@@ -2,6 +2,7 @@
 
 pub mod replica;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fmt;
 use std::net::IpAddr;
@@ -16,7 +17,9 @@ use crate::host::netcat::Netcat;
 use crate::run_id::{GuardId, RunId};
 use crate::settings::{Replace, Settings};
 use crate::shape::{Consumer, Producer, Publication, Shape, archiver, final_name};
-use crate::values::{Compress, Compressor, FileDigest, Hook, Memory, Owner, Pattern, PortRange};
+use crate::values::{
+    AttributeKind, Compress, Compressor, FileDigest, Hook, Memory, Owner, Pattern, PortRange,
+};
 use replica::{Follow, ReplicaPlan};
 
 /// What has arrived is called so until it has its name, where it brings none with it.
@@ -191,6 +194,10 @@ pub struct TargetPlan {
     pub netcat: Netcat,
     /// Servers that rest until their data is replaced.
     pub servers: Vec<StopPlan>,
+    /// Kinds of attributes that it may lose.
+    pub may_lose: BTreeSet<AttributeKind>,
+    /// Those of them that its file system cannot hold: they are left out. With the number of the source's files that have them.
+    pub drops: BTreeMap<AttributeKind, u64>,
     /// What takes a backup's stream apart.
     pub extractor: &'static str,
     /// How the backup is made ready.
@@ -451,6 +458,8 @@ impl TargetPlan {
             cores: target.facts.cores.max(1),
             netcat: netcat(target.facts, &[target.address]),
             servers: stops(settings, target.facts, settings.servers.stop.target()),
+            may_lose: settings.drop_attributes.clone(),
+            drops: drops(settings, source_facts, target.facts),
             extractor: instance
                 .map_or_else(|| backup::extractor_at_hand(target.facts), |of| Vendor::of(of).extractor()),
             prepare: (settings.servers.prepare && shape.consumer == Consumer::Backup)
@@ -481,6 +490,14 @@ impl Prepare {
                 .unwrap_or(MYSQL.into()),
         }
     }
+}
+
+/// Kinds of attributes that the target's file system cannot hold, with the number of the source's files that have them. The
+/// preflight has made sure that they may be lost.
+fn drops(settings: &Settings, source: &Facts, target: &Facts) -> BTreeMap<AttributeKind, u64> {
+    let lacks = target.target.iter().flat_map(|target| &target.lacks);
+    let of_source = |kind: &AttributeKind| Some((*kind, source.source.as_ref()?.attributes.get(kind)?.0));
+    lacks.filter(|kind| settings.drop_attributes.contains(kind)).filter_map(of_source).collect()
 }
 
 /// The preflight has made sure that there is one.

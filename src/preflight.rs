@@ -1,5 +1,6 @@
 //! What stands against a run, found before anything is changed and all at once, each finding with its fix. Pure.
 
+mod attributes;
 mod databases;
 mod source;
 mod target;
@@ -129,6 +130,7 @@ pub fn target(settings: &Settings, source: Side<'_>, side: Side<'_>, before: Bef
     if of_target.file_type == "directory" {
         findings.space(settings, (source, side), before.accepted, (&of_source, &of_target));
         findings.case(&of_source, &of_target, side.endpoint);
+        findings.attributes(settings, side, (&of_source, &of_target));
     }
     findings.owners(settings, source, side);
     findings.servers(settings, side, End::Target);

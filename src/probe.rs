@@ -17,7 +17,7 @@ use crate::host::wire::{Field, LONGEST_PATH, short};
 use crate::host::{AT_ONCE, Host, HostError};
 use crate::settings::Settings;
 use crate::shape;
-use crate::values::TransferType;
+use crate::values::{AttributeKind, TransferType};
 
 /// What is known of the ends of a run. A target that could not be asked has its error instead.
 #[derive(Debug)]
@@ -168,6 +168,7 @@ pub async fn probe(
     {
         find_twin(source, &exclude, &mut source_end).await?;
     }
+    find_attributes(settings, source, &exclude, (&mut source_end, &probed)).await?;
     Ok(Probe { source: source_end, targets: probed, hosts })
 }
 
@@ -201,6 +202,43 @@ async fn find_twin(endpoint: &Endpoint, exclude: &[Field], source: &mut Probed) 
 pub fn twin(answer: &[Vec<Field>]) -> Option<String> {
     let twin = answer.iter().find(|message| message.len() > 1 && message[0] == b"twin")?;
     Some(short(&twin[1], LONGEST_PATH))
+}
+
+/// Asks the source for extended attributes, where a file system of the targets cannot hold all kinds of them.
+async fn find_attributes(
+    settings: &Settings,
+    endpoint: &Endpoint,
+    exclude: &[Field],
+    (source, targets): (&mut Probed, &[Result<ProbedTarget, HostError>]),
+) -> Result<(), HostError> {
+    let ends = targets.iter().flatten().map(|target| &target.end.facts);
+    let lacking = ends.filter(|facts| facts.target.as_ref().is_some_and(|target| !target.lacks.is_empty()));
+    let lacking: Vec<&Facts> = lacking.collect();
+    let Some(facts) = &mut source.facts.source else { return Ok(()) };
+    if lacking.is_empty() || settings.transfer_type != TransferType::File {
+        return Ok(());
+    }
+    // Others are neither read nor set without privileges.
+    let root = source.facts.uid == 0 && lacking.iter().any(|facts| facts.uid == 0);
+    let name = endpoint.name().unwrap_or_default().as_bytes();
+    let directory = endpoint.parent().as_os_str().as_bytes();
+    let script = Script::attributes(if root { "all" } else { "own" }, directory, name, exclude);
+    facts.attributes = attributes(&source.host.ask("count of attributes", &script).await?);
+    Ok(())
+}
+
+/// The numbers of files with attributes that a source answers, and an example of each kind.
+#[must_use]
+pub fn attributes(answer: &[Vec<Field>]) -> BTreeMap<AttributeKind, (u64, String)> {
+    let of_kind = |message: &Vec<Field>| match message.as_slice() {
+        [key, kind, files, example] if key == b"attributes" => {
+            let text = |field: &Field| String::from_utf8_lossy(field).into_owned();
+            let kind = AttributeKind::of_name(&text(kind))?;
+            Some((kind, (text(files).parse().ok()?, short(example, LONGEST_PATH))))
+        }
+        _ => None,
+    };
+    answer.iter().filter_map(of_kind).collect()
 }
 
 /// Whether a host answers that the address is its own.

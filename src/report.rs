@@ -20,7 +20,7 @@ use crate::preflight::Finding;
 use crate::run_id::RunId;
 use crate::settings::Login;
 use crate::transfer::{BackupFacts, Copied, Followed, Outcome};
-use crate::values::TableCheck;
+use crate::values::{AttributeKind, TableCheck, files};
 
 mod json;
 
@@ -182,6 +182,7 @@ impl fmt::Display for Report {
                     ));
                     lines.push(format!("  {}", way(target, copied)));
                     lines.push(format!("  the same on both sides: {}", checks(copied)));
+                    lines.extend(dropped(copied));
                     lines.extend(copied.backup.iter().flat_map(|backup| described(backup)));
                     let left_out = self.run.as_ref().map(|run| run.exclude.join(", "));
                     lines.extend(
@@ -315,6 +316,13 @@ fn described(backup: &BackupFacts) -> Vec<String> {
     lines
 }
 
+/// The attributes that were dropped, if there are any.
+fn dropped(copied: &Copied) -> Option<String> {
+    let of_kind = |(kind, count): (&AttributeKind, &u64)| format!("{} of {}", kind.plural(), files(*count));
+    let dropped: Vec<String> = copied.dropped.iter().map(of_kind).collect();
+    (!dropped.is_empty()).then(|| format!("  dropped: {}", dropped.join(", ")))
+}
+
 /// What was found to be the same.
 fn checks(copied: &Copied) -> String {
     let mut checks =
@@ -372,8 +380,18 @@ mod tests {
             listed: true,
             backup: None,
             replica: None,
+            dropped: [].into(),
             remarks: vec!["tar: ./d/s: socket ignored".into()],
         })
+    }
+
+    #[test]
+    fn dropped_attributes_are_counted() {
+        let Outcome::Done(mut copy) = copied() else { unreachable!("a good copy") };
+        copy.dropped = [(AttributeKind::Acls, 3), (AttributeKind::Xattrs, 1)].into();
+        let report = Report { targets: vec![end(Outcome::Done(copy))], ..Report::default() };
+        let text = report.to_string();
+        assert!(text.contains("\n  dropped: extended attributes of 1 file, ACLs of 3 files\n"), "{text}");
     }
 
     #[test]

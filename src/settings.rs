@@ -4,6 +4,7 @@ mod sources;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,8 +16,8 @@ use crate::endpoint::{Endpoint, HostName, MOST_TARGETS};
 use crate::options::Options;
 use crate::printable::printable;
 use crate::values::{
-    Compress, Ends, FileDigest, FileName, FirewallChoice, Hook, Owner, Pattern, PortRange, ProgressChoice,
-    TargetAddress, TransferType,
+    AttributeKind, Compress, Ends, FileDigest, FileName, FirewallChoice, Hook, Owner, Pattern, PortRange,
+    ProgressChoice, TargetAddress, TransferType,
 };
 
 /// The ports of which one is taken when none is asked for.
@@ -39,6 +40,8 @@ pub struct Settings {
     pub exclude: Vec<Pattern>,
     /// What changes while it is copied is no failure.
     pub ignore_changed: bool,
+    /// Kinds of attributes that may be lost where the target's file system cannot hold them.
+    pub drop_attributes: BTreeSet<AttributeKind>,
     /// The final name, where it is not the source's.
     pub rename: Option<FileName>,
     /// What to do with what has the final name.
@@ -213,6 +216,7 @@ impl Settings {
             transfer_type,
             exclude,
             ignore_changed,
+            drop_attributes,
             backup_threads,
             stop_replication,
             prepare,
@@ -278,11 +282,22 @@ impl Settings {
                 )));
             }
         }
+        let transfer_type = transfer_type.unwrap_or(TransferType::File);
+        let ignore_changed = ignore_changed.unwrap_or(false);
+        // Otherwise a program's word would be all that tells a change from a fault of a disk.
+        let needs_digests = ignore_changed && transfer_type == TransferType::File;
+        if needs_digests && checksum == Some(false) {
+            return contradiction(
+                "--ignore-changed cannot be used with --no-checksum: only digests tell changes from faults",
+            );
+        }
+        let parallel_checksum_only = parallel_checksum == Some(true) && checksum != Some(true);
+        let checksum = if needs_digests { true } else { checksum.unwrap_or(parallel_checksum != Some(true)) };
         if keep_staging == Some(true) && replace == Replace::Remove {
             return contradiction("--keep-staging is not with --replace unless there is --keep-old, too");
         }
         Ok(Self {
-            transfer_type: transfer_type.unwrap_or(TransferType::File),
+            transfer_type,
             hooks: hook.unwrap_or_default(),
             servers: Servers {
                 threads: backup_threads.map(|threads| threads.0),
@@ -296,7 +311,8 @@ impl Settings {
                 defaults_file: defaults_file.map(|file| file.0),
             },
             exclude: exclude.unwrap_or_default(),
-            ignore_changed: ignore_changed.unwrap_or(false),
+            ignore_changed,
+            drop_attributes: drop_attributes.unwrap_or_default().0,
             rename,
             replace,
             chown,
@@ -309,10 +325,8 @@ impl Settings {
             encrypt: encrypt.unwrap_or(true),
             threads: threads.map(|threads| threads.0),
             nice: nice.map_or(0, |nice| nice.0),
-            checksum: checksum
-                .unwrap_or(parallel_checksum != Some(true))
-                .then(|| checksum_algorithm.unwrap_or(FileDigest::Md5)),
-            parallel_checksum: parallel_checksum == Some(true) && checksum != Some(true),
+            checksum: checksum.then(|| checksum_algorithm.unwrap_or(FileDigest::Md5)),
+            parallel_checksum: parallel_checksum_only,
             ports: match port {
                 Some(port @ 1..) => PortRange { first: port, last: port },
                 _ => port_range.unwrap_or(PORTS),
@@ -418,9 +432,10 @@ fn without_effect(kind: TransferType, typed: &Options) -> Option<&'static str> {
     use TransferType::{Backup, Compress, Decompress, File};
     let on = |said: Option<bool>| said == Some(true);
     let stops = typed.stop_server.unwrap_or(Ends::None);
-    let of: [(bool, &'static str, &[TransferType]); 8] = [
+    let of: [(bool, &'static str, &[TransferType]); 9] = [
         (typed.exclude.is_some(), "--exclude", &[File, Compress]),
         (on(typed.ignore_changed), "--ignore-changed", &[File]),
+        (typed.drop_attributes.is_some(), "--drop-attributes", &[File, Decompress]),
         (typed.backup_threads.is_some(), "--backup-threads", &[Backup, Compress, Decompress]),
         (on(typed.prepare), "--prepare", &[Backup, Decompress]),
         (typed.prepare_memory.is_some(), "--prepare-memory", &[Backup, Decompress]),

@@ -1,5 +1,6 @@
 //! The values of options: each is read from one word, the same on the command line, in a file and in the environment.
 
+mod attributes;
 mod hooks;
 mod names;
 mod numbers;
@@ -9,6 +10,7 @@ use std::str::FromStr;
 
 use serde::Deserialize;
 
+pub use attributes::{AttributeKind, Attributes, files};
 pub use hooks::{Hook, HookEnd, Phase, from_hooks};
 pub use names::{FileName, HostPath, Owner, Pattern, TargetAddress, UnitName};
 pub use numbers::{Memory, Nice, PortRange, Time, Whole};

@@ -77,10 +77,11 @@ Examples:
                                               copied from db4, a replica of db1; both replicate from db1";
 
 /// What has no effect on replicas: it is decided by what they are.
-pub(super) const NOT_FOR_REPLICAS: [&str; 15] = [
+pub(super) const NOT_FOR_REPLICAS: [&str; 16] = [
     "transfer_type",
     "exclude",
     "ignore_changed",
+    "drop_attributes",
     "prepare",
     "stop_server",
     "allow_running",

@@ -12,6 +12,7 @@ pub use servers::{Archive, Connection, Content, Format, Instance, Relation, Serv
 
 use super::netcat::Netcat;
 use super::wire::{Field, LONGEST_TEXT, short};
+use crate::values::AttributeKind;
 
 /// File systems that take names of other case for the same, as `stat -f` calls them.
 const FOLDING: [&str; 9] = ["msdos", "vfat", "exfat", "ntfs", "ntfs3", "cifs", "smb2", "hfs", "hfsplus"];
@@ -123,6 +124,8 @@ pub struct SourceFacts {
     pub archive: Option<Archive>,
     /// One of its names that differs from another only in case; asked for where a target needs it.
     pub twin: Option<String>,
+    /// How many of its files have extended attributes of each kind, with an example; asked for where a target needs it.
+    pub attributes: BTreeMap<AttributeKind, (u64, String)>,
     /// Files, directories and all else, sockets aside.
     pub entries: u64,
     /// Regular files among them.
@@ -172,6 +175,8 @@ pub struct TargetFacts {
     pub busy: Option<String>,
     /// Its names that differ only in case are one.
     pub folds_case: bool,
+    /// Kinds of extended attributes that its file system cannot hold, as far as that could be tried.
+    pub lacks: BTreeSet<AttributeKind>,
     /// Its file system's device, to tell whether two directories share one.
     pub device: String,
     /// Of the owner that the copy is to get, what the host does not know: `user mysql`, `group mysql`.
@@ -376,6 +381,9 @@ impl TargetFacts {
             b"folds_case" => self.folds_case = true,
             b"unknown_owner" if self.unknown_owners.len() < MOST_OF_A_KIND => {
                 self.unknown_owners.push(format!("{} {}", text(0), text(1)));
+            }
+            b"lacks" => {
+                self.lacks = fields.all().filter_map(|kind| AttributeKind::of_name(&kind)).collect();
             }
             b"device" => self.device = text(0),
             b"free" => {

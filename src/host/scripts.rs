@@ -18,11 +18,13 @@ const TABLES: &str = include_str!("sh/tables.sh");
 const FACTS: &str = include_str!("sh/facts.sh");
 const ROUTES: &str = include_str!("sh/routes.sh");
 const TWINS: &str = include_str!("sh/twins.sh");
+const ATTRIBUTES: &str = include_str!("sh/attributes.sh");
 const ADMIN: &str = include_str!("sh/admin.sh");
 
 /// What the guard puts into its directory for its jobs.
-const TOOLS: [(&str, &str); 7] = [
+const TOOLS: [(&str, &str); 8] = [
     ("pump.pl", include_str!("sh/pump.pl")),
+    ("hash.pl", include_str!("sh/hash.pl")),
     ("drop.pl", include_str!("sh/drop.pl")),
     ("complain.pl", include_str!("sh/complain.pl")),
     ("sockets.pl", include_str!("sh/sockets.pl")),
@@ -99,6 +101,13 @@ impl Script {
     #[must_use]
     pub fn twins(directory: &[u8], name: &[u8], exclude: &[Field]) -> Self {
         Self::new(&[COMMON, TWINS], &[&[directory, name].map(<[u8]>::to_vec), exclude].concat())
+    }
+
+    /// Asks which extended attributes the files below a directory have; `which` as `attributes.sh` says.
+    #[must_use]
+    pub fn attributes(which: &str, directory: &[u8], name: &[u8], exclude: &[Field]) -> Self {
+        let arguments = [which.as_bytes(), directory, name].map(<[u8]>::to_vec);
+        Self::new(&[COMMON, ATTRIBUTES], &[&arguments, exclude].concat())
     }
 
     /// Asks from which address the host reaches others.

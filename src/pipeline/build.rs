@@ -4,6 +4,7 @@
 //! each. Receiver: netcat → (decrypt) → meter with digest → (decompress) → tar, or what else takes it. The meters on both sides stand at the
 //! same place of the stream, so their counts must agree.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::net::IpAddr;
 use std::os::unix::ffi::OsStrExt;
@@ -13,7 +14,7 @@ use super::stage::{Channel, Pipeline, Side, Stage};
 use crate::host::command::Word;
 use crate::plan::{Compression, Plan, StreamDigest, TargetPlan};
 use crate::shape::{Consumer, Producer};
-use crate::values::{Compressor, Pattern};
+use crate::values::{AttributeKind, Compressor, Pattern};
 
 /// The meter whose counts are compared.
 pub const WIRE: &str = "wire";
@@ -21,6 +22,10 @@ pub const WIRE: &str = "wire";
 pub const READ: &str = "read";
 /// What `openssl enc` puts in front of the ciphertext: `Salted__` and the salt, in bytes.
 pub const CIPHER_HEADER: u64 = 16;
+/// Writes the one file that the guard holds, which must not change.
+const READ_HELD: &str = r#"file=/proc/self/fd/12; seen=$(stat -L -c '%i %s %z' "$file") && cat <"$file" &&
+    [[ $(stat -L -c '%i %s %z' "$file") == "$seen" ]] && exit
+    echo "$1 changed while it was read, or cannot be read" >&2; exit 1"#;
 /// tar's records: 128 blocks of 512 bytes, a pipe's capacity.
 const BLOCKS: &str = "--blocking-factor=128";
 
@@ -131,9 +136,7 @@ fn producer(plan: &Plan) -> Stage {
             Stage { log: true, ..Stage::new("backup", words) }
         }
         (Producer::File, _) => {
-            let read = r#"seen=$(stat -L -c '%i %s %z' -- "$1") && cat -- "$1" && [[ $(stat -L -c '%i %s %z' -- "$1") == "$seen" ]] \
-                && exit; echo "$1 changed while it was read, or cannot be read" >&2; exit 1"#;
-            let words = argv(&["bash", "--norc", "-p", "-c", read, "read"]);
+            let words = argv(&["bash", "--norc", "-p", "-c", READ_HELD, "read"]);
             Stage::new("read", [words, vec![entry(plan)]].concat())
         }
         _ => {
@@ -148,7 +151,7 @@ fn producer(plan: &Plan) -> Stage {
             ]);
             // Names are taken as they are: a backslash in one is no escape.
             tar.push(Word::from("--no-unquote"));
-            tar.extend(attributes(plan.source.root));
+            tar.extend(attributes(plan.source.root, &BTreeMap::new()));
             if !plan.exclude.is_empty() {
                 tar.push(Word::from("--anchored"));
                 let paths = plan.exclude.iter().flat_map(Pattern::within);
@@ -177,7 +180,11 @@ fn consumer(plan: &Plan, target: &TargetPlan) -> Stage {
         argv(&["tar", "--extract", "--file=-", BLOCKS, "--preserve-permissions", "--numeric-owner"]);
     tar.push(Word::from(if target.root { "--same-owner" } else { "--no-same-owner" }));
     tar.push(Word::from("--delay-directory-restore"));
-    tar.extend(attributes(target.root));
+    if plan.shape.consumer == Consumer::Tree {
+        // What is there is ours, and a member that names it must not change its mode.
+        tar.push(Word::from("--no-overwrite-dir"));
+    }
+    tar.extend(attributes(target.root, &target.drops));
     Stage::new("tar", tar)
 }
 
@@ -262,12 +269,28 @@ fn renamed(plan: &Plan) -> Word {
 
 /// Attributes of all kinds where we are root; without root the system gives and takes only the user's own. ACLs are
 /// among them, as the kernel stores them: by number, where tar's own `--acls` goes by names that mean others elsewhere.
-fn attributes(root: bool) -> Vec<Word> {
-    if root {
-        argv(&["--xattrs", "--xattrs-include=*"])
-    } else {
-        argv(&["--xattrs", "--xattrs-include=user.*", "--xattrs-include=system.posix_acl_*"])
+/// Those of some kinds may be left out.
+fn attributes(root: bool, without: &BTreeMap<AttributeKind, u64>) -> Vec<Word> {
+    let mut words = argv(&["--xattrs"]);
+    let included: &[(AttributeKind, &str)] = match (root, without.contains_key(&AttributeKind::Xattrs)) {
+        (true, false) => &[(AttributeKind::Xattrs, "*")],
+        (true, true) => &[
+            (AttributeKind::Acls, "system.posix_acl_*"),
+            (AttributeKind::Capabilities, "security.capability"),
+        ],
+        (false, _) => &[(AttributeKind::Xattrs, "user.*"), (AttributeKind::Acls, "system.posix_acl_*")],
+    };
+    let included = included.iter().filter(|(kind, _)| !without.contains_key(kind));
+    words.extend(included.map(|(_, pattern)| Word::from(&format!("--xattrs-include={pattern}"))));
+    if words.len() == 1 {
+        return Vec::new();
     }
+    // Beside the asterisk.
+    let excluded =
+        [(AttributeKind::Acls, "system.posix_acl_*"), (AttributeKind::Capabilities, "security.capability")];
+    let excluded = excluded.into_iter().filter(|(kind, _)| without.contains_key(kind));
+    words.extend(excluded.map(|(_, pattern)| Word::from(&format!("--xattrs-exclude={pattern}"))));
+    words
 }
 
 fn pump(job: &str, meter: &str) -> Vec<Word> {

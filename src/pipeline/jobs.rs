@@ -172,9 +172,18 @@ pub fn strip(plan: &Plan) -> Vec<u8> {
 /// ending of the digest's file is its name.
 #[must_use]
 pub fn digest_archive(plan: &Plan, target: &TargetPlan, program: &str) -> Vec<u8> {
-    let digest = r#"set -o pipefail; umask 077; { [[ $3 != sync ]] || sync -f -- .; } && printf '%s\0' "$1" | perl "$home/drop.pl" &&
-        "$2" -- "$1" >"$1.${2%sum}" && { [[ $3 != sync ]] || sync -- "$1.${2%sum}" .; } &&
-        read -r sum _ <"$1.${2%sum}" && printf '!\tdigest\tarchive\t%s\n' "${sum#\\}" >&5"#;
+    // A line as the program itself writes it for a file of that name.
+    let digest = r#"set -o pipefail; umask 077; file=./$1 sum=$1.${2%sum}
+        printf '!\twaits\tarchive\tsync\n' >&5
+        { [[ $3 != sync ]] || sync -f -- .; } && printf '%s\0' "$file" | perl "$home/drop.pl" || exit
+        printf '!\twaits\tarchive\n' >&5
+        find "$file" -prune -type f -printf '%D:%i\0%p\0' | perl "$home/hash.pl" archive "$2" strict 1 1 |
+            perl -0 -ne 'm{\A\./(.*)//([0-9a-f]+)\0\z}s or die "no digest\n"; my ($name, $sum) = ($1, $2);
+                my $escaped = $name =~ s/([\\\n])/$1 eq "\n" ? "\\n" : "\\\\"/ge ? "\\" : "";
+                print "$escaped$sum  $name\n"' >"$sum" || exit
+        printf '!\twaits\tarchive\tsync\n' >&5
+        { [[ $3 != sync ]] || sync -- "./$sum" .; } &&
+            read -r sum _ <"./$sum" && printf '!\tdigest\tarchive\t%s\n' "${sum#\\}" >&5"#;
     let mut words = argv(&["bash", "--norc", "-p", "-c", digest, "digest"]);
     words.push(Word::from(target.final_path.file_name().unwrap_or_default()));
     words.extend(argv(&[program, if plan.fsync { "sync" } else { "no-sync" }]));

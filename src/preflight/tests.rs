@@ -277,6 +277,22 @@ fn clocks_and_cases_and_mounts_are_looked_at() {
 }
 
 #[test]
+fn attributes_that_a_target_cannot_hold_are_counted_unless_they_may_be_lost() {
+    use crate::values::AttributeKind::{Acls, Capabilities, Xattrs};
+    let lacks = |there: &mut Facts, here: &mut Facts| {
+        let attributes = [(Acls, (3, "data/x".to_owned())), (Capabilities, (1, "data/ping".to_owned()))];
+        there.source.as_mut().unwrap().attributes = attributes.into();
+        here.target.as_mut().unwrap().lacks = [Xattrs, Acls].into();
+    };
+    assert_eq!(
+        against(&[], "db2:/srv", lacks),
+        "db2: the file system of /srv cannot hold ACLs, which 3 files of the source have, such as data/x; choose another \
+         file system, or allow the loss with --drop-attributes=acls"
+    );
+    assert_eq!(against(&["--drop-attributes=acls,xattrs"], "db2:/srv", lacks), "");
+}
+
+#[test]
 fn programs_are_needed_by_what_is_asked_for() {
     let without = |tool: &str| {
         let mut facts = facts();

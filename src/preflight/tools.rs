@@ -6,7 +6,7 @@ use crate::settings::Settings;
 use crate::values::{Compress, FileDigest};
 
 /// Programs that each end needs, besides one of several netcats, and the Debian packages that have them.
-pub(super) const TOOLS: [(&str, &str); 13] = [
+pub(super) const TOOLS: [(&str, &str); 12] = [
     ("awk", "mawk"),
     ("find", "findutils"),
     ("flock", "util-linux"),
@@ -19,7 +19,6 @@ pub(super) const TOOLS: [(&str, &str); 13] = [
     ("ss", "iproute2"),
     ("sync", "coreutils"),
     ("tar", "tar"),
-    ("xargs", "findutils"),
 ];
 
 impl Findings {

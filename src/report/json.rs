@@ -109,6 +109,8 @@ fn copy(copied: &Copied) -> Value {
         "entries_sha256": copied.entries_digest,
         "synced": copied.synced,
         "changed_meanwhile": copied.changed,
+        "dropped_attributes": copied.dropped.iter()
+            .map(|(kind, files)| (kind.name().to_owned(), json!(files))).collect::<Map<_, _>>(),
         "compared": copied.listed,
         "backup": copied.backup.as_ref().map(|backup| json!({
             "tool": backup.tool,

@@ -622,10 +622,11 @@ fn the_example_is_the_defaults() {
 }
 
 /// Every key, as serde knows them.
-const FIELDS: [&str; 45] = [
+const FIELDS: [&str; 46] = [
     "type",
     "exclude",
     "ignore_changed",
+    "drop_attributes",
     "backup_threads",
     "stop_replication",
     "prepare",

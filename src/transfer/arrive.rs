@@ -3,8 +3,8 @@
 
 use std::os::unix::ffi::OsStrExt;
 
-use super::judge::said;
-use super::{BackupFacts, Lane};
+use super::judge::{cannot_read, said};
+use super::{BackupFacts, Lane, idle};
 use crate::backup::choose;
 use crate::backup::log::{completed, last_words};
 use crate::error::Error;
@@ -15,6 +15,9 @@ use crate::pipeline::jobs;
 use crate::plan::{Plan, Prepare, StreamDigest};
 use crate::progress::{Phase, Progress};
 use crate::shape::{Consumer, Producer};
+
+/// What jobs do that list and digest files.
+pub(super) const LIST: &str = "list and digest the files";
 
 /// What has arrived.
 pub(super) struct Arrived {
@@ -47,7 +50,8 @@ pub(super) async fn arrive(
     }
     progress.phase(Phase::Verifying);
     let script = jobs::target_manifest(plan, lane.plan);
-    let listed = run(lane.end, "verify", &script, "list and digest the files").await?;
+    lease::job(&lane.end.guard, "verify", &script, "").await?;
+    let listed = digested(plan, lane.end, "verify", LIST).await?;
     Ok(Arrived { listed, backup })
 }
 
@@ -109,7 +113,8 @@ async fn digest(plan: &Plan, lane: &Lane<'_>, sender: &Job) -> Result<(), Error>
         _ => "sha256sum",
     };
     let script = jobs::digest_archive(plan, lane.plan, program);
-    let here = run(lane.end, "archive", &script, "read the archive back from the disk").await?.digest;
+    lease::job(&lane.end.guard, "archive", &script, "").await?;
+    let here = digested(plan, lane.end, "archive", "read the archive back from the disk").await?.digest;
     if here.is_some() && here == sender.digest {
         return Ok(());
     }
@@ -128,8 +133,26 @@ pub(super) async fn run(end: &End, job: &'static str, script: &[u8], what: &str)
     ended_well(end, job, what).await
 }
 
+/// Waits for a job that takes digests and must end well, as long as it reads something; `what` it could not do otherwise.
+pub(super) async fn digested(plan: &Plan, end: &End, job: &str, what: &str) -> Result<Job, Error> {
+    let ended = tokio::select! {
+        ended = ended_well(end, job, what) => ended?,
+        () = idle::stands_still(&end.guard, job, plan.idle_timeout) => {
+            return Err(Error::Failed(format!(
+                "{}: cannot {what}: nothing was read for {} s (--idle-timeout)",
+                end.guard.host(),
+                plan.idle_timeout.as_secs()
+            )));
+        }
+    };
+    match cannot_read(&ended) {
+        Some(files) => Err(Error::Failed(format!("{}: cannot {what}: {files}", end.guard.host()))),
+        None => Ok(ended),
+    }
+}
+
 /// Waits for a job that must end well; `what` it could not do otherwise.
-pub(super) async fn ended_well(end: &End, job: &str, what: &str) -> Result<Job, Error> {
+async fn ended_well(end: &End, job: &str, what: &str) -> Result<Job, Error> {
     let ended = end.guard.ended(job).await?;
     if ended.exit != Some(0) {
         return Err(Error::Failed(format!("{}: cannot {what}{}", end.guard.host(), said(&ended))));

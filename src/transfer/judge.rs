@@ -1,14 +1,16 @@
 //! Whether a stream arrived as it left, from what both jobs told. Pure.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::ffi::OsStrExt;
 
 use crate::backup::log::{completed, last_words};
 use crate::error::Error;
-use crate::host::guard::Job;
+use crate::host::guard::{Fault, Job};
 use crate::host::wire::printable;
 use crate::pipeline::build::{WIRE, sink_name};
 use crate::plan::{Plan, TargetPlan};
 use crate::shape::Producer;
+use crate::values::{AttributeKind, files};
 
 /// From here on a status says that a program could not be started, or was killed.
 pub(super) const NOT_STARTED: i32 = 126;
@@ -23,6 +25,11 @@ const TAR_SAW_CHANGES: i32 = 1;
 /// The status of a job that we stopped ourselves.
 const STOPPED: i32 = 143;
 
+/// The class of faults that are files which could not be read.
+const UNREADABLE: &str = "read";
+/// The class of faults that are files of a stream which were not written.
+const SKIPPED: &str = "skipped";
+
 /// An error that names the cause, the first one if one led to others.
 pub fn judge(plan: &Plan, target: &TargetPlan, sender: &Job, receiver: &Job) -> Result<(), Error> {
     let host = &target.endpoint.host;
@@ -32,7 +39,8 @@ pub fn judge(plan: &Plan, target: &TargetPlan, sender: &Job, receiver: &Job) -> 
     // Sinks are other targets' business; of our own, a failure shows in what arrived, unless it was killed.
     let sink = sink_name(target.number);
     let own = |stage: &str, status: i32| match stage {
-        // What changed under its eyes; nothing is wrong with what it wrote.
+        // Something changed under its eyes, it says, and be it that it could not be read. The digests of all files, and the times
+        // of those that differ, will show it.
         "tar" if status == TAR_SAW_CHANGES => !plan.ignore_changed,
         stage => !stage.starts_with("netcat") || stage == sink && status > KILLED,
     };
@@ -83,6 +91,7 @@ pub fn judge(plan: &Plan, target: &TargetPlan, sender: &Job, receiver: &Job) -> 
     if let Some(text) = failure(sender, own, true) {
         return Err(Error::Failed(format!("{origin}: {text}")));
     }
+    lost(plan, target, sender, receiver)?;
     if plan.shape.producer == Producer::Backup && !completed(&sender.log) {
         return Err(Error::Failed(format!(
             "{origin}: the backup does not say that it is complete{}",
@@ -99,6 +108,72 @@ pub fn judge(plan: &Plan, target: &TargetPlan, sender: &Job, receiver: &Job) -> 
         return Err(Error::Failed(format!("{host}: the receiver ended with status {:?}", receiver.exit)));
     }
     Ok(())
+}
+
+/// An error when a program lost something and ended well all the same.
+fn lost(plan: &Plan, target: &TargetPlan, sender: &Job, receiver: &Job) -> Result<(), Error> {
+    if let Some(files) = cannot_read(sender) {
+        let origin = &plan.source.endpoint.host;
+        return Err(Error::Failed(format!("{origin}: not all of the source could be read: {files}")));
+    }
+    let host = &target.endpoint.host;
+    if let Some(fault) = receiver.faults.get(SKIPPED) {
+        let skipped = listed(fault, "; ");
+        return Err(Error::Verification(format!(
+            "{host}: {} did not write all files of the backup: {skipped}",
+            target.extractor
+        )));
+    }
+    match lost_attributes(&target.may_lose, receiver) {
+        Some(text) => Err(Error::Failed(format!("{host}: {text}"))),
+        None => Ok(()),
+    }
+}
+
+/// Attributes that tar could not set, other than those that may be lost.
+fn lost_attributes(may_lose: &BTreeSet<AttributeKind>, receiver: &Job) -> Option<String> {
+    let kinds = AttributeKind::ALL.into_iter().filter(|kind| !may_lose.contains(kind));
+    let lost: Vec<(AttributeKind, &Fault)> =
+        kinds.filter_map(|kind| Some((kind, receiver.faults.get(kind.name())?))).collect();
+    if lost.is_empty() {
+        return None;
+    }
+    let names: Vec<&str> = lost.iter().map(|(kind, _)| kind.name()).collect();
+    let texts: Vec<String> = lost
+        .iter()
+        .map(|(kind, fault)| format!("{} of {} ({})", kind.plural(), files(fault.files), listed(fault, ", ")))
+        .collect();
+    Some(format!(
+        "tar cannot set {}; choose another file system, or allow the loss with --drop-attributes={}",
+        texts.join(" and "),
+        names.join(",")
+    ))
+}
+
+/// Files that a job could not read, and why, if there are any.
+pub(super) fn cannot_read(job: &Job) -> Option<String> {
+    Some(listed(job.faults.get(UNREADABLE)?, "; "))
+}
+
+/// Attributes that a target did not get, with the numbers of their files: those that the preflight has found and tar was told to
+/// leave out, and those that tar could not set.
+pub(super) fn dropped(target: &TargetPlan, receiver: &Job) -> BTreeMap<AttributeKind, u64> {
+    let mut dropped = target.drops.clone();
+    for kind in AttributeKind::ALL {
+        if let Some(fault) = receiver.faults.get(kind.name()) {
+            *dropped.entry(kind).or_default() += fault.files;
+        }
+    }
+    dropped
+}
+
+/// The first files of a fault, and how many more there are.
+fn listed(fault: &Fault, separator: &str) -> String {
+    let named = fault.named.join(separator);
+    match fault.files.saturating_sub(fault.named.len() as u64) {
+        0 => named,
+        more => format!("{named}{separator}{more} more"),
+    }
 }
 
 /// What failed in a job, if anything: the stages with their statuses, and what they said. Broken pipes count only where
@@ -186,5 +261,28 @@ mod tests {
             assert!(!refused_by_a_decoder(&receiver(gone)), "{gone}");
         }
         assert!(refused_by_a_decoder(&receiver("bad magic number")));
+    }
+
+    #[test]
+    fn lost_attributes_are_named_and_counted_unless_they_may_be_lost() {
+        let fault =
+            |files, named: &[&str]| Fault { files, named: named.iter().map(ToString::to_string).collect() };
+        let faults = [
+            ("acls".to_owned(), fault(1, &["./d/a: Operation not supported"])),
+            ("xattrs".to_owned(), fault(5, &["./b: No space left on device", "./c: x", "./d: x"])),
+        ];
+        let receiver = Job { faults: faults.into(), ..Job::default() };
+        let lost = |kinds: &[AttributeKind]| lost_attributes(&kinds.iter().copied().collect(), &receiver);
+        assert_eq!(
+            lost(&[]).unwrap(),
+            "tar cannot set extended attributes of 5 files (./b: No space left on device, ./c: x, ./d: x, 2 more) and \
+             ACLs of 1 file (./d/a: Operation not supported); choose another file system, or allow the loss with \
+             --drop-attributes=xattrs,acls"
+        );
+        assert!(
+            lost(&[AttributeKind::Xattrs]).unwrap().starts_with("tar cannot set ACLs of 1 file (./d/a: ")
+        );
+        assert_eq!(lost(&[AttributeKind::Acls, AttributeKind::Xattrs]), None);
+        assert_eq!(lost_attributes(&BTreeSet::new(), &Job::default()), None);
     }
 }

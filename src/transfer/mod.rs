@@ -8,11 +8,13 @@
 mod arrive;
 mod connect;
 mod follow;
+mod idle;
 mod judge;
 mod rest;
 mod settle;
 mod stream;
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -25,7 +27,7 @@ use crate::plan::replica::Account;
 use crate::plan::{Plan, TargetPlan};
 use crate::progress::{Phase, Progress};
 use crate::run_id::random_hex;
-use crate::values::FileDigest;
+use crate::values::{AttributeKind, FileDigest};
 pub use connect::{Port, made_to};
 pub use follow::Followed;
 pub use judge::judge;
@@ -86,6 +88,8 @@ pub struct Copied {
     pub backup: Option<Box<BackupFacts>>,
     /// Of a replica.
     pub replica: Option<Box<Followed>>,
+    /// Extended attributes that the target's file system cannot hold and that were left out, by kind, with the number of files.
+    pub dropped: BTreeMap<AttributeKind, u64>,
     /// What the stages remarked without failing: skipped sockets, mostly.
     pub remarks: Vec<String>,
 }

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 
-use super::arrive::{Arrived, arrive, ended_well, run};
+use super::arrive::{Arrived, LIST, arrive, digested, run};
 use super::follow::{self, Followed};
+use super::judge::dropped;
 use super::rest::Rest;
 use super::stream::bytes_read;
 use super::{Copied, Lane};
@@ -35,7 +36,7 @@ pub(super) async fn settle(
             return Ok::<Job, Error>(Job::default());
         }
         let listed = async {
-            let listed = ended_well(source, "manifest", "list and digest the files").await?;
+            let listed = digested(plan, source, "manifest", LIST).await?;
             // What has changed before its server is at work again.
             if plan.ignore_changed {
                 run(source, "changed", &jobs::changed(plan), "list what has changed").await?;
@@ -337,7 +338,7 @@ fn copied(plan: &Plan, published: Published, sender: &Job, lane: &Lane<'_>, took
         took,
         streamed: Duration::ZERO,
         stream_digest: plan.stream_digest.map(|digest| digest.to_string()),
-        stream_value: plan.stream_digest.and(receiver.digest),
+        stream_value: plan.stream_digest.and(receiver.digest.clone()),
         files_compared: plan.file_digest.zip(listed.manifests.get("digests").map(|digests| digests.records)),
         entries_digest: entries.digest,
         synced: plan.fsync,
@@ -345,6 +346,7 @@ fn copied(plan: &Plan, published: Published, sender: &Job, lane: &Lane<'_>, took
         listed: plan.shape.compares_files(),
         backup: backup.map(Box::new),
         replica: followed.map(Box::new),
+        dropped: dropped(lane.plan, &receiver),
         remarks: changes
             .into_iter()
             .chain(notes)

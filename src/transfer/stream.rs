@@ -14,7 +14,7 @@ use crate::plan::Plan;
 use crate::progress::Progress;
 
 /// How often the progress is looked at; the hosts tell it once a second.
-const LOOK: Duration = Duration::from_millis(500);
+pub(super) const LOOK: Duration = Duration::from_millis(500);
 /// How long a sender may go on when all of its receivers are gone.
 const GRACE: Duration = Duration::from_secs(1);
 /// How long a receiver that gets nothing more may take to end and to say why.
@@ -120,8 +120,11 @@ async fn watch(plan: &Plan, source: &End, lanes: &[Lane<'_>], progress: &Progres
         }
         report(plan, source, progress);
         let sender = source.guard.job("sender");
-        let guards = live.iter().map(|lane| &lane.end.guard).chain([&source.guard]);
-        let moved = guards.fold(0_u64, |sum, guard| sum.saturating_add(guard.moved()));
+        // Of the stream alone: digests that are taken beside it keep nobody waiting.
+        let moved = live
+            .iter()
+            .map(|lane| lane.end.guard.job("receiver"))
+            .fold(sender.moved(), |sum, job| sum.saturating_add(job.moved()));
         // The end of one is a movement, too: what is left may now begin to flow.
         let ended = live.iter().filter(|lane| lane.end.guard.job("receiver").exit.is_some()).count()
             + usize::from(sender.exit.is_some())

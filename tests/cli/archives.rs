@@ -70,7 +70,10 @@ fn an_archive_that_changes_while_it_is_read_fails_the_run() {
     let target = sandbox.dir("target");
     sandbox.shim(
         "cat",
-        &format!("[[ $* == *./archive ]] && {{ \"$real\" \"$@\"; touch '{}'; exit; }}", archive.display()),
+        &format!(
+            "[[ $(readlink /proc/self/fd/0) == */archive ]] && {{ \"$real\" \"$@\"; touch '{}'; exit; }}",
+            archive.display()
+        ),
     );
     sandbox.run(&[&"--type=decompress", &archive, &target]).expect(1).says("changed while it was read");
     assert_eq!(names(&target), Vec::<String>::new());

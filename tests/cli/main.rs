@@ -9,6 +9,7 @@ mod configuration;
 mod copies;
 mod damage;
 mod deciding;
+mod evidence;
 mod failures;
 mod harness;
 mod history;

@@ -3,6 +3,7 @@
 //! at or break a whole host are in a module called `alone`, which `.config/nextest.toml` runs by itself.
 
 mod ansible;
+mod attributes;
 mod copies;
 mod crashes;
 mod databases;

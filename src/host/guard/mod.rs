@@ -15,7 +15,7 @@ use super::scripts::Script;
 use super::wire::{Field, decode, encode, read_record};
 use super::{Begun, Host, HostError, Input};
 use crate::run_id::GuardId;
-pub use told::{Job, Manifest};
+pub use told::{Fault, Job, Manifest};
 use told::{Shared, State};
 
 /// The longest that any command may take on the host. All of them sync the journal first, which may wait behind a great
@@ -286,12 +286,6 @@ impl Guard {
             );
         }
         Released::Told(ours.into_iter().map(|(_, what)| what).collect())
-    }
-
-    /// The sum of all meters of all jobs: it grows as long as anything moves.
-    #[must_use]
-    pub fn moved(&self) -> u64 {
-        self.shared.state().jobs.values().fold(0, |sum, job| sum.saturating_add(job.moved()))
     }
 
     async fn wait_forever<T>(&self, mut check: impl FnMut(&State) -> Option<T>) -> T {

@@ -16,6 +16,8 @@ pub const MOST_LOG: usize = 100;
 pub const MOST_NAMES: usize = 64;
 /// Stages of a pipeline: of a sender one for each target, and some more.
 pub const MOST_STAGES: usize = MOST_TARGETS + 16;
+/// Classes of faults, and the files that are named of each.
+pub const MOST_FAULTS: usize = 8;
 /// Jobs of a guard.
 pub const MOST_JOBS: usize = 16;
 
@@ -32,6 +34,8 @@ pub struct Job {
     pub complaints: Vec<String>,
     /// How many lines more there were.
     pub silenced: u64,
+    /// What its stages lost, whatever their statuses say, by class.
+    pub faults: BTreeMap<String, Fault>,
     /// Its manifests, by the list's name.
     pub manifests: BTreeMap<String, Manifest>,
     /// The last lines of a log.
@@ -54,6 +58,15 @@ impl Job {
     pub fn moved(&self) -> u64 {
         self.meters.values().fold(0, |sum, bytes| sum.saturating_add(*bytes))
     }
+}
+
+/// Files that something went wrong with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fault {
+    /// How many.
+    pub files: u64,
+    /// The first of them, with the reason.
+    pub named: Vec<String>,
 }
 
 /// A list that lies on the host, in short.
@@ -191,6 +204,13 @@ impl State {
                         job.dropped.insert(text(1), text(2));
                     }
                     "stderr" if job.complaints.len() < MOST_COMPLAINTS => job.complaints.push(text(1)),
+                    "fault" if job.faults.len() < MOST_FAULTS || job.faults.contains_key(&text(1)) => {
+                        let fault = job.faults.entry(text(1)).or_default();
+                        fault.files = fault.files.max(number(2));
+                        if let Some(file) = fields.get(3).filter(|_| fault.named.len() < MOST_FAULTS) {
+                            fault.named.push(shown(file));
+                        }
+                    }
                     "log" if job.log.len() < MOST_LOG => job.log.push(text(1)),
                     "stuck" => job.stuck = Some(text(1)),
                     "waits" => job.waits = fields.get(1).map(|field| shown(field)),
@@ -249,6 +269,8 @@ mod tests {
             state.event("dropped", &[b"job1".to_vec(), n.to_string().into_bytes(), vec![0xff; 60_000]]);
             state.event("log", &[b"job0".to_vec(), vec![0x1b; 60_000]]);
             state.event("fact", &[b"job0".to_vec(), n.to_string().into_bytes(), vec![0x1b; 60_000]]);
+            state.event("fault", &[b"job0".to_vec(), n.to_string().into_bytes(), b"7".to_vec()]);
+            state.event("fault", &[b"job0".to_vec(), b"0".to_vec(), b"7".to_vec(), vec![0x1b; 60_000]]);
             state.event("bytes", &[b"job0".to_vec(), n.to_string().into_bytes(), b"7".to_vec()]);
         }
         assert_eq!(state.jobs.len(), MOST_JOBS);
@@ -259,6 +281,8 @@ mod tests {
         assert_eq!(state.jobs["job0"].facts.len(), MOST_NAMES);
         assert!(state.jobs["job0"].facts.values().all(|fact| fact.len() <= LONGEST_PATH + 3));
         assert_eq!(state.jobs["job0"].meters.len(), MOST_NAMES);
+        assert_eq!(state.jobs["job0"].faults.len(), MOST_FAULTS);
+        assert_eq!(state.jobs["job0"].faults["0"].named.len(), MOST_FAULTS);
         let longest = state.left.iter().map(|(guard, what)| guard.len() + what.len()).max().unwrap();
         assert!(longest <= LONGEST_TEXT + LONGEST_PATH + 6, "{longest}");
         assert!(state.jobs["job1"].dropped.values().all(|reason| reason.len() <= LONGEST_TEXT + 3));

@@ -6,7 +6,7 @@ tools() {
   local tool
   local -a found=()
   for tool in awk b2sum find flock gzip ionice ip lz4 mariadb mbstream md5sum mysql nc openssl perl pigz sha256sum sort ss \
-    sync systemctl tar xargs xbstream xz zstd; do
+    sync systemctl tar xbstream xz zstd; do
     command -v "$tool" >/dev/null && found+=("$tool")
   done
   say tools "${found[@]}"
@@ -252,10 +252,38 @@ target_facts() {
   stat -f -c $'target_free\t%a\t%S\t%d\t%c\t%T' -- "$path"
   stat -L -c $'target_device\t%d' -- "$path"
   [[ $(lsattr -d -- "$path" 2>/dev/null) =~ ^[^\ ]*F ]] && say target_folds_case
+  lacks "$path"
   owners user /etc/passwd
   owners group /etc/group
   unknown_owner user passwd "${owner%%:*}"
   [[ $owner == *:* ]] && unknown_owner group group "${owner#*:}"
+}
+
+# lacks DIRECTORY: the kinds of extended attributes that its file system cannot hold, tried on a file that never gets a name. Where
+# there is no such file nothing is known.
+lacks() {
+  local -a kinds=()
+  find_syscalls || return
+  # shellcheck disable=SC2016 # perl's variables
+  read -r -a kinds < <(perl -e '
+    use Fcntl qw(O_DIRECTORY O_RDWR);
+    my ($directory, $fsetxattr, $user) = @ARGV;
+    my ($o_tmpfile, $eperm, $eopnotsupp) = (0x400000 | O_DIRECTORY, 1, 95);
+    sysopen(my $file, $directory, $o_tmpfile | O_RDWR, 0600) or exit;
+    # An ACL for one more user, and a permitted capability, as the kernel stores them.
+    my @kinds = (
+      [xattrs => "user.transfer", "1"],
+      [acls => "system.posix_acl_access", pack("V(vvV)5", 2, 1, 6, 0xffffffff, 2, 4, $user, 4, 4, 0xffffffff, 16, 4, 0xffffffff, 32, 0, 0xffffffff)],
+      $user == 0 ? [capabilities => "security.capability", pack("V5", 0x02000000, 1 << 13, 0, 0, 0)] : (),
+    );
+    for (@kinds) {
+      my ($kind, $name, $value) = @$_;
+      next if syscall($fsetxattr + 0, fileno $file, $name, $value, length $value, 0) == 0;
+      print "$kind " if $! == $eperm || $! == $eopnotsupp;
+    }
+    print "\n";
+  ' "$1" "$nr_fsetxattr" "$EUID" 2>/dev/null)
+  [[ ${kinds[*]} ]] && say target_lacks "${kinds[@]}"
 }
 
 unknown_owner() { # KIND DATABASE NAME-OR-NUMBER

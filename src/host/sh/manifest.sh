@@ -7,12 +7,13 @@
 # else; sockets are not copied and not listed. With OWNERS `owners` each is followed by `//MODE UID GID`, and by the
 # seconds of a file's mtime. $home/digests (unless HASH is `none`): `PATH//DIGEST` of every file.
 # Records end with NUL. No path contains two slashes in a row, so the order of the records is that of the paths.
-# WORKERS processes take BATCH files each. SYNC `sync`: written just now; sync, and read from the disk, not from the cache.
+# WORKERS processes take up to BATCH files each (hash.pl). SYNC `sync`: written just now; sync, and read from the disk, not from the cache.
 #
-# CHANGES `lenient`: a file may go while it is listed, and has no digest then; so may a directory, of which find complains.
-# What is missing in the list for another reason is one more difference.
+# CHANGES `lenient`: a file may go or be replaced while it is listed, and has no digest then; so may a directory, of which
+# find complains. What is missing in the list for another reason is one more difference. A file that cannot be read is an
+# error all the same.
 #
-# Events: `manifest JOB LIST RECORDS BYTES SHA256`, BYTES being the sizes of all files added up (entries) or 0.
+# Events: `bytes JOB digests N` and `waits` as of log.pl; `manifest JOB LIST RECORDS BYTES SHA256`, BYTES being the sizes of all files added up (entries) or 0.
 set -uo pipefail
 export LC_ALL=C
 job=$1 directory=$2 name=$3 hash=$4 workers=$5 batch=$6 owners=$7 sync=$8 changes=$9
@@ -20,6 +21,9 @@ shift 9
 # find goes on behind the patterns with what is not left out.
 skip=()
 for pattern; do skip+=(-path "$pattern" -prune -o); done
+# On the source NAME is a link of the guard's to what it holds; everywhere else a link is what it is.
+held=(-P) held_path=''
+[[ $directory == "$home/source" ]] && held=(-H) held_path=./$name
 
 report() { # LIST
   # shellcheck disable=SC2016 # perl's variables
@@ -45,27 +49,30 @@ report() { # LIST
     cat "$home/$1.count" >&5
 }
 
-list_files() {
-  find -H "./$name" "${skip[@]}" -type f -print0
+# What shows no movement while it works is not taken for standing still.
+waits() { # WORDS
+  printf '!\twaits\t%s\t%s\n' "$job" "$1" >&5
 }
 
-hash_files() {
-  # shellcheck disable=SC2016 # the inner shell's
-  list_files | xargs -0 -r -P "$workers" -n "$batch" --process-slot-var=slot \
-    bash --norc -p -c 'exec "$1" -z -- "${@:3}" >>"$2.$slot"' hash "$hash" "$home/digests.part"
+goes_on() {
+  printf '!\twaits\t%s\n' "$job" >&5
+}
+
+list_files() { # FORMAT
+  find "${held[@]}" "./$name" "${skip[@]}" -type f -printf "$1"
 }
 
 cd -- "$directory" || exit
+waits 'listing the files'
 if [[ $sync == sync ]]; then
   sync -f -- . || exit
-  if [[ $hash != none ]]; then list_files | perl "$home/drop.pl" || exit; fi
+  if [[ $hash != none ]]; then list_files '%p\0' | perl "$home/drop.pl" || exit; fi
 fi
-rm -f -- "$home"/digests.part.*
 
 attributes='' times=''
 [[ $owners == owners ]] && attributes=//'%m %U %G' times=' %Ts'
 # In whole seconds: not every file system has finer ones.
-find -H "./$name" "${skip[@]}" -type s -o -type f -printf "%p//f//%s$attributes$times\0" -o -type l -printf "%p//l//%l$attributes\0" \
+find "${held[@]}" "./$name" "${skip[@]}" -type s -o -type f -printf "%p//f//%s$attributes$times\0" -o -type l -printf "%p//l//%l$attributes\0" \
   -o -printf "%p//%y//$attributes\0" |
   sort -z -S 64M -T "$home" >"$home/entries"
 statuses=("${PIPESTATUS[@]}")
@@ -73,8 +80,12 @@ statuses=("${PIPESTATUS[@]}")
 ((statuses[1] == 0)) && report entries || exit
 [[ $hash == none ]] && exit
 
-hash_files || [[ $changes == lenient ]] || exit
-# shellcheck disable=SC2016 # perl's variables
-{ if compgen -G "$home/digests.part.*" >/dev/null; then cat "$home"/digests.part.*; fi; } |
-  perl -0 -pe 's{^([0-9a-f]+) [ *](.*)\0\z}{$2//$1\0}s' |
-  sort -z -S 64M -T "$home" >"$home/digests" && report digests
+goes_on
+# Files may go under find's eyes; hash.pl says whether that matters.
+list_files '%D:%i\0%p\0' | perl "$home/hash.pl" "$job" "$hash" "$changes" "$workers" "$batch" \
+  "$held_path" >"$home/digests.part"
+statuses=("${PIPESTATUS[@]}")
+((statuses[1] == 0)) || exit "${statuses[1]}"
+((statuses[0] == 0)) || [[ $changes == lenient ]] || exit "${statuses[0]}"
+waits 'sorting the digests'
+sort -z -S 64M -T "$home" <"$home/digests.part" >"$home/digests" && rm -f -- "$home/digests.part" && report digests

@@ -68,6 +68,7 @@ fn copied(sender: &Job, receiver: &Job) -> Copied {
         old: None,
         synced: true,
         changed: false,
+        dropped: Default::default(),
         remarks: sender.complaints.iter().chain(&receiver.complaints).cloned().collect(),
     }
 }
