@@ -86,6 +86,13 @@ impl Findings {
                 "wait until it is done",
             );
         }
+        for other in &side.facts.other_servers {
+            let copied = end == End::Source;
+            self.warn(
+                &format!("the account {} has files of a server open in {}", other.account, shown(&other.datadir)),
+                if copied { "its copy may be inconsistent" } else { "nothing is done about it" },
+            );
+        }
         let servers = &side.facts.servers;
         if stops && servers.is_empty() && end == End::Source {
             self.warn(
