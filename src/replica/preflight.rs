@@ -441,6 +441,18 @@ impl Asked<'_> {
         )
     }
 
+    /// Refuses to log in with an account of the user's at a host that only the donor named.
+    pub(super) fn account_for_unnamed(&self, whom: &Whom) -> Finding {
+        refusal(
+            &self.donor.0,
+            &format!(
+                "it replicates from {}, which was not named: --account is tried only at hosts that are",
+                printable(whom.name.as_bytes())
+            ),
+            &format!("name the primary: transfer replica PRIMARY TARGET --from {}", self.donor.0),
+        )
+    }
+
     pub(super) fn no_account(&self) -> Finding {
         refusal(
             &self.primary.0,

@@ -189,7 +189,8 @@ real_path() {
   REPLY=$(readlink -f -- "$1" && echo .) && REPLY=${REPLY%$'\n.'}
 }
 
-# is_served DIRECTORY [UNIT]: whether a server works there; with UNIT, whether that unit's does.
+# is_served DIRECTORY [UNIT]: whether a server works there; with UNIT, whether that unit's does. What an ordinary account has put into a
+# directory of another one's makes no server.
 is_served() {
   local line
   local -a words
@@ -197,9 +198,9 @@ is_served() {
   while IFS= read -r line; do
     split "$line"
     [[ ${words[0]} == within && $1 -ef ${words[1]} ]] || continue
-    [[ ${2-} ]] || return 0
     unit_of "${words[3]}"
-    [[ $REPLY == "$2" ]] && return 0
+    server_counts within "${words[@]:4:3}" "$REPLY" || continue
+    [[ -z ${2-} || $REPLY == "$2" ]] && return 0
   done < <(data_holders "$REPLY")
   return 1
 }
