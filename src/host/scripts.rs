@@ -100,8 +100,8 @@ impl Script {
 
     fn job(main: &str, arguments: &[Field]) -> Self {
         // What the guard exports would go with the rest of the environment.
-        let parts =
-            ["guards_home=$home\n", COMMON, "home=$guards_home\n", TRUST, SERVER, JOB, main].map(str::as_bytes);
+        let parts = ["guards_home=$home\n", COMMON, "home=$guards_home\n", TRUST, SERVER, JOB, main]
+            .map(str::as_bytes);
         Self(call(&parts, arguments))
     }
 

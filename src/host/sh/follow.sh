@@ -30,7 +30,7 @@ at() {
   { said=$(timeout -k 5 30 "$program" --defaults-file=<(printf '[client]\nuser=%s\npassword=%s\n' "$name" "$word") --protocol=tcp \
     "${tls[@]}" --host="$1" --port="$2" --local-infile=0 --plugin-dir="$REPLY" --connect-timeout=10 --batch --skip-column-names < <(printf '%s\n' "$4") 2>&1 >&12) &&
     return 0; } 12>&1
-  permission "$said"
+  permission challenge "$said"
   printf '%s\n' "${REPLY:-no answer within half a minute}"
   return 1
 }

@@ -94,12 +94,16 @@ plugin_directory() {
   REPLY=$permitted_plugins
 }
 
-# permission TEXT: sets REPLY to what a client says, and where it misses a plugin, to how that one is permitted.
+# permission any|challenge TEXT: sets REPLY to what a client says, and where it misses a plugin, to how that one is permitted.
 permission() {
   local name file
-  REPLY=$1
-  [[ $1 =~ [Pp]lugin\ \'?([A-Za-z0-9_]+)\'?\ (could\ not|cannot)\ be\ loaded ]] || return 0
+  REPLY=$2
+  [[ $2 =~ [Pp]lugin\ \'?([A-Za-z0-9_]+)\'?\ (could\ not|cannot)\ be\ loaded ]] || return 0
   name=${BASH_REMATCH[1]}
+  if [[ $1 == challenge && $name != client_ed25519 && $name != parsec ]]; then
+    REPLY="ERROR 2059 (HY000): the server asks for the password itself (by the plugin $name), which never goes over the network; use an account with ed25519 or mysql_native_password"
+    return
+  fi
   file=PATH/$name.so
   for name in /usr/lib/*/libmariadb*/plugin/"$name.so" /usr/lib/mysql/plugin/"$name.so" /usr/lib/*/mysql/plugin/"$name.so" \
     /usr/lib64/mysql/plugin/"$name.so"; do
@@ -160,7 +164,7 @@ client() {
 sql() {
   local said
   { said=$(client "$@" 2>&1 >&12) && return 0; } 12>&1
-  permission "$said"
+  permission any "$said"
   printf '%s\n' "${REPLY:-the server has not answered within a minute}"
   return 1
 }
