@@ -188,6 +188,9 @@ fn call(parts: &[&[u8]], arguments: &[Field]) -> Vec<u8> {
 }
 
 #[cfg(test)]
+mod server_tests;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use std::io::Write;
