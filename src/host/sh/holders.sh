@@ -192,7 +192,7 @@ real_path() {
 # is_served DIRECTORY [UNIT]: whether a server works there; with UNIT, whether that unit's does. What an ordinary account has put into a
 # directory of another one's makes no server.
 is_served() {
-  local line
+  local line REPLY
   local -a words
   real_path "$1" && [[ -d $REPLY ]] || return
   while IFS= read -r line; do

@@ -162,7 +162,7 @@ client() {
 # sql SOCKET DEFAULTS STATEMENTS [OPTION]: what it answers, fields separated by tabs, escaped as in our wire format. Where it
 # fails, why, as the last line: what a client complains of besides is no answer.
 sql() {
-  local said
+  local said REPLY
   { said=$(client "$@" 2>&1 >&12) && return 0; } 12>&1
   permission any "$said"
   printf '%s\n' "${REPLY:-the server has not answered within a minute}"
