@@ -25,15 +25,16 @@ joined() {
 mapfile -d '' -t scripts < <(find . \( -name target -o -path ./.git -o -path ./src \) -prune -o -name '*.sh' -print0)
 shellcheck .ci/run debian/tests/local debian/tests/hosts debian/transfer.postrm "${scripts[@]}" || status=1
 # SC2317: the guard gives functions of the journal's a new meaning in subshells, and never calls them itself.
-joined SC2317 common.sh server.sh journal.sh publish.sh rest.sh guard.sh
+joined SC2317 common.sh trust.sh holders.sh logins.sh server.sh journal.sh publish.sh rest.sh guard.sh
 # SC2034: what common.sh sets is for the guard, and nobody uses the tools. SC2154: the guard exports $home.
-joined SC2034 common.sh server.sh installed.sh facts.sh
-joined SC2034,SC2154 common.sh server.sh job.sh follow.sh
-joined SC2034,SC2154 common.sh server.sh job.sh tables.sh
-joined SC2034 common.sh server.sh journal.sh admin.sh
+joined SC2034 common.sh trust.sh holders.sh logins.sh server.sh installed.sh facts.sh
+joined SC2034,SC2154 common.sh trust.sh holders.sh logins.sh server.sh job.sh follow.sh
+joined SC2034,SC2154 common.sh trust.sh holders.sh logins.sh server.sh job.sh tables.sh
+joined SC2034 common.sh trust.sh holders.sh logins.sh server.sh journal.sh admin.sh
 joined SC2034 common.sh routes.sh
 joined SC2034 common.sh twins.sh
 joined SC2034 common.sh attributes.sh
 joined SC2034,SC2154 manifest.sh
+joined SC2034 common.sh trust.sh logins.sh login.sh
 for file in src/host/sh/*.pl; do perl -wc "$file" || status=1; done
 exit "$status"

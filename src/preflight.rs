@@ -15,6 +15,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
+pub(crate) use databases::own_remedy;
+
 use crate::endpoint::Endpoint;
 use crate::host::facts::Facts;
 use crate::host::wire::printable;

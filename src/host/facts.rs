@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 pub use installed::{Installed, Upstream};
-pub use servers::{Archive, Connection, Content, Format, Instance, Relation, Server};
+pub use servers::{Archive, Connection, Content, Format, Instance, OtherServer, Relation, Server};
 
 use super::netcat::Netcat;
 use super::wire::{Field, LONGEST_TEXT, short};
@@ -72,6 +72,8 @@ pub struct Facts {
     pub memory: u64,
     /// Servers that run there and work on what the path is about.
     pub servers: Vec<Server>,
+    /// Those that ordinary accounts run by themselves there.
+    pub other_servers: Vec<OtherServer>,
     /// The server behind the socket that is the source.
     pub instance: Option<Instance>,
     /// The server that is meant where none was named, if that was asked for.
@@ -272,6 +274,9 @@ impl Facts {
                     socket: text(3),
                     error: text(4),
                 }));
+            }
+            b"other_server" if self.other_servers.len() < MOST_OF_A_KIND => {
+                self.other_servers.push(OtherServer { datadir: fields.path(1), account: text(2) });
             }
             b"instance" | b"instance_error" if self.installed.is_some() => {
                 let installed = self.installed.get_or_insert_default();

@@ -6,7 +6,9 @@ use super::wire::Field;
 
 const COMMON: &str = include_str!("sh/common.sh");
 const TRUST: &str = include_str!("sh/trust.sh");
-const SERVER: &str = include_str!("sh/server.sh");
+/// What all scripts about servers have in common.
+const SERVER: &str =
+    concat!(include_str!("sh/holders.sh"), include_str!("sh/logins.sh"), include_str!("sh/server.sh"));
 const JOURNAL: &str = include_str!("sh/journal.sh");
 const PUBLISH: &str = include_str!("sh/publish.sh");
 const REST: &str = include_str!("sh/rest.sh");
@@ -22,7 +24,7 @@ const ATTRIBUTES: &str = include_str!("sh/attributes.sh");
 const ADMIN: &str = include_str!("sh/admin.sh");
 
 /// What the guard puts into its directory for its jobs.
-const TOOLS: [(&str, &str); 8] = [
+const TOOLS: [(&str, &str); 9] = [
     ("pump.pl", include_str!("sh/pump.pl")),
     ("hash.pl", include_str!("sh/hash.pl")),
     ("drop.pl", include_str!("sh/drop.pl")),
@@ -30,6 +32,15 @@ const TOOLS: [(&str, &str); 8] = [
     ("sockets.pl", include_str!("sh/sockets.pl")),
     ("log.pl", include_str!("sh/log.pl")),
     ("inspect.sh", include_str!("sh/inspect.sh")),
+    (
+        "login.sh",
+        concat!(
+            include_str!("sh/common.sh"),
+            include_str!("sh/trust.sh"),
+            include_str!("sh/logins.sh"),
+            include_str!("sh/login.sh")
+        ),
+    ),
     ("manifest.sh", include_str!("sh/manifest.sh")),
 ];
 
@@ -66,7 +77,7 @@ impl Script {
     #[must_use]
     pub fn account(datadir: &[u8], connection: &str) -> Self {
         let main = "main() { account \"$@\"; say end; }\n";
-        Self::new(&[COMMON, INSTALLED, main], &[datadir.to_vec(), connection.into()])
+        Self::new(&[COMMON, TRUST, SERVER, INSTALLED, main], &[datadir.to_vec(), connection.into()])
     }
 
     /// Asks how a server can be reached from a host, as `follow.sh` describes it: its host's name, its address or nothing, its port, whether with TLS,
@@ -185,6 +196,9 @@ fn call(parts: &[&[u8]], arguments: &[Field]) -> Vec<u8> {
     text.push(b'\n');
     text
 }
+
+#[cfg(test)]
+mod server_tests;
 
 #[cfg(test)]
 mod tests {

@@ -120,7 +120,11 @@ pub(super) fn arrival(plan: &Plan) -> Word {
 fn producer(plan: &Plan) -> Stage {
     match (plan.shape.producer, &plan.backup) {
         (Producer::Backup, Some(backup)) => {
-            let mut words = argv(&[&backup.program]);
+            let mut words = argv(&["bash", "--norc", "-p"]);
+            // Looks at the socket right before the backup logs in.
+            words.extend([Word::Home("login.sh".into()), Word::from("")]);
+            words.push(Word::from(&plan.source.endpoint.path));
+            words.extend(argv(&[backup.defaults_file.as_str(), backup.program.as_str()]));
             // It must be the first.
             words.extend(defaults_file(&backup.defaults_file));
             words.extend(argv(&["--backup", "--stream=xbstream", "--host=localhost"]));

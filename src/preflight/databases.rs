@@ -29,6 +29,7 @@ impl Findings {
             } else {
                 "check that the server runs, and that this is its socket"
             };
+            let (error, fix) = own_remedy(error, fix);
             self.refuse(&format!("the server behind {path} cannot be asked: {error}"), fix);
             return;
         }
@@ -84,6 +85,17 @@ impl Findings {
             self.refuse(
                 &format!("another run makes the server of {} rest: {who}", shown(&side.endpoint.path)),
                 "wait until it is done",
+            );
+        }
+        for other in &side.facts.other_servers {
+            let copied = end == End::Source;
+            self.warn(
+                &format!(
+                    "the account {} has files of a server open in {}",
+                    other.account,
+                    shown(&other.datadir)
+                ),
+                if copied { "its copy may be inconsistent" } else { "nothing is done about it" },
             );
         }
         let servers = &side.facts.servers;
@@ -166,13 +178,14 @@ impl Findings {
                 "stop it yourself, or say --unit",
             );
         } else if !server.error.is_empty() {
+            let fix = "name a file of options on the host with --defaults-file, for a login to it";
+            let (error, fix) = own_remedy(&server.error, fix);
             self.refuse(
                 &format!(
-                    "{} cannot be asked what it replicates, to be as it was afterwards: {}",
-                    described(server),
-                    server.error
+                    "{} cannot be asked what it replicates, to be as it was afterwards: {error}",
+                    described(server)
                 ),
-                "name a file of options on the host with --defaults-file, for a login to it",
+                fix,
             );
         } else if server.socket.is_empty() {
             self.warn(
@@ -263,6 +276,13 @@ impl Findings {
             });
         }
     }
+}
+
+/// What kept a host from a login, and what to do about it: its own remedy where it names one, or else `fix`.
+pub(crate) fn own_remedy<'a>(error: &'a str, fix: &'a str) -> (&'a str, &'a str) {
+    let of_ours = ["no login to ", "--defaults-file ", "ERROR 2059 "];
+    let is_ours = of_ours.iter().any(|prefix| error.starts_with(prefix));
+    error.split_once("; ").filter(|_| is_ours).unwrap_or((error, fix))
 }
 
 /// `mariadb.service (in /var/lib/mysql)`.

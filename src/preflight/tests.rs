@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use super::tools::TOOLS;
 use super::*;
 use crate::cli::Cli;
-use crate::host::facts::{SourceFacts, TargetFacts};
+use crate::host::facts::{OtherServer, SourceFacts, TargetFacts};
 use crate::host::netcat::{Dialect, Netcat};
 use crate::settings::Sources;
 
@@ -380,4 +380,15 @@ fn of_many_owners_with_other_numbers_some_are_told_and_the_others_counted() {
         found.iter().map(ToString::to_string).filter(|text| text.contains("--chown")).collect();
     assert_eq!(told.len(), 21, "{told:?}");
     assert!(told[20].contains("480 more"), "{}", told[20]);
+}
+
+#[test]
+fn server_of_an_ordinary_account_is_a_warning_and_stops_no_run() {
+    let told = against_source(|there| {
+        there.other_servers = vec![OtherServer { datadir: "/srv/data/home".into(), account: "eve".into() }];
+    });
+    assert_eq!(
+        told,
+        "db1: the account eve has files of a server open in /srv/data/home; its copy may be inconsistent"
+    );
 }

@@ -166,6 +166,10 @@ async fn choose_account(
     whom: &Whom,
 ) -> Result<Option<Account>, Trouble> {
     if let Some(file) = &order.account {
+        // A donor may say of any machine that it replicates from there.
+        if !whom.is_asked && order.primary_address.is_none() {
+            return Err(Trouble::Finding(asked.account_for_unnamed(whom)));
+        }
         return account::read(file).map(Some).map_err(Trouble::Finding);
     }
     if order.create_account {

@@ -9,7 +9,7 @@ use crate::endpoint::HostName;
 use crate::host::facts::{Facts, Installed};
 use crate::host::wire::printable;
 use crate::plan::replica::Account;
-use crate::preflight::{Finding, Weight};
+use crate::preflight::{Finding, Weight, own_remedy};
 
 /// Binary logs that are kept for less than this many seconds may be gone before the copy is there.
 const SHORT_LOG: u64 = 24 * 3600;
@@ -104,6 +104,7 @@ impl Asked<'_> {
         }
         if let Some(error) = &server.instance.error {
             let fix = "log in as root, or name a file of options on the hosts with --defaults-file";
+            let (error, fix) = own_remedy(error, fix);
             return found.push(refusal(name, &format!("its server cannot be asked: {error}"), fix));
         }
         if Vendor::of(&server.instance) != Vendor::MariaDb {
@@ -221,10 +222,9 @@ impl Asked<'_> {
             );
         }
         if let Some(error) = server.instance.error.as_ref().filter(|_| server.runs) {
-            refuse(
-                &format!("its server cannot be asked: {error}"),
-                "name a file of options on the hosts with --defaults-file, or stop it",
-            );
+            let fix = "name a file of options on the hosts with --defaults-file, or stop it";
+            let (error, fix) = own_remedy(error, fix);
+            refuse(&format!("its server cannot be asked: {error}"), fix);
         }
         if !server.databases.is_empty() && self.order.typed.options.replace != Some(true) {
             let some: Vec<&str> = server.databases.iter().take(3).map(String::as_str).collect();
@@ -378,8 +378,9 @@ impl Asked<'_> {
                     whom.port, whom.name
                 )
             };
+            let (error, fix) = own_remedy(error, &fix);
             let problem = format!("its server to be cannot log in on {place}: {error}");
-            found.push(refusal(name, &problem, &fix));
+            found.push(refusal(name, &problem, fix));
             return found;
         }
         let is_host = |c: char| c.is_ascii_alphanumeric() || ".:-_".contains(c);
@@ -438,6 +439,18 @@ impl Asked<'_> {
             &self.donor.0,
             &format!("it replicates from {}, which was not named: no account can be made there", whom.name),
             &format!("say: transfer replica PRIMARY TARGET --from {} --create-account", self.donor.0),
+        )
+    }
+
+    /// Refuses to log in with an account of the user's at a host that only the donor named.
+    pub(super) fn account_for_unnamed(&self, whom: &Whom) -> Finding {
+        refusal(
+            &self.donor.0,
+            &format!(
+                "it replicates from {}, which was not named: --account is tried only at hosts that are",
+                printable(whom.name.as_bytes())
+            ),
+            &format!("name the primary: transfer replica PRIMARY TARGET --from {}", self.donor.0),
         )
     }
 

@@ -251,6 +251,26 @@ fn whom_they_follow_depends_on_what_was_named() {
 }
 
 #[test]
+fn an_account_is_tried_only_where_the_user_named_the_primary() {
+    let mut replica = runs(4);
+    follows(&mut replica, 1);
+    let order = order(&["db4", "db2"]);
+    let asked = Asked {
+        order: &order,
+        donor: (host("db4"), replica.clone()),
+        primary: (host("db4"), replica),
+        targets: Vec::new(),
+    };
+    let whom = asked.whom().unwrap();
+    assert!(!whom.is_asked);
+    assert_eq!(
+        asked.account_for_unnamed(&whom).to_string(),
+        "db4: it replicates from 10.0.0.1, which was not named: --account is tried only at hosts that are; \
+         name the primary: transfer replica PRIMARY TARGET --from db4"
+    );
+}
+
+#[test]
 fn a_way_that_is_closed_and_a_login_that_is_refused_are_told_apart() {
     let order = order(&["db1", "db2"]);
     let asked = Asked {

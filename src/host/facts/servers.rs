@@ -83,6 +83,15 @@ pub struct Server {
     pub error: String,
 }
 
+/// A server that an ordinary account runs by itself, below what is copied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OtherServer {
+    /// Its data directory.
+    pub datadir: PathBuf,
+    /// The account.
+    pub account: String,
+}
+
 /// How a path lies to the data of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Relation {

@@ -85,12 +85,14 @@ variables() {
       datadir) printf -v datadir %b "$answer" ;;
       log_bin_basename) printf -v log %b "$answer" ;;
     esac
-  done <<<"$answer"
+  done < <(printf '%s\n' "$answer")
 }
 
 # instance_facts SOCKET DEFAULTS: what the server tells that listens there.
 instance_facts() {
   local answer name io sql datadir log
+  # Once for all that is asked, each in a process of its own.
+  vouch "$1" || :
   variables "$@" || return
   if ! answer=$(connections "$1" "$2"); then
     say instance_error "${answer##*$'\n'}"
@@ -98,7 +100,7 @@ instance_facts() {
   fi
   while IFS=$'\t' read -r name io sql; do
     [[ $name ]] && say connection "${name#=}" "$io" "$sql"
-  done <<<"$answer"
+  done < <(printf '%s\n' "$answer")
   say instance_owner "$(stat -L -c %U:%G -- "$datadir")"
   # A backup has neither logs nor what is temporary.
   find -H "${datadir%/}/" ! -path "$log.*" ! -name 'ib_logfile*' ! -name 'ibtmp*' ! -name '*-relay-bin.*' \

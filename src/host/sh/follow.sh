@@ -12,21 +12,26 @@ option() {
   if [[ $1 == *\"* ]]; then REPLY="'$REPLY'"; else REPLY="\"$REPLY\""; fi
 }
 
-# at HOST PORT SSL STATEMENTS: what the server there answers to the replicas' account. Where it fails, why, as the last line.
+# at HOST PORT SSL STATEMENTS: what the server there answers to the replicas' account. Where it fails, why, as the last line. Nobody
+# vouches for who answers: a password is proved, and never sent.
 at() {
   local program=mariadb name word said
   local -a tls=(--skip-ssl)
   command -v mariadb >/dev/null || program=mysql
+  # MySQL's sends it to whoever has any certificate.
+  is_of_mariadb "$program" || { echo "MariaDB's client is missing: apt install mariadb-client"; return 1; }
   # As replication does: encrypted, without a look at whose certificate it is.
   [[ $3 == 1 ]] && tls=(--ssl --skip-ssl-verify-server-cert)
   option "$user"
   name=$REPLY
   option "$password"
   word=$REPLY
+  plugin_directory challenge
   { said=$(timeout -k 5 30 "$program" --defaults-file=<(printf '[client]\nuser=%s\npassword=%s\n' "$name" "$word") --protocol=tcp \
-    "${tls[@]}" --host="$1" --port="$2" --connect-timeout=10 --batch --skip-column-names < <(printf '%s\n' "$4") 2>&1 >&12) &&
+    "${tls[@]}" --host="$1" --port="$2" --local-infile=0 --plugin-dir="$REPLY" --connect-timeout=10 --batch --skip-column-names < <(printf '%s\n' "$4") 2>&1 >&12) &&
     return 0; } 12>&1
-  printf '%s\n' "${said:-no answer within half a minute}"
+  permission challenge "$said"
+  printf '%s\n' "${REPLY:-no answer within half a minute}"
   return 1
 }
 
@@ -57,7 +62,7 @@ reach() {
         current) printf 'current\t%s\n' "$value" ;;
         *) printf 'primary\t%s\t%s\n' "$name" "$value" ;;
       esac
-    done <<<"$said"
+    done < <(printf '%s\n' "$said")
   else
     without_password "$said"
     say reach_error "$REPLY"
@@ -70,7 +75,7 @@ known() {
   local part domains=,$2
   REPLY=''
   local -a parts
-  IFS=, read -ra parts <<<"$1"
+  IFS=, read -ra parts < <(printf '%s\n' "$1")
   for part in "${parts[@]}"; do
     [[ $domains != *",${part%%-*}-"* ]] || REPLY+=${REPLY:+,}$part
   done
@@ -86,7 +91,7 @@ wait_for() {
     all=$(replication_status "$socket" "$defaults") || give_up "the new replica does not answer: $all"
     IFS=$'\x1f' read -r io sql behind io_errno io_error sql_error gtid file position fetched < <(
       columns Slave_IO_Running Slave_SQL_Running Seconds_Behind_Master Last_IO_Errno Last_IO_Error Last_SQL_Error Gtid_Slave_Pos \
-        Relay_Master_Log_File Exec_Master_Log_Pos Read_Master_Log_Pos <<<"$all" | tr '\t' '\037')
+        Relay_Master_Log_File Exec_Master_Log_Pos Read_Master_Log_Pos < <(printf '%s\n' "$all") | tr '\t' '\037')
     io=${io#=}
     tell gtid "$gtid"
     [[ $sql == Yes ]] || give_up "its SQL thread has stopped: ${sql_error:-it says nothing of why}"
@@ -158,7 +163,7 @@ disable_events() {
     definer=$REPLY@$host
     all=$(sql "$1" "$2" "SET sql_log_bin = 0; ALTER DEFINER = $definer EVENT \`${schema//\`/\`\`}\`.\`${name//\`/\`\`}\` DISABLE ON SLAVE") ||
       give_up "its event $schema.$name cannot be turned off: $all"
-  done <<<"$all"
+  done < <(printf '%s\n' "$all")
   [[ $3 != on ]] || all=$(sql "$1" "$2" 'SET GLOBAL event_scheduler = ON') || give_up "its events: $all"
 }
 
@@ -172,7 +177,7 @@ start_following() {
     [[ $name ]] || continue
     quoted "${name#=}"
     said=$(sql "$4" "$5" "STOP SLAVE $REPLY; RESET SLAVE $REPLY ALL") || give_up "connection $REPLY: $said"
-  done <<<"$all"
+  done < <(printf '%s\n' "$all")
   said=$(sql "$4" "$5" 'SET GLOBAL read_only = 1') || give_up "it cannot be made read-only: $said"
   disable_events "$4" "$5" "$6"
   if [[ $7 ]]; then
@@ -207,6 +212,8 @@ main() {
   job=follow
   { IFS= read -r user && IFS= read -r password; } <&6
   exec 6<&-
+  # Once for all that is asked from now on, each in a process of its own.
+  vouch "$8" || :
   [[ $1 == again ]] || start_following "${@:2:3}" "${@:8:6}"
   wait_for "${@:2:8}"
 }

@@ -8,25 +8,79 @@ is_stale() {
     END { exit !trials }' "$1" && flock -n 8 8<"$1"
 }
 
-# find_unit: sets `unit` and `pid` (0: it does not run): of the only server that runs, or of one that is installed. 1: several run.
+# active_units: those of servers that run, by the names that packages give them.
+active_units() {
+  systemctl show -p Id -p ActiveState -p SubState -- mariadb.service mysql.service mysqld.service 'mariadb@*.service' 'mysql@*.service' \
+    'mysqld@*.service' 2>/dev/null | awk -F = '
+      function tell() { if (state == "active" && (sub_state == "running") && !seen[id]++) print id; id = state = sub_state = "" }
+      NF == 0 { tell() } $1 == "Id" { id = $2 } $1 == "ActiveState" { state = $2 } $1 == "SubState" { sub_state = $2 } END { tell() }'
+}
+
+# serving: sets `serving` to the processes that serve data directories, and `units_of` to the unit of each, or nothing. They have locked
+# its files, and listen: who prepares a backup does the former only. No account's own server is the host's.
+serving() {
+  local line
+  local -a words
+  serving=() units_of=()
+  while IFS= read -r line; do
+    split "$line"
+    [[ ${words[7]} ]] || continue
+    unit_of "${words[3]}"
+    # Those of containers are not this host's.
+    [[ $REPLY || ${words[8]} ]] || continue
+    line=$REPLY
+    server_counts any "${words[@]:4:3}" "$line" || continue
+    [[ " ${serving[*]} " != *" ${words[3]} "* ]] || continue
+    socket_of '' "${words[3]}"
+    [[ $REPLY ]] || continue
+    serving+=("${words[3]}") units_of+=("$line")
+  done < <(data_holders)
+}
+
+# find_unit: sets `unit` and `runs`: of the only server that runs, or of one that is installed. 1: several run.
 find_unit() {
   local one
-  local -a pids
-  server_pids
-  for one in "${pids[@]}"; do
-    unit_of "$one"
-    # Those of containers are not this host's.
-    [[ $REPLY ]] || [[ $(readlink "/proc/$one/ns/mnt") == "$(readlink /proc/self/ns/mnt)" ]] || continue
-    say installed_running "$REPLY"
-    [[ -z $pid ]] || return 1
-    unit=$REPLY pid=$one
-  done
-  [[ $pid ]] && return
-  pid=0
+  local -A seen=()
+  runs=''
+  while IFS= read -r one; do
+    [[ -z $one || -z ${seen[$one]-} ]] || continue
+    [[ -z $one ]] || seen[$one]=yes
+    say installed_running "$one"
+    [[ -z $runs ]] || return 1
+    unit=$one runs=yes
+  done < <(
+    ((${#units_of[@]} == 0)) || printf '%s\n' "${units_of[@]}"
+    active_units
+  )
+  [[ -z $runs ]] || return 0
   for unit in mariadb.service mysql.service mysqld.service; do
     systemctl cat -- "$unit" >/dev/null 2>&1 && return
   done
   unit=''
+}
+
+# is_roots PROGRAM: whether nobody else can say what it does.
+is_roots() {
+  local mode owner
+  [[ $1 == /* ]] || return
+  read -r mode owner < <(stat -L -c '%a %u' -- "$1" 2>/dev/null) || return
+  [[ $owner == 0 ]] && ((!(8#$mode & 8#22))) && shared_component "$1" && [[ -z $REPLY ]]
+}
+
+# find_program UNIT: sets `program` to the server that a unit starts, or else to the one that is installed; to nothing where others could
+# have put it there.
+find_program() {
+  local name
+  program=''
+  name=$([[ -z $1 ]] || systemctl show -p ExecStart --value -- "$1" 2>/dev/null | sed -n 's/^{ path=\(\/[^ ;]*\) ;.*/\1/p' | head -n 1)
+  for name in "$name" "$(command -v mariadbd)" "$(command -v mysqld)" /usr/sbin/mariadbd /usr/sbin/mysqld; do
+    # A unit may begin with a shell, which is no server.
+    [[ ${name##*/} == mariadbd || ${name##*/} == mysqld ]] || continue
+    if is_roots "$name"; then
+      program=$name
+      return
+    fi
+  done
 }
 
 # configured PROGRAM UNIT: what a start of it would take, by its files of options.
@@ -42,58 +96,73 @@ configured() {
     }'
 }
 
-# installed_facts ROLE UNIT DEFAULTS: ROLE is primary, donor or target.
-installed_facts() {
-  local role=$1 unit=$2 pid='' program='' name value socket='' datadir='' log
-  # Runs whose new data is still on trial here, and that nobody works at any more.
+# stale_facts: runs whose new data is still on trial here, and that nobody works at any more.
+stale_facts() {
+  local name value
   for name in "$state"/*/journal; do
     is_stale "$name" || continue
     value=$(awk -F '\t' 'NR == 1 { print $3 }' "$name")
     name=${name%/journal}
     say stale "${name##*/}" "$([[ $value == "$boot" ]] && echo same || echo other)"
   done
+}
+
+# installed_facts ROLE UNIT DEFAULTS: ROLE is primary, donor or target.
+installed_facts() {
+  local role=$1 unit=$2 runs='' program name value socket='' configured_in='' datadir='' log
+  local -a serving=() units_of=() pids=()
+  stale_facts
+  serving
   if [[ $unit ]]; then
     [[ $unit == *.service ]] || unit+=.service
-    pid=$(systemctl show -p MainPID --value -- "$unit" 2>/dev/null)
+    [[ $(systemctl show -p MainPID --value -- "$unit" 2>/dev/null) == [1-9]* ]] && runs=yes
     systemctl cat -- "$unit" >/dev/null 2>&1 || unit=''
   else
     find_unit || return
   fi
-  [[ $unit || ${pid:-0} != 0 ]] || return
-  say installed "$unit" "$(if [[ ${pid:-0} == 0 ]]; then echo rests; else echo runs; fi)"
-  program=$(readlink -f -- "/proc/$pid/exe" 2>/dev/null)
-  # One that was upgraded meanwhile.
-  program=${program% (deleted)}
-  for name in mariadbd mysqld /usr/sbin/mariadbd /usr/sbin/mysqld; do
-    [[ $program ]] || program=$(command -v "$name")
+  [[ $unit || $runs ]] || return
+  for name in "${!serving[@]}"; do
+    [[ ${units_of[name]} != "$unit" ]] || pids+=("${serving[name]}")
   done
-  [[ $program ]] || return
-  say installed_version "$("$program" --version 2>/dev/null | head -n 1)"
-  while IFS=$'\t' read -r name value; do
-    say configured "$name" "$value"
-    case $name in
-      datadir) datadir=$value ;;
-      socket) socket=$value ;;
-    esac
-  done < <(configured "$program" "$unit")
-  if [[ $pid != 0 ]]; then
-    value=$datadir
-    socket_of "$pid"
-    socket=${REPLY:-$socket}
-    variables "$socket" "$3"
-    datadir=${datadir:-$value}
-    # What it works in, whatever it was told.
-    [[ -d /proc/$pid/cwd ]] && datadir=$(readlink -- "/proc/$pid/cwd")
+  server_unit=$unit
+  say installed "$unit" "$(if [[ $runs ]]; then echo runs; else echo rests; fi)"
+  find_program "$unit"
+  if [[ $program ]]; then
+    say installed_version "$("$program" --version 2>/dev/null | head -n 1)"
+    while IFS=$'\t' read -r name value; do
+      say configured "$name" "$value"
+      case $name in
+        datadir) configured_in=$value ;;
+        socket) socket=$value ;;
+      esac
+    done < <(configured "$program" "$unit")
   fi
+  if [[ $runs ]]; then
+    # Its own, wherever it was told to listen.
+    socket_of "$socket" "${pids[@]}"
+    socket=${REPLY:-$socket}
+    vouch "$socket" || :
+    # What is replaced is not for a server to say.
+    if variables "$socket" "$3" && [[ $role == target && $unit ]] && ! is_served "$datadir" "$unit"; then
+      say instance_error "$unit says that its data is in $datadir, where it has no files open"
+    fi
+  fi
+  datadir=${datadir:-$configured_in}
   say installed_socket "$socket"
   [[ $datadir == /?* ]] || return
-  say installed_datadir "$(readlink -m -- "$datadir")"
-  mounted "$(readlink -m -- "$datadir")" && say installed_mounted
+  data_facts "$datadir"
+  [[ -z $runs ]] || tells "$role" "$socket" "$3"
+}
+
+# data_facts DATADIR: what is in the data directory of the server.
+data_facts() {
+  local name
+  say installed_datadir "$(readlink -m -- "$1")"
+  mounted "$(readlink -m -- "$1")" && say installed_mounted
   for name in mariadb_upgrade_info mysql_upgrade_info; do
-    [[ ! -f $datadir/$name ]] || say installed_upgraded "$name" "$(head -c 100 -- "$datadir/$name" | head -n 1)"
+    read_owned "$1" "$name" 65536 >/dev/null && say installed_upgraded "$name" "$(read_owned "$1" "$name" 65536 | head -c 100 | head -n 1)"
   done
-  while IFS= read -r name; do say database "$name"; done < <(databases_in "$datadir" | head -n 20)
-  [[ $pid == 0 ]] || tells "$role" "$socket" "$3"
+  while IFS= read -r name; do say database "$name"; done < <(databases_in "$1" | head -n 20)
 }
 
 # tells ROLE SOCKET DEFAULTS: what it replicates, who replicates from it, and who else is there.
@@ -106,11 +175,11 @@ tells() {
   fi
   while IFS= read -r all; do
     fields=()
-    while IFS= read -r -d $'\t' field; do fields+=("$field"); done <<<"$all"$'\t'
+    while IFS= read -r -d $'\t' field; do fields+=("$field"); done < <(printf '%s\t' "$all")
     say upstream "${fields[0]#=}" "${fields[@]:1}"
   done < <(columns Connection_name Slave_IO_Running Slave_SQL_Running Master_Host Master_Port Using_Gtid Master_SSL_Allowed Master_Server_Id \
     Replicate_Do_DB Replicate_Ignore_DB Replicate_Do_Table Replicate_Ignore_Table Replicate_Wild_Do_Table Replicate_Wild_Ignore_Table \
-    Replicate_Do_Domain_Ids Replicate_Ignore_Domain_Ids <<<"$all")
+    Replicate_Do_Domain_Ids Replicate_Ignore_Domain_Ids < <(printf '%s\n' "$all"))
   # Ids of those that are connected; not everybody has said his host.
   while IFS=$'\x1f' read -r id host; do [[ $id ]] && say downstream "$id" "$host"; done < <(
     sql "$2" "$3" 'SHOW SLAVE HOSTS' | awk -F '\t' '{ print $1 "\037" $2 }')
@@ -133,11 +202,10 @@ own_writes() {
 
 # account DATADIR CONNECTION: by which a server replicates: `account USER PASSWORD`. It keeps them in a file.
 account() {
-  local file=$1/master.info user password
+  local file=master.info user='' password=''
   # In names of files, what is no letter and no digit is written otherwise; those are not looked for.
-  [[ -z $2 ]] || file=$1/master-${2,,}.info
-  [[ -f $file ]] || return
-  user=$(sed -n 5p -- "$file")
-  password=$(sed -n 6p -- "$file")
+  [[ -z $2 ]] || file=master-${2,,}.info
+  [[ $file != */* ]] || return
+  { for _ in 1 2 3 4; do read -r; done; IFS= read -r user; IFS= read -r password; } < <(read_owned "$1" "$file" 65536)
   [[ $user ]] && say account "$user" "$password"
 }

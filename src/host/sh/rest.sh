@@ -27,6 +27,7 @@ take_server() {
 stop_replication() {
   local all name io sql said count=0
   take_server "$3" || return
+  vouch "$1" || :
   all=$(connections "$1" "$2") || { fail replication "${all##*$'\n'}"; return; }
   while IFS=$'\t' read -r name io sql; do
     [[ $io$sql == *yes* ]] || continue
@@ -34,7 +35,7 @@ stop_replication() {
     record boot replication "$1" "$2" "$name" "$io" "$sql" || { fail journal "$home/journal cannot be written"; return; }
     said=$(restore_replication "$1" "$2" "$name" no no) || { fail replication "connection '$name': $said"; return; }
     count=$((count + 1))
-  done <<<"$all"
+  done < <(printf '%s\n' "$all")
   ok "$count"
 }
 
@@ -53,7 +54,7 @@ note_replication() {
         fail journal "$home/journal cannot be written"
         return
       fi
-    done <<<"$all"
+    done < <(printf '%s\n' "$all")
   fi
   ok "$runs"
 }
@@ -62,6 +63,7 @@ note_replication() {
 # or `rests`, as it begins again.
 stop_server() {
   local said inode
+  server_unit=$1
   # What does not run would be started by our undo.
   if ! systemctl is-active --quiet -- "$1"; then fail server "$1 does not run"; return; fi
   inode=$(stat -L -c %i -- "$4") || { fail server "$4 is gone"; return; }
@@ -134,6 +136,17 @@ drop_old() {
   fi
 }
 
+# write_new DIRECTORY NAME TEXT: a file of the directory's owner, if there is nothing of that name in it: not a link either.
+write_new() {
+  # shellcheck disable=SC2016 # perl's variables
+  perl -e '
+    use Fcntl;
+    my ($directory, $name, $text) = @ARGV;
+    my @owner = lstat($directory) or exit 1;
+    sysopen(my $file, "$directory/$name", O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0660) or exit 1;
+    print $file $text and chown($owner[4], $owner[5], $file) == 1 and close($file) or exit 1;' "$@"
+}
+
 # put_on_trial UNIT DATADIR STAGED ASIDE SECONDS HOLDS UPGRADED VERSION: before the server of that unit gets new data, which is
 # STAGED: until `accept`, the undo stops it, within SECONDS, and the old data gets its name back from ASIDE. HOLDS is `databases`, or
 # `none` where the old data may not hold any. UPGRADED is the file, or nothing, that says for which VERSION the system tables were upgraded.
@@ -146,9 +159,7 @@ put_on_trial() {
     if [[ $6 == none && $held ]]; then fail exists "$2 holds a database by now: $held"; return; fi
   fi
   new=$(stat -c %i -- "$3") || { fail server "$3 is gone"; return; }
-  if [[ $7 == m*_upgrade_info && $7 != */* && ! -e $3/$7 ]]; then
-    printf '%s' "$8" >"$3/$7" && chown --reference="$3" -- "$3/$7"
-  fi
+  if [[ $7 == m*_upgrade_info && $7 != */* ]]; then write_new "$3" "$7" "$8" || :; fi
   if ! { record tree aside "$4" "$new" && record server trial "$1" "$2" "$old" "$new" "$4" "$5"; }; then
     fail journal "$home/journal cannot be written"
     return
@@ -159,15 +170,14 @@ put_on_trial() {
 
 # start_server UNIT SOCKET DEFAULTS DATADIR: starts it with what is on trial: nothing that it replicates runs, and nobody writes to it.
 start_server() {
-  local said pid
+  local said
   if ! said=$(start_unit "$1" "$2" "$3" replica); then
     fail server "$1: ${said##*$'\n'}"
     return
   fi
   # Before anything is said to it: it may have been told of another directory.
-  pid=$(systemctl show -p MainPID --value -- "$1")
-  if [[ ! $4 -ef /proc/$pid/cwd ]]; then
-    fail server "$1 does not work in $4, but in $(readlink -- "/proc/$pid/cwd")"
+  if ! is_served "$4" "$1"; then
+    fail server "$1 has no files open in $4: it works in another directory"
   elif said=$(rest_replication "$2" "$3"); then
     ok
   else

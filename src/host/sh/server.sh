@@ -1,39 +1,10 @@
 # shellcheck shell=bash
-# server.sh: the MariaDB and MySQL servers of this host: which ones run, what they tell, and how one of them or its
-# replication is stopped, and is afterwards what it was before. Used by the facts, by the guard, and by the journal's undos.
+# server.sh: the MariaDB and MySQL servers of this host: what they tell, and how one of them or its replication is stopped, and is
+# afterwards what it was before. Used by the facts, by the guard, and by the journal's undos. Which ones run is in holders.sh, how they
+# are logged in to in logins.sh.
 #
 # A server is reached through its SOCKET, as the user that we are; DEFAULTS is a file of options (`--defaults-file`) or
 # empty. No password is ever in an argument.
-
-# server_uids: sets the array `server_uids` to the accounts of the servers of this host.
-server_uids() {
-  server_uids=()
-}
-
-# client_command SOCKET DEFAULTS OPTION: sets the array `command` to a client of the server there.
-client_command() {
-  local program=mariadb
-  command -v mariadb >/dev/null || program=mysql
-  # A user's own file may name another host.
-  command=("$program" ${2:+"--defaults-file=$2"} --protocol=socket --host=localhost "--socket=$1" --connect-timeout=10 --batch "$3")
-}
-
-# client SOCKET DEFAULTS STATEMENTS [OPTION]: the statements, once; those on standard input where that is `-`: everybody on the host can
-# read arguments.
-client() {
-  local -a command
-  client_command "$1" "$2" "${4:---skip-column-names}"
-  if [[ $3 == - ]]; then timeout -k 5 60 "${command[@]}"; else timeout -k 5 60 "${command[@]}" -e "$3" </dev/null; fi
-}
-
-# sql SOCKET DEFAULTS STATEMENTS [OPTION]: what it answers, fields separated by tabs, escaped as in our wire format. Where it
-# fails, why, as the last line: what a client complains of besides is no answer.
-sql() {
-  local said
-  { said=$(client "$@" 2>&1 >&12) && return 0; } 12>&1
-  printf '%s\n' "${said:-the server has not answered within a minute}"
-  return 1
-}
 
 # quoted NAME: sets REPLY to it as a literal of SQL, also where a backslash is none.
 quoted() {
@@ -41,84 +12,28 @@ quoted() {
   REPLY=\'${REPLY//\'/\'\'}\'
 }
 
-# answers SOCKET DEFAULTS: whether a server answers there, whatever it says to ours. The errors of a client that finds nobody
-# are 2000 and more, and one that is kept waiting has none.
-answers() {
-  local said
-  said=$(sql "$1" "$2" 'SELECT 1') || [[ $said == *'ERROR '[13-9][0-9]* ]]
-}
-
-# Sets `pids` to the processes that are servers.
-server_pids() {
-  local comm name
-  pids=()
-  for comm in /proc/[0-9]*/comm; do
-    { read -r name <"$comm"; } 2>/dev/null || continue
-    [[ $name == mariadbd || $name == mysqld ]] || continue
-    comm=${comm#/proc/}
-    pids+=("${comm%%/*}")
-  done
-}
-
-# relation PATH PID: sets REPLY to how the path lies to that server's data: `within` it (or it itself), `around` it, or nothing.
-# A server's data directory is where it works.
-relation() {
-  local path data=/proc/$2/cwd
-  REPLY=''
-  path=$(readlink -f -- "$1")
-  while [[ $path ]]; do
-    if [[ $path -ef $data ]]; then REPLY=within; return; fi
-    path=${path%/*}
-  done
-  path=$(readlink -- "$data")
-  [[ $path -ef $data && $path/ == "$(readlink -f -- "$1")"/* ]] && REPLY=around
-}
-
-# unit_of PID: sets REPLY to the unit of this host's systemd that a process is in; to nothing where it is in none, or in one of a
-# container's.
-unit_of() {
-  local group unit
-  group=$(sed -n 's|^[^:]*:\(name=systemd\)\{0,1\}:\(/.*\.service\)$|\2|p' "/proc/$1/cgroup" 2>/dev/null | head -n 1)
-  unit=${group##*/}
-  REPLY=''
-  [[ $unit && $(systemctl show -p ControlGroup --value -- "$unit" 2>/dev/null) == "$group" ]] && REPLY=$unit
-}
-
-# socket_of PID: sets REPLY to the socket that it listens on; to nothing where that cannot be seen.
-socket_of() {
-  REPLY=$(ss -Hxlp 2>/dev/null | awk -v pid="pid=$1," '
-    index($0, pid) { for (i = 1; i <= NF; i++) if ($i ~ "^/" && $i !~ /mysqlx/) { print $i; exit } }')
-}
-
-# servers_near PATH DEFAULTS: lines `server RELATION DATADIR UNIT SOCKET ERROR` for each server whose data the path has to do
-# with; ERROR is why it does not let us in.
-servers_near() {
-  local pid unit socket near error
-  local -a pids
-  [[ -e $1 ]] || return
-  server_pids
-  for pid in "${pids[@]}"; do
-    relation "$1" "$pid"
-    near=$REPLY
-    [[ $near ]] || continue
-    unit_of "$pid"
-    unit=$REPLY
-    socket_of "$pid"
-    socket=$REPLY
-    if [[ -z $socket ]] || error=$(sql "$socket" "$2" 'SELECT 1'); then error=''; fi
-    say server "$near" "$(readlink -- "/proc/$pid/cwd")" "$unit" "$socket" "${error##*$'\n'}"
-  done
-}
-
-# is_served DIRECTORY: whether a server works there.
-is_served() {
-  local pid
-  local -a pids
-  server_pids
-  for pid in "${pids[@]}"; do
-    [[ $1 -ef /proc/$pid/cwd ]] && return 0
-  done
-  return 1
+# read_owned DATADIR NAME LIMIT: prints a small file of a server's with the rights of the directory's owner, who may have put a link or a
+# pipe there. False where it is none.
+read_owned() {
+  # shellcheck disable=SC2016 # perl's variables
+  perl -e '
+    use strict;
+    use Fcntl;
+    my ($directory, $name, $limit) = @ARGV;
+    my @owner = stat("$directory/") or exit 1;
+    if ($> == 0) {
+        my ($uid, $gid) = @owner[4, 5];
+        my $own = (getpwuid $uid)[3] // $gid;
+        $) = "$own $own" . ($own == $gid ? "" : " $gid");
+        $> = $uid;
+        $> == $uid or exit 1;
+    }
+    sysopen(my $file, "$directory/$name", O_RDONLY | O_NONBLOCK | O_NOFOLLOW) or exit 1;
+    my @seen = stat($file) or exit 1;
+    ($seen[2] & 0170000) == 0100000 && $seen[7] <= $limit or exit 1;
+    my $text = "";
+    1 while sysread($file, $text, 65536, length $text);
+    print $text;' "$@"
 }
 
 # databases_in DATADIR: those that are not a server's own, one per line; also where no server runs.
@@ -167,7 +82,7 @@ connections() {
   local all
   all=$(replication_status "$1" "$2") || { printf '%s\n' "$all"; return 1; }
   # One that is about to connect was told to run.
-  columns Connection_name Slave_IO_Running Slave_SQL_Running <<<"$all" |
+  printf '%s\n' "$all" | columns Connection_name Slave_IO_Running Slave_SQL_Running |
     awk -F '\t' -v OFS='\t' '{ print $1, $2 == "No" ? "no" : "yes", $3 == "Yes" ? "yes" : "no" }'
 }
 
@@ -177,7 +92,7 @@ threads() {
   all=$(connections "$1" "$2") || return
   while IFS=$'\t' read -r name io sql; do
     [[ $name == "=$3" ]] && return 0
-  done <<<"$all"
+  done < <(printf '%s\n' "$all")
   io=no sql=no
   return 2
 }
@@ -230,7 +145,7 @@ complaint() {
   all=$(replication_status "$1" "$2") || return
   while IFS=$'\t' read -r name text; do
     [[ $name != "=$3" || ! ${text//[[:space:]]/} ]] || printf ': %s' "${text%%$'\t'*}"
-  done < <(columns Connection_name Last_SQL_Error Last_IO_Error <<<"$all")
+  done < <(printf '%s\n' "$all" | columns Connection_name Last_SQL_Error Last_IO_Error)
 }
 
 # rest_replication SOCKET DEFAULTS: stops all that the server replicates. Prints why not.
@@ -241,7 +156,7 @@ rest_replication() {
   while IFS=$'\t' read -r name io sql; do
     [[ $io$sql == *yes* ]] || continue
     said=$(restore_replication "$1" "$2" "${name#=}" no no) || { echo "connection '${name#=}': $said"; return 1; }
-  done <<<"$all"
+  done < <(printf '%s\n' "$all")
 }
 
 # unlogged SOCKET DEFAULTS: sets REPLY to what keeps a statement out of the binary log of a server that is itself a replica: what it
@@ -265,6 +180,9 @@ forget_drop() {
 # without, and with `replica` also without clients that may write and without events, as far as its unit lets us say so. Prints why not.
 start_unit() {
   local drop=/run/systemd/system/$1.d said='' end options=--skip-slave-start
+  # What was found of its socket was of the one before.
+  server_unit=$1 vouched=()
+  server_uids
   # Events are those of the copied server; it is for its replica not to run them.
   [[ $4 == replica ]] && options+=' --read-only --event-scheduler=OFF'
   # One that was ended in here may have left it.
@@ -287,6 +205,7 @@ start_unit() {
     systemctl is-failed --quiet -- "$1" && break
     sleep 0.25
   done
+  if [[ -z $said && $2 ]]; then said=$(sql "$2" "$3" 'SELECT 1'); fi
   echo "${said:-$1 does not answer}"
   return 1
 }

@@ -11,7 +11,7 @@ job=tables clients=0
 list_tables() {
   local all schema table engine name
   local -a command
-  client_command "$1" "$2" --skip-column-names
+  client_command "$1" "$2" --skip-column-names || give_up "$REPLY"
   # Of a hundred thousand tables it takes longer than other answers may.
   all=$("${command[@]}" </dev/null 2>&1 -e "SELECT table_schema, table_name, COALESCE(engine, '') FROM information_schema.tables
     WHERE table_type IN ('BASE TABLE', 'SYSTEM VERSIONED')
@@ -29,13 +29,13 @@ list_tables() {
     else
       other_names+=("./$schema/$table") quoted_others+=("$name")
     fi
-  done <<<"$all"
+  done < <(printf '%s\n' "$all")
 }
 
 # open_client SOCKET DEFAULTS: one that stays, for statements on descriptor `into` and answers on `from`. Its errors are answers, too.
 open_client() {
   local -a command
-  client_command "$1" "$2" --skip-column-names
+  client_command "$1" "$2" --skip-column-names || give_up "$REPLY"
   clients=$((clients + 1))
   mkfifo -- "$home/client.$clients" || give_up "$home cannot be written"
   exec {from}< <(exec "${command[@]}" --unbuffered <"$home/client.$clients" 2>&1)
@@ -144,7 +144,7 @@ halt() {
     sql "$1" "$2" 'STOP SLAVE' >/dev/null
     said=$(replication_status "$1" "$2") || give_up "$said"
     IFS=$'\x1f' read -r io sql behind < <(
-      columns Slave_IO_Running Slave_SQL_Running Seconds_Behind_Master <<<"$said" | tr '\t' '\037')
+      columns Slave_IO_Running Slave_SQL_Running Seconds_Behind_Master < <(printf '%s\n' "$said") | tr '\t' '\037')
     [[ $io == =No && $sql == No ]] && return
     [[ ! $behind =~ ^[1-9] ]] || last=$SECONDS
     ((SECONDS - last <= $3)) || give_up "its replication does not stop"
@@ -174,7 +174,7 @@ of_target() {
   while :; do
     said=$(replication_status "$1" "$2") || give_up "$said"
     IFS=$'\x1f' read -r sql file position behind error < <(
-      columns Slave_SQL_Running Relay_Master_Log_File Exec_Master_Log_Pos Seconds_Behind_Master Last_SQL_Error <<<"$said" |
+      columns Slave_SQL_Running Relay_Master_Log_File Exec_Master_Log_Pos Seconds_Behind_Master Last_SQL_Error < <(printf '%s\n' "$said") |
         tr '\t' '\037')
     [[ -z $error ]] || give_up "its SQL thread has stopped: $error"
     [[ $sql == =No ]] && break
@@ -200,6 +200,7 @@ of_target() {
 main() {
   # A client that has ended has said why.
   trap : PIPE
+  vouch "$2" || :
   case $1 in
     source) of_source "${@:2}" ;;
     rest) rest "${@:2}" ;;

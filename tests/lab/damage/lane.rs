@@ -26,6 +26,8 @@ const LANES: usize = 6;
 /// Done once: what is on the hosts' disks.
 const FURNISH: &str = r#"
     mkdir -p /srv/damage/data/sub; cd /srv/damage
+    # Empty; a server of MariaDB would have it locked.
+    : >data/ibdata1
     # In the order of their directory, so that what is read last is known.
     for name in one two three; do head -c 1200000 /dev/urandom >data/$name; done
     echo small >data/sub/small; ln -s sub/small data/link; touch -d 2020-02-02 data/sub/small
@@ -34,12 +36,25 @@ const FURNISH: &str = r#"
     echo 'dba ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/damage
     install -d -o dba -g dba /home/dba/.local /home/dba/.local/state
     mkdir served; cp -a data served/; tar --format=posix -cf archive data
-    # What is taken for a server: a program of that name, which works there.
-    cp /bin/sleep mariadbd
-    printf '[Service]\nExecStart=/srv/damage/mariadbd infinity\nWorkingDirectory=/srv/damage/served/data\n' \
-        >/etc/systemd/system/damage-db.service
+    # What is taken for a server: a program that has locked its file.
+    install -m 0755 /dev/stdin serve <<'SERVER'
+#!/usr/bin/perl
+use Fcntl;
+open(my $data, '+<', '/srv/damage/served/data/ibdata1') or exit 1;
+my $lock = pack('s s x4 q q l x4', F_WRLCK, 0, 0, 0, 0);
+fcntl($data, F_SETLK, $lock) or exit 1;
+sleep;
+SERVER
+    printf '[Service]\nExecStart=/srv/damage/serve\n' >/etc/systemd/system/damage-db.service
     # What is taken for a replica that is copied while it runs.
-    perl -MIO::Socket::UNIX -e 'IO::Socket::UNIX->new(Local => q(/srv/damage/replica.sock), Listen => 1)'
+    install -m 0755 /dev/stdin listen <<'LISTENER'
+#!/usr/bin/perl
+use IO::Socket::UNIX;
+unlink '/srv/damage/replica.sock';
+my $socket = IO::Socket::UNIX->new(Local => '/srv/damage/replica.sock', Listen => 128) or exit 1;
+while (1) { $socket->accept }
+LISTENER
+    printf '[Service]\nExecStart=/srv/damage/listen\n' >/etc/systemd/system/damage-replica.service
     rm /usr/bin/mariadb /usr/bin/mariadb-backup
     install -m 0755 /dev/stdin /usr/bin/mariadb <<'CLIENT'
 #!/bin/bash
@@ -181,7 +196,7 @@ fn free(all: &Path) -> (usize, File) {
 fn raise(host: &Host, name: &str) {
     host.sh("mkdir -p /run/damage");
     if name == "db1" {
-        host.sh("systemctl start damage-db");
+        host.sh("systemctl start damage-db damage-replica");
     }
     if name.starts_with("db") && name != "db1" {
         host.sh(RAISE);

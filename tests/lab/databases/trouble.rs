@@ -85,7 +85,9 @@ mod alone {
     fn as_mysql(host: &Host) -> Vec<Changed> {
         let client = r#"#!/bin/bash
             [[ $* == *'ALL SLAVES'* ]] && { echo 'ERROR 1064 (42000) at line 1: You have an error in your SQL syntax' >&2; exit 1; }
-            /usr/bin/hidden.mariadb "$@" | sed 's/10\.11\.[0-9]*-MariaDB[^[:space:]]*/8.0.36/'
+            # An option of MySQL's only.
+            words=(); for word; do [[ $word == --loose-skip-enable-cleartext-plugin ]] || words+=("$word"); done
+            /usr/bin/hidden.mariadb "${words[@]}" | sed 's/10\.11\.[0-9]*-MariaDB[^[:space:]]*/8.0.36/'
             exit "${PIPESTATUS[0]}""#;
         let backup = r#"#!/bin/bash
             [[ $1 == --version ]] && { echo 'xtrabackup version 8.0.35-31 based on MySQL server 8.0.35 Linux (x86_64)' >&2; exit; }
