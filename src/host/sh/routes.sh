@@ -8,7 +8,7 @@ main() {
   for address; do
     route=$(ip -o route get "$address" 2>/dev/null)
     [[ $route == local\ * ]] && say own "$address"
-    source=$(sed -n 's/.* src \([^ ]*\).*/\1/p' <<<"$route")
+    source=$(printf '%s\n' "$route" | sed -n 's/.* src \([^ ]*\).*/\1/p')
     say route "$address" "$source"
   done
   echo end
