@@ -31,6 +31,14 @@ impl Eve {
         format!("{}/{name}", self.home)
     }
 
+    /// A message says that something of a path is hers, and not only by the path's own words.
+    #[track_caller]
+    pub(crate) fn expect_named(&self, message: &str, path: &str) {
+        let words = message.replace(&self.home, "");
+        let is_told = message.contains(path) && ["eve", "4242"].iter().any(|name| words.contains(name));
+        assert!(is_told, "{path} of eve is not told: {message}");
+    }
+
     /// Runs a bash script as her, which has to succeed.
     #[track_caller]
     pub(crate) fn sh(&self, script: &str) -> String {
@@ -154,16 +162,16 @@ impl Impostor {
     /// Starts it as a unit of the system with that name, which its administrator made for her.
     #[track_caller]
     pub(crate) fn start_in_unit(self, unit: &str) -> Unit {
-        let user = format!("--uid={}", self.user);
-        let unit_option = format!("--unit={unit}");
-        let mut words = vec!["systemd-run", "--quiet", "--collect", &user, &unit_option, "--"];
-        let own = self.words();
-        words.extend(own.iter().map(String::as_str));
-        self.host.run(&words).expect_success();
+        let file = format!("/run/systemd/system/{unit}");
+        let command = self.words().join(" ");
+        // A name of a program needs its path there.
+        let text = format!("[Service]\nUser={}\nExecStart=/usr/bin/env {command}\n", self.user);
+        self.host.put(text, &file, 0o644);
+        self.host.sh(&format!("systemctl daemon-reload; systemctl start {unit}"));
         let unit = Unit { host: self.host.clone(), unit: unit.to_owned() };
         let name = self.arguments.iter().find_map(|word| word.strip_prefix("name=")).unwrap_or("perl");
         let is_named = || unit.host.sh(&format!("cat /proc/{}/comm || :", unit.pid())).trim() == name;
-        assert!(eventually(SOON, is_named), "{unit_option} does not run");
+        assert!(eventually(SOON, is_named), "{file} does not run");
         unit
     }
 }
@@ -193,11 +201,6 @@ impl Posing {
     pub(crate) fn expect_alive(&mut self) {
         assert!(self.running.is_running(), "a process of another account was ended");
     }
-
-    /// Its pid, as its host counts.
-    pub(crate) fn pid(&self) -> u32 {
-        self.running.pid()
-    }
 }
 
 /// An impostor in a unit of the system, until this is dropped.
@@ -216,9 +219,12 @@ impl Unit {
 
 impl Drop for Unit {
     fn drop(&mut self) {
-        self.host.run(&["systemctl", "stop", &self.unit]);
+        let unit = &self.unit;
+        let remove =
+            format!("systemctl stop {unit}; rm -f /run/systemd/system/{unit}; systemctl daemon-reload");
+        self.host.run(&["bash", "-c", &remove]);
     }
 }
 
 /// How long a run may take that has nothing to wait for.
-pub(crate) const PROMPT: Duration = Duration::from_secs(45);
+pub(crate) const PROMPT: Duration = Duration::from_secs(40);

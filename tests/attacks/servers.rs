@@ -2,10 +2,10 @@
 //! its work.
 
 mod alone {
-    use crate::fixtures::Changed;
+    use crate::fixtures::{Changed, Wrapper};
     use crate::harness::Output;
-    use crate::impostor::Impostor;
-    use crate::stand::{SECRET, SOCKET, Stand, answers, main_pid, sql};
+    use crate::impostor::{Impostor, PROMPT, Posing};
+    use crate::stand::{SECRET, SOCKET, Stand, answers, answers_at, main_pid, sql};
 
     /// A dry run says the same as without eve, in all that is no number.
     #[track_caller]
@@ -55,8 +55,7 @@ mod alone {
         let eve = stand.eve("db1");
         let trap = eve.trap();
         let socket = eve.at("mysqld.sock");
-        let forged =
-            eve.poses_as("mariadbd").by(&[&trap.program]).listens(&socket).asks("clear").start();
+        let forged = eve.poses_as("mariadbd").by(&[&trap.program]).listens(&socket).asks("clear").start();
         trap.set();
         let refused = stand.transfer(&["replica", "db1", "db3", "--create-account", "--dry-run"]);
         trap.expect_untouched();
@@ -83,10 +82,11 @@ mod alone {
 
     #[test]
     fn unit_of_another_account_is_not_stopped_for_a_forged_name() {
-        let Some(stand) = Stand::on(&["db1", "db2"]) else { return };
+        let Some(stand) = Stand::without_servers(&["db1", "db2"]) else { return };
         let (tree, target) = (stand.directory("db1", "tree"), stand.directory("db2", "in"));
         stand.host("db1").sh(&format!("echo 1 >{tree}/file"));
-        let unit = stand.eve("db1").poses_as("mysqld").in_directory(&tree).start_in_unit("shop-of-eve.service");
+        let unit =
+            stand.eve("db1").poses_as("mysqld").in_directory(&tree).start_in_unit("shop-of-eve.service");
         let before = unit.pid();
         let done =
             stand.transfer(&[&format!("db1:{tree}"), &format!("db2:{target}"), "--stop-server=source"]);
@@ -98,14 +98,13 @@ mod alone {
 
     #[test]
     fn forged_server_in_a_target_gets_no_password() {
-        let Some(stand) = Stand::on(&["db1", "db2"]) else { return };
+        let Some(stand) = Stand::without_servers(&["db1", "db2"]) else { return };
         let _secret = stand.secret("db2");
         let target = stand.directory("db2", "in");
         let ends = ["db1:/etc/hostname", &format!("db2:{target}")];
         let eve = stand.eve("db2");
         let socket = eve.at("mysqld.sock");
-        let forged =
-            eve.poses_as("mysqld").in_directory(&target).listens(&socket).asks("clear").start();
+        let forged = eve.poses_as("mysqld").in_directory(&target).listens(&socket).asks("clear").start();
         let planned = stand.transfer(&[ends[0], ends[1], "--dry-run"]);
         forged.expect_nothing_received();
         planned.expect_success();
@@ -116,7 +115,7 @@ mod alone {
 
     #[test]
     fn forged_server_in_a_source_gets_no_password_from_another_namespace() {
-        let Some(stand) = Stand::on(&["db1", "db2"]) else { return };
+        let Some(stand) = Stand::without_servers(&["db1", "db2"]) else { return };
         let _secret = stand.secret("db1");
         let (tree, target) = (stand.directory("db1", "tree"), stand.directory("db2", "in"));
         stand.host("db1").sh(&format!("echo 1 >{tree}/file"));
@@ -141,7 +140,7 @@ mod alone {
 
     #[test]
     fn socket_of_another_account_gets_no_login_for_a_backup() {
-        let Some(stand) = Stand::on(&["db1", "db2"]) else { return };
+        let Some(stand) = Stand::without_servers(&["db1", "db2"]) else { return };
         let _secret = stand.secret("db1");
         let target = stand.directory("db2", "in");
         let eve = stand.eve("db1");
@@ -153,8 +152,7 @@ mod alone {
                 let order = [&format!("db1:{socket}"), &format!("db2:{target}"), "--type", kind, "--dry-run"];
                 let refused = stand.transfer(&order);
                 forged.expect_nothing_received();
-                let refused = refused.expect_code(4).stderr;
-                assert!(refused.contains(socket) && refused.contains("eve"), "{kind}: {refused}");
+                eve.expect_named(&refused.expect_code(4).stderr, socket);
             }
         }
     }
@@ -166,19 +164,22 @@ mod alone {
         let _secret = stand.secret("db1");
         let target = stand.directory("db2", "in");
         let eve = stand.eve("db1");
-        let (link, own) = (eve.at("mysqld.sock"), eve.at("own.sock"));
-        let forged = eve.poses_as("mariadbd").listens(&own).asks("clear").start();
-        eve.sh(&format!("ln -s {SOCKET} {link}"));
+        let (directory, own) = (eve.at("run"), eve.at("own"));
+        let socket = format!("{directory}/mysqld.sock");
+        eve.sh(&format!("mkdir {own}; ln -s /run/mysqld {directory}"));
+        let forged = eve.poses_as("mariadbd").listens(&format!("{own}/mysqld.sock")).asks("clear").start();
         // The real server until the backup begins, and hers from then on.
-        let _exchange = crate::fixtures::Wrapper::new(
+        let _exchange = Wrapper::new(
             &db1,
             "mariadb-backup",
-            &format!("[[ $* == *--backup* ]] && setpriv --reuid eve --clear-groups ln -sfn {own} {link}"),
+            &format!(
+                "[[ $* == *--backup* ]] && setpriv --reuid eve --clear-groups ln -sfn {own} {directory}"
+            ),
         );
-        let run = stand.transfer(&["--type=mariabackup", &format!("db1:{link}"), &format!("db2:{target}")]);
+        let ends = [&format!("db1:{socket}"), &format!("db2:{target}")];
+        let run = stand.transfer(&["--type=mariabackup", ends[0], ends[1]]);
         forged.expect_nothing_received();
-        let refused = run.expect_code(4).stderr;
-        assert!(refused.contains(&link) && refused.contains("eve"), "{refused}");
+        eve.expect_named(&run.expect_code(4).stderr, &socket);
     }
 
     #[test]
@@ -203,32 +204,54 @@ mod alone {
         ]);
         let made = sql(&db1, "SELECT user FROM mysql.user WHERE user = 'eve'");
         assert_eq!(made, "", "eve's statements were said in root's name: {run}");
-        let refused = run.expect_code(4).stderr;
-        assert!(refused.contains(&login) && refused.contains("eve"), "{refused}");
+        eve.expect_named(&run.expect_code(4).stderr, &login);
+    }
+
+    /// What a server of the real one's account hears, where the real one listens, when it asks for something.
+    #[track_caller]
+    fn compromised(stand: &Stand, asks: &str) -> (String, Output) {
+        let db1 = stand.host("db1");
+        let own = stand.at("mysql");
+        db1.sh(&format!(
+            "chmod 755 {}; install -d -o mysql -m 755 {own}; install -d -o mysql -g root -m 755 /run/mysqld",
+            stand.scratch.path()
+        ));
+        let target = stand.directory("db2", "in");
+        let impostor = Impostor::new(&db1, "mysql", &format!("{own}/record"));
+        let server = impostor.with("name", "mariadbd").listens(SOCKET).asks(asks).start();
+        let order = ["--type=mariabackup", &format!("db1:{SOCKET}"), &format!("db2:{target}"), "--dry-run"];
+        let run = stand.transfer(&order);
+        (server.received(), run)
     }
 
     #[test]
-    fn compromised_server_gets_no_password_and_no_file() {
+    fn compromised_server_gets_no_password() {
         let Some(stand) = Stand::on(&["db1", "db2"]) else { return };
         let _secret = stand.secret("db1");
-        let db1 = stand.host("db1");
-        db1.sh("grep -q '^root:' /etc/shadow; install -d -o mysql -g root -m 755 /run/mysqld");
-        let record = stand.at("mysql/record");
-        db1.sh(&format!("install -d -o mysql -m 755 {0}; chmod 755 {1}", stand.at("mysql"), stand.scratch.path()));
-        let target = stand.directory("db2", "in");
-        for asks in ["clear", "dialog", "infile:/etc/shadow", "infile:/root/.my.cnf"] {
-            // With the rights of the real one, and where it listens.
-            let server =
-                Impostor::new(&db1, "mysql", &record).with("name", "mariadbd").listens(SOCKET).asks(asks).start();
-            for more in [&["--dry-run"][..], &[]] {
-                let order = ["--type=mariabackup", &format!("db1:{SOCKET}"), &format!("db2:{target}")];
-                let run = stand.transfer(&[&order[..], more].concat());
-                let received = server.received();
-                assert!(!received.contains(SECRET), "{asks}: a password: {received}\n{run}");
-                assert!(!received.contains("root:"), "{asks}: a file: {received}\n{run}");
-                let refused = run.expect_code(4).stderr;
-                assert!(refused.contains(SOCKET), "{asks}: {refused}");
-            }
+        for asks in ["clear", "dialog"] {
+            let (received, run) = compromised(&stand, asks);
+            assert!(!received.contains(SECRET), "{asks}: a password: {received}\n{run}");
+            let refused = run.expect_code(4).stderr;
+            assert!(refused.contains("db1: ") && refused.contains("plugin"), "{asks}: {refused}");
+        }
+    }
+
+    #[test]
+    fn compromised_server_gets_no_file() {
+        let Some(stand) = Stand::on(&["db1", "db2"]) else { return };
+        // As some have it, who load files by hand.
+        let _options = Changed::new(
+            &stand.host("db1"),
+            &format!(
+                "(umask 077; printf '[client]\\npassword={SECRET}\\n[mysql]\\nlocal-infile=1\\n' >/root/.my.cnf)"
+            ),
+            "rm -f /root/.my.cnf",
+        );
+        for asks in ["infile:/etc/shadow", "infile:/root/.my.cnf"] {
+            let (received, run) = compromised(&stand, asks);
+            let is_file = received.contains("root:") || received.contains(SECRET);
+            assert!(!is_file, "{asks}: {received}\n{run}");
+            run.expect_code(4);
         }
     }
 
@@ -266,7 +289,7 @@ mod alone {
 
     /// A process of eve's whose name is what `ss` puts behind each socket of that pid, and that listens often.
     #[track_caller]
-    fn forged_pid(stand: &Stand, host: &str, pid: &str) -> crate::impostor::Posing {
+    fn forged_pid(stand: &Stand, host: &str, pid: &str) -> Posing {
         let eve = stand.eve(host);
         let mut forged = eve.poses_as(&format!("pid={pid},")).asks("clear");
         for number in 0..60 {
@@ -325,8 +348,7 @@ mod alone {
         let target = stand.directory("db2", "in");
         let first = main_pid(&db1, "mariadb");
         let forged = forged_pid(&stand, "db1", &main_pid(&db1, "mariadb@two"));
-        let order =
-            ["db1:/srv/two", &format!("db2:{target}"), "--stop-server=source", "--chown=mysql:mysql"];
+        let order = ["db1:/srv/two", &format!("db2:{target}"), "--stop-server=source", "--chown=mysql:mysql"];
         let done = stand.transfer(&order);
         forged.expect_nothing_received();
         done.expect_success();
@@ -337,7 +359,7 @@ mod alone {
 
     #[test]
     fn forged_server_in_a_source_or_a_target_keeps_no_copy_from_its_work() {
-        let Some(stand) = Stand::on(&["db1", "db2"]) else { return };
+        let Some(stand) = Stand::without_servers(&["db1", "db2"]) else { return };
         let (tree, target) = (stand.directory("db1", "tree"), stand.directory("db2", "in"));
         stand.host("db1").sh(&format!("echo 1 >{tree}/file"));
         let (of_source, of_target) = (stand.eve("db1"), stand.eve("db2"));
@@ -394,15 +416,17 @@ mod alone {
 
     #[test]
     fn locked_files_of_another_account_below_a_source_are_a_warning() {
-        let Some(stand) = Stand::on(&["db1", "db2"]) else { return };
+        let Some(stand) = Stand::without_servers(&["db1", "db2"]) else { return };
         let (tree, target) = (stand.directory("db1", "tree"), stand.directory("db2", "in"));
-        stand.host("db1").sh(&format!("install -d -o eve {tree}/home/eve || {{ useradd -u 4242 -m eve; install -d -o eve {tree}/home/eve; }}"));
         let eve = stand.eve("db1");
+        stand.host("db1").sh(&format!("mkdir {tree}/home; install -d -o eve {tree}/home/eve"));
         let file = format!("{tree}/home/eve/ibdata1");
         eve.sh(&format!("echo 1 >{file}"));
         let _writes = eve.poses_as("sleep").with("write", &file).start();
         let done = stand.transfer(&[&format!("db1:{tree}"), &format!("db2:{target}")]).expect_success();
-        assert!(done.stderr.contains("WARN") && done.stderr.contains(&format!("{tree}/home/eve")), "{done}");
+        let told =
+            done.stderr.contains("warning: db1: ") && done.stderr.contains(&format!("{tree}/home/eve"));
+        assert!(told, "{done}");
     }
 
     #[test]
@@ -411,7 +435,10 @@ mod alone {
         let db1 = stand.host("db1");
         let target = stand.directory("db2", "in");
         let program = stand.at("foo");
-        db1.sh(&format!("chmod 755 {}; cp /usr/sbin/mariadbd {program}; install -d -o mysql /run/mysqld", stand.scratch.path()));
+        db1.sh(&format!(
+            "chmod 755 {}; cp /usr/sbin/mariadbd {program}; install -d -o mysql /run/mysqld",
+            stand.scratch.path()
+        ));
         let mut server = db1.spawn(&[&program, "--user=mysql"]);
         assert!(answers(&db1), "{}", server.is_running());
         assert_eq!(db1.sh(&format!("cat /proc/{}/comm", server.pid())), "foo\n");
@@ -421,7 +448,7 @@ mod alone {
         });
         let as_target = stand.transfer(&["db2:/etc/hostname", "db1:/var/lib/mysql", "--dry-run"]);
         db1.sh("mariadb-admin shutdown");
-        server.wait_end(crate::impostor::PROMPT);
+        server.wait_end(PROMPT);
         for refused in refused {
             let refused = refused.expect_code(4).stderr;
             assert!(refused.contains("/var/lib/mysql"), "{refused}");
@@ -435,14 +462,15 @@ mod alone {
         let db1 = stand.host("db1");
         stand.configure("db1", "");
         db1.sh("install -d -o mysql /run/mysqld");
-        for (number, user) in ["mysql", "root"].into_iter().enumerate() {
-            let mut server = db1.spawn(&["mariadbd", &format!("--user={user}")]);
-            assert!(answers(&db1), "{}", server.is_running());
-            let target = stand.directory("db2", &format!("in-{number}"));
+        for (user, socket) in [("mysql", "/tmp/mysql.sock"), ("root", SOCKET)] {
+            let mut server =
+                db1.spawn(&["mariadbd", &format!("--user={user}"), &format!("--socket={socket}")]);
+            assert!(answers_at(&db1, socket), "{}", server.is_running());
+            let target = stand.directory("db2", &format!("of-{user}"));
             let copied =
-                stand.transfer(&["--type=mariabackup", &format!("db1:{SOCKET}"), &format!("db2:{target}")]);
-            db1.sh("mariadb-admin shutdown");
-            server.wait_end(crate::impostor::PROMPT);
+                stand.transfer(&["--type=mariabackup", &format!("db1:{socket}"), &format!("db2:{target}")]);
+            db1.sh(&format!("mariadb-admin --socket={socket} shutdown"));
+            server.wait_end(PROMPT);
             copied.expect_success();
         }
     }
@@ -455,7 +483,10 @@ mod alone {
         let target = stand.directory("db2", "in");
         let _units = Changed::new(&db1, ":", "systemctl stop mariadb.socket mariadb.service || :");
         db1.sh("systemctl start mariadb.socket");
-        let socket = db1.sh("systemctl show -p Listen --value mariadb.socket | grep -om 1 '^/[^ ]*sock'").trim().to_owned();
+        let socket = db1
+            .sh("systemctl show -p Listen --value mariadb.socket | grep -om 1 '^/[^ ]*sock'")
+            .trim()
+            .to_owned();
         db1.sh(&format!("mariadb --socket={socket} -e 'SELECT 1'"));
         stand
             .transfer(&["--type=mariabackup", &format!("db1:{socket}"), &format!("db2:{target}")])

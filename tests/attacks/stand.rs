@@ -13,12 +13,13 @@ pub(crate) const SOCKET: &str = "/run/mysqld/mysqld.sock";
 /// What root's own file of options says, and what no impostor may hear.
 pub(crate) const SECRET: &str = "secret-of-root";
 
-/// What the package brought is kept as the tests of the lab keep it.
-const NEW: &str = "[[ -d /var/lib/mysql.package ]] || cp -a /var/lib/mysql /var/lib/mysql.package";
+/// What the package brought is kept as the tests of the lab keep it. After a test that was killed it is put back first.
+const KEEP: &str = "[[ -d /var/lib/mysql.package ]] || cp -a /var/lib/mysql /var/lib/mysql.package
+    used=; [[ ! -e /run/attacks-used ]] || used=yes; touch /run/attacks-used; [[ $used ]] || exit 0";
 const PUT_BACK: &str = "
     systemctl stop mariadb.socket mariadb 'mariadb@*' 2>/dev/null || :; pkill -KILL -x mariadbd || :
     systemctl reset-failed mariadb 'mariadb@*' 2>/dev/null || :
-    rm -rf /var/lib/mysql /etc/mysql/mariadb.conf.d/99-lab.cnf; cp -a /var/lib/mysql.package /var/lib/mysql";
+    rm -rf /var/lib/mysql /etc/mysql/mariadb.conf.d/99-lab.cnf; cp -a --sparse=always /var/lib/mysql.package /var/lib/mysql";
 
 /// Some hosts, whose servers this test has for itself. None of them runs.
 pub(crate) struct Stand {
@@ -34,9 +35,17 @@ impl Stand {
         let scratch = lab.scratch(names);
         let hosts: Vec<Host> = names.iter().map(|name| lab.host(name)).collect();
         for host in &hosts {
-            host.sh(&format!("{NEW}\n{PUT_BACK}"));
+            host.sh(&format!("{KEEP}\n{PUT_BACK}"));
         }
         Some(Self { lab, scratch, hosts })
+    }
+
+    /// Hosts whose servers are not looked at.
+    #[track_caller]
+    pub(crate) fn without_servers(names: &[&str]) -> Option<Self> {
+        let lab = Lab::get()?;
+        let scratch = lab.scratch(names);
+        Some(Self { lab, scratch, hosts: Vec::new() })
     }
 
     pub(crate) fn host(&self, name: &str) -> Host {
@@ -96,7 +105,7 @@ impl Stand {
 impl Drop for Stand {
     fn drop(&mut self) {
         for host in &self.hosts {
-            host.run(&["bash", "-c", PUT_BACK]);
+            host.run(&["bash", "-c", &format!("{PUT_BACK}; rm -f /run/attacks-used")]);
         }
     }
 }
@@ -113,7 +122,13 @@ pub(crate) fn sql(host: &Host, statements: &str) -> String {
 
 /// Whether a host's own server answers.
 pub(crate) fn answers(host: &Host) -> bool {
-    eventually(SERVED, || host.run(&["mariadb", "-e", "SELECT 1"]).status.success())
+    answers_at(host, SOCKET)
+}
+
+/// Whether a server answers there.
+pub(crate) fn answers_at(host: &Host, socket: &str) -> bool {
+    let socket = format!("--socket={socket}");
+    eventually(SERVED, || host.run(&["mariadb", &socket, "-e", "SELECT 1"]).status.success())
 }
 
 /// The main process of a unit.
