@@ -108,13 +108,13 @@ mod alone {
         }
     }
 
-    #[test]
-    fn account_file_of_a_server_that_leads_to_a_file_of_roots_is_not_read() {
+    /// Runs with a donor whose account file is a name of a file that only root may read, on the file system of the data.
+    #[track_caller]
+    fn expect_unread(link: &str) {
         let Some(stand) = Stand::on(&["db1", "db2", "db3"]) else { return };
         let db1 = donor(&stand);
-        let file = "/var/lib/mysql/master.info";
-        // Lines 5 and 6 of what only root may read, on the file system of the data.
         let secret = "/var/lib/secret-of-root";
+        // An account file has user and password in its lines 5 and 6.
         let _secret = Changed::new(
             &db1,
             &format!(
@@ -122,19 +122,45 @@ mod alone {
             ),
             &format!("rm -f {secret}"),
         );
+        db1.sh(&format!("{link} -fn {secret} /var/lib/mysql/master.info"));
         let impostor = elsewhere(&stand, "clear");
-        for link in [format!("ln -sfn {secret} {file}"), format!("ln -fn {secret} {file}")] {
-            db1.sh(&link);
-            let run = stand.transfer(&["replica", "db1", "db2", "--dry-run"]);
-            impostor.expect_nothing_received();
-            let refused = run.expect_code(4);
-            assert!(!format!("{refused}").contains("line-of-root"), "{refused}");
-            db1.sh(&format!("rm {file}; grep -q fifth {secret}"));
-        }
+        let run = stand.transfer(&["replica", "db1", "db2", "--dry-run"]);
+        impostor.expect_nothing_received();
+        let refused = run.expect_code(4);
+        assert!(!format!("{refused}").contains("line-of-root"), "{refused}");
     }
 
     #[test]
-    fn account_file_of_a_server_that_is_a_pipe_holds_nobody_up() {
+    fn account_file_that_is_a_link_to_a_file_of_roots_is_not_read() {
+        expect_unread("ln -s");
+    }
+
+    #[test]
+    fn account_file_that_is_another_name_of_a_file_of_roots_is_not_read() {
+        expect_unread("ln");
+    }
+
+    #[test]
+    fn account_is_tried_at_a_primary_that_the_user_named() {
+        let Some(stand) = Stand::on(&["db1", "db2", "db3"]) else { return };
+        let _account = account(&stand);
+        let db3 = stand.serve("db3", "");
+        let user = format!(
+            "CREATE USER replica@'%' IDENTIFIED BY '{WORD}'; GRANT REPLICATION SLAVE ON *.* TO replica@'%'"
+        );
+        sql(&db3, &user);
+        donor(&stand);
+        let order = ["replica", "db3", "db2", "--from", "db1", "--account", ACCOUNT, "--dry-run"];
+        let planned = stand.transfer(&order).expect_success().stdout;
+        assert!(planned.contains("CHANGE MASTER TO db3:3306"), "{planned}");
+        // By what the donor calls it, and the user, too.
+        let order =
+            ["replica", "db1", "db2", "--primary-address", ELSEWHERE, "--account", ACCOUNT, "--dry-run"];
+        stand.transfer(&order).expect_success();
+    }
+
+    #[test]
+    fn account_file_that_is_a_pipe_holds_nobody_up() {
         let Some(stand) = Stand::on(&["db1", "db2", "db3"]) else { return };
         let db1 = donor(&stand);
         let file = "/var/lib/mysql/master.info";
@@ -150,7 +176,7 @@ mod alone {
     }
 
     #[test]
-    fn upgrade_note_of_a_server_that_leads_to_a_file_of_roots_is_not_read() {
+    fn upgrade_note_that_is_a_link_to_a_file_of_roots_is_not_read() {
         let Some(stand) = Stand::on(&["db1", "db2"]) else { return };
         let db1 = stand.serve("db1", "");
         stand.configure("db2", "");
@@ -170,7 +196,7 @@ mod alone {
     }
 
     #[test]
-    fn upgrade_note_of_a_server_that_is_no_file_holds_nobody_up() {
+    fn upgrade_note_that_is_a_pipe_holds_nobody_up() {
         let Some(stand) = Stand::on(&["db1", "db2"]) else { return };
         let db1 = stand.serve("db1", "");
         stand.configure("db2", "");

@@ -2,6 +2,7 @@
 #   name=NAME        its process name
 #   cwd=DIRECTORY    where it works
 #   write=FILE       a POSIX write lock on that file (read=FILE: a read lock), with the file open for just that
+#   open=FILE        that file open for writing, without a lock
 #   record=FILE      everything that clients send, and nothing else
 #   asks=WHAT        clear or dialog (plugins that send passwords as they are), infile:FILE (LOCAL INFILE), nothing
 #   listen=WHERE     a path or a TCP port; any number of them
@@ -28,7 +29,7 @@ if (defined $said{name}) {
 }
 if (defined $said{cwd}) { chdir $said{cwd} or die "$said{cwd}: $!" }
 my @locked;
-for (['write', '+<', F_WRLCK], ['read', '<', F_RDLCK]) {
+for (['write', '+<', F_WRLCK], ['read', '<', F_RDLCK], ['open', '+<', F_UNLCK]) {
   my ($key, $mode, $type) = @$_;
   next unless defined $said{$key};
   open my $file, $mode, $said{$key} or die "$said{$key}: $!";
@@ -85,6 +86,7 @@ sub reply {
 sub serve {
   my ($client) = @_;
   my $asks = $said{asks} // 'nothing';
+  my ($file) = $asks =~ /^infile:(.*)/s;
   my $ok = "\0\0\0\2\0\0\0";
   # PROTOCOL_41, SECURE_CONNECTION, PLUGIN_AUTH, LOCAL_FILES, CONNECT_WITH_DB, multiple statements and results.
   my $capabilities = 0x200 | 0x8000 | 0x80000 | 0x80 | 0x8 | 0x30000 | 0x1;
@@ -103,8 +105,8 @@ sub serve {
   reply($client, $ok);
   while (defined(my $command = packet($client))) {
     last if $command =~ /^\x01/;
-    if ($asks =~ /^infile:(.*)/s && $command =~ /^\x03/) {
-      reply($client, "\xfb$1");
+    if (defined $file && $command =~ /^\x03/) {
+      reply($client, "\xfb$file");
       while (length(packet($client) // '')) { }
     }
     reply($client, $ok);

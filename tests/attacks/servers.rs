@@ -430,6 +430,22 @@ mod alone {
     }
 
     #[test]
+    fn data_that_any_program_of_its_owner_writes_to_is_in_use() {
+        let Some(stand) = Stand::on(&["db1", "db2"]) else { return };
+        let db1 = stand.host("db1");
+        let own = stand.at("mysql");
+        db1.sh(&format!("chmod 755 {}; install -d -o mysql -m 755 {own}", stand.scratch.path()));
+        let ends = ["db1:/var/lib/mysql", &format!("db2:{}", stand.directory("db2", "in")), "--dry-run"];
+        for (how, file) in [("write", "ibdata1"), ("open", "ibdata1"), ("write", "aria_log_control")] {
+            let program = Impostor::new(&db1, "mysql", &format!("{own}/record")).with("name", "anything");
+            let _program = program.with(how, &format!("/var/lib/mysql/{file}")).start();
+            let refused =
+                stand.transfer(&[ends[0], ends[1], "--chown=mysql:mysql", ends[2]]).expect_code(4).stderr;
+            assert!(refused.contains("/var/lib/mysql"), "{how} {file}: {refused}");
+        }
+    }
+
+    #[test]
     fn server_by_any_name_is_seen() {
         let Some(stand) = Stand::on(&["db1", "db2"]) else { return };
         let db1 = stand.host("db1");
