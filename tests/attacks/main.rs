@@ -1,0 +1,28 @@
+//! Attacks by ordinary accounts of the hosts, by a hostile end and on the wire, each run for real on hosts of the lab and
+//! each with siblings of the same cause. `eve` is the attacker; what is asserted is what an operator needs: she gains
+//! nothing, the run's exit code, and a message that names the cause. Tests that change a whole host are in modules `alone`.
+
+#[path = "../lab/fixtures.rs"]
+#[allow(dead_code, reason = "shared with the tests of the lab")]
+mod fixtures;
+#[path = "../lab/harness.rs"]
+#[allow(dead_code, reason = "shared with the tests of the lab")]
+mod harness;
+#[path = "../lab/processes.rs"]
+#[allow(dead_code, reason = "shared with the tests of the lab")]
+mod processes;
+#[path = "../lab/snapshot.rs"]
+#[allow(dead_code, reason = "shared with the tests of the lab")]
+mod snapshot;
+
+mod configuration;
+mod denial;
+mod digests;
+mod eve;
+mod evidence;
+mod gate;
+mod locks;
+mod paths;
+mod scene;
+mod source;
+mod staging;
