@@ -56,7 +56,6 @@ mod alone {
                 pose($pid);
                 open(my $in, '<', $file) or die;
                 while (read($in, my $bytes, 65536)) { $socket->syswrite($bytes) or last }
-                shutdown($socket, 1) if $ARGV[5];
                 nap(30);
                 exit;
             }
@@ -130,7 +129,7 @@ mod alone {
     #[track_caller]
     fn tar_of_hers(eve: &Eve) -> String {
         let file = format!("{HOME}/planted.tar");
-        eve.sh("cd && rm -rf source && mkdir source && echo mine >source/planted && tar -cf planted.tar ./source", &[]);
+        eve.sh("cd && rm -rf source && mkdir source && echo mine >source/planted && tar -b 4096 -cf planted.tar ./source", &[]);
         file
     }
 
@@ -157,10 +156,10 @@ mod alone {
         let file = tar_of_hers(&eve);
         let _late = late(&scene.db1, "-N", "0.5");
         for encrypt in [&["--no-encrypt"][..], &[]] {
-            let _attack = start(&eve, FIRST, &["10.77.0.12", "4610", "4619", &file, "1", "1"]);
-            let args = [&PLAIN[1..], encrypt, &["--port-range=4610-4619", "--replace"]].concat();
-            let output = scene.transfer(&args);
+            let _attack = start(&eve, FIRST, &["10.77.0.12", "4610", "4619", &file, "1"]);
+            let output = scene.transfer(&[&PLAIN[1..], encrypt, &["--port-range=4610-4619"]].concat());
             right_or_none(&scene, &scene.db2, &output);
+            scene.db2.sh(&format!("rm -rf '{}'", scene.at("in/source")));
         }
     }
 
@@ -170,7 +169,7 @@ mod alone {
         let eve = scene.eve(&scene.db1);
         let file = tar_of_hers(&eve);
         let _late = late(&scene.db1, "-N", "0.3");
-        let _attack = start(&eve, FIRST, &["10.77.0.12", "4620", "4620", &file, "1000", "1"]);
+        let _attack = start(&eve, FIRST, &["10.77.0.12", "4620", "4620", &file, "1000"]);
         let output = scene.transfer(&[&PLAIN[..], &["--port=4620"]].concat());
         right_or_none(&scene, &scene.db2, &output);
     }
@@ -183,7 +182,7 @@ mod alone {
         let eve = scene.eve(&scene.db1);
         let file = tar_of_hers(&eve);
         let _late = late(&scene.db1, "-N", "0.5");
-        let _attack = start(&eve, FIRST, &["10.77.0.13", "4630", "4639", &file, "1", "1"]);
+        let _attack = start(&eve, FIRST, &["10.77.0.13", "4630", "4639", &file, "1"]);
         let ends = [
             format!("db1:{}", scene.at("source")),
             format!("db2:{}", scene.at("in")),
@@ -204,7 +203,7 @@ mod alone {
         let file = tar_of_hers(&eve);
         // Ours is first; the decoder is late, so that hers come while the port is as it is.
         let _tar = Wrapper::new(&scene.db1, "tar", "[[ $* == *--create* ]] && sleep 1");
-        let _attack = start(&eve, FIRST, &["10.77.0.12", "4640", "4649", &file, "20", "1"]);
+        let _attack = start(&eve, FIRST, &["10.77.0.12", "4640", "4649", &file, "20"]);
         let output = scene.transfer(&[&PLAIN[..], &["--port-range=4640-4649"]].concat());
         right_or_none(&scene, &scene.db2, &output);
     }

@@ -5,7 +5,7 @@ use crate::harness::Host;
 use crate::scene::{Scene, code_is_one_of};
 
 /// In the directory `$1`: `hostile.tar`, in which the directory itself is open to all and has a program with root's rights.
-/// It is larger than all buffers before the decoder.
+/// What follows its end moves the end itself out of all buffers.
 const MAKE: &str = r#"
     mkdir -p "$1/evil/source"; cd "$1"
     cp /usr/bin/bash evil/rootly; chmod 04755 evil/rootly
@@ -15,7 +15,7 @@ const MAKE: &str = r#"
     echo planted >evil/source/marked; head -c 4M /dev/urandom >evil/source/file
     tar -C evil --create --file=hostile.tar --blocking-factor=128 --format=posix --xattrs --xattrs-include='*' --no-recursion \
         ./ ./rootly ./capable ./source ./source/inner ./source/marked ./source/file
-    gzip -1 -k hostile.tar"#;
+    gzip -1 -k hostile.tar; head -c 1M /dev/zero >>hostile.tar"#;
 
 /// What an ordinary user makes of what is in a staging directory: lists it, and becomes root by its programs. Prints each
 /// success. `$1` is the directory above.
@@ -89,8 +89,8 @@ mod alone {
             let eve = scene.eve(&scene.db2);
             make(&scene.db1, scene.scratch.path());
             let script = format!(
-                "if [[ $* == *--create* && $PWD == {0} ]]; then {stream}; \
-                 for ((i = 0; i < 3000; i++)); do [[ -e go ]] && break; sleep 0.02; done; exit 0; fi",
+                "if [[ $* == *--create* && $(pwd -P)/ == {0}/* ]]; then cd {0}; {stream}; \
+                 for ((i = 0; i < 3000; i++)); do [[ -e {0}/go ]] && break; sleep 0.02; done; exit 0; fi",
                 scene.scratch.path()
             );
             let tar = Wrapper::new(&scene.db1, "tar", &script);
@@ -105,7 +105,8 @@ mod alone {
             let there = eventually(SOON, || {
                 self.scene.db2.run(&["bash", "-c", &look]).status.success() || !run.is_running()
             });
-            assert!(there && run.is_running(), "the stream was not held");
+            let found = self.scene.db2.sh(&format!("find '{}' -printf '%P %m %s\\n'", self.scene.at("in")));
+            assert!(there && run.is_running(), "the stream was not held:\n{found}");
         }
 
         fn go(&self) {
@@ -135,17 +136,17 @@ mod alone {
     #[test]
     fn directory_with_an_acl_for_everybody_opens_nothing() {
         let stream = "chmod 0700 evil; setfacl -m u:4242:rwx,o::rwx evil; $real -C evil --create --file=- --blocking-factor=128 \
-            --format=posix --xattrs --xattrs-include='*' --no-recursion ./ ./rootly ./capable ./source ./source/file";
+            --format=posix --xattrs --xattrs-include='*' --no-recursion ./ ./rootly ./capable ./source ./source/file; head -c 1M /dev/zero";
         let Some(hostile) = Hostile::sends(stream) else { return };
-        hostile.opens_nothing(&[]);
+        hostile.opens_nothing(&["--no-compress"]);
     }
 
     #[test]
     fn open_tree_of_its_own_name_opens_nothing() {
         let stream = "$real -C evil --create --file=- --blocking-factor=128 --format=posix --xattrs \
-            --xattrs-include='*' --no-recursion ./source ./source/inner ./source/marked ./source/file";
+            --xattrs-include='*' --no-recursion ./source ./source/inner ./source/marked ./source/file; head -c 1M /dev/zero";
         let Some(hostile) = Hostile::sends(stream) else { return };
-        hostile.opens_nothing(&["--no-encrypt"]);
+        hostile.opens_nothing(&["--no-compress", "--no-encrypt"]);
     }
 
     #[test]
