@@ -115,7 +115,7 @@ fn configuration_of_roots_alone_is_used() {
 /// The configuration of the host is that of all of its runs, and so is its server.
 mod alone {
     /// A primary, of which there is nothing left afterwards.
-    const START: &str = "printf '[mysqld]\nlog_bin = attack-bin\n' >/etc/mysql/mariadb.conf.d/98-attack.cnf; systemctl start mariadb";
+    const START: &str = "printf '[mysqld]\nlog_bin = attack-bin\nbind_address = 0.0.0.0\n' >/etc/mysql/mariadb.conf.d/98-attack.cnf; systemctl start mariadb";
     const STOP: &str =
         "systemctl stop mariadb; rm -f /etc/mysql/mariadb.conf.d/98-attack.cnf /var/lib/mysql/attack-bin.*";
 

@@ -45,7 +45,7 @@ mod alone {
 
     /// On the source: connects before our sender does, is called after it, and sends a file. Arguments: address, first and
     /// last port, the file, how often.
-    const FIRST: &str = r#"
+    const FIRST: &str = r"
         my ($address, $first, $last, $file, $times) = @ARGV;
         my $pid = job('sender');
         while ($times > 0) {
@@ -63,11 +63,11 @@ mod alone {
             $pid = job('sender');
         }
         nap(60);
-    "#;
+    ";
 
     /// On the target: listens on the port before our receiver does, is called after it, and keeps what comes. Arguments:
     /// address, first and last port, the file to keep it in.
-    const POSES: &str = r#"
+    const POSES: &str = r"
         my ($address, $first, $last, $file) = @ARGV;
         my $pid = job('receiver');
         pose($pid);
@@ -83,7 +83,7 @@ mod alone {
             exit;
         }
         nap(60);
-    "#;
+    ";
 
     /// On the target: connects to each receiver, listens on the same port again, is called after it, and hands on what
     /// comes. Arguments: the receiver's address, first and last port, a file to keep a duplicate in, her own address.
@@ -152,7 +152,7 @@ mod alone {
     #[test]
     fn connection_that_is_named_after_the_sender_is_not_taken_for_it() {
         let Some(scene) = Scene::with_source(4) else { return };
-        let eve = scene.eve(&scene.db1);
+        let eve = Eve::on(&scene.db1);
         let file = tar_of_hers(&eve);
         let _late = late(&scene.db1, "-N", "0.5");
         for encrypt in [&["--no-encrypt"][..], &[]] {
@@ -166,7 +166,7 @@ mod alone {
     #[test]
     fn connections_that_keep_coming_are_never_taken_for_the_sender() {
         let Some(scene) = Scene::with_source(4) else { return };
-        let eve = scene.eve(&scene.db1);
+        let eve = Eve::on(&scene.db1);
         let file = tar_of_hers(&eve);
         let _late = late(&scene.db1, "-N", "0.3");
         let _attack = start(&eve, FIRST, &["10.77.0.12", "4620", "4620", &file, "1000"]);
@@ -179,7 +179,7 @@ mod alone {
         let Some(scene) = Scene::with_source(4) else { return };
         let db3 = scene.lab.host("db3");
         let there = scene.lab.scratch(&["db3"]);
-        let eve = scene.eve(&scene.db1);
+        let eve = Eve::on(&scene.db1);
         let file = tar_of_hers(&eve);
         let _late = late(&scene.db1, "-N", "0.5");
         let _attack = start(&eve, FIRST, &["10.77.0.13", "4630", "4639", &file, "1"]);
@@ -199,7 +199,7 @@ mod alone {
     fn connections_in_the_backlog_change_nothing() {
         let Some(scene) = Scene::with_source(0) else { return };
         make_random(&scene.db1, &scene.at("source/file"), 16);
-        let eve = scene.eve(&scene.db1);
+        let eve = Eve::on(&scene.db1);
         let file = tar_of_hers(&eve);
         // Ours is first; the decoder is late, so that hers come while the port is as it is.
         let _tar = Wrapper::new(&scene.db1, "tar", "[[ $* == *--create* ]] && sleep 1");
@@ -221,7 +221,7 @@ mod alone {
     #[test]
     fn listener_that_is_named_after_the_receiver_gets_nothing() {
         let Some(scene) = Scene::with_source(4) else { return };
-        let eve = scene.eve(&scene.db2);
+        let eve = Eve::on(&scene.db2);
         let _late = late(&scene.db2, "-l", "0.5");
         for encrypt in [&["--no-encrypt"][..], &[]] {
             let caught = format!("{HOME}/caught.{}", encrypt.len());
@@ -237,7 +237,7 @@ mod alone {
     #[track_caller]
     fn relayed(netcat: &str, own: &str, encrypt: &[&str], ports: (u16, u16)) {
         let Some(scene) = Scene::with_source(4) else { return };
-        let eve = scene.eve(&scene.db2);
+        let eve = Eve::on(&scene.db2);
         let caught = format!("{HOME}/relayed.{}", ports.0);
         scene.db2.run(&["rm", "-f", &caught]);
         let _late = late(&scene.db1, "-N", "0.7");
@@ -273,7 +273,7 @@ mod alone {
     #[test]
     fn her_programs_go_with_the_test() {
         let Some(scene) = Scene::new() else { return };
-        let eve = scene.eve(&scene.db1);
+        let eve = Eve::on(&scene.db1);
         drop(eve.bash("sleep 1000 & sleep 1000", &[]));
         assert!(eventually(SOON, || !scene.db1.run(&["pgrep", "-u", "eve"]).status.success()));
     }

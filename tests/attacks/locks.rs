@@ -1,5 +1,6 @@
 //! Names of transferpy's locks in /tmp, where everybody can make some: only directories of root's are locks.
 
+use crate::eve::Eve;
 use crate::fixtures::{Changed, assert_same};
 use crate::scene::{Scene, told};
 
@@ -7,7 +8,7 @@ use crate::scene::{Scene, told};
 #[track_caller]
 fn occupied(scene: &Scene, make: &str, first: u16, last: u16) -> Changed {
     let names = format!("/tmp/trnsfr_x_{{{first}..{last}}}.lock");
-    scene.eve(&scene.db2).sh(&format!("for lock in {names}; do {make} $lock; done"), &[]);
+    Eve::on(&scene.db2).sh(&format!("for lock in {names}; do {make} $lock; done"), &[]);
     Changed::new(&scene.db2, ":", &format!("rm -rf {names}"))
 }
 

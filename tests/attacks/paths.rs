@@ -23,7 +23,7 @@ const SHARED: [(&str, &str, &str); 8] = [
 
 fn made(number_of_mib: u32) -> Option<Scene> {
     let scene = Scene::with_source(number_of_mib)?;
-    let _eve = scene.eve(&scene.db2);
+    let _eve = Eve::on(&scene.db2);
     let make: String = SHARED.iter().map(|(make, _, _)| format!("{make}\n")).collect();
     scene.db2.sh(&format!("cd '{}'\n{make}", scene.scratch.path()));
     Some(scene)
@@ -88,7 +88,7 @@ fn allowed_shared_paths_work_as_ever() {
 #[test]
 fn sticky_and_private_directories_need_no_allowance() {
     let Some(scene) = Scene::with_source(1) else { return };
-    let eve = scene.eve(&scene.db2);
+    let eve = Eve::on(&scene.db2);
     scene.db2.sh(&format!(
         "cd '{}'; mkdir -m 1777 sticky; mkdir sticky/target; mkdir private; chown mysql:mysql private",
         scene.scratch.path()

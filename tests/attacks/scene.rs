@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use crate::eve::Eve;
 use crate::fixtures::{make_random, names};
 use crate::harness::{Host, Lab, Output, Running, Scratch};
 
@@ -41,10 +40,6 @@ impl Scene {
 
     pub(crate) fn at(&self, name: &str) -> String {
         self.scratch.join(name)
-    }
-
-    pub(crate) fn eve(&self, host: &Host) -> Eve {
-        Eve::on(host)
     }
 
     /// Starts the copy of `source` to `in`.

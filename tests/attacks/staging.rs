@@ -57,7 +57,7 @@ fn left_is_harmless(eve: &Eve, scene: &Scene) {
 #[test]
 fn hostile_archive_opens_nothing_that_is_left() {
     let Some(scene) = Scene::with_source(1) else { return };
-    let eve = scene.eve(&scene.db2);
+    let eve = Eve::on(&scene.db2);
     make(&scene.db1, scene.scratch.path());
     // Damaged at its very end, so that all of it is unpacked before the run fails.
     scene.db1.sh(&format!("cd '{}'; head -c -8 hostile.tar.gz >damaged.tar.gz", scene.scratch.path()));
@@ -86,7 +86,7 @@ mod alone {
         /// `members` is what the tar is made of, in bash: a filter of the hostile one.
         fn sends(stream: &str) -> Option<Self> {
             let scene = Scene::with_source(1)?;
-            let eve = scene.eve(&scene.db2);
+            let eve = Eve::on(&scene.db2);
             make(&scene.db1, scene.scratch.path());
             let script = format!(
                 "if [[ $* == *--create* && $(pwd -P)/ == {0}/* ]]; then cd {0}; {stream}; \
