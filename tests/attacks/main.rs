@@ -1,13 +1,32 @@
-//! Attacks by local users of the hosts, and by hostile hosts, each a real run in the lab.
+//! Attacks by ordinary accounts of the hosts, by a hostile end and on the wire, each run for real on hosts of the lab and
+//! each with siblings of the same cause. `eve` is the attacker; what is asserted is what an operator needs: she gains
+//! nothing, the run's exit code, and a message that names the cause. Tests that change a whole host are in modules `alone`.
 
-#[expect(dead_code, reason = "shared with the tests of the lab")]
 #[path = "../lab/fixtures.rs"]
+#[allow(dead_code, reason = "shared with the tests of the lab")]
 mod fixtures;
-#[expect(dead_code, reason = "shared with the tests of the lab")]
 #[path = "../lab/harness.rs"]
+#[allow(dead_code, reason = "shared with the tests of the lab")]
 mod harness;
+#[path = "../lab/processes.rs"]
+#[allow(dead_code, reason = "shared with the tests of the lab")]
+mod processes;
+#[path = "../lab/snapshot.rs"]
+#[allow(dead_code, reason = "shared with the tests of the lab")]
+mod snapshot;
 
 mod accounts;
+mod configuration;
+mod denial;
+mod digests;
+mod eve;
+mod evidence;
+mod gate;
 mod impostor;
+mod locks;
+mod paths;
+mod scene;
 mod servers;
+mod source;
+mod staging;
 mod stand;

@@ -1,0 +1,56 @@
+//! Names of transferpy's locks in /tmp, where everybody can make some: only directories of root's are locks.
+
+use crate::eve::Eve;
+use crate::fixtures::{Changed, assert_same};
+use crate::scene::{Scene, told};
+
+/// `/tmp/trnsfr_x_PORT.lock` of each port of a range that no other test has, made by a command that is eve's.
+#[track_caller]
+fn occupied(scene: &Scene, make: &str, first: u16, last: u16) -> Changed {
+    let names = format!("/tmp/trnsfr_x_{{{first}..{last}}}.lock");
+    Eve::on(&scene.db2).sh(&format!("for lock in {names}; do {make} $lock; done"), &[]);
+    Changed::new(&scene.db2, ":", &format!("rm -rf {names}"))
+}
+
+/// The run has its port, and the operator can learn which names do not count.
+#[track_caller]
+fn is_ignored(make: &str, first: u16, last: u16) {
+    let Some(scene) = Scene::with_source(1) else { return };
+    let _occupied = occupied(&scene, make, first, last);
+    let output = scene.transfer(&["-v", &format!("--port-range={first}-{last}")]).expect_success();
+    assert_same((&scene.db1, &scene.at("source")), (&scene.db2, &scene.at("in/source")));
+    told(&output, &format!("/tmp/trnsfr_x_{first}.lock"));
+}
+
+#[test]
+fn files_of_another_user_are_no_locks() {
+    is_ignored("touch", 4710, 4713);
+}
+
+#[test]
+fn directories_of_another_user_are_no_locks() {
+    is_ignored("mkdir", 4720, 4723);
+}
+
+#[test]
+fn links_of_another_user_to_directories_of_roots_are_no_locks() {
+    is_ignored("ln -s /etc", 4730, 4733);
+}
+
+#[test]
+fn one_asked_for_port_is_not_lost_to_a_file_of_another_user() {
+    let Some(scene) = Scene::with_source(1) else { return };
+    let _occupied = occupied(&scene, "touch", 4740, 4740);
+    scene.transfer(&["--port=4740"]).expect_success();
+}
+
+#[test]
+fn directory_of_roots_is_a_lock_and_is_named() {
+    let Some(scene) = Scene::with_source(1) else { return };
+    let names = "/tmp/trnsfr_db9_{4750..4751}.lock";
+    let _locked = Changed::new(&scene.db2, &format!("mkdir {names}"), &format!("rmdir {names}"));
+    let output = scene.transfer(&["--port-range=4750-4751"]).expect_code(5);
+    told(&output, "/tmp/trnsfr_db9_4750.lock");
+    assert!(scene.arrived().is_empty(), "{output}");
+    scene.transfer(&["--port-range=4750-4752"]).expect_success();
+}
