@@ -81,9 +81,9 @@ fn what_tar_calls_shrank_is_compared_whatever_digests_were_asked_for() {
         sandbox.file(source.join("victim"), vec![b'x'; 100_000]);
         // As tar does when the second half cannot be read.
         let shrank = r#"if [[ $* == *--create* ]]; then
-            mkdir -p padded && cp -a source padded/ && cd padded
-            time=$(stat -c %y source/victim); truncate -s 50000 source/victim; truncate -s 100000 source/victim; touch -d "$time" source/victim
-            "$real" "$@"; echo "tar: ./source/victim: File shrank by 50000 bytes; padding with zeros" >&2; exit 1; fi"#;
+            mkdir -p "${0%/*}/padded" && cp -a . "${0%/*}/padded/" && cd "${0%/*}/padded"
+            time=$(stat -c %y victim); truncate -s 50000 victim; truncate -s 100000 victim; touch -d "$time" victim
+            "$real" "$@"; echo "tar: ./victim: File shrank by 50000 bytes; padding with zeros" >&2; exit 1; fi"#;
         sandbox.shim("tar", shrank);
         let mut all: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&source, &target];
         all.extend(words.iter().map(|word| word as &dyn AsRef<std::ffi::OsStr>));

@@ -152,11 +152,11 @@ take_lock() {
 # lease_port FIRST LAST: the first port that nobody listens on, whose lock can be had and which transferpy has not taken.
 # Replies the port, and what was ignored of that port's locks.
 lease_port() {
-  local port in_use=0 by_runs=0 by_transferpy=''
+  local port in_use=0 by_runs=0 by_transferpy='' many=yes REPLY
   local -a listening locked ignored
   # Who cleans up may have a lock for a moment; where there is a choice, another port is taken.
   local -a patience=(-n)
-  (($1 == $2)) && patience=(-w 1)
+  (($1 == $2)) && patience=(-w 1) many=''
   exec 7>&-
   listening_ports
   transferpy_locks
@@ -181,7 +181,13 @@ lease_port() {
     fi
     return
   done
-  fail busy "in use: $in_use; held by other runs: $by_runs; locked by transferpy: ${by_transferpy:-none}"
+  # What is in the way, with numbers where several ports were looked at.
+  local -a why=()
+  ((in_use == 0)) || why+=("${many:+$in_use }in use")
+  ((by_runs == 0)) || why+=("${many:+$by_runs }held by other runs")
+  [[ -z $by_transferpy ]] || why+=("locked by transferpy: $by_transferpy")
+  printf -v REPLY '%s, ' "${why[@]}"
+  fail busy "${REPLY%, }"
 }
 
 # open_rule LAYER FAMILY SOURCE PORT: one peer, one port, in front of what is there. Replies how many chains.

@@ -63,6 +63,8 @@ list_files() { # FORMAT
 }
 
 cd -- "$directory" || exit
+# Where that is the name of a descriptor, programs see the directory's own.
+PWD=$(pwd -P)
 waits 'listing the files'
 if [[ $sync == sync ]]; then
   sync -f -- . || exit

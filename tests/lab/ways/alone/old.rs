@@ -48,7 +48,7 @@ fn ports_that_transferpy_has_locked_are_left_to_it() {
     scene.take_copy();
     let output = port(&["--port=4400"]).expect_code(5);
     assert!(
-        output.stderr.contains("db2: port 4400 is taken; choose another --port, or 0 for any"),
+        output.stderr.contains("db2: port 4400 is taken (locked by transferpy: /tmp/trnsfr_"),
         "{output}"
     );
     assert_eq!(names(&scene.db2, "/tmp").iter().filter(|name| name.starts_with("trnsfr")).count(), 1);
