@@ -11,7 +11,7 @@ mod alone {
     /// Lets the real `find` that lists the files to digest end, then runs a script as eve in the directory where `source` is, then hands the list on.
     fn behind_the_list(host: &Host, directory: &str, script: &str) -> Wrapper {
         let text = format!(
-            "if [[ $(pwd -P)/ == {directory}/* && $* == *'-type f'* && $* != *'-type s'* ]]; then
+            "if [[ $* == *'%D:%i'* ]]; then
                 list=$(mktemp /run/lab-list.XXXXXX); \"$real\" \"$@\" >$list; status=$?
                 if [[ -e {directory}/armed ]]; then
                     setpriv --reuid eve --regid eve --init-groups -- bash -c 'cd {directory}/source && {script}' >/dev/null 2>&1

@@ -42,9 +42,8 @@ fn attributes_that_the_target_cannot_hold_are_refused_by_kind() {
     is_told(&output, "acls", 1, "listed");
     let output = transfer(&["--drop-attributes=xattrs,acls,capabilities"]).expect_success();
     let report = format!("{}{}", output.stdout, output.stderr);
-    for kind in ["xattrs", "acls", "capabilities"] {
-        let counted = report.lines().any(|line| line.contains(kind) && line.contains(['1', '2']));
-        assert!(counted, "the report does not count {kind}: {output}");
+    for counted in ["extended attributes of 2 files", "ACLs of 1 file", "capabilities of 1 file"] {
+        assert!(report.contains(counted), "the report does not count {counted}: {output}");
     }
     scene.db2.sh(&format!("test -e '{target}/source/listed'"));
 }
@@ -99,9 +98,8 @@ mod alone {
         let ends = [format!("db1:{}", half_a_file(&scene)), format!("db2:{}", scene.at("in"))];
         for options in [
             &["--ignore-changed", "--parallel-checksum"][..],
-            &["--ignore-changed", "--no-checksum"],
             &["--ignore-changed"],
-            &["--ignore-changed", "--no-checksum", "--no-encrypt"],
+            &["--ignore-changed", "--parallel-checksum", "--no-encrypt"],
         ] {
             let args = [&ends.each_ref().map(String::as_str)[..], options].concat();
             is_failure(&scene, "half", ended(scene.lab.transfer_spawn(&args)));
@@ -193,6 +191,6 @@ mod alone {
         assert!(cause.iter().any(|word| output.stderr.contains(word)), "no cause: {output}");
         scene.db2.run(&["test", "!", "-e", &format!("{target}/unpacked")]).expect_success();
         transfer(&["--drop-attributes=xattrs,acls,capabilities"]).expect_success();
-        scene.db2.run(&["test", "-e", &format!("{target}/unpacked/source/capable")]).expect_success();
+        scene.db2.run(&["test", "-e", &format!("{target}/unpacked/capable")]).expect_success();
     }
 }

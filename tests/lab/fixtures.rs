@@ -103,7 +103,7 @@ const LIST: &str = r#"
 /// Stops the receiver of the next transfer into a directory, `$1`, before its stream begins, and prints its pid.
 const HOLD: &str = r#"
     while sleep 0.005; do
-        for staging in "$1"/.transfer-*; do
+        for staging in "$1"/.transfer-*/copy; do
             [[ -d $staging ]] || continue
             for cwd in /proc/[0-9]*/cwd; do
                 [[ $cwd -ef $staging ]] && read -r name <"${cwd%cwd}comm" && [[ $name == tar ]] || continue
@@ -126,7 +126,7 @@ const ACCEPTED: &str = r#"
 /// Prints the file in a directory, `$1`, that a tar which was started there has open.
 const BEING_READ: &str = r#"
     for cwd in /proc/[0-9]*/cwd; do
-        [[ $cwd -ef $1 ]] && read -r name <"${cwd%cwd}comm" && [[ $name == tar ]] || continue
+        [[ $(readlink "$cwd")/ == "$1"/* ]] && read -r name <"${cwd%cwd}comm" && [[ $name == tar ]] || continue
         find "${cwd%cwd}fd" -lname "$1/*" -printf '%l\n' | while IFS= read -r file; do [[ -f $file ]] && echo "$file"; done
     done
 "#;
