@@ -219,7 +219,7 @@ async fn ask_both(source: &End, lane: &Lane<'_>, way: Way<'_>) -> Result<Peer, E
     let address = lane.plan.address.to_string();
     let deadline = Instant::now() + CONNECT_LIMIT;
     let host = &lane.plan.endpoint.host;
-    let (mut silent_since, mut others_since) = (None, None);
+    let (mut silent_since, mut others_since, mut accepted_since) = (None, None, None);
     loop {
         let there: [&[u8]; 3] = [b"receiver", port.as_bytes(), address.as_bytes()];
         let here: [&[u8]; 3] = [b"sender", address.as_bytes(), port.as_bytes()];
@@ -241,12 +241,13 @@ async fn ask_both(source: &End, lane: &Lane<'_>, way: Way<'_>) -> Result<Peer, E
             }
             (_, [_, ..]) if seen.others.is_some() => {
                 // One that has just gone may still be listed.
-                if others_since.get_or_insert_with(Instant::now).elapsed() > LAST_WORDS {
+                if is_over(&mut others_since, LAST_WORDS) {
                     let others = seen.others.unwrap_or_default();
                     return Ok(Peer::Stranger(format!("another process uses port {port}, too: {others}")));
                 }
             }
-            (Some(accepted), []) if Instant::now() >= deadline => {
+            // Whoever was accepted was connected before: a sender of ours that is not has come too late.
+            (Some(accepted), []) if is_over(&mut accepted_since, LAST_WORDS) => {
                 return Ok(Peer::Stranger(format!(
                     "port {port} took a connection from {accepted}, which is not ours"
                 )));
@@ -289,7 +290,7 @@ async fn ask_both(source: &End, lane: &Lane<'_>, way: Way<'_>) -> Result<Peer, E
         }
         // Others had a visitor who has left: that they end for it is told at any moment. A firewall leaves the listener alone.
         if refused && lane.end.guard.call("check_listening", &there[..2]).await?.is_empty() {
-            if silent_since.get_or_insert_with(Instant::now).elapsed() < LAST_WORDS {
+            if !is_over(&mut silent_since, LAST_WORDS) {
                 tokio::time::sleep(SOCKET_POLL).await;
                 continue;
             }
@@ -318,6 +319,11 @@ async fn ask_both(source: &End, lane: &Lane<'_>, way: Way<'_>) -> Result<Peer, E
         }
         tokio::time::sleep(SOCKET_POLL).await;
     }
+}
+
+/// Whether something has been so for a while, since it was asked for the first time.
+fn is_over(since: &mut Option<Instant>, limit: Duration) -> bool {
+    since.get_or_insert_with(Instant::now).elapsed() > limit
 }
 
 /// A line that a stage says because the next one has ended.
