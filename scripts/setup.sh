@@ -7,7 +7,7 @@
 set -euo pipefail
 
 # PROGRAM:PACKAGE; type -P below, since `time` is also a word of the shell.
-demo=(make:make awk:mawk find:findutils flock:util-linux setpriv:util-linux gzip:gzip ip:iproute2 ss:iproute2
+demo=(make:make awk:mawk find:findutils flock:util-linux setpriv:util-linux gzip:gzip ip:iproute2
     md5sum:coreutils openssl:openssl perl:perl-base pigz:pigz ps:procps lz4:lz4 tar:tar zstd:zstd)
 test=(mmdebstrap:mmdebstrap systemd-nspawn:systemd-container iptables:iptables nft:nftables ssh:openssh-client
     shellcheck:shellcheck setfacl:acl setfattr:attr rsync:rsync mkfs.ext4:e2fsprogs time:time)

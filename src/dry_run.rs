@@ -9,6 +9,7 @@ use indicatif::HumanBytes;
 use serde::Serialize;
 
 use crate::endpoint::HostName;
+use crate::host::command::typable;
 use crate::host::wire::printable;
 use crate::pipeline::{build, render};
 use crate::plan::replica::{AccountPlan, Whose};
@@ -51,7 +52,9 @@ impl DryRun {
     pub fn of(plan: &Plan) -> Self {
         let sinks: Vec<(usize, IpAddr, u16)> =
             plan.targets.iter().map(|target| (target.number, target.address, plan.ports.first)).collect();
-        let send = render::summary(&build::sender(plan, &sinks));
+        // tar works within what it copies, a file is read from the directory that holds it.
+        let within = if plan.source.is_directory { &plan.source.endpoint.path } else { &plan.source.parent };
+        let send = format!("cd {}; {}", typed(within), render::summary(&build::sender(plan, &sinks)));
         let mut steps = hooks(plan, HookEnd::Source);
         let back = "start it, as soon as its files are read, and its replication as it was";
         steps.extend(plan.source.servers.iter().map(|server| stop(server, "before the stream", back)));
@@ -201,6 +204,7 @@ fn of_target(plan: &Plan, target: &TargetPlan) -> HostSteps {
         steps.push(step("firewall", "nothing to open".into(), None));
     }
     let receive = render::summary(&build::receiver(plan, target, plan.ports.first));
+    let receive = format!("cd {}; {receive}", typed(&target.inbox()));
     steps.push(step("receive", receive, "end its processes"));
     if let Some(how) = &target.prepare {
         let programs: Vec<&str> = how.tools.iter().map(|tool| tool.program.as_str()).collect();
@@ -250,6 +254,11 @@ fn of_target(plan: &Plan, target: &TargetPlan) -> HostSteps {
         guard: target.guard.to_string(),
         steps,
     }
+}
+
+/// A path as it may be typed.
+fn typed(path: &Path) -> String {
+    typable(path.as_os_str().as_bytes())
 }
 
 fn shown(path: &Path) -> String {

@@ -141,7 +141,7 @@ pub async fn check_source(plan: &Plan, source: &End) -> Result<(), Error> {
 fn in_its_words(error: GuardError) -> Error {
     match error {
         GuardError::Failed { host, text, .. } => Error::Failed(format!("{host}: {text}")),
-        other => other.into(),
+        lost @ GuardError::Lost { .. } => lost.into(),
     }
 }
 

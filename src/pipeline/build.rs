@@ -63,6 +63,8 @@ pub fn sender(plan: &Plan, sinks: &[(usize, IpAddr, u16)]) -> Pipeline {
     }
     let directory = match plan.shape.producer {
         Producer::Tree if plan.source.is_directory => Word::from(SOURCE),
+        // Of one file tar has the attributes by its name only; a copy of another one is noticed by its digest.
+        Producer::Tree => Word::from(&plan.source.parent),
         _ => source_directory(plan),
     };
     Pipeline { job, directory, gate: Some(0), stages }
@@ -165,8 +167,7 @@ fn producer(plan: &Plan) -> Stage {
                 tar.push(renamed(plan));
                 tar.extend(argv(&["--", "."]));
             } else {
-                // The name leads to the file that is held.
-                tar.extend(argv(&["--dereference", "--"]));
+                tar.push(Word::from("--"));
                 tar.push(entry(plan));
             }
             Stage::new("tar", tar)

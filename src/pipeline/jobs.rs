@@ -177,7 +177,7 @@ pub fn digest_archive(plan: &Plan, target: &TargetPlan, program: &str) -> Vec<u8
         printf '!\twaits\tarchive\tsync\n' >&5
         { [[ $3 != sync ]] || sync -f -- .; } && printf '%s\0' "$file" | perl "$home/drop.pl" || exit
         printf '!\twaits\tarchive\n' >&5
-        find "$file" -prune -type f -printf '%D:%i\0%p\0' | perl "$home/hash.pl" archive "$2" strict 1 1 |
+        find "$file" -prune -type f -printf '%D:%i\0%p\0' | perl "$home/hash.pl" archive "$2" strict 1 1 '' |
             perl -0 -ne 'm{\A\./(.*)//([0-9a-f]+)\0\z}s or die "no digest\n"; my ($name, $sum) = ($1, $2);
                 my $escaped = $name =~ s/([\\\n])/$1 eq "\n" ? "\\n" : "\\\\"/ge ? "\\" : "";
                 print "$escaped$sum  $name\n"' >"$sum" || exit

@@ -6,7 +6,7 @@ use crate::settings::Settings;
 use crate::values::{Compress, FileDigest};
 
 /// Programs that each end needs, besides one of several netcats, and the Debian packages that have them.
-pub(super) const TOOLS: [(&str, &str); 12] = [
+pub(super) const TOOLS: [(&str, &str); 11] = [
     ("awk", "mawk"),
     ("find", "findutils"),
     ("flock", "util-linux"),
@@ -16,7 +16,6 @@ pub(super) const TOOLS: [(&str, &str); 12] = [
     ("perl", "perl-base"),
     ("sha256sum", "coreutils"),
     ("sort", "coreutils"),
-    ("ss", "iproute2"),
     ("sync", "coreutils"),
     ("tar", "tar"),
 ];

@@ -222,7 +222,7 @@ async fn ask_both(source: &End, lane: &Lane<'_>, way: Way<'_>) -> Result<Peer, E
     let (mut silent_since, mut others_since, mut accepted_since) = (None, None, None);
     loop {
         let there: [&[u8]; 3] = [b"receiver", port.as_bytes(), address.as_bytes()];
-        let here: [&[u8]; 3] = [b"sender", address.as_bytes(), port.as_bytes()];
+        let here: [&[u8]; 2] = [b"sender", port.as_bytes()];
         let (accepted, made) = tokio::join!(
             lane.end.guard.call("accepted_peer", &there),
             source.guard.call("local_address", &here)
@@ -239,12 +239,10 @@ async fn ask_both(source: &End, lane: &Lane<'_>, way: Way<'_>) -> Result<Peer, E
                     "port {port} took a connection from {accepted} while ours is {made} (a stranger, or address translation between the hosts)"
                 )));
             }
-            (_, [_, ..]) if seen.others.is_some() => {
-                // One that has just gone may still be listed.
-                if is_over(&mut others_since, LAST_WORDS) {
-                    let others = seen.others.unwrap_or_default();
-                    return Ok(Peer::Stranger(format!("another process uses port {port}, too: {others}")));
-                }
+            // One that has just gone may still be listed.
+            (_, [_, ..]) if seen.others.is_some() && is_over(&mut others_since, LAST_WORDS) => {
+                let others = seen.others.unwrap_or_default();
+                return Ok(Peer::Stranger(format!("another process uses port {port}, too: {others}")));
             }
             // Whoever was accepted was connected before: a sender of ours that is not has come too late.
             (Some(accepted), []) if is_over(&mut accepted_since, LAST_WORDS) => {

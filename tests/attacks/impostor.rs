@@ -8,7 +8,7 @@ use crate::harness::{Host, Running, Scratch, eventually};
 /// What an impostor does, in a language that every host has.
 const SCRIPT: &str = include_str!("impostor.pl");
 /// Makes the account, whoever else wants it in the same moment.
-const ACCOUNT: &str = "exec 9>/run/lock/eve.lock; flock 9; getent passwd eve >/dev/null ||
+const ACCOUNT: &str = "exec 9>/run/lock/transfer-lab-eve; flock 9; getent passwd eve >/dev/null ||
     useradd --uid 4242 --user-group --create-home --shell /bin/bash --password '*' eve";
 
 /// Eve on one host: an account without privileges, with a directory of her own that all may enter.

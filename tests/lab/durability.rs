@@ -215,7 +215,7 @@ mod alone {
     type Moment = (&'static str, &'static str);
 
     const STAGING_IS_MADE: Moment = ("chmod", "$1 == 00700");
-    const BEFORE_THE_NAME: Moment = ("perl", "${4-} == [12] && ${6-} == */in/data");
+    const BEFORE_THE_NAME: Moment = ("perl", "${4-} == [12] && ${6-} == */fd/14/data");
     /// And nothing has been undone yet.
     const SUCCESS_IS_TOLD: Moment = ("rm", "$* == *--one-file-system*/.transfer-*");
 

@@ -131,7 +131,7 @@ mod alone {
         db2.put("mine", &link, 0o600);
         let small = scratch.small_disk(&db3, "small", 64 << 10);
         db3.sh(&format!("mount -o remount,ro '{small}'"));
-        let _missing = [Changed::without(&db1, &["openssl"]), Changed::without(&db2, &["zstd", "ss"])];
+        let _missing = [Changed::without(&db1, &["openssl"]), Changed::without(&db2, &["zstd", "ip"])];
         let output = lab
             .transfer(&[
                 &format!("db1:{link}"),
@@ -146,7 +146,7 @@ mod alone {
         let told = [
             "db1: programs are missing: openssl; apt install openssl".to_owned(),
             format!("db1: {link} is a symbolic link; name what it points to: {source}"),
-            "db2: programs are missing: ss, zstd; apt install iproute2 zstd".to_owned(),
+            "db2: programs are missing: ip, zstd; apt install iproute2 zstd".to_owned(),
             format!("db2: {link} exists already; move it away"),
             "db2: there is no user nosuch for --chown".to_owned(),
             format!("db3: {small} is on a file system that is mounted read-only"),

@@ -246,15 +246,16 @@ pub(crate) fn violations(calls: &[Call], expected: &Expected) -> (Vec<String>, V
     (disk.violations, disk.seen)
 }
 
-/// The calls with the path of the directory in which a copy arrives, where they reach it by the guard's descriptor.
+/// The calls with the paths of the directories that they reach by the guard's descriptors.
 fn through_descriptors(calls: &[Call], expected: &Expected, guard: &str) -> Vec<Call> {
-    const INBOX: &str = "/proc/self/fd/13";
     let mut calls = calls.to_vec();
     let Some((directory, _)) = &expected.target else { return calls };
-    let inbox = format!("{directory}/.transfer-{guard}/copy");
+    let staging = format!("{directory}/.transfer-{guard}");
+    let held = [(13, format!("{staging}/copy")), (14, directory.clone()), (15, staging)];
+    let held = held.map(|(number, path)| (format!("/proc/self/fd/{number}"), path));
     for path in calls.iter_mut().flat_map(|call| &mut call.paths) {
-        if is_below(path, INBOX) {
-            *path = format!("{inbox}{}", &path[INBOX.len()..]);
+        if let Some((name, real)) = held.iter().find(|(name, _)| is_below(path, name)) {
+            *path = format!("{real}{}", &path[name.len()..]);
         }
     }
     calls

@@ -5,7 +5,7 @@
 tools() {
   local tool
   local -a found=()
-  for tool in awk b2sum find flock gzip ionice ip lz4 mariadb mbstream md5sum mysql nc openssl perl pigz sha256sum sort ss \
+  for tool in awk b2sum find flock gzip ionice ip lz4 mariadb mbstream md5sum mysql nc openssl perl pigz sha256sum sort \
     sync systemctl tar xbstream xz zstd; do
     command -v "$tool" >/dev/null && found+=("$tool")
   done

@@ -5,7 +5,7 @@
 #
 # Descriptors: 3 commands in, 4 the gate of a job, 5 replies and events out, 6 the key of a job, 7 the port's lock,
 # 8 a job's lock file, 9 the journal's lock, 10 the lock of the final name, 11 that of a server, 12 the source, 13 the directory in which
-# a copy arrives. Jobs inherit 5 to 8, 12 and 13, and never 3, 4 and 9 to 11: the input could not end and the journal could not be
+# a copy arrives, 14 the target directory, 15 the staging directory. Jobs inherit 5 to 8, 12 and 13, and never 3, 4, 9 to 11, 14 and 15: the input could not end and the journal could not be
 # replayed while they live.
 
 send() {
@@ -83,7 +83,9 @@ release() {
   local -a told=()
   trap '' HUP INT TERM
   # Not yet that of a server that rests, which is undone behind it.
-  exec 3<&- 4>&- 7>&- 8>&- 10>&- 12<&- 13<&-
+  exec 3<&- 4>&- 7>&- 8>&- 10>&- 12<&- 13<&- 14<&- 15<&-
+  # Undos go by paths: whoever replays the journal in our place has nothing else.
+  unset -v target_directory inbox
   # By somebody who may wait for a reader.
   event ending "$1" 9>&- 11>&- &
   undone() { line '!' undone "$@"; told+=("$REPLY"); }
@@ -233,7 +235,7 @@ start_job() {
   {
     "${stand_back[@]}" bash --norc -p -c "$script" "transfer-$name" 6< <(printf '%s\n' "$key")
     event exit "$name" $?
-  } 3<&- 4>&- 9>&- 10>&- 11>&- &
+  } 3<&- 4>&- 9>&- 10>&- 11>&- 14<&- 15<&- &
   tellers[$name]=$!
   set +m
   exec 7>&- 8>&-
@@ -279,30 +281,37 @@ sockets() {
   ok "${found[@]}"
 }
 
-# hold_source PATH INODE: opens what is copied, which must be the directory or file of that device and inode, and from then
-# on is reached through descriptor 12 only: whoever may change the names on the way to it exchanges nothing. It never waits,
-# as an open of a pipe would. Jobs find it in $home/source.
-hold_source() {
-  local said from holder
+# hold DESCRIPTOR PATH: opens a directory or a regular file as that descriptor, without following a link and without waiting, as
+# an open of a pipe would. Sets REPLY to its `DEVICE:INODE UID MODE`; false with why not.
+hold() {
+  local from holder number
   # shellcheck disable=SC2016 # perl's variables
   exec {from}< <(exec perl -MFcntl=:DEFAULT,:mode -e '
-    my ($path, $expected) = @ARGV;
     $| = 1;
-    my $opened = sysopen(my $file, $path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
+    my $opened = sysopen(my $file, $ARGV[0], O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
     my @stat = $opened ? stat($file) : ();
-    if (!$opened) { print "$!\n" }
-    elsif ("$stat[0]:$stat[1]" ne $expected || !(S_ISDIR($stat[2]) || S_ISREG($stat[2]))) { print "replaced\n" }
-    else { print "fd ", fileno($file), "\n" }
-    sleep 60' "$1" "$2")
+    if (!$opened) { print "- $!\n" }
+    elsif (!(S_ISDIR($stat[2]) || S_ISREG($stat[2]))) { print "- it is no directory and no file\n" }
+    else { print fileno($file), " $stat[0]:$stat[1] $stat[4] ", sprintf("%o", $stat[2] & 07777), "\n" }
+    sleep 60' "$2")
   holder=$!
-  IFS= read -r said <&"$from"
+  read -r number REPLY <&"$from"
   exec {from}<&-
-  if [[ $said == 'fd '* ]] && ! { exec 12<"/proc/$holder/fd/${said#fd }"; } 2>/dev/null; then said='it cannot be opened'; fi
+  [[ $number != [0-9]* ]] || { eval "exec $1<\"/proc/\$holder/fd/\$number\""; } 2>/dev/null ||
+    { number=- REPLY='it cannot be opened'; }
   kill "$holder" 2>/dev/null
-  if [[ $said == replaced ]] || [[ $said == 'fd '* && $(stat -L -c %d:%i /proc/self/fd/12) != "$2" ]]; then
+  [[ $number == [0-9]* ]] && [[ $(stat -L -c %d:%i "/proc/self/fd/$1") == "${REPLY%% *}" ]]
+}
+
+# hold_source PATH INODE: opens what is copied, which must be the directory or file of that device and inode, and from then
+# on is reached through descriptor 12 only: whoever may change the names on the way to it exchanges nothing. Jobs find it in
+# $home/source.
+hold_source() {
+  local REPLY
+  if ! hold 12 "$1"; then
+    fail source "$1: ${REPLY:-it cannot be opened}; it may have been replaced since the preflight"
+  elif [[ ${REPLY%% *} != "$2" ]]; then
     fail replaced "$1 is not what it was at the preflight"
-  elif [[ $said != 'fd '* ]]; then
-    fail source "$1: ${said:-it cannot be opened}"
   elif rm -rf -- "$home/source" && mkdir -- "$home/source" && ln -s -- /proc/self/fd/12 "$home/source/${1##*/}"; then
     ok
   else
@@ -344,7 +353,7 @@ obey() {
     put_on_trial | start_server | accept | make_account | keep_account | give_up_account) "$@" ;;
     check_listening) sockets "$2" "$3" listening ;;
     accepted_peer) sockets "$2" "$3" accepted "$4" ;;
-    local_address) sockets "$2" "$4" made ;;
+    local_address) sockets "$2" "$3" made ;;
     release) release released ;;
     *) fail protocol "unknown command $1" ;;
   esac

@@ -14,6 +14,7 @@ use strict;
 use warnings;
 use Fcntl qw(O_NOFOLLOW);
 
+@ARGV == 6 or die "hash: expected 6 arguments\n";
 my ($job, $program, $changes, $workers, $batch, $held) = @ARGV;
 # The same on all of Linux's architectures that have find_syscalls.
 my $o_path = 0x200000;

@@ -6,16 +6,17 @@
 # data_holders [PATH]: a line for each process and each data directory that PATH is `within`, or is `around`; of all directories
 # (`any`) without a PATH, which has no symbolic link. Its fields are RELATION DATADIR PLACE PID UID OWNER DIRECTORY-OWNER LOCKED HERE:
 # PLACE is the directory's device and inode, PID 0 where the process cannot be seen, UID its account, OWNER that of the file, LOCKED
-# `locked` where the lock is this process's, HERE `here` where it has our mounts. Files of the system's accounts come first, and of no
-# account more than a page.
+# `locked` where the lock is this process's, HERE `here` where it has our mounts. System accounts come first; at most 64 lines for each owner, so that no
+# account can fill the reply.
 data_holders() {
+  find_first_account
   # shellcheck disable=SC2016 # perl's variables
   perl -e '
     use strict;
     use Fcntl;
-    my ($path) = @ARGV;
+    my ($first_account, $path) = @ARGV;
     my @names = ("ibdata1", "aria_log_control");
-    my ($page, $first_account) = (64, 1000);
+    my $most_of_an_owner = 64;
     # struct flock of 64-bit systems.
     my $flock = "s s x4 q q l x4";
     my (%above, %found, %mounts_of);
@@ -130,12 +131,20 @@ data_holders() {
     my %count;
     my $here = readlink("/proc/self/ns/mnt") // "";
     for my $entry (sort { $a->{order} <=> $b->{order} } map { values %$_ } values %found) {
-        next if $count{ $entry->{owner} }++ >= $page;
+        next if $count{ $entry->{owner} }++ >= $most_of_an_owner;
         my $pid = $entry->{fields}[3];
         my @fields = (@{ $entry->{fields} }, $entry->{locked} // "", (readlink("/proc/$pid/ns/mnt") // "") eq $here ? "here" : "");
         for (@fields) { s/\\/\\\\/g; s/\n/\\n/g; s/\t/\\t/g }
         print join("\t", @fields), "\n";
-    }' "$@"
+    }' "$first_account" "$@"
+}
+
+# find_first_account: sets `first_account` to the first number of accounts that people have.
+first_account=''
+find_first_account() {
+  [[ -z $first_account ]] || return 0
+  first_account=$(awk '$1 == "UID_MIN" && $2 ~ /^[0-9]+$/ { print $2 }' /etc/login.defs 2>/dev/null)
+  first_account=${first_account:-1000}
 }
 
 # unit_of PID: sets REPLY to the unit of this host's systemd that a process is in; to nothing where it is in none, or in one of a
@@ -155,13 +164,11 @@ unit_of() {
 }
 
 # is_ordinary UID UNIT: whether an account is neither the system's, nor ours, nor the one that the unit names.
-first_account=''
 declare -A account_of_unit=()
 is_ordinary() {
   local user
   [[ $1 != "$EUID" && $1 != "${login_uid:-$EUID}" ]] || return 1
-  [[ $first_account ]] || first_account=$(awk '$1 == "UID_MIN" && $2 ~ /^[0-9]+$/ { print $2 }' /etc/login.defs 2>/dev/null)
-  first_account=${first_account:-1000}
+  find_first_account
   (($1 >= first_account)) || return 1
   # Those that systemd makes for services.
   (($1 < 61184 || $1 > 65519)) || return 1

@@ -152,7 +152,7 @@ close_kept() {
   find "$1" -xdev -type f -perm /7000 -exec chmod a-st -- {} +
   # shellcheck disable=SC2016 # perl's variables
   ((EUID != 0)) || find "$1" -xdev -type f -print0 | perl -0 -lne '
-    BEGIN { $call = shift() + 0 } syscall($call, $_, "security.capability")' "$nr_removexattr"
+    BEGIN { ($call, $attribute) = splice(@ARGV, 0, 2) } syscall($call + 0, $_, $attribute)' "$nr_removexattr" security.capability
   return 0
 }
 
@@ -178,9 +178,19 @@ unfill() {
 # rename_to FLAG FROM TO: FLAG 1: never over an existing name (RENAME_NOREPLACE); 2: both change their names at once
 # (RENAME_EXCHANGE). Prints why not.
 rename_to() {
+  local REPLY from
+  pinned "$2"
+  from=$REPLY
+  pinned "$3"
   # shellcheck disable=SC2016 # perl's variables
   perl -e 'syscall($ARGV[0] + 0, -100, $ARGV[2], -100, $ARGV[3], $ARGV[1] + 0) == 0 or print($!), exit 1' \
-    "$nr_renameat2" "$@"
+    "$nr_renameat2" "$1" "$from" "$REPLY"
+}
+
+# pinned PATH: sets REPLY to it, through the descriptor of the target directory where it is in there and the guard holds that.
+pinned() {
+  REPLY=$1
+  [[ -z ${target_directory+held} || ${1%/*} != "$target_directory" ]] || REPLY=/proc/self/fd/14/${1##*/}
 }
 
 # may_start_now: whether servers may be started for the journal that is replayed.

@@ -43,6 +43,7 @@ listener() {
 
 # vouch SOCKET: whether it may be logged in to; sets REPLY to why not. Looked at once, until a server is started again.
 vouch() {
+  [[ $1 ]] || { REPLY='no socket of the server is known; name its unit with --unit'; return 1; }
   if [[ -z ${vouched[$1]+known} ]]; then
     find_against "$1"
     vouched[$1]=$REPLY

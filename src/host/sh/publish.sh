@@ -42,21 +42,30 @@ take_target() {
 # below PATH and can open none of it: PATH protects it. KIND is `staging`, or `kept_staging` when what is in it at the end is not
 # to be removed.
 make_staging() {
-  local message
+  local message='' REPLY staging=/proc/self/fd/15
   record tree "$2" "$1" || { fail journal "$home/journal cannot be written"; return; }
+  target_directory=${1%/*}
+  # From here on both directories are descriptors: where others may change the names above them, they exchange nothing.
+  # shellcheck disable=SC2016 # perl's variables
+  if ! hold 14 "${target_directory:-/}/."; then
+    fail staging "$target_directory: $REPLY"
+  elif ! message=$(mkdir -- "/proc/self/fd/14/${1##*/}" 2>&1); then
+    fail staging "$message"
+  elif ! hold 15 "/proc/self/fd/14/${1##*/}" || [[ $REPLY != *" $EUID "* || $(holds_any 15) ]]; then
+    fail replaced "$1 was replaced by another directory"
   # Nothing of the target directory's own is to be inherited by the copy: no default ACL, no setgid bit (which chmod
   # leaves alone where a mode has fewer than five digits).
-  # shellcheck disable=SC2016 # perl's variables
-  if ! message=$({ mkdir -- "$1" && chmod 00700 -- "$1" &&
-    perl -e 'syscall($ARGV[0] + 0, $ARGV[1], $ARGV[2])' "$nr_removexattr" "$1" system.posix_acl_default &&
-    mkdir -- "$1/.probe" "$1/copy"; } 2>&1); then
+  elif ! message=$({ chmod 00700 -- "$staging" &&
+    perl -e 'syscall($ARGV[0] + 0, $ARGV[1], $ARGV[2])' "$nr_removexattr" "$staging" system.posix_acl_default &&
+    mkdir -- "$staging/.probe" "$staging/copy"; } 2>&1); then
     fail staging "$message"
-  elif ! message=$(rename_to 1 "$1/.probe" "$1/.exchange"); then
+  elif ! message=$(rename_to 1 "$staging/.probe" "$staging/.exchange"); then
     fail staging "this file system cannot rename without replacing: $message"
-  elif [[ $3 != no && $3 != fill ]] && ! message=$(mkdir -- "$1/.probe" 2>&1 && rename_to 2 "$1/.probe" "$1/.exchange"); then
+  elif [[ $3 != no && $3 != fill ]] && ! message=$(mkdir -- "$staging/.probe" 2>&1 &&
+    rename_to 2 "$staging/.probe" "$staging/.exchange"); then
     fail staging "this file system cannot exchange two names: $message"
-  elif rmdir -- "$1/.probe" "$1/.exchange" 2>/dev/null; ! hold_inbox "$1/copy"; then
-    fail replaced "$1 was replaced by another directory"
+  elif rmdir -- "$staging/.probe" "$staging/.exchange" 2>/dev/null; ! hold 13 "$staging/copy"; then
+    fail staging "$1/copy: $REPLY"
   elif [[ -z $4 ]] || message=$(mkdir -- "/proc/self/fd/13/$4" 2>&1); then
     inbox=$1/copy
     ok
@@ -65,11 +74,9 @@ make_staging() {
   fi
 }
 
-# hold_inbox PATH: opens the directory that was just made, which is reached through descriptor 13 from then on: where others may
-# change the names above it, they exchange nothing. It must be ours, closed and empty.
-hold_inbox() {
-  { exec 13<"$1/."; } 2>/dev/null && [[ $(stat -L -c '%u %a' /proc/self/fd/13) == "$EUID 700" ]] &&
-    [[ -z $(find -H /proc/self/fd/13 -mindepth 1 -maxdepth 1 -print -quit) ]]
+# holds_any DESCRIPTOR: prints something that is in that directory.
+holds_any() {
+  find -H "/proc/self/fd/$1" -mindepth 1 -maxdepth 1 -print -quit
 }
 
 # held PATH: sets REPLY to it, through the descriptor of the directory in which the copy has arrived where it is in there.
@@ -176,10 +183,13 @@ publish() {
 # durable; with HOW `empty` nothing else may be there. Not in one step: whoever dies in between, what has its name already
 # goes back, unless all have theirs.
 fill() {
-  local from to=$2 sync=$3 message='' name='' pending='' code=publish REPLY
+  local from into to=$2 sync=$3 message='' name='' pending='' code=publish REPLY
   local -a modes=()
   held "$1"
   from=$REPLY
+  # The target directory itself, which is held, too.
+  into=$to
+  [[ -z ${target_directory+held} || $to != "$target_directory" ]] || into=/proc/self/fd/14
   trap 'pending=HUP' HUP
   trap 'pending=INT' INT
   trap 'pending=TERM' TERM
@@ -191,7 +201,7 @@ fill() {
   elif ! { find "$from" -mindepth 1 -maxdepth 1 -printf '%i\0%f\0' >"$home/names" && sync -- "$home/names" "$home" &&
     record disk fill "$to" "$1"; }; then
     code=journal message="$home/journal or $home/names cannot be written"
-  elif message=$(loosen_all "$from" "$to" && rename_all "$from" "$to") &&
+  elif message=$(loosen_all "$from" "$to" && rename_all "$from" "$into") &&
     { [[ $sync != sync ]] || message=$(sync -- "$to/" 2>&1); } &&
     : >"$home/filled" && sync -- "$home/filled" "$home"; then
     code=ok

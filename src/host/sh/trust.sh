@@ -52,8 +52,9 @@ shared_component() {
     sub has_list {
         my ($name) = @_;
         return 1 if !$getxattr;
-        my $buffer = "\0" x 4096;
-        return syscall($getxattr + 0, $name, "system.posix_acl_access", $buffer, 4096) > 0;
+        # What syscall is given must be variables.
+        my ($attribute, $buffer) = ("system.posix_acl_access", "\0" x 4096);
+        return syscall($getxattr + 0, $name, $attribute, $buffer, 4096) > 0;
     }
     sub others_write {
         my ($name, $mode, $gid) = @_;

@@ -470,8 +470,7 @@ fn ports() -> Vec<Fault> {
 /// Programs that fail from a moment on, with 1 or as if they were gone.
 fn tools() -> Vec<Fault> {
     /// Those that nothing succeeds without; the guard knows where it found its own.
-    const NEEDED: [&str; 10] =
-        ["tar", "zstd", "openssl", "nc", "perl", "find", "sort", "md5sum", "ss", "mkfifo"];
+    const NEEDED: [&str; 9] = ["tar", "zstd", "openssl", "nc", "perl", "find", "sort", "md5sum", "mkfifo"];
     const OTHERS: [&str; 12] = [
         "sync",
         "nft",

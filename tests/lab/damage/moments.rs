@@ -48,7 +48,8 @@ macro_rules! recorded {
 }
 
 /// The renames that give a copy its name, or its entries theirs.
-const PUBLICATION: &str = "[[ $1 == -e && ${@: -1} == */data || $1 == -0 && ${@: -2:1} == */fd/13/data ]]";
+const PUBLICATION: &str =
+    "[[ $1 == -e && ${@: -1} == */fd/14/data || $1 == -0 && ${@: -2:1} == */fd/13/data ]]";
 
 /// In the order of a run.
 pub(crate) const MOMENTS: [Moment; 20] = [

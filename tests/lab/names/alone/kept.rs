@@ -91,7 +91,7 @@ fn a_run_that_begins_nothing_keeps_nothing() {
 #[test]
 fn what_has_arrived_is_kept_where_the_last_step_of_a_replacement_fails() {
     let Some(scene) = Scene::set() else { return };
-    let fails = "[[ ${4-} == 2 && ${6-} == */in/data ]] && { echo no; exit 1; }";
+    let fails = "[[ ${4-} == 2 && ${6-} == */fd/14/data ]] && { echo no; exit 1; }";
     let _perl = Wrapper::new(&scene.db2, "perl", fails);
     let output = scene.transfer(&["--replace", "--keep-old", "--keep-staging"]).expect_code(1);
     assert!(scene.is_old("in/data"));

@@ -38,8 +38,8 @@ impl Moment {
 
     /// The program that is held there, when, and whether before it does its work.
     fn hold(self) -> (&'static str, &'static str, bool) {
-        let exchange = "${4-} == 2 && ${6-} == */in/data";
-        let first = "${4-} == 1 && ${6-} == */in/data.old-*";
+        let exchange = "${4-} == 2 && ${6-} == */fd/14/data";
+        let first = "${4-} == 1 && ${6-} == */fd/14/data.old-*";
         match self {
             Self::BeforeTheExchange => ("perl", exchange, true),
             Self::AfterTheExchange | Self::AfterTheExchangeThatKeeps => ("perl", exchange, false),

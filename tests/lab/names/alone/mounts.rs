@@ -56,7 +56,7 @@ fn what_is_mounted_into_the_old_one_meanwhile_fails_the_publication_and_is_left_
 fn what_is_mounted_into_the_old_one_at_the_last_moment_is_left_behind_and_not_emptied() {
     let Some(scene) = Scene::set() else { return };
     let script =
-        format!("[[ ${{4-}} == 2 && ${{6-}} == */in/data ]] && {{ {}; }}", scene.mount("in/data/sub"));
+        format!("[[ ${{4-}} == 2 && ${{6-}} == */fd/14/data ]] && {{ {}; }}", scene.mount("in/data/sub"));
     let wrapper = Wrapper::new(&scene.db2, "perl", &script);
     let output = scene.transfer(&["--replace"]).expect_code(6);
     assert!(output.stderr.contains("LEFT BEHIND: could not be undone: staging "), "{output}");

@@ -27,7 +27,7 @@ fn hold(servers: &Servers, step: &str) -> (Host, Wrapper) {
     let (host, program, condition) = match step {
         "copying" => (&servers.db1, "mariadb-backup", "$* == *--backup*"),
         "stopping" => (&servers.db2, "systemctl", "$1 == stop"),
-        "publishing" => (&servers.db2, "perl", "${@: -1} == /var/lib/mysql"),
+        "publishing" => (&servers.db2, "perl", "${@: -1} == */fd/14/mysql"),
         "starting" => (&servers.db2, "systemctl", "$1 == start"),
         "following" => (&servers.db2, "mariadb", "${!#} == 'START SLAVE'"),
         "catching up" => (&servers.db2, "mariadb", "${!#} == *MASTER_GTID_WAIT*"),
