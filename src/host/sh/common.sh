@@ -16,7 +16,7 @@ ulimit -c 0
 # that we use would hand what we assign to it on to every program.
 for name in $(compgen -e); do
   case $name in
-    HOME | LOGNAME | PATH | SSH_CONNECTION | TMPDIR | USER | XDG_RUNTIME_DIR | XDG_STATE_HOME) ;;
+    HOME | LOGNAME | PATH | SSH_CONNECTION | SUDO_UID | TMPDIR | USER | XDG_RUNTIME_DIR | XDG_STATE_HOME) ;;
     *) unset -v "$name" ;;
   esac
 done 2>/dev/null
@@ -118,6 +118,28 @@ mounted() {
     [[ $point == "$real" || $point == "$real"/* ]] && return 0
   done </proc/self/mountinfo
   return 1
+}
+
+# hold DESCRIPTOR PATH: opens a directory or a regular file as that descriptor, without following a link and without waiting, as
+# an open of a pipe would. Sets REPLY to its `DEVICE:INODE UID MODE`; false with why not.
+hold() {
+  local from holder number
+  # shellcheck disable=SC2016 # perl's variables
+  exec {from}< <(exec perl -MFcntl=:DEFAULT,:mode -e '
+    $| = 1;
+    my $opened = sysopen(my $file, $ARGV[0], O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
+    my @stat = $opened ? stat($file) : ();
+    if (!$opened) { print "- $!\n" }
+    elsif (!(S_ISDIR($stat[2]) || S_ISREG($stat[2]))) { print "- it is no directory and no file\n" }
+    else { print fileno($file), " $stat[0]:$stat[1] $stat[4] ", sprintf("%o", $stat[2] & 07777), "\n" }
+    sleep 60' "$2")
+  holder=$!
+  read -r -t 60 number REPLY <&"$from" || number=- REPLY='it cannot be opened within a minute'
+  exec {from}<&-
+  [[ $number != [0-9]* ]] || { eval "exec $1<\"/proc/\$holder/fd/\$number\""; } 2>/dev/null ||
+    { number=- REPLY='it cannot be opened'; }
+  kill -KILL "$holder" 2>/dev/null
+  [[ $number == [0-9]* ]] && [[ $(stat -L -c %d:%i "/proc/self/fd/$1") == "${REPLY%% *}" ]]
 }
 
 this_boot() {

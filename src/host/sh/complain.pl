@@ -35,7 +35,9 @@ sub fault {
     }
     return ('acls', "$1: $2") if $line =~ /^tar: \w+: Cannot (?:set|drop default) POSIX ACLs for file '(.*)': ([^:]*)$/;
     return ('xattrs', "$1: $2") if $line =~ /^tar: \w+: Cannot set SELinux context for file '(.*)': ([^:]*)$/;
-    return ('read', $1) if $line =~ /^tar: (.*: (?:Read error at byte \d+|Cannot \w+).*: .*)$/ && $line !~ $harmless;
+    # tar writes a colon of a name as `\:`.
+    return ('read', $1)
+        if $line =~ /^tar: ((?:[^\\:]|\\.)*: (?:Warning: )?(?:Read error at byte \d+|Cannot \w+)[^:]*: [^:]*)$/ && $line !~ $harmless;
     return ('read', $1) if $line =~ /^find: (.*: .*)$/ && $line !~ $harmless;
     return ('skipped', $1) if $line =~ m{^(?:\[\d+\] )?(?:[-\d]+[ T][\d:.]+ )?(?:\S*/)?(?:mb|xb)stream: (.*(?:invalid|fail|error|cannot|can't).*)$}i;
     return;

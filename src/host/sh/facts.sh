@@ -110,9 +110,16 @@ instance_facts() {
       END { printf "source_size\t%.0f\t%.0f\t%.0f\t%.0f\n", entries, files, bytes, blocks * 512 }'
 }
 
+# reading FILE COMMAND...: runs it with the file as its input. Whoever owns the file may have put a pipe in its place, for whose
+# writer nobody is to wait.
+reading() {
+  # shellcheck disable=SC2016 # the inner shell's
+  timeout -k 5 60 bash --norc -p -c 'exec "${@:2}" <"$1"' reading "$@"
+}
+
 # head_of FILE COMMAND...: the first 512 bytes of what the command makes of it, in hexadecimal.
 head_of() {
-  "${@:2}" <"$1" 2>/dev/null | head -c 512 | od -An -v -tx1 | tr -d ' \n'
+  reading "$@" 2>/dev/null | head -c 512 | od -An -v -tx1 | tr -d ' \n'
 }
 
 # little_endian HEX: sets REPLY to the number.
@@ -134,17 +141,17 @@ archive_facts() {
       format=gzip decode=(gzip -dc)
       if ((size < 1 << 20)); then
         # Not more than a GiB, whose length nothing else tells: a file may have several members.
-        bytes=$(gzip -dc <"$1" 2>/dev/null | wc -c) how=exact
+        bytes=$(reading "$1" gzip -dc 2>/dev/null | wc -c) how=exact
       else
         # The last four bytes are the length of the last member, without what is beyond 32 bits.
-        little_endian "$(tail -c 4 -- "$1" | od -An -v -tx1 | tr -d ' \n')"
+        little_endian "$(timeout -k 5 60 tail -c 4 -- "$1" | od -An -v -tx1 | tr -d ' \n')"
         bytes=$REPLY how=at_least
         while ((bytes + 1024 < size)); do ((bytes += 1 << 32)); done
       fi
       ;;
     28b52ffd*)
       format=zstd decode=(zstd -q -dc)
-      bytes=$(zstd -lv -- "$1" 2>/dev/null | sed -n 's/^Decompressed Size: .*(\([0-9]*\) B).*/\1/p')
+      bytes=$(timeout -k 5 60 zstd -lv -- "$1" 2>/dev/null | sed -n 's/^Decompressed Size: .*(\([0-9]*\) B).*/\1/p')
       [[ $bytes ]] && how=exact
       ;;
     04224d18*)
@@ -156,7 +163,7 @@ archive_facts() {
       ;;
     fd377a585a00*)
       format=xz decode=(xz -q -dc)
-      bytes=$(xz --robot -l -- "$1" 2>/dev/null | awk '$1 == "totals" { print $5 }')
+      bytes=$(timeout -k 5 60 xz --robot -l -- "$1" 2>/dev/null | awk '$1 == "totals" { print $5 }')
       [[ $bytes ]] && how=exact
       ;;
     *)
@@ -296,7 +303,8 @@ unknown_owner() { # KIND DATABASE NAME-OR-NUMBER
 # through every bind mount. Nothing where that cannot be told.
 place() {
   local key value real id device root point
-  [[ -d $1 || -f $1 ]] && { exec 8<"$1"; } 2>/dev/null || return
+  local REPLY
+  if [[ -d $1 ]]; then hold 8 "$1/."; else [[ -f $1 ]] && hold 8 "$1"; fi || return
   while read -r key value; do [[ $key == mnt_id: ]] && break; done </proc/self/fdinfo/8
   exec 8<&-
   real=$(readlink -f -- "$1")

@@ -131,7 +131,7 @@ transferpy_locks() {
     if [[ $kind == d && ($uid == 0 || $uid == "$EUID") ]]; then
       locked[10#${BASH_REMATCH[1]}]=/tmp/$name
     else
-      ignored[10#${BASH_REMATCH[1]}]="/tmp/$name of $(id -nu -- "$uid" 2>/dev/null || echo "$uid")"
+      ignored[10#${BASH_REMATCH[1]}]=$uid:/tmp/$name
     fi
   done < <(find /tmp -maxdepth 1 -name 'trnsfr_*.lock' -printf '%y\t%U\t%f\0' 2>/dev/null)
 }
@@ -178,8 +178,14 @@ lease_port() {
       in_use=$((in_use + 1))
       continue
     fi
-    if record boot port "$port"; then ok "$port" ${ignored[port]:+"${ignored[port]}"}; else
+    if ! record boot port "$port"; then
       fail journal "$home/journal cannot be written"
+    elif [[ ${ignored[port]-} ]]; then
+      # Only this one's owner is looked up: there may be any number of them.
+      REPLY=$(id -nu -- "${ignored[port]%%:*}" 2>/dev/null) || REPLY=${ignored[port]%%:*}
+      ok "$port" "${ignored[port]#*:} of $REPLY"
+    else
+      ok "$port"
     fi
     return
   done
@@ -281,28 +287,6 @@ sockets() {
   ok "${found[@]}"
 }
 
-# hold DESCRIPTOR PATH: opens a directory or a regular file as that descriptor, without following a link and without waiting, as
-# an open of a pipe would. Sets REPLY to its `DEVICE:INODE UID MODE`; false with why not.
-hold() {
-  local from holder number
-  # shellcheck disable=SC2016 # perl's variables
-  exec {from}< <(exec perl -MFcntl=:DEFAULT,:mode -e '
-    $| = 1;
-    my $opened = sysopen(my $file, $ARGV[0], O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
-    my @stat = $opened ? stat($file) : ();
-    if (!$opened) { print "- $!\n" }
-    elsif (!(S_ISDIR($stat[2]) || S_ISREG($stat[2]))) { print "- it is no directory and no file\n" }
-    else { print fileno($file), " $stat[0]:$stat[1] $stat[4] ", sprintf("%o", $stat[2] & 07777), "\n" }
-    sleep 60' "$2")
-  holder=$!
-  read -r number REPLY <&"$from"
-  exec {from}<&-
-  [[ $number != [0-9]* ]] || { eval "exec $1<\"/proc/\$holder/fd/\$number\""; } 2>/dev/null ||
-    { number=- REPLY='it cannot be opened'; }
-  kill "$holder" 2>/dev/null
-  [[ $number == [0-9]* ]] && [[ $(stat -L -c %d:%i "/proc/self/fd/$1") == "${REPLY%% *}" ]]
-}
-
 # hold_source PATH INODE: opens what is copied, which must be the directory or file of that device and inode, and from then
 # on is reached through descriptor 12 only: whoever may change the names on the way to it exchanges nothing. Jobs find it in
 # $home/source.
@@ -321,7 +305,7 @@ hold_source() {
 
 # check_source PATH: whether that still leads to what is held.
 check_source() {
-  if [[ $(stat -c %d:%i -- "$1" 2>/dev/null) == "$(stat -L -c %d:%i /proc/self/fd/12)" ]]; then
+  if [[ $(timeout 60 stat -c %d:%i -- "$1" 2>/dev/null) == "$(stat -L -c %d:%i /proc/self/fd/12)" ]]; then
     ok
   else
     fail replaced "$1 was replaced while it was copied"

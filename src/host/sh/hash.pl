@@ -24,8 +24,9 @@ $SIG{PIPE} = 'IGNORE';
 open(my $events, '>&=', 5) or die "hash: no event channel: $!\n";
 $/ = "\0";
 
-my ($listed, $failed) = (1, 0);
-my (%running, %reading);
+# The list goes on; what of it is not taken apart yet; its files that no program has yet.
+my ($listed, $list, @waiting) = (1, '');
+my ($failed, %running, %reading) = (0);
 # Of processes that have ended: what they read, and one for each digest.
 my ($done, $told, $said) = (0, 0, -1);
 
@@ -50,16 +51,22 @@ sub pin {
     return undef;
 }
 
-# Starts PROGRAM on the next files of the list.
+# Takes in what the list has grown by. Files wait in @waiting; what is listed is movement, too.
+sub take_in {
+    my $bytes = sysread(STDIN, $list, 65536, length $list);
+    return if !defined $bytes && $! == $eintr;
+    $listed = 0 if !$bytes;
+    $done += $bytes // 0;
+    push @waiting, [$1, $2] while $list =~ s/\A([^\0]*)\0([^\0]*)\0//;
+}
+
+# Starts PROGRAM on files that wait: on a batch, or on fewer where no more come for now.
 sub start {
     my (@files, %path);
     # Its descriptors outlive exec.
     local $^F = 1 << 30;
-    while (@files < $batch) {
-        my $inode = <STDIN>;
-        my $path = <STDIN>;
-        if (!defined $path) { $listed = 0; last }
-        chomp($inode, $path);
+    while (@files < $batch && @waiting) {
+        my ($inode, $path) = @{ shift @waiting };
         my $file = pin($inode, $path) // next;
         push @files, $file;
         $path{'/proc/self/fd/' . fileno $file} = $path;
@@ -133,10 +140,14 @@ sub finish {
     complain("$program ended with status " . ($status >> 8 || $status & 127)) if $status && !$failed;
 }
 
+# Waits until something can be read, for a second at most; false where nothing could.
 sub read_some {
     my $set = '';
     vec($set, $_, 1) = 1 for keys %reading;
-    return if select(my $ready = $set, undef, undef, $second) <= 0;
+    # No more of the list than two batches ahead.
+    vec($set, 0, 1) = 1 if $listed && @waiting < 2 * $batch;
+    return 0 if select(my $ready = $set, undef, undef, $second) <= 0;
+    take_in() if vec($ready, 0, 1);
     for my $number (grep { vec($ready, $_, 1) } keys %reading) {
         my ($pipe, $worker, $part) = @{ $reading{$number} };
         my $bytes = sysread($pipe, $worker->{$part}, 65536, length $worker->{$part});
@@ -144,12 +155,16 @@ sub read_some {
         delete $reading{$number};
         finish($worker) if --$worker->{open} == 0;
     }
+    return 1;
 }
 
 # After the first that failed nothing more is begun.
-while ($listed && !$failed || %running) {
-    start() while $listed && !$failed && keys %running < $workers;
-    read_some() if %running;
+my $came = 1;
+while (($listed || @waiting) && !$failed || %running) {
+    while (!$failed && keys %running < $workers && @waiting && (@waiting >= $batch || !$listed || !$came)) {
+        start();
+    }
+    $came = read_some();
     report();
 }
 close(STDOUT) or die "hash: $!\n";

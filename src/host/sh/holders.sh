@@ -16,7 +16,7 @@ data_holders() {
     use Fcntl;
     my ($first_account, $path) = @ARGV;
     my @names = ("ibdata1", "aria_log_control");
-    my $most_of_an_owner = 64;
+    my ($most_of_an_owner, $most_times) = (64, 8);
     # struct flock of 64-bit systems.
     my $flock = "s s x4 q q l x4";
     my (%above, %found, %mounts_of);
@@ -114,8 +114,15 @@ data_holders() {
     opendir(my $processes, "/proc") or exit 1;
     for my $pid (grep { /^\d+\z/ } readdir $processes) {
         opendir(my $descriptors, "/proc/$pid/fd") or next;
+        my %seen;
         for my $fd (readdir $descriptors) {
             my $link = readlink("/proc/$pid/fd/$fd") // next;
+            next if $link !~ m{^((?:/.*)?)/(ibdata1|aria_log_control)\z}s;
+            # A file may be open any number of times; a server has few of them.
+            my @file = stat("/proc/$pid/fd/$fd") or next;
+            next if ($seen{"$link $file[1]"} // 0) >= $most_times;
+            $seen{"$link $file[1]"}++;
+            last if keys %seen > $most_of_an_owner;
             look_at($pid, $fd, $1, $2) if $link =~ m{^((?:/.*)?)/(ibdata1|aria_log_control)\z}s;
         }
     }
@@ -242,9 +249,8 @@ socket_of() {
     my @all;
     for my $inode (sort { $a <=> $b } keys %names) {
         my @listed = @{ $names{$inode} };
-        # A name with a newline in it can look like a second row: then the one who listens there decides.
-        @listed = grep { my $pid = listener($_); grep { $_ == $pid } @pids } @listed if @listed > 1;
-        push @all, @listed;
+        # A name with a newline in it can look like a row of its own: who listens there decides. systemd does for a socket unit.
+        push @all, grep { my $pid = listener($_); $pid == 1 || grep { $_ == $pid } @pids } @listed;
     }
     # Another protocol is spoken on those of the X Plugin.
     my ($chosen) = ((grep { $_ eq $preferred } @all), (grep { !/mysqlx/ } @all));

@@ -146,14 +146,20 @@ remove_tree() {
 # close_kept PATH: what is kept was never verified, and may be anything: only its owner can enter it, and no program in it has
 # rights of its own.
 close_kept() {
-  [[ -d $1 && ! -L $1 ]] || return 0
-  chmod 00700 -- "$1"
-  find "$1" -xdev -mindepth 1 -maxdepth 1 -type d -exec chmod 00700 -- {} +
-  find "$1" -xdev -type f -perm /7000 -exec chmod a-st -- {} +
-  # shellcheck disable=SC2016 # perl's variables
-  ((EUID != 0)) || find "$1" -xdev -type f -print0 | perl -0 -lne '
-    BEGIN { ($call, $attribute) = splice(@ARGV, 0, 2) } syscall($call + 0, $_, $attribute)' "$nr_removexattr" security.capability
-  return 0
+  # By a descriptor of our own directory: where others may change the names above it, nothing of theirs is changed. Behind that
+  # nobody else can enter it.
+  # shellcheck disable=SC2016 # perl's and the inner shell's variables
+  perl -MFcntl -e '
+    my ($path, @command) = @ARGV;
+    sysopen(my $directory, $path, O_RDONLY | O_NOFOLLOW | O_DIRECTORY) or exit 1;
+    exit 1 if (stat $directory)[4] != $>;
+    chmod(0700, $directory) && chdir($directory) && exec(@command);
+    exit 1' "$1" bash --norc -p -c '
+    find . -xdev -mindepth 1 -maxdepth 1 -type d -exec chmod 00700 -- {} +
+    find . -xdev -type f -perm /7000 -exec chmod a-st -- {} +
+    ((EUID != 0)) || find . -xdev -type f -print0 | perl -0 -lne "
+      BEGIN { (\$call, \$attribute) = splice(@ARGV, 0, 2) } syscall(\$call + 0, \$_, \$attribute)" "$1" security.capability
+    exit 0' close "$nr_removexattr" 2>/dev/null
 }
 
 # make_durable PATH: so that what was undone there does not come back with a power cut, when the journal that knows of it
@@ -326,7 +332,7 @@ undo() {
     kept_staging)
       [[ ! -d $1 || -L $1 ]] || find "$1" -mindepth 1 -maxdepth 2 -depth -type d -empty -delete 2>/dev/null
       rmdir -- "$1" 2>/dev/null
-      [[ ! -e $1 ]] || { close_kept "$1" && kept "$guard" "$1"; return 2; }
+      [[ ! -e $1 ]] || { close_kept "$1"; kept "$guard" "$1"; return 2; }
       make_durable "${1%/*}/"
       ;;
     aside)

@@ -26,8 +26,8 @@ fn what_changes_while_tar_reads_it_is_told_and_fails_the_run_unless_it_is_ignore
         let directory = scene.scratch.path();
         let done = scene.at("changed");
         let pack = format!(
-            "[[ $* == *--create* ]] && {{ set -o pipefail; cd {directory}
-            \"$real\" \"$@\" | {{ head -c 30000000; {change}; touch {done}; exec cat; }}; exit; }}"
+            "[[ $* == *--create* ]] && {{ set -o pipefail
+            \"$real\" \"$@\" | {{ cd {directory}; head -c 30000000; {change}; touch {done}; exec cat; }}; exit; }}"
         );
         let _tar = Wrapper::new(&scene.db1, "tar", &pack);
         // Listed after that.

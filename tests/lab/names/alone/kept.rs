@@ -96,7 +96,7 @@ fn what_has_arrived_is_kept_where_the_last_step_of_a_replacement_fails() {
     let output = scene.transfer(&["--replace", "--keep-old", "--keep-staging"]).expect_code(1);
     assert!(scene.is_old("in/data"));
     let kept = scene.names().remove(0);
-    scene.expect_copied(&format!("in/{kept}/data"));
+    scene.expect_copied(&format!("in/{kept}/copy/data"));
     assert!(output.stderr.contains(&kept), "{output}");
     scene.db2.sh(&format!("rm -r {}/{kept}", scene.at("in")));
     scene.expect_untouched();
