@@ -28,7 +28,7 @@ fi
 cargo nextest run --locked --features manual --no-run
 # Database servers, which are started and stopped and waited for, have a lab beside that of all the others, and share it with
 # Ansible, so that both take equally long. What is said of them is shown behind the rest.
-databases='binary(lab) & test(/^(databases|ansible)::/)'
+databases='(binary(lab) & test(/^(databases|ansible)::/)) | (binary(attacks) & test(/^(servers|accounts|configuration)::/))'
 said=$(mktemp -d "${TMPDIR:-/tmp}/transfer-test.XXXXXX")
 trap 'rm -rf -- "$said"' EXIT
 # A process group, so that it can be ended as a whole.

@@ -47,13 +47,12 @@ pub struct Options {
     #[arg(long, value_name = "PATTERN", value_parser = pattern(), help_heading = "What is copied")]
     #[serde(deserialize_with = "from_words")]
     pub exclude: Option<Vec<Pattern>>,
-    /// Accept files that change, come or go while they are copied, and name them; requires digests of all files
-    /// [default: off]
+    /// Accept files that change, appear or disappear while they are copied, and name them; compares a digest of every
+    /// file [default: off]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
         hide_possible_values = true, help_heading = "What is copied")]
     pub ignore_changed: Option<bool>,
-    /// Accept the loss of attributes that a target's file system cannot hold: xattrs, acls, capabilities; they are counted
-    /// [default: none]
+    /// Allow a target to lose attributes that its file system cannot hold: xattrs, acls, capabilities [default: none]
     #[arg(long, value_name = "KIND[,KIND...]", help_heading = "What is copied")]
     #[serde(deserialize_with = "from_word")]
     pub drop_attributes: Option<Attributes>,
@@ -130,8 +129,8 @@ pub struct Options {
     /// Do not wait until the copy is on the disk; a power cut soon afterwards may lose it
     #[arg(skip)]
     pub fsync: Option<bool>,
-    /// Allow a target directory that other accounts of its host can replace: that belong to one, or that all can write
-    /// to, or that are below such a directory [default: off]
+    /// Allow a target directory that another account of its host could replace: owned by that account, writable by it,
+    /// or below such a directory [default: off]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
         hide_possible_values = true, help_heading = "What becomes of it")]
     pub allow_shared_path: Option<bool>,

@@ -17,6 +17,8 @@ use crate::settings::{Replace, Settings};
 use crate::shape::{Consumer, Shape, final_name};
 use crate::values::{Compress, TransferType};
 
+/// The owner that the probe tells where it could not look.
+const UNKNOWN: &str = "unknown";
 /// The longest name of a file, in bytes, on the file systems of Linux.
 const LONGEST_NAME: usize = 255;
 /// How many owners of other numbers are told, of users and of groups.
@@ -57,9 +59,15 @@ impl Findings {
 
     /// A target directory is only as safe as all that is above it.
     fn shared(&mut self, Shared { component, owner, mode }: &Shared) {
+        const ALLOW: &str = "allow it with --allow-shared-path";
+        if owner == UNKNOWN {
+            let problem = format!("it cannot be seen which accounts can replace {component}");
+            return self.refuse(&problem, &format!("choose another directory, or {ALLOW}"));
+        }
+        let word = typable(component.as_bytes());
         self.refuse(
-            &format!("other accounts can replace {component}: it belongs to {owner} and has the mode {mode}"),
-            "choose a directory of root's, change owner and mode, or accept that with --allow-shared-path",
+            &format!("other accounts can replace {component} (owner {owner}, mode {mode})"),
+            &format!("choose another directory, run: chown root {word}; chmod go-w {word}, or {ALLOW}"),
         );
     }
 

@@ -48,14 +48,6 @@ impl Eve {
         self.run(&[&["bash", "-c", script, "eve"], args].concat()).expect_success().stdout
     }
 
-    /// Makes or replaces a file of hers.
-    #[allow(dead_code, reason = "not all attacks need one")]
-    #[track_caller]
-    pub(crate) fn put(&self, bytes: impl AsRef<[u8]>, path: &str, mode: u32) {
-        self.host.put(bytes, path, mode);
-        self.host.run(&["chown", "eve:eve", path]).expect_success();
-    }
-
     /// Starts a perl program as her that goes on while the run does.
     pub(crate) fn perl(&self, program: &str, args: &[&str]) -> Attack {
         self.spawn(&[&["perl", "-e", program], args].concat())

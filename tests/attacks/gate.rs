@@ -45,13 +45,14 @@ mod alone {
 
     /// On the source: connects before our sender does, is called after it, and sends a file. Arguments: address, first and
     /// last port, the file, how often.
-    const FIRST: &str = r"
+    const FIRST: &str = r#"
         my ($address, $first, $last, $file, $times) = @ARGV;
         my $pid = job('sender');
         while ($times > 0) {
             for my $port ($first .. $last) {
                 my $socket = IO::Socket::INET->new(PeerAddr => $address, PeerPort => $port, Timeout => 1) or next;
                 $times--;
+                print "connected\n";
                 next if fork;
                 pose($pid);
                 open(my $in, '<', $file) or die;
@@ -63,11 +64,11 @@ mod alone {
             $pid = job('sender');
         }
         nap(60);
-    ";
+    "#;
 
     /// On the target: listens on the port before our receiver does, is called after it, and keeps what comes. Arguments:
     /// address, first and last port, the file to keep it in.
-    const POSES: &str = r"
+    const POSES: &str = r#"
         my ($address, $first, $last, $file) = @ARGV;
         my $pid = job('receiver');
         pose($pid);
@@ -75,6 +76,7 @@ mod alone {
         for my $port ($first .. $last) {
             push @all, IO::Socket::INET->new(LocalAddr => $address, LocalPort => $port, Listen => 5, ReuseAddr => 1) || next;
         }
+        print "listens\n" if @all;
         for my $listener (@all) {
             next if fork;
             my $peer = $listener->accept or exit;
@@ -83,7 +85,7 @@ mod alone {
             exit;
         }
         nap(60);
-    ";
+    "#;
 
     /// On the target: connects to each receiver, listens on the same port again, is called after it, and hands on what
     /// comes. Arguments: the receiver's address, first and last port, a file to keep a duplicate in, her own address.
@@ -156,8 +158,9 @@ mod alone {
         let file = tar_of_hers(&eve);
         let _late = late(&scene.db1, "-N", "0.5");
         for encrypt in [&["--no-encrypt"][..], &[]] {
-            let _attack = start(&eve, FIRST, &["10.77.0.12", "4610", "4619", &file, "1"]);
+            let mut attack = start(&eve, FIRST, &["10.77.0.12", "4610", "4619", &file, "1"]);
             let output = scene.transfer(&[&PLAIN[1..], encrypt, &["--port-range=4610-4619"]].concat());
+            attack.program.wait_for("connected", SOON);
             right_or_none(&scene, &scene.db2, &output);
             scene.db2.sh(&format!("rm -rf '{}'", scene.at("in/source")));
         }
@@ -169,8 +172,9 @@ mod alone {
         let eve = Eve::on(&scene.db1);
         let file = tar_of_hers(&eve);
         let _late = late(&scene.db1, "-N", "0.3");
-        let _attack = start(&eve, FIRST, &["10.77.0.12", "4620", "4620", &file, "1000"]);
+        let mut attack = start(&eve, FIRST, &["10.77.0.12", "4620", "4620", &file, "1000"]);
         let output = scene.transfer(&[&PLAIN[..], &["--port=4620"]].concat());
+        attack.program.wait_for("connected", SOON);
         right_or_none(&scene, &scene.db2, &output);
     }
 
@@ -182,7 +186,7 @@ mod alone {
         let eve = Eve::on(&scene.db1);
         let file = tar_of_hers(&eve);
         let _late = late(&scene.db1, "-N", "0.5");
-        let _attack = start(&eve, FIRST, &["10.77.0.13", "4630", "4639", &file, "1"]);
+        let mut attack = start(&eve, FIRST, &["10.77.0.13", "4630", "4639", &file, "1"]);
         let ends = [
             format!("db1:{}", scene.at("source")),
             format!("db2:{}", scene.at("in")),
@@ -190,6 +194,7 @@ mod alone {
         ];
         let args = [&ends.each_ref().map(String::as_str)[..], &PLAIN, &["--port-range=4630-4639"]].concat();
         let output = ended(scene.lab.transfer_spawn(&args));
+        attack.program.wait_for("connected", SOON);
         right_or_none(&scene, &scene.db2, &output);
         let planted = db3.sh(&format!("find '{}' -name planted", there.path()));
         assert!(planted.is_empty(), "her bytes were unpacked on db3: {output}");
@@ -203,8 +208,9 @@ mod alone {
         let file = tar_of_hers(&eve);
         // Ours is first; the decoder is late, so that hers come while the port is as it is.
         let _tar = Wrapper::new(&scene.db1, "tar", "[[ $* == *--create* ]] && sleep 1");
-        let _attack = start(&eve, FIRST, &["10.77.0.12", "4640", "4649", &file, "20"]);
+        let mut attack = start(&eve, FIRST, &["10.77.0.12", "4640", "4649", &file, "20"]);
         let output = scene.transfer(&[&PLAIN[..], &["--port-range=4640-4649"]].concat());
+        attack.program.wait_for("connected", SOON);
         right_or_none(&scene, &scene.db2, &output);
     }
 
@@ -226,9 +232,10 @@ mod alone {
         for encrypt in [&["--no-encrypt"][..], &[]] {
             let caught = format!("{HOME}/caught.{}", encrypt.len());
             scene.db2.run(&["rm", "-f", &caught]);
-            let _attack = start(&eve, POSES, &["10.77.0.12", "4650", "4650", &caught]);
+            let mut attack = start(&eve, POSES, &["10.77.0.12", "4650", "4650", &caught]);
             let args = [&["--no-compress", "--port-range=4650-4659", "--replace"], encrypt].concat();
             let output = scene.transfer(&args);
+            attack.program.wait_for("listens", SOON);
             nothing_came_by(&scene, &caught, &output);
         }
     }
@@ -246,9 +253,11 @@ mod alone {
         let _late = late(&scene.db1, "-N", "0.7");
         let _nc = call_nc(&scene.db2, netcat);
         let (first, last) = (ports.0.to_string(), ports.1.to_string());
-        let _attack = start(&eve, RELAYS, &["10.77.0.12", &first, &last, &caught, own]);
+        let mut attack = start(&eve, RELAYS, &["10.77.0.12", &first, &last, &caught, own]);
         let range = format!("--port-range={first}-{last}");
         let output = scene.transfer(&[encrypt, &["--no-compress", &range]].concat());
+        // She was connected; with OpenBSD's netcat, which keeps its listener, that is all she can be.
+        attack.program.wait_for("bound ", SOON);
         if encrypt.contains(&"--no-encrypt") {
             nothing_came_by(&scene, &caught, &output);
         } else {
