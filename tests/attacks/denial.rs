@@ -95,7 +95,8 @@ mod alone {
         let ends = ends.each_ref().map(String::as_str);
         let held = Held::start(&scene.lab, &ends, &scene.db2, &scene.at("in"));
         held.transfer.signal("TERM");
-        held.go().expect_code(143);
+        // Its receiver has gone with it.
+        held.transfer.wait().expect_code(143);
         let ours = scene.db2.sh("nft list ruleset | grep -c transfer- || :");
         assert_eq!((ours.as_str(), scene.arrived()), ("0\n", Vec::new()));
     }

@@ -127,7 +127,7 @@ const ACCEPTED: &str = r#"
 const BEING_READ: &str = r#"
     for cwd in /proc/[0-9]*/cwd; do
         [[ $(readlink "$cwd")/ == "$1"/* ]] && read -r name <"${cwd%cwd}comm" && [[ $name == tar ]] || continue
-        find "${cwd%cwd}fd" -lname "$1/*" -printf '%l\n' | while IFS= read -r file; do [[ -f $file ]] && echo "$file"; done
+        find "${cwd%cwd}fd" -lname "$1/*" -printf '%l\n' | while IFS= read -r file; do if [[ -f $file ]]; then echo "$file"; fi; done
     done
 "#;
 

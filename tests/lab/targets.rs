@@ -36,7 +36,7 @@ fn three_targets_are_fed_from_one_read() {
     let held = Held::start(&lab, &args.map(String::as_str), &db3, scratch.path());
     being_read(&db1, scratch.path());
     let readers = "for cwd in /proc/[0-9]*/cwd; do [[ $cwd -ef $1 ]] && cat \"${cwd%cwd}comm\"; done; true";
-    let readers = db1.run(&["bash", "-c", readers, "bash", scratch.path()]).expect_success().stdout;
+    let readers = db1.run(&["bash", "-c", readers, "bash", &source]).expect_success().stdout;
     let count = |name: &str| readers.lines().filter(|line| *line == name).count();
     assert_eq!((count("tar"), count("zstd"), count("nc")), (1, 1, 3), "{readers}");
     let output = held.go().expect_success();
