@@ -320,7 +320,8 @@ impl Disk<'_> {
         }
         if let Some(destination) = self.destination()
             && call.name == "fchmodat"
-            && call.paths == [self.staging().unwrap_or_default() + &destination[parent(&destination).len()..]]
+            && call.paths
+                == [self.staging().unwrap_or_default() + "/copy" + &destination[parent(&destination).len()..]]
         {
             needs.push(("mode", format!("disk\\tmode\\t{destination}\\t")));
         }
