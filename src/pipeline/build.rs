@@ -67,7 +67,8 @@ pub fn sender(plan: &Plan, sinks: &[(usize, IpAddr, u16)]) -> Pipeline {
         Producer::Tree => Word::from(&plan.source.parent),
         _ => source_directory(plan),
     };
-    Pipeline { job, directory, gate: Some(0), stages }
+    let called = (directory == Word::from(SOURCE)).then(|| Word::from(&plan.source.name));
+    Pipeline { job, directory, called, gate: Some(0), stages }
 }
 
 /// The job on a target, listening on `port`.
@@ -91,7 +92,7 @@ pub fn receiver(plan: &Plan, target: &TargetPlan, port: u16) -> Pipeline {
         stages.extend(plan.shape.packed.map(|format| decompressor(format.program().0)));
         stages.push(consumer(plan, target));
     }
-    Pipeline { job, directory: arrival(plan), gate: Some(1), stages }
+    Pipeline { job, directory: arrival(plan), called: None, gate: Some(1), stages }
 }
 
 /// What is copied, by the descriptor that the guard holds.

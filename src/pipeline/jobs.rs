@@ -79,7 +79,13 @@ pub fn prepare(plan: &Plan, how: &Prepare, program: &str) -> Vec<u8> {
     let mut words = argv(&[program, "--prepare", &memory, "--target-dir=."]);
     words.extend(open_files(plan));
     let stage = Stage { log: true, ..Stage::new("prepare", words) };
-    render::script(&Pipeline { job: "prepare", directory: arrival(plan), gate: None, stages: vec![stage] })
+    render::script(&Pipeline {
+        job: "prepare",
+        directory: arrival(plan),
+        called: None,
+        gate: None,
+        stages: vec![stage],
+    })
 }
 
 /// The job that lets a server follow another one from a position, and waits until it has caught up. Its key is the account.
@@ -227,5 +233,5 @@ fn manifest(plan: &Plan, job: &'static str, directory: &Word, workers: u32, fres
 /// A job of one program.
 fn single(job: &'static str, directory: Word, name: &str, argv: Vec<Word>) -> Vec<u8> {
     let stages = vec![Stage::new(name, argv).with(Channel::Events)];
-    render::script(&Pipeline { job, directory, gate: None, stages })
+    render::script(&Pipeline { job, directory, called: None, gate: None, stages })
 }

@@ -28,7 +28,9 @@ pub fn script(pipeline: &Pipeline) -> Vec<u8> {
     text.word(&pipeline.directory);
     // Where that was a descriptor's name, programs see the directory's own.
     text.line("; PWD=$(pwd -P)");
-    text.line(&format!("perl {} {job} <{errors} 6<&- & complaints=$!", home("complain.pl")));
+    text.bytes(format!("perl {} {job} ", home("complain.pl")).as_bytes());
+    text.words(pipeline.called.as_slice());
+    text.line(&format!(" <{errors} 6<&- & complaints=$!"));
     text.line(&format!("exec 2>{errors}"));
 
     let logs = pipeline.stages.iter().any(|stage| stage.log);
@@ -195,7 +197,7 @@ mod tests {
     }
 
     fn pipeline(stages: Vec<Stage>) -> Pipeline {
-        Pipeline { job: "sender", directory: Word::from("/"), gate: None, stages }
+        Pipeline { job: "sender", directory: Word::from("/"), called: None, gate: None, stages }
     }
 
     #[test]

@@ -9,6 +9,8 @@ pub struct Pipeline {
     pub job: &'static str,
     /// Where it runs.
     pub directory: Word,
+    /// The name of that directory in what its programs say, where they call it `.`.
+    pub called: Option<Word>,
     /// The stage of this number, from 0, waits for the guard's `open_gate`; all others are started and connected by then. It ends
     /// when the one before it has ended without that.
     pub gate: Option<usize>,

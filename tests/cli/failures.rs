@@ -19,7 +19,7 @@ fn a_file_that_cannot_be_read_fails_the_run_by_name() {
     fs::set_permissions(source.join("small"), fs::Permissions::from_mode(0o000)).unwrap();
     let ended = sandbox.run(&[&source, &target]);
     if nix::unistd::geteuid().is_root() || ended.status.code() != Some(0) {
-        ended.expect(1).says("./small").says("Permission denied");
+        ended.expect(1).says("./source/small").says("Permission denied");
         assert_eq!(names(&target), Vec::<String>::new());
         sandbox.is_clean(&[&target]);
     }
@@ -35,7 +35,7 @@ fn a_file_that_grows_while_it_is_read_fails_the_run_by_name() {
     hold.reached();
     OpenOptions::new().append(true).open(growing).unwrap().write_all(&noise(1 << 20)).unwrap();
     hold.open();
-    running.wait(LONG).expect(1).says("./growing").says("changed");
+    running.wait(LONG).expect(1).says("./source/growing").says("changed");
     assert_eq!(names(&target), Vec::<String>::new());
     sandbox.is_clean(&[&target]);
 }
@@ -69,7 +69,7 @@ fn a_file_that_vanishes_before_it_is_read_fails_the_run_by_name() {
     }
     hold.open();
     let ended = running.wait(LONG);
-    assert!(ended.stderr.contains("./one") || ended.stderr.contains("./two"), "{ended}");
+    assert!(ended.stderr.contains("source/one") || ended.stderr.contains("source/two"), "{ended}");
     ended.expect(1);
     assert_eq!(names(&target), Vec::<String>::new());
     sandbox.is_clean(&[&target]);

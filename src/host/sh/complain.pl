@@ -1,5 +1,6 @@
-# complain.pl JOB: what a job's stages say on standard error, as events `stderr JOB LINE`: the first lines, each once,
-# then how many more there were (`silenced JOB N`). The rest is read and thrown away: a stage must never block on it.
+# complain.pl JOB [NAME]: what a job's stages say on standard error, as events `stderr JOB LINE`: the first lines, each once,
+# then how many more there were (`silenced JOB N`). The rest is read and thrown away: a stage must never block on it. NAME is
+# that of the directory that tar calls `.`.
 #
 # Some programs lose something, say so, and end well. Such words are counted, however many lines there are: events
 # `fault JOB CLASS FILES TEXT` for the first few files, `fault JOB CLASS FILES` at the end. CLASS is `read` (something could not
@@ -8,7 +9,7 @@
 use strict;
 use warnings;
 
-my ($job) = @ARGV;
+my ($job, $called) = @ARGV;
 my ($most_lines, $most_bytes, $most_files) = (40, 500, 3);
 # What went away while it was read, and what has no attributes to be read, is no fault.
 my $harmless = qr/(?:No such file or directory|Operation not supported)$/;
@@ -46,6 +47,8 @@ sub fault {
 my (%seen, %files, %last, $silenced);
 while (my $line = <STDIN>) {
     chomp $line;
+    # tar names what it copies from within.
+    $line =~ s{^(\S*tar: )\.(?=/|: )}{$1./$called} if defined $called;
     my ($class, $text) = fault($line);
     # A file that lacks several attributes of a kind counts once: its lines come one after the other.
     if (defined $class && $text ne ($last{$class} // '')) {
