@@ -228,6 +228,7 @@ replication_back() { # SOCKET DEFAULTS NAME IO SQL [DATADIR INODE]
   [[ ${6-} && $trial ]] && return 1
   # It was of data that is not there any more.
   [[ ${6-} ]] && ! is_same "$6" "$7" && return 0
+  vouch "$1" || :
   if may_start_now; then
     said=$(restore_replication "${@:1:5}")
   elif [[ ${header[2]-} == "$boot" ]]; then
@@ -240,6 +241,7 @@ replication_back() { # SOCKET DEFAULTS NAME IO SQL [DATADIR INODE]
 
 drop_account() { # SOCKET DEFAULTS USER HOST
   local user quietly
+  vouch "$1" || :
   unlogged "$1" "$2"
   quietly=$REPLY
   quoted "$3"

@@ -46,6 +46,8 @@ note_replication() {
   take_server "$3" || return
   inode=$(stat -L -c %i -- "$3") || { fail server "$3 is gone"; return; }
   if [[ $1 ]]; then
+    # Once for all that is asked, each in a process of its own.
+    vouch "$1" || :
     all=$(connections "$1" "$2") || { fail replication "${all##*$'\n'}"; return; }
     while IFS=$'\t' read -r name io sql; do
       [[ $name ]] || continue
@@ -209,6 +211,7 @@ accept() {
 # it. It goes, unless it is kept.
 make_account() {
   local said account hash quietly
+  vouch "$1" || :
   unlogged "$1" "$2"
   quietly=$REPLY
   quoted "$3"
