@@ -230,7 +230,7 @@ start_job() {
   if [[ $script == *"/$name.gate"* ]]; then
     # What was said to an earlier job goes with its last reader, which is us.
     exec 4>&-
-    [[ -p $gate ]] || mkfifo -- "$gate" || { fail gate "$gate cannot be made"; return; }
+    [[ -p $gate ]] || REPLY=$(mkfifo -- "$gate" 2>&1) || { fail gate "mkfifo cannot make $gate${REPLY:+: $REPLY}"; return; }
     # Held open for reading too, so that opening the gate never waits for a reader.
     exec 4<>"$gate"
   fi

@@ -50,8 +50,8 @@ SERVER
     install -m 0755 /dev/stdin listen <<'LISTENER'
 #!/usr/bin/perl
 use IO::Socket::UNIX;
-unlink '/srv/damage/replica.sock';
-my $socket = IO::Socket::UNIX->new(Local => '/srv/damage/replica.sock', Listen => 128) or exit 1;
+unlink '/run/damage-replica.sock';
+my $socket = IO::Socket::UNIX->new(Local => '/run/damage-replica.sock', Listen => 128) or exit 1;
 while (1) { $socket->accept }
 LISTENER
     printf '[Service]\nExecStart=/srv/damage/listen\n' >/etc/systemd/system/damage-replica.service

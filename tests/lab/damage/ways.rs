@@ -27,7 +27,7 @@ pub(crate) const SMALL: &str = "/srv/damage/small/in";
 pub(crate) const ARCHIVE: &str = "/srv/damage/archive";
 pub(crate) const SERVED: &str = "/srv/damage/served/data";
 /// Where a replica listens.
-const REPLICA: &str = "/srv/damage/replica.sock";
+const REPLICA: &str = "/run/damage-replica.sock";
 
 const PLAIN: Way =
     Way { name: "plain", source: "db1:", targets: &["db2:"], data: DATA, directory: EMPTY, options: &[] };
