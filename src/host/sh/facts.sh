@@ -234,8 +234,8 @@ target_facts() {
   [[ $type == directory ]] || return
   say target_real "$(readlink -f -- "$path")"
   say target_place "$(place "$path")"
-  server_uids
-  if ! shared_component "$path" data "${server_uids[@]}"; then
+  # Accounts of servers are looked up only where they matter.
+  if ! { shared_component "$path" && { [[ -z $REPLY ]] || { server_uids; shared_component "$path" data "${server_uids[@]}"; }; }; }; then
     say target_shared "$path" unknown unknown
   elif [[ $REPLY ]]; then
     # The component may hold tabs itself.

@@ -4,9 +4,9 @@
 # TERM, and when the controller has been silent for the lease time. The protocol is in docs/guard-protocol.md.
 #
 # Descriptors: 3 commands in, 4 the gate of a job, 5 replies and events out, 6 the key of a job, 7 the port's lock,
-# 8 a job's lock file, 9 the journal's lock, 10 the lock of the final name, 11 that of a server, 12 the source, 13 the directory in which
-# a copy arrives, 14 the target directory, 15 the staging directory. Jobs inherit 5 to 8, 12 and 13, and never 3, 4, 9 to 11, 14 and 15: the input could not end and the journal could not be
-# replayed while they live.
+# 8 a job's lock file, 9 the journal's lock, 10 the lock of the final name, 11 that of a server, 12 the source,
+# 13 the directory in which a copy arrives, 14 the target directory, 15 the staging directory. Jobs inherit 5 to 8, 12 and
+# 13, and never 3, 4 and 9 to 11: the input could not end and the journal could not be replayed while they live.
 
 send() {
   line "$@"

@@ -153,15 +153,18 @@ write_new() {
 # STAGED: until `accept`, the undo stops it, within SECONDS, and the old data gets its name back from ASIDE. HOLDS is `databases`, or
 # `none` where the old data may not hold any. UPGRADED is the file, or nothing, that says for which VERSION the system tables were upgraded.
 put_on_trial() {
-  local old='' new held
+  local old='' new databases staged REPLY
   if [[ -d $2 ]]; then
     take_server "$2" || return
     old=$(stat -c %i -- "$2")
-    held=$(databases_in "$2" | head -n 1)
-    if [[ $6 == none && $held ]]; then fail exists "$2 holds a database by now: $held"; return; fi
+    databases=$(databases_in "$2" | head -n 1)
+    if [[ $6 == none && $databases ]]; then fail exists "$2 holds a database by now: $databases"; return; fi
   fi
-  new=$(stat -c %i -- "$3") || { fail server "$3 is gone"; return; }
-  if [[ $7 == m*_upgrade_info && $7 != */* ]]; then write_new "$3" "$7" "$8" || :; fi
+  # By the descriptor of the directory in which it has arrived.
+  held "$3"
+  staged=$REPLY
+  new=$(stat -c %i -- "$staged") || { fail server "$3 is gone"; return; }
+  if [[ $7 == m*_upgrade_info && $7 != */* ]]; then write_new "$staged" "$7" "$8" || :; fi
   if ! { record tree aside "$4" "$new" && record server trial "$1" "$2" "$old" "$new" "$4" "$5"; }; then
     fail journal "$home/journal cannot be written"
     return
