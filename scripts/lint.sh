@@ -9,7 +9,7 @@ status=0
 joined() {
     local exclude=$1
     shift
-    # The guard is sent with its tools in front.
+    # The agent is sent with its tools in front.
     { echo 'tools=()'; cat "${@/#/src/host/sh/}"; } | shellcheck --shell=bash --exclude="$exclude" --format=gcc - |
         awk -F: -v parts="$*" '
             BEGIN {
@@ -24,10 +24,10 @@ joined() {
 
 mapfile -d '' -t scripts < <(find . \( -name target -o -path ./.git -o -path ./src \) -prune -o -name '*.sh' -print0)
 shellcheck .ci/run debian/tests/local debian/tests/hosts debian/transfer.postrm "${scripts[@]}" || status=1
-# SC2317: the guard gives functions of the journal's a new meaning in subshells, and never calls them itself. SC2034: not all that
-# common.sh sets is for the guard.
+# SC2317: the agent gives functions of the journal's a new meaning in subshells, and never calls them itself. SC2034: not all that
+# common.sh sets is for the agent.
 joined SC2317,SC2034 common.sh trust.sh holders.sh logins.sh server.sh journal.sh publish.sh rest.sh guard.sh
-# SC2034: what common.sh sets is for the guard, and nobody uses the tools. SC2154: the guard exports $home.
+# SC2034: what common.sh sets is for the agent, and nobody uses the tools. SC2154: the agent exports $home.
 joined SC2034 common.sh trust.sh holders.sh logins.sh server.sh installed.sh facts.sh
 joined SC2034,SC2154 common.sh trust.sh holders.sh logins.sh server.sh job.sh follow.sh
 joined SC2034,SC2154 common.sh trust.sh holders.sh logins.sh server.sh job.sh tables.sh

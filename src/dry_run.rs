@@ -31,7 +31,7 @@ pub struct DryRun {
 struct HostSteps {
     host: String,
     role: &'static str,
-    guard: String,
+    agent: String,
     steps: Vec<Step>,
 }
 
@@ -70,7 +70,7 @@ impl DryRun {
         let source = HostSteps {
             host: plan.source.endpoint.host.to_string(),
             role: "source",
-            guard: plan.source.guard.to_string(),
+            agent: plan.source.agent.to_string(),
             steps,
         };
         Self {
@@ -92,7 +92,7 @@ fn of_controller(plan: &Plan) -> Option<HostSteps> {
     (!steps.is_empty()).then(|| HostSteps {
         host: HostName::Local.to_string(),
         role: "controller",
-        guard: plan.run.controller_guard().to_string(),
+        agent: plan.run.controller_agent().to_string(),
         steps,
     })
 }
@@ -115,7 +115,7 @@ fn of_primary(plan: &Plan) -> Option<HostSteps> {
     Some(HostSteps {
         host: place.host.to_string(),
         role: "primary",
-        guard: plan.run.primary_guard().to_string(),
+        agent: plan.run.primary_agent().to_string(),
         steps: plan.targets.iter().map(does).collect(),
     })
 }
@@ -197,7 +197,7 @@ fn of_target(plan: &Plan, target: &TargetPlan) -> HostSteps {
         steps.push(Step {
             kind: "firewall",
             does: format!("{}: insert: tcp from {} to that port: accept", layer.name(), target.peer),
-            undo: Some(format!("delete the rules tagged transfer-{}", target.guard)),
+            undo: Some(format!("delete the rules tagged transfer-{}", target.agent)),
         });
     }
     if target.layers.is_empty() {
@@ -251,7 +251,7 @@ fn of_target(plan: &Plan, target: &TargetPlan) -> HostSteps {
     HostSteps {
         host: target.endpoint.host.to_string(),
         role: "target",
-        guard: target.guard.to_string(),
+        agent: target.agent.to_string(),
         steps,
     }
 }
@@ -270,8 +270,8 @@ impl fmt::Display for DryRun {
         let files = if self.files == 1 { "file" } else { "files" };
         let Self { run, bytes, .. } = self;
         writeln!(f, "run {run}: {} {files}, {bytes} bytes ({})", self.files, HumanBytes(*bytes))?;
-        for HostSteps { host, role, guard, steps } in &self.hosts {
-            writeln!(f, "\n{host} ({role}, guard {guard})")?;
+        for HostSteps { host, role, agent, steps } in &self.hosts {
+            writeln!(f, "\n{host} ({role}, agent {agent})")?;
             for Step { kind, does, undo } in steps {
                 // A stage of a pipeline and a check a line: all in one nobody can read.
                 let does = does.replace(" | ", "\n              | ").replace("; ", ";\n              ");
@@ -281,7 +281,7 @@ impl fmt::Display for DryRun {
                 }
             }
         }
-        writeln!(f, "\n$home: the directory of each guard on its host, as long as it runs")?;
+        writeln!(f, "\n$home: the directory of each agent on its host, as long as it runs")?;
         write!(f, "nothing was changed (dry run)")
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::exit::Exit;
 use crate::host::HostError;
-use crate::host::guard::GuardError;
+use crate::host::agent::AgentError;
 use crate::settings::SettingsError;
 
 /// Why something did not end well.
@@ -15,9 +15,9 @@ pub enum Error {
     /// A host cannot be reached or does not answer.
     #[error(transparent)]
     Host(#[from] HostError),
-    /// A guard did not do what it was told.
+    /// An agent did not do what it was told.
     #[error(transparent)]
-    Guard(#[from] GuardError),
+    Agent(#[from] AgentError),
     /// Refused before anything was changed.
     #[error("{0}")]
     Refused(String),
@@ -41,7 +41,7 @@ impl Error {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Settings(_) => Exit::Usage,
-            Self::Host(_) | Self::Guard(_) | Self::Failed(_) => Exit::Failed,
+            Self::Host(_) | Self::Agent(_) | Self::Failed(_) => Exit::Failed,
             Self::Refused(_) => Exit::Refused,
             Self::Verification(_) => Exit::Verification,
             Self::Busy(_) => Exit::Busy,

@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 
 use crate::endpoint::HostName;
 use crate::error::Error;
-use crate::host::guard::{Charge, Guard};
+use crate::host::agent::{Agent, Charge};
 use crate::host::{Host, HostError};
 use crate::lease::{self, End};
 use crate::pipeline::jobs;
@@ -38,8 +38,8 @@ pub async fn controller(plan: &Plan) -> Result<Option<End>, HostError> {
     let host = Arc::new(Host::connect(&HostName::Local, &Login::default(), plan.lease_time).await?);
     let path = plan.source.endpoint.path.as_os_str().as_bytes();
     let charge = Charge { role: "controller", lease: plan.lease_time, nice: 0, path };
-    let guard = Guard::start(&host, &plan.run.controller_guard(), charge).await?;
-    Ok(Some(End { guard, host }))
+    let agent = Agent::start(&host, &plan.run.controller_agent(), charge).await?;
+    Ok(Some(End { agent, host }))
 }
 
 /// Leases what runs afterwards, and runs what runs before: on the controller, then on all other ends. The first that fails
@@ -79,18 +79,18 @@ async fn on(plan: &Plan, end: &End, which: HookEnd) -> Result<(), Error> {
             source.as_bytes(),
             targets.as_bytes(),
         ];
-        end.guard.call("lease_hook", &arguments).await?;
+        end.agent.call("lease_hook", &arguments).await?;
     }
     for hook in here(Phase::Before) {
         let script = jobs::hook(plan, hook, &source, &targets);
-        lease::job(&end.guard, "hook", &script, "").await?;
-        let ended = end.guard.ended("hook").await?;
+        lease::job(&end.agent, "hook", &script, "").await?;
+        let ended = end.agent.ended("hook").await?;
         if ended.exit != Some(0) {
             let status = ended.stages.first().map_or(1, |(_, status)| *status);
             let said = ended.complaints.last().map_or_else(String::new, |line| format!(": {line}"));
             return Err(Error::Failed(format!(
                 "{}: the hook {hook} ended with status {status}{said}",
-                end.guard.host()
+                end.agent.host()
             )));
         }
     }
@@ -107,8 +107,8 @@ pub async fn conclude(plan: &Plan, end: &End, which: HookEnd, status: Status) {
         Status::Failed => b"failed",
     };
     // One that cannot be told in time says `lost`.
-    let told = tokio::time::timeout(CONCLUDE_LIMIT, end.guard.call("conclude", &[word])).await;
+    let told = tokio::time::timeout(CONCLUDE_LIMIT, end.agent.call("conclude", &[word])).await;
     if !matches!(told, Ok(Ok(_))) {
-        tracing::debug!(host = end.guard.host(), "not told how the run ended");
+        tracing::debug!(host = end.agent.host(), "not told how the run ended");
     }
 }

@@ -4,7 +4,7 @@
 use serde::Serialize;
 
 /// The version of the format. It grows when a field changes its meaning or goes; new fields and events may come.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 #[derive(Serialize)]
 struct Line<'a, T> {
@@ -28,6 +28,6 @@ mod tests {
     #[test]
     fn a_line_has_its_version_and_name_first() {
         let body = serde_json::json!({ "phase": "copying" });
-        assert_eq!(line("phase", &body), r#"{"version":1,"event":"phase","phase":"copying"}"#);
+        assert_eq!(line("phase", &body), r#"{"version":2,"event":"phase","phase":"copying"}"#);
     }
 }

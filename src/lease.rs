@@ -1,6 +1,6 @@
-//! Effects on a host, each with its undo in the guard's journal: port, firewall rules, staging, processes.
+//! Effects on a host, each with its undo in the agent's journal: port, firewall rules, staging, processes.
 //!
-//! There is no undo here: the guard has it. [`release`] is the only end of a set of guards.
+//! There is no undo here: the agent has it. [`release`] is the only end of a set of agents.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -11,16 +11,16 @@ use std::time::{Duration, Instant};
 use backon::{ExponentialBuilder, Retryable as _};
 
 use crate::error::{Error, chain};
-use crate::host::guard::{Guard, GuardError, Released};
+use crate::host::agent::{Agent, AgentError, Released};
 use crate::host::scripts::Script;
 use crate::host::wire::{Field, LONGEST_PATH, LONGEST_TEXT, printable, short};
 use crate::host::{Host, HostError};
 use crate::plan::replica::{Account, Follow};
 use crate::plan::{BackupPlan, Plan, StopPlan, TargetPlan};
-use crate::run_id::GuardId;
+use crate::run_id::AgentId;
 use crate::shape::{Consumer, Publication};
 
-/// How long, beyond the lease time, a guard that was lost or its sentinel is given to undo everything.
+/// How long, beyond the lease time, an agent that was lost or its watchdog is given to undo everything.
 const SETTLE: Duration = Duration::from_secs(15);
 /// How long an undo may take: the user is told that it goes on, and may leave with a second signal.
 const UNDO_LIMIT: Duration = Duration::from_secs(24 * 3600);
@@ -33,21 +33,21 @@ const MOST_LEFT: usize = 64;
 /// What is said of a lease that could not be undone.
 const NOT_UNDONE: &str = "could not be undone: ";
 
-/// An end of a run: its guard and the connection to its host.
+/// An end of a run: its agent and the connection to its host.
 #[derive(Debug)]
 pub struct End {
-    /// The guard.
-    pub guard: Guard,
+    /// The agent.
+    pub agent: Agent,
     /// The connection.
     pub host: Arc<Host>,
 }
 
 /// Locks the first port of a range that is free.
 pub async fn port(end: &End, (first, last): (u16, u16)) -> Result<u16, Error> {
-    let guard = &end.guard;
-    let reply = guard.call("lease_port", &[first.to_string().as_bytes(), last.to_string().as_bytes()]).await;
+    let agent = &end.agent;
+    let reply = agent.call("lease_port", &[first.to_string().as_bytes(), last.to_string().as_bytes()]).await;
     let reply = reply.map_err(|error| match error {
-        GuardError::Failed { host, code, text, .. } if code == "busy" => Error::Busy(if first == last {
+        AgentError::Failed { host, code, text, .. } if code == "busy" => Error::Busy(if first == last {
             format!("{host}: port {first} is taken ({text}); choose another --port, or 0 for any")
         } else {
             let status = end.host.look_after("status");
@@ -57,23 +57,23 @@ pub async fn port(end: &End, (first, last): (u16, u16)) -> Result<u16, Error> {
     })?;
     if let Some(ignored) = reply.get(1) {
         let name = short(ignored, LONGEST_TEXT);
-        tracing::warn!("{}: ignored {name}: locks of transferpy are directories of root", guard.host());
+        tracing::warn!("{}: ignored {name}: locks of transferpy are directories of root", agent.host());
     }
     leased(&reply, (first, last))
-        .map_err(|text| Error::Failed(format!("{}: the guard leased no port but {text:?}", guard.host())))
+        .map_err(|text| Error::Failed(format!("{}: the agent leased no port but {text:?}", agent.host())))
 }
 
-/// The port of a guard's reply, which is one of the range; otherwise what it replied.
+/// The port of an agent's reply, which is one of the range; otherwise what it replied.
 pub fn leased(reply: &[Field], (first, last): (u16, u16)) -> Result<u16, String> {
     let text = reply.first().map(|field| short(field, LONGEST_TEXT)).unwrap_or_default();
     text.parse().ok().filter(|port| (first..=last).contains(port)).ok_or(text)
 }
 
 /// Opens every layer of the target's firewall for the source and that port.
-pub async fn firewall(guard: &Guard, target: &TargetPlan, port: u16) -> Result<(), GuardError> {
+pub async fn firewall(agent: &Agent, target: &TargetPlan, port: u16) -> Result<(), AgentError> {
     for layer in &target.layers {
         let peer = target.peer.to_string();
-        guard
+        agent
             .call(
                 "open_rule",
                 &[layer.name().as_bytes(), family(target), peer.as_bytes(), port.to_string().as_bytes()],
@@ -84,9 +84,9 @@ pub async fn firewall(guard: &Guard, target: &TargetPlan, port: u16) -> Result<(
 }
 
 /// Closes them again, for another port.
-pub async fn close_firewall(guard: &Guard, target: &TargetPlan, port: u16) -> Result<(), GuardError> {
+pub async fn close_firewall(agent: &Agent, target: &TargetPlan, port: u16) -> Result<(), AgentError> {
     for layer in &target.layers {
-        guard
+        agent
             .call("undo_rules", &[layer.name().as_bytes(), family(target), port.to_string().as_bytes()])
             .await?;
     }
@@ -102,9 +102,9 @@ pub async fn staging(plan: &Plan, end: &End, target: &TargetPlan) -> Result<(), 
     };
     let old = target.old.as_deref().unwrap_or_default().as_bytes();
     let arguments = [directory.as_os_str().as_bytes(), name.as_bytes(), how, old];
-    end.guard.call("take_target", &arguments).await.map_err(|error| match error {
-        GuardError::Failed { code, text, .. } if code == "busy" => busy(&end.host, &target.final_path, &text),
-        GuardError::Failed { host, code, .. } if code == "exists" => Error::Busy(format!(
+    end.agent.call("take_target", &arguments).await.map_err(|error| match error {
+        AgentError::Failed { code, text, .. } if code == "busy" => busy(&end.host, &target.final_path, &text),
+        AgentError::Failed { host, code, .. } if code == "exists" => Error::Busy(format!(
             "{host}: {} was {} by somebody else since the preflight and is left as it is",
             printable(target.final_path.as_os_str().as_bytes()),
             if plan.shape.publication == Publication::Fill { "filled" } else { "made" }
@@ -114,7 +114,7 @@ pub async fn staging(plan: &Plan, end: &End, target: &TargetPlan) -> Result<(), 
     let kind: &[u8] = if plan.keep_staging { b"kept_staging" } else { b"staging" };
     // What brings no name of its own arrives in a directory.
     let inner = if plan.shape.consumer == Consumer::Tree { b"" } else { plan.staged.as_bytes() };
-    end.guard.call("make_staging", &[target.staging.as_os_str().as_bytes(), kind, how, inner]).await?;
+    end.agent.call("make_staging", &[target.staging.as_os_str().as_bytes(), kind, how, inner]).await?;
     Ok(())
 }
 
@@ -124,7 +124,7 @@ pub async fn hold_source(plan: &Plan, source: &End) -> Result<(), Error> {
         return Ok(());
     }
     let path = plan.source.endpoint.path.as_os_str().as_bytes();
-    let held = source.guard.call("hold_source", &[path, plan.source.inode.as_bytes()]).await;
+    let held = source.agent.call("hold_source", &[path, plan.source.inode.as_bytes()]).await;
     held.map(drop).map_err(in_its_words)
 }
 
@@ -134,39 +134,39 @@ pub async fn check_source(plan: &Plan, source: &End) -> Result<(), Error> {
         return Ok(());
     }
     let path = plan.source.endpoint.path.as_os_str().as_bytes();
-    source.guard.call("check_source", &[path]).await.map(drop).map_err(in_its_words)
+    source.agent.call("check_source", &[path]).await.map(drop).map_err(in_its_words)
 }
 
 /// A failure whose text says all of it, without the command that failed.
-fn in_its_words(error: GuardError) -> Error {
+fn in_its_words(error: AgentError) -> Error {
     match error {
-        GuardError::Failed { host, text, .. } => Error::Failed(format!("{host}: {text}")),
-        lost @ GuardError::Lost { .. } => lost.into(),
+        AgentError::Failed { host, text, .. } => Error::Failed(format!("{host}: {text}")),
+        lost @ AgentError::Lost { .. } => lost.into(),
     }
 }
 
-/// Stops what runs of a server's replication, until [`restart`] or the guard's end. Returns how many connections.
+/// Stops what runs of a server's replication, until [`restart`] or the agent's end. Returns how many connections.
 pub async fn stop_replication(end: &End, socket: &Path, backup: &BackupPlan) -> Result<u32, Error> {
     let datadir = backup.datadir.as_os_str().as_bytes();
     let arguments = [socket.as_os_str().as_bytes(), backup.defaults_file.as_bytes(), datadir];
-    let reply = end.guard.call("stop_replication", &arguments).await;
+    let reply = end.agent.call("stop_replication", &arguments).await;
     let reply = reply.map_err(|error| resting(end, &backup.datadir, error))?;
     Ok(reply.first().and_then(|count| short(count, LONGEST_TEXT).parse().ok()).unwrap_or_default())
 }
 
 /// An old one that was kept until now goes at the end, when the new one is on the disk.
-pub async fn drop_old(end: &End, target: &TargetPlan) -> Result<(), GuardError> {
+pub async fn drop_old(end: &End, target: &TargetPlan) -> Result<(), AgentError> {
     let paths = [&target.old_path, &target.final_path].map(|path| path.as_os_str().as_bytes());
-    end.guard.call("drop_old", &paths).await.map(drop)
+    end.agent.call("drop_old", &paths).await.map(drop)
 }
 
-/// Stops servers, and what they replicate with them, until [`restart`] or the guard's end.
+/// Stops servers, and what they replicate with them, until [`restart`] or the agent's end.
 pub async fn stop_servers(end: &End, servers: &[StopPlan]) -> Result<(), Error> {
     let mut rests = false;
     for server in servers {
         let datadir = server.datadir.as_os_str().as_bytes();
         let arguments = [server.socket.as_bytes(), server.defaults_file.as_bytes(), datadir];
-        let reply = end.guard.call("note_replication", &arguments).await;
+        let reply = end.agent.call("note_replication", &arguments).await;
         let reply = reply.map_err(|error| resting(end, &server.datadir, error))?;
         rests |= reply.first().is_some_and(|word| word == b"rests");
     }
@@ -180,15 +180,15 @@ pub async fn stop_servers(end: &End, servers: &[StopPlan]) -> Result<(), Error> 
             seconds.as_bytes(),
             if rests { b"rests" } else { b"runs" },
         ];
-        end.guard.call("stop_server", &arguments).await?;
+        end.agent.call("stop_server", &arguments).await?;
     }
     Ok(())
 }
 
 /// Why a server cannot be made to rest.
-fn resting(end: &End, datadir: &Path, error: GuardError) -> Error {
+fn resting(end: &End, datadir: &Path, error: AgentError) -> Error {
     match error {
-        GuardError::Failed { host, code, text, .. } if code == "busy" => Error::Busy(format!(
+        AgentError::Failed { host, code, text, .. } if code == "busy" => Error::Busy(format!(
             "{host}: another run makes the server in {} rest: {text}; see: {}",
             printable(datadir.as_os_str().as_bytes()),
             end.host.look_after("status")
@@ -199,8 +199,8 @@ fn resting(end: &End, datadir: &Path, error: GuardError) -> Error {
 
 /// Starts again what was stopped; what it replicates rests where the data is another one's now. Returns the units that
 /// somebody else has started meanwhile.
-pub async fn restart(guard: &Guard) -> Result<Vec<String>, GuardError> {
-    let already = guard.call("restart", &[]).await?;
+pub async fn restart(agent: &Agent) -> Result<Vec<String>, AgentError> {
+    let already = agent.call("restart", &[]).await?;
     Ok(already.iter().map(|unit| short(unit, LONGEST_TEXT)).collect())
 }
 
@@ -210,7 +210,7 @@ pub async fn put_on_trial(
     end: &End,
     target: &TargetPlan,
     how: &Follow,
-) -> Result<(), GuardError> {
+) -> Result<(), AgentError> {
     let staged = target.inbox().join(&plan.staged);
     let (file, version) = how.upgraded.clone().unwrap_or_default();
     let arguments = [
@@ -223,7 +223,7 @@ pub async fn put_on_trial(
         file.as_bytes(),
         version.as_bytes(),
     ];
-    end.guard.call("put_on_trial", &arguments).await.map(drop)
+    end.agent.call("put_on_trial", &arguments).await.map(drop)
 }
 
 /// Starts a target's server with what is on trial.
@@ -232,15 +232,15 @@ pub async fn start_server(
     target: &TargetPlan,
     how: &Follow,
     defaults_file: &str,
-) -> Result<(), GuardError> {
+) -> Result<(), AgentError> {
     let datadir = target.final_path.as_os_str().as_bytes();
     let arguments = [how.unit.as_bytes(), how.socket.as_bytes(), defaults_file.as_bytes(), datadir];
-    end.guard.call("start_server", &arguments).await.map(drop)
+    end.agent.call("start_server", &arguments).await.map(drop)
 }
 
 /// What is on trial stays.
-pub async fn accept(end: &End, target: &TargetPlan) -> Result<(), GuardError> {
-    end.guard.call("accept", &[target.final_path.as_os_str().as_bytes()]).await.map(drop)
+pub async fn accept(end: &End, target: &TargetPlan) -> Result<(), AgentError> {
+    end.agent.call("accept", &[target.final_path.as_os_str().as_bytes()]).await.map(drop)
 }
 
 /// Makes an account for replication from one host, at the server behind a socket. It goes, until [`keep_account`].
@@ -248,10 +248,10 @@ pub async fn make_account(
     end: &End,
     (socket, defaults_file): (&str, &str),
     (account, host): (&Account, &str),
-) -> Result<(), GuardError> {
+) -> Result<(), AgentError> {
     let hash = account.hash();
     let arguments = [socket, defaults_file, &account.user, host, &hash].map(str::as_bytes);
-    end.guard.call("make_account", &arguments).await.map(drop)
+    end.agent.call("make_account", &arguments).await.map(drop)
 }
 
 /// It stays.
@@ -259,7 +259,7 @@ pub async fn keep_account(
     end: &End,
     server: (&str, &str),
     account: (&Account, &str),
-) -> Result<(), GuardError> {
+) -> Result<(), AgentError> {
     tell_of_account(end, "keep_account", server, account).await
 }
 
@@ -268,7 +268,7 @@ pub async fn give_up_account(
     end: &End,
     server: (&str, &str),
     account: (&Account, &str),
-) -> Result<(), GuardError> {
+) -> Result<(), AgentError> {
     tell_of_account(end, "give_up_account", server, account).await
 }
 
@@ -277,9 +277,9 @@ async fn tell_of_account(
     action: &'static str,
     (socket, defaults_file): (&str, &str),
     (account, host): (&Account, &str),
-) -> Result<(), GuardError> {
+) -> Result<(), AgentError> {
     let arguments = [socket, defaults_file, &account.user, host].map(str::as_bytes);
-    end.guard.call(action, &arguments).await.map(drop)
+    end.agent.call(action, &arguments).await.map(drop)
 }
 
 /// Somebody else writes to a name; `who` is what the host tells of him.
@@ -295,9 +295,9 @@ pub fn busy(host: &Host, path: &Path, who: &str) -> Error {
 }
 
 /// Starts a job: a script in processes of its own. The key, if there is one, reaches it on a pipe.
-pub async fn job(guard: &Guard, name: &str, script: &[u8], key: &str) -> Result<(), GuardError> {
-    guard.forget(name);
-    guard.call("start_job", &[name.as_bytes(), script, key.as_bytes()]).await.map(drop)
+pub async fn job(agent: &Agent, name: &str, script: &[u8], key: &str) -> Result<(), AgentError> {
+    agent.forget(name);
+    agent.call("start_job", &[name.as_bytes(), script, key.as_bytes()]).await.map(drop)
 }
 
 fn family(target: &TargetPlan) -> &'static [u8] {
@@ -325,7 +325,7 @@ impl Leftover {
     }
 }
 
-/// The end of a guard.
+/// The end of an agent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Release {
     /// What it could not undo, or what is not known to be undone.
@@ -340,16 +340,16 @@ pub struct Release {
     pub log: Vec<String>,
 }
 
-/// Undoes everything that a guard holds, and makes sure of it: a guard that went without a word is asked for over
+/// Undoes everything that an agent holds, and makes sure of it: an agent that went without a word is asked for over
 /// the connection, or over a new one. `silence` is as in [`Host::connect`].
 pub async fn release(end: End, silence: Duration) -> Release {
-    let End { guard, host } = end;
-    let name = guard.host().to_owned();
-    let id = guard.id().clone();
-    let told = guard.release(UNDO_LIMIT).await;
-    let (published, old_kept, kept) = (guard.published(), guard.old_kept(), guard.kept());
-    let log = ["sender", "prepare"].into_iter().flat_map(|job| guard.job(job).log).collect();
-    drop(guard);
+    let End { agent, host } = end;
+    let name = agent.host().to_owned();
+    let id = agent.id().clone();
+    let told = agent.release(UNDO_LIMIT).await;
+    let (published, old_kept, kept) = (agent.published(), agent.old_kept(), agent.kept());
+    let log = ["sender", "prepare"].into_iter().flat_map(|job| agent.job(job).log).collect();
+    drop(agent);
     let leftovers = match told {
         Released::Told(left) => left.into_iter().map(|lease| Leftover::of(&name, &lease)).collect(),
         Released::Lost => settle(&host, &id, silence).await,
@@ -357,16 +357,16 @@ pub async fn release(end: End, silence: Duration) -> Release {
     Release { leftovers, published, old_kept, kept, log }
 }
 
-/// Makes sure that a guard of which nothing is heard any more has undone everything; returns what it has not. `silence` is
+/// Makes sure that an agent of which nothing is heard any more has undone everything; returns what it has not. `silence` is
 /// as in [`Host::connect`].
-pub async fn settle(host: &Host, id: &GuardId, silence: Duration) -> Vec<Leftover> {
-    // Where only our side of the connection broke, the guard waits for the whole lease time before it begins.
+pub async fn settle(host: &Host, id: &AgentId, silence: Duration) -> Vec<Leftover> {
+    // Where only our side of the connection broke, the agent waits for the whole lease time before it begins.
     let patience = silence + SETTLE;
     let began = Instant::now();
     let name = host.name().to_string();
     let mut answer = ask_to_settle(host, id, patience).await;
     if let Err(first) = &answer {
-        // As long as the guard itself waits for us, the way to it may come back.
+        // As long as the agent itself waits for us, the way to it may come back.
         let logins = ExponentialBuilder::default()
             .with_min_delay(Duration::from_secs(1))
             .with_max_delay(Duration::from_secs(10))
@@ -398,7 +398,7 @@ pub async fn settle(host: &Host, id: &GuardId, silence: Duration) -> Vec<Leftove
     }
 }
 
-/// What a host that was asked to settle a guard's leases still has of them; `status` shows more.
+/// What a host that was asked to settle an agent's leases still has of them; `status` shows more.
 #[must_use]
 pub fn settled(messages: &[Vec<Field>], took: Duration, status: &str) -> Vec<String> {
     let left = |message: &Vec<Field>| match message.first().map(Vec::as_slice) {
@@ -407,7 +407,7 @@ pub fn settled(messages: &[Vec<Field>], took: Duration, status: &str) -> Vec<Str
             Some(format!("{NOT_UNDONE}{}", short(&lease, LONGEST_PATH)))
         }
         Some(b"held") => Some(format!(
-            "is still held, or being undone, by the run's guard or sentinel after {} s; see: {status}",
+            "is still held, or being undone, by the run's agent or watchdog after {} s; see: {status}",
             took.as_secs()
         )),
         _ => None,
@@ -422,9 +422,9 @@ fn unknown(host: &str, error: &str) -> Leftover {
     }
 }
 
-/// Asks a host until nothing of a guard is left, or its lock is held by nobody who begins within `patience`. Whoever holds
+/// Asks a host until nothing of an agent is left, or its lock is held by nobody who begins within `patience`. Whoever holds
 /// the journal after that is at work: a large staging directory may take its time, as in [`release`].
-async fn ask_to_settle(host: &Host, id: &GuardId, patience: Duration) -> Result<Vec<Vec<Field>>, HostError> {
+async fn ask_to_settle(host: &Host, id: &AgentId, patience: Duration) -> Result<Vec<Vec<Field>>, HostError> {
     let seconds = patience.as_secs().to_string();
     let script = Script::admin(&["settle", id.as_str(), &seconds]);
     let end = Instant::now() + UNDO_LIMIT;

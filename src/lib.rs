@@ -3,7 +3,7 @@
 //! ```text
 //! argv ─▶ cli ─▶ settings ─▶ probe ─▶ preflight ─▶ plan ─▶ transfer (1 → N) ─▶ report ─▶ exit code
 //!                  ▲            │                              │
-//!                 file          └── host/ (ssh | local, guard) ┴── lease: port, firewall, staging
+//!                 file          └── host/ (ssh | local, agent) ┴── lease: port, firewall, staging
 //!                                                                  pipeline/: stages, render
 //!                                                                  verify
 //! ```

@@ -21,7 +21,7 @@ pub type IdleTimeout = Time<1, 604_800>;
 /// `--max-duration`: up to a year.
 pub type MaxDuration = Time<1, 31_536_000>;
 
-/// `--server-timeout`: shorter than a guard is given for any command.
+/// `--server-timeout`: shorter than an agent is given for any command.
 pub type ServerTimeout = Time<1, 850>;
 
 /// `--compress-level`, as far as any program's go.

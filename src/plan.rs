@@ -14,7 +14,7 @@ use crate::endpoint::Endpoint;
 use crate::firewall;
 use crate::host::facts::{Facts, Instance, Layer, Server};
 use crate::host::netcat::Netcat;
-use crate::run_id::{GuardId, RunId};
+use crate::run_id::{AgentId, RunId};
 use crate::settings::{Replace, Settings};
 use crate::shape::{Consumer, Producer, Publication, Shape, archiver, final_name};
 use crate::values::{
@@ -77,7 +77,7 @@ pub struct Plan {
     pub nice: u8,
     /// Which ports may be used.
     pub ports: PortRange,
-    /// Silence after which a guard undoes everything.
+    /// Silence after which an agent undoes everything.
     pub lease_time: Duration,
     /// Standstill after which the run has failed.
     pub idle_timeout: Duration,
@@ -88,8 +88,8 @@ pub struct Plan {
 pub struct SourcePlan {
     /// As the user wrote it.
     pub endpoint: Endpoint,
-    /// Its guard's name.
-    pub guard: GuardId,
+    /// Its agent's name.
+    pub agent: AgentId,
     /// The directory that holds what is copied.
     pub parent: PathBuf,
     /// The name of what is copied.
@@ -170,8 +170,8 @@ pub struct TargetPlan {
     pub endpoint: Endpoint,
     /// From 1.
     pub number: usize,
-    /// Its guard's name.
-    pub guard: GuardId,
+    /// Its agent's name.
+    pub agent: AgentId,
     /// The address it listens on.
     pub address: IpAddr,
     /// The source's address as the target sees it.
@@ -284,7 +284,7 @@ impl Plan {
             run: run.clone(),
             source: SourcePlan {
                 endpoint: source.clone(),
-                guard: run.source_guard(),
+                agent: run.source_agent(),
                 parent: source.parent().to_owned(),
                 name: source.name().unwrap_or_default().to_owned(),
                 inode: of_source.inode.clone(),
@@ -434,7 +434,7 @@ impl TargetPlan {
         (source, source_facts): (&Endpoint, &Facts),
         target: &TargetFactsOf<'_>,
     ) -> Self {
-        let guard = run.target_guard(number);
+        let agent = run.target_agent(number);
         let directory: &Path = &target.endpoint.path;
         let name = final_name(settings, source, Some(source_facts));
         let final_path = match shape.publication {
@@ -450,7 +450,7 @@ impl TargetPlan {
             address: target.address,
             peer: target.peer,
             layers: firewall::layers(target.facts, settings.firewall, target.peer),
-            staging: directory.join(format!(".transfer-{guard}")),
+            staging: directory.join(format!(".transfer-{agent}")),
             final_path,
             old: target.facts.target.as_ref().and_then(|target| target.exists.clone()),
             old_path: directory.join(old_name),
@@ -465,7 +465,7 @@ impl TargetPlan {
             prepare: (settings.servers.prepare && shape.consumer == Consumer::Backup)
                 .then(|| Prepare::new(settings, instance, target.facts, at_once)),
             follow: None,
-            guard,
+            agent,
         }
     }
 }

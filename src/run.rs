@@ -1,4 +1,4 @@
-//! The story of a run: probe, preflight, plan, guards, transfer, release, report.
+//! The story of a run: probe, preflight, plan, agents, transfer, release, report.
 
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use crate::endpoint::Endpoint;
 use crate::error::{Error, chain};
 use crate::history::place;
 use crate::hooks::{self, Status};
+use crate::host::agent::{Agent, Charge};
 use crate::host::command::look_after;
-use crate::host::guard::{Charge, Guard};
 use crate::host::{Host, HostError};
 use crate::lease::{self, End};
 use crate::plan::replica::{AccountPlan, ReplicaPlan};
@@ -22,7 +22,7 @@ use crate::probe::{self, Hosts, Probe, ProbedTarget};
 use crate::progress::{Phase, Progress};
 use crate::replica::{self, Turned};
 use crate::report::{Report, RunFacts, TargetReport};
-use crate::run_id::{GuardId, RunId};
+use crate::run_id::{AgentId, RunId};
 use crate::settings::{Login, Settings};
 use crate::shape::final_name;
 use crate::signals::Interrupts;
@@ -284,7 +284,7 @@ fn refused(reasons: &[String]) -> Error {
     Error::Refused(format!("refused, nothing was changed:\n  {}", told.join("\n  ")))
 }
 
-/// Starts the guards, transfers, and releases whatever happened.
+/// Starts the agents, transfers, and releases whatever happened.
 async fn execute(
     mut plan: Plan,
     hosts: &Hosts,
@@ -300,9 +300,9 @@ async fn execute(
         }
     };
     // Not to be interrupted: who has begun is released, and none has made anything yet.
-    let ((source, started), primary) = tokio::join!(start_guards(&plan, hosts), start_primary(&plan, hosts));
+    let ((source, started), primary) = tokio::join!(start_agents(&plan, hosts), start_primary(&plan, hosts));
     let mut targets: Vec<End> = Vec::new();
-    let mut lost: Vec<(Arc<Host>, GuardId)> = Vec::new();
+    let mut lost: Vec<(Arc<Host>, AgentId)> = Vec::new();
     let wanted = std::mem::take(&mut plan.targets);
     for (target, end) in wanted.into_iter().zip(started) {
         match end {
@@ -310,16 +310,16 @@ async fn execute(
                 targets.push(end);
                 plan.targets.push(target);
             }
-            Err(NotStarted { error, lost: guard }) => {
-                lost.extend(guard);
+            Err(NotStarted { error, lost: agent }) => {
+                lost.extend(agent);
                 report.targets.push(without_copy(target.endpoint, error));
             }
         }
     }
     let (primary, no_primary) = match primary {
         Some(Ok(end)) => (Some(end), None),
-        Some(Err(NotStarted { error, lost: guard })) => {
-            lost.extend(guard);
+        Some(Err(NotStarted { error, lost: agent })) => {
+            lost.extend(agent);
             (None, Some(error))
         }
         None => (None, None),
@@ -341,8 +341,8 @@ async fn execute(
     conclude(&plan, controller.as_ref(), source.as_ref().ok(), &targets).await;
     let (source, error) = match source {
         Ok(source) => (Some(source), no_primary),
-        Err(NotStarted { error, lost: guard }) => {
-            lost.extend(guard);
+        Err(NotStarted { error, lost: agent }) => {
+            lost.extend(agent);
             (None, Some(error))
         }
     };
@@ -352,7 +352,7 @@ async fn execute(
     };
     let of_source = released(source);
     let of_targets = join_all(targets.into_iter().map(|end| lease::release(end, plan.lease_time)));
-    let of_lost = join_all(lost.iter().map(|(host, guard)| lease::settle(host, guard, plan.lease_time)));
+    let of_lost = join_all(lost.iter().map(|(host, agent)| lease::settle(host, agent, plan.lease_time)));
     let (of_source, of_targets, of_lost) = tokio::join!(of_source, of_targets, of_lost);
     report.leftovers.extend(of_lost.into_iter().flatten());
     // Behind the targets, of which none that goes back needs its account any more.
@@ -399,8 +399,8 @@ async fn execute(
 /// Tells all ends how they have ended.
 async fn conclude(plan: &Plan, controller: Option<&End>, source: Option<&End>, targets: &[End]) {
     let status = |done: bool| if done { Status::Done } else { Status::Failed };
-    let done = |end: &End| end.guard.published();
-    // A publication that was begun ends before its guard hears this, and corrects it.
+    let done = |end: &End| end.agent.published();
+    // A publication that was begun ends before its agent hears this, and corrects it.
     join_all(targets.iter().map(|end| hooks::conclude(plan, end, HookEnd::Target, status(done(end))))).await;
     let all = status(!targets.is_empty() && targets.iter().all(done));
     let of_others = [(source, HookEnd::Source), (controller, HookEnd::Controller)];
@@ -413,10 +413,10 @@ async fn conclude(plan: &Plan, controller: Option<&End>, source: Option<&End>, t
     .await;
 }
 
-/// A guard that is not to be had; one that may have begun all the same is to be settled.
+/// An agent that is not to be had; one that may have begun all the same is to be settled.
 struct NotStarted {
     error: Error,
-    lost: Option<(Arc<Host>, GuardId)>,
+    lost: Option<(Arc<Host>, AgentId)>,
 }
 
 impl From<Error> for NotStarted {
@@ -425,30 +425,30 @@ impl From<Error> for NotStarted {
     }
 }
 
-/// The guards of the source and of the targets, side by side.
-async fn start_guards(plan: &Plan, hosts: &Hosts) -> (Result<End, NotStarted>, Vec<Result<End, NotStarted>>) {
-    let start = |endpoint, id, role| start_guard(plan, hosts, endpoint, id, role);
+/// The agents of the source and of the targets, side by side.
+async fn start_agents(plan: &Plan, hosts: &Hosts) -> (Result<End, NotStarted>, Vec<Result<End, NotStarted>>) {
+    let start = |endpoint, id, role| start_agent(plan, hosts, endpoint, id, role);
     tokio::join!(
-        start(&plan.source.endpoint, &plan.source.guard, "source"),
-        join_all(plan.targets.iter().map(|target| start(&target.endpoint, &target.guard, "target")))
+        start(&plan.source.endpoint, &plan.source.agent, "source"),
+        join_all(plan.targets.iter().map(|target| start(&target.endpoint, &target.agent, "target")))
     )
 }
 
-/// The guard of the server where accounts are made, if they are.
+/// The agent of the server where accounts are made, if they are.
 async fn start_primary(plan: &Plan, hosts: &Hosts) -> Option<Result<End, NotStarted>> {
     match plan.replica.as_ref().map(|replica| &replica.account) {
         Some(AccountPlan::Create { place, .. }) => {
-            Some(start_guard(plan, hosts, place, &plan.run.primary_guard(), "primary").await)
+            Some(start_agent(plan, hosts, place, &plan.run.primary_agent(), "primary").await)
         }
         _ => None,
     }
 }
 
-async fn start_guard(
+async fn start_agent(
     plan: &Plan,
     hosts: &Hosts,
     endpoint: &Endpoint,
-    id: &GuardId,
+    id: &AgentId,
     role: &str,
 ) -> Result<End, NotStarted> {
     let host: Arc<Host> = hosts
@@ -457,8 +457,8 @@ async fn start_guard(
         .ok_or_else(|| Error::Failed(format!("{}: no connection", endpoint.host)))?;
     let path = endpoint.path.as_os_str().as_bytes();
     let charge = Charge { role, lease: plan.lease_time, nice: plan.nice, path };
-    match Guard::start(&host, id, charge).await {
-        Ok(guard) => Ok(End { guard, host }),
+    match Agent::start(&host, id, charge).await {
+        Ok(agent) => Ok(End { agent, host }),
         Err(error @ HostError::Refused { .. }) => Err(Error::from(error).into()),
         Err(error) => Err(NotStarted { error: error.into(), lost: Some((host, id.clone())) }),
     }

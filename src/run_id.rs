@@ -34,28 +34,28 @@ impl RunId {
         }
     }
 
-    /// The name of the run's guard at its source.
+    /// The name of the run's agent at its source.
     #[must_use]
-    pub fn source_guard(&self) -> GuardId {
-        GuardId(format!("{self}-source"))
+    pub fn source_agent(&self) -> AgentId {
+        AgentId(format!("{self}-source"))
     }
 
-    /// The name of the run's guard at its controller.
+    /// The name of the run's agent at its controller.
     #[must_use]
-    pub fn controller_guard(&self) -> GuardId {
-        GuardId(format!("{self}-controller"))
+    pub fn controller_agent(&self) -> AgentId {
+        AgentId(format!("{self}-controller"))
     }
 
-    /// The name of the run's guard at the server that its replicas follow.
+    /// The name of the run's agent at the server that its replicas follow.
     #[must_use]
-    pub fn primary_guard(&self) -> GuardId {
-        GuardId(format!("{self}-primary"))
+    pub fn primary_agent(&self) -> AgentId {
+        AgentId(format!("{self}-primary"))
     }
 
-    /// The name of the run's guard at its target of that number, from 1.
+    /// The name of the run's agent at its target of that number, from 1.
     #[must_use]
-    pub fn target_guard(&self, number: usize) -> GuardId {
-        GuardId(format!("{self}-target{number}"))
+    pub fn target_agent(&self, number: usize) -> AgentId {
+        AgentId(format!("{self}-target{number}"))
     }
 }
 
@@ -65,11 +65,11 @@ impl fmt::Display for RunId {
     }
 }
 
-/// The name of one guard: that of its run and the end that it guards.
+/// The name of one agent: that of its run and the end that it agents.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GuardId(String);
+pub struct AgentId(String);
 
-impl GuardId {
+impl AgentId {
     /// As text; safe as a file name and as a firewall rule's comment.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -77,7 +77,7 @@ impl GuardId {
     }
 }
 
-impl fmt::Display for GuardId {
+impl fmt::Display for AgentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }

@@ -80,7 +80,7 @@ pub struct Settings {
     pub target_address: Vec<TargetAddress>,
     /// How to log in.
     pub login: Login,
-    /// Silence after which a guard undoes everything.
+    /// Silence after which an agent undoes everything.
     pub lease_time: Duration,
     /// Standstill after which a transfer has failed.
     pub idle_timeout: Duration,
@@ -135,7 +135,7 @@ pub enum Replace {
 }
 
 impl Replace {
-    /// As guards call it.
+    /// As agents call it.
     #[must_use]
     pub fn word(self) -> &'static [u8] {
         match self {

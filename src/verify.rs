@@ -45,8 +45,8 @@ enum Kind {
 
 /// Reads a list of both hosts and finds the files that differ, are missing or are too many on the target.
 pub async fn differences(source: &End, target: &End, list: &str) -> Result<Differences, Error> {
-    let there = source.host.shell("reading a list", &Script::print(source.guard.id().as_str(), list)).await?;
-    let here = target.host.shell("reading a list", &Script::print(target.guard.id().as_str(), list)).await?;
+    let there = source.host.shell("reading a list", &Script::print(source.agent.id().as_str(), list)).await?;
+    let here = target.host.shell("reading a list", &Script::print(target.agent.id().as_str(), list)).await?;
     in_time(compare(there.stdout, here.stdout)).await
 }
 
@@ -58,7 +58,7 @@ pub async fn explained(source: &End, list: &str, differences: &Differences) -> R
         return Ok(None);
     }
     let changed =
-        source.host.shell("reading a list", &Script::print(source.guard.id().as_str(), list)).await?;
+        source.host.shell("reading a list", &Script::print(source.agent.id().as_str(), list)).await?;
     let explained = in_time(explain(differences, changed.stdout)).await?;
     Ok(explained.then(|| format!("changed while it was copied: {differences}")))
 }

@@ -10,8 +10,8 @@ use proptest::prelude::*;
 use transfer::admin::Verb;
 use transfer::cli::Cli;
 use transfer::endpoint::{Endpoint, HostName};
+use transfer::host::agent::told::{MOST_JOBS, Shared};
 use transfer::host::facts::Facts;
-use transfer::host::guard::told::{MOST_JOBS, Shared};
 use transfer::host::netcat::Netcat;
 use transfer::host::wire::{LONGEST_PATH, decode, encode, printable};
 use transfer::lease::settled;
@@ -50,7 +50,7 @@ fn is_harmless(text: &str) -> bool {
     !text.chars().any(|c| c.is_control() || misleads(c))
 }
 
-/// What a guard or a probe answers: its own words between bytes of any kind.
+/// What an agent or a probe answers: its own words between bytes of any kind.
 fn answer() -> impl Strategy<Value = Vec<Vec<u8>>> {
     const KEYS: [&str; 26] = [
         "host",
@@ -94,8 +94,8 @@ fn answer() -> impl Strategy<Value = Vec<Vec<u8>>> {
     })
 }
 
-/// What a guard tells: its own words, those of other runs, and bytes of any kind.
-fn guard_line() -> impl Strategy<Value = Vec<Vec<u8>>> {
+/// What an agent tells: its own words, those of other runs, and bytes of any kind.
+fn agent_line() -> impl Strategy<Value = Vec<Vec<u8>>> {
     const BEGINNINGS: [&[&str]; 18] = [
         &["=", "1", "ok"],
         &["=", "2", "fail"],
@@ -167,7 +167,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_a_guard_tells_is_kept_in_short_and_commands_no_terminal(lines in vec(guard_line(), 0..40)) {
+    fn whatever_an_agent_tells_is_kept_in_short_and_commands_no_terminal(lines in vec(agent_line(), 0..40)) {
         let shared = Shared::default();
         let replies: Vec<_> = (0..2).filter_map(|_| shared.expect_reply()).collect();
         for line in &lines {
@@ -176,7 +176,7 @@ proptest! {
         }
         let state = shared.state();
         let mut texts: Vec<String> = state.refused.iter().chain(&state.ending).chain(&state.kept).cloned().collect();
-        texts.extend(state.left.iter().flat_map(|(guard, what)| [guard.clone(), what.clone()]));
+        texts.extend(state.left.iter().flat_map(|(agent, what)| [agent.clone(), what.clone()]));
         for (name, job) in &state.jobs {
             let _ = job.moved();
             texts.push(name.clone());

@@ -11,7 +11,7 @@ use crate::settings::Login;
 pub enum Word {
     /// Taken literally, whatever is in it.
     Literal(Vec<u8>),
-    /// A file of that name in the guard's own directory on the host. The name is ours, never a user's.
+    /// A file of that name in the agent's own directory on the host. The name is ours, never a user's.
     Home(String),
 }
 

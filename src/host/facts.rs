@@ -96,7 +96,7 @@ pub enum Layer {
 }
 
 impl Layer {
-    /// As the guard's protocol calls it.
+    /// As the agent's protocol calls it.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

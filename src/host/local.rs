@@ -8,7 +8,7 @@ use tokio::process::Command;
 
 use super::{Process, ROOT_SHELL, Shell};
 
-/// A bash in a process group of its own: a ^C in the terminal is for the controller, which then tells its guards.
+/// A bash in a process group of its own: a ^C in the terminal is for the controller, which then tells its agents.
 pub(super) fn shell(sudo: bool) -> io::Result<Shell> {
     let words: &[&str] = if sudo { &["sh", "-c", ROOT_SHELL] } else { &["bash", "--norc", "-p", "-s"] };
     let mut child = Command::new(words[0])

@@ -3,9 +3,9 @@
 //! Every process on a host is a bash that reads its script from standard input, started by the host's SSH server or,
 //! for this machine, as a child. What it answers is lines in the format of [`wire`].
 
+pub mod agent;
 pub mod command;
 pub mod facts;
-pub mod guard;
 mod local;
 pub mod netcat;
 pub mod scripts;
@@ -91,8 +91,8 @@ pub enum HostError {
         /// The cause.
         source: io::Error,
     },
-    /// The guard cannot keep its journal there.
-    #[error("{host}: no guard can be started: {text}; is there space, and may we write there?")]
+    /// The agent cannot keep its journal there.
+    #[error("{host}: no agent can be started: {text}; is there space, and may we write there?")]
     Refused {
         /// The host.
         host: String,

@@ -12,7 +12,7 @@ const SERVER: &str =
 const JOURNAL: &str = include_str!("sh/journal.sh");
 const PUBLISH: &str = include_str!("sh/publish.sh");
 const REST: &str = include_str!("sh/rest.sh");
-const GUARD: &str = include_str!("sh/guard.sh");
+const AGENT: &str = include_str!("sh/guard.sh");
 const INSTALLED: &str = include_str!("sh/installed.sh");
 const JOB: &str = include_str!("sh/job.sh");
 const FOLLOW: &str = include_str!("sh/follow.sh");
@@ -23,7 +23,7 @@ const TWINS: &str = include_str!("sh/twins.sh");
 const ATTRIBUTES: &str = include_str!("sh/attributes.sh");
 const ADMIN: &str = include_str!("sh/admin.sh");
 
-/// What the guard puts into its directory for its jobs.
+/// What the agent puts into its directory for its jobs.
 const TOOLS: [(&str, &str); 9] = [
     ("pump.pl", include_str!("sh/pump.pl")),
     ("hash.pl", include_str!("sh/hash.pl")),
@@ -102,7 +102,7 @@ impl Script {
     }
 
     fn job(main: &str, arguments: &[Field]) -> Self {
-        // What the guard exports would go with the rest of the environment.
+        // What the agent exports would go with the rest of the environment.
         let parts = ["guards_home=$home\n", COMMON, "home=$guards_home\n", TRUST, SERVER, JOB, main]
             .map(str::as_bytes);
         Self(call(&parts, arguments))
@@ -136,16 +136,16 @@ impl Script {
         )
     }
 
-    /// Prints a list of a guard's directory, records ended by NUL, and the record `end` when it was all of it.
+    /// Prints a list of an agent's directory, records ended by NUL, and the record `end` when it was all of it.
     #[must_use]
-    pub fn print(guard: &str, file: &str) -> Self {
+    pub fn print(agent: &str, file: &str) -> Self {
         let print = "main() { find_directories; cat -- \"$state/$1/$2\" && printf 'end\\0'; }\n";
-        Self::new(&[COMMON, print], &[guard.into(), file.into()])
+        Self::new(&[COMMON, print], &[agent.into(), file.into()])
     }
 
-    /// The guard; what follows on the same input is its protocol.
+    /// The agent; what follows on the same input is its protocol.
     #[must_use]
-    pub fn guard(arguments: &[Field]) -> Self {
+    pub fn agent(arguments: &[Field]) -> Self {
         let mut tools = b"\ntools=(".to_vec();
         for (name, source) in TOOLS {
             tools.extend(name.as_bytes());
@@ -163,7 +163,7 @@ impl Script {
                 JOURNAL.as_bytes(),
                 PUBLISH.as_bytes(),
                 REST.as_bytes(),
-                GUARD.as_bytes(),
+                AGENT.as_bytes(),
             ],
             arguments,
         ))

@@ -2,7 +2,7 @@
 //!
 //! The master is started by hand and not by the crate, so that it dies with the controller, even by SIGKILL
 //! (`setpriv --pdeathsig`, and a look at whether the controller had died before that); then every session's input ends and
-//! the guards undo what they did.
+//! the agents undo what they did.
 
 use std::ffi::OsStr;
 use std::fs;

@@ -22,7 +22,7 @@ pub const WIRE: &str = "wire";
 pub const READ: &str = "read";
 /// What `openssl enc` puts in front of the ciphertext: `Salted__` and the salt, in bytes.
 pub const CIPHER_HEADER: u64 = 16;
-/// Writes the one file that the guard holds, which must not change.
+/// Writes the one file that the agent holds, which must not change.
 const READ_HELD: &str = r#"file=/proc/self/fd/12; seen=$(stat -L -c '%i %s %z' "$file") && cat <"$file" &&
     [[ $(stat -L -c '%i %s %z' "$file") == "$seen" ]] && exit
     echo "$1 changed while it was read, or cannot be read" >&2; exit 1"#;
@@ -95,10 +95,10 @@ pub fn receiver(plan: &Plan, target: &TargetPlan, port: u16) -> Pipeline {
     Pipeline { job, directory: arrival(plan), called: None, gate: Some(1), stages }
 }
 
-/// What is copied, by the descriptor that the guard holds.
+/// What is copied, by the descriptor that the agent holds.
 const SOURCE: &str = "/proc/self/fd/12";
 
-/// The directory on the source that holds what is copied: the guard's own, in which the name leads to the descriptor that it
+/// The directory on the source that holds what is copied: the agent's own, in which the name leads to the descriptor that it
 /// holds.
 pub(super) fn source_directory(plan: &Plan) -> Word {
     if plan.source.inode.is_empty() {
@@ -107,7 +107,7 @@ pub(super) fn source_directory(plan: &Plan) -> Word {
     Word::Home("source".into())
 }
 
-/// The directory on a target in which a copy arrives, by the descriptor that the guard there holds.
+/// The directory on a target in which a copy arrives, by the descriptor that the agent there holds.
 pub(super) const INBOX: &str = "/proc/self/fd/13";
 
 /// The directory on a target in which the consumer works.
@@ -259,7 +259,7 @@ fn entry(plan: &Plan) -> Word {
     Word::Literal([b"./", plan.source.name.as_bytes()].concat())
 }
 
-/// tar's option that puts the source's name in front of all names: it works within the directory that the guard holds. Targets
+/// tar's option that puts the source's name in front of all names: it works within the directory that the agent holds. Targets
 /// of symbolic links stay as they are.
 fn renamed(plan: &Plan) -> Word {
     let mut option = br"--transform=flags=rh;s,^\.,./".to_vec();

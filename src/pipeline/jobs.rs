@@ -27,10 +27,10 @@ pub fn target_manifest(plan: &Plan, target: &TargetPlan) -> Vec<u8> {
     manifest(plan, "verify", &Word::from(INBOX), plan.threads.unwrap_or(target.cores), freshness)
 }
 
-/// The job that lists, in the guard's directory, what has changed on the source since the guard was started.
+/// The job that lists, in the agent's directory, what has changed on the source since the agent was started.
 #[must_use]
 pub fn changed(plan: &Plan) -> Vec<u8> {
-    // The guard's tools were written when it was started, and never again.
+    // The agent's tools were written when it was started, and never again.
     // find complains of what goes meanwhile; what it does not list explains nothing.
     let find = "find -H \"./$1\" -cnewer \"$home/pump.pl\" -print0 >\"$home/changed\" || :";
     let words = argv(&["bash", "--norc", "-p", "-c", find, "changed"]);

@@ -1,6 +1,6 @@
 //! The only writer of shell text for the data path: a pipeline becomes one script for bash.
 //!
-//! The script makes its named pipes in the guard's directory, runs the stages with `pipefail`, and reports on
+//! The script makes its named pipes in the agent's directory, runs the stages with `pipefail`, and reports on
 //! descriptor 5 the exit status of each by name, then the digest. It exits with 0 when every stage did.
 
 use super::stage::{Channel, Pipeline, Stage};
@@ -181,7 +181,7 @@ mod tests {
         words.iter().map(Word::from).collect()
     }
 
-    /// Runs a pipeline in bash as the guard would, and returns its exit status and its events.
+    /// Runs a pipeline in bash as the agent would, and returns its exit status and its events.
     fn run(pipeline: &Pipeline) -> (i32, String) {
         let home = tempfile::tempdir().unwrap();
         std::fs::write(home.path().join("complain.pl"), include_str!("../host/sh/complain.pl")).unwrap();

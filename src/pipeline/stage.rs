@@ -2,16 +2,16 @@
 
 use crate::host::command::Word;
 
-/// A job of the guard: stages from left to right, each one's output the next one's input.
+/// A job of the agent: stages from left to right, each one's output the next one's input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pipeline {
-    /// The job's name in the guard's protocol.
+    /// The job's name in the agent's protocol.
     pub job: &'static str,
     /// Where it runs.
     pub directory: Word,
     /// The name of that directory in what its programs say, where they call it `.`.
     pub called: Option<Word>,
-    /// The stage of this number, from 0, waits for the guard's `open_gate`; all others are started and connected by then. It ends
+    /// The stage of this number, from 0, waits for the agent's `open_gate`; all others are started and connected by then. It ends
     /// when the one before it has ended without that.
     pub gate: Option<usize>,
     /// The stages.
@@ -33,11 +33,11 @@ pub struct Stage {
     pub into: Option<Word>,
     /// What it says on standard error is its log, which is watched.
     pub log: bool,
-    /// The descriptor of the guard's that it gets; the others are closed.
+    /// The descriptor of the agent's that it gets; the others are closed.
     pub channel: Channel,
 }
 
-/// A descriptor of the guard's that a program needs.
+/// A descriptor of the agent's that a program needs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Channel {
     /// None.
@@ -61,7 +61,7 @@ impl Channel {
     }
 }
 
-/// A program beside the pipeline, fed through a named pipe in the guard's directory; its first word of output is the
+/// A program beside the pipeline, fed through a named pipe in the agent's directory; its first word of output is the
 /// stream's digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Side {
@@ -86,7 +86,7 @@ impl Stage {
         }
     }
 
-    /// The same with a descriptor of the guard's.
+    /// The same with a descriptor of the agent's.
     #[must_use]
     pub fn with(self, channel: Channel) -> Self {
         Self { channel, ..self }

@@ -57,7 +57,7 @@ mod tests {
             Moment { phase: Phase::Copying, since: Instant::now(), moved: 100, expected: 400, waits: None };
         assert_eq!(
             progress(&moment, Duration::from_secs(10)),
-            r#"{"version":1,"event":"progress","bytes":100,"bytes_per_second":10,"expected_bytes":400,"seconds_left":30,"waits":null}"#
+            r#"{"version":2,"event":"progress","bytes":100,"bytes_per_second":10,"expected_bytes":400,"seconds_left":30,"waits":null}"#
         );
     }
 }

@@ -98,7 +98,7 @@ pub struct Progress {
 }
 
 /// Shows a progress until it is finished. In threads of their own: a terminal that takes nothing (^S, a full pipe) must
-/// not hold up the heartbeats of the guards.
+/// not hold up the heartbeats of the agents.
 #[derive(Debug)]
 pub struct Renderer {
     screen: Option<JoinHandle<()>>,

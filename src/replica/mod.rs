@@ -117,12 +117,12 @@ async fn ask_all(
         // A host that has gone down since may have served what was on trial: that is for people to decide.
         let stale =
             facts.installed.iter().flat_map(|server| &server.stale).filter(|(_, went_down)| !went_down);
-        let stale: Vec<&str> = stale.map(|(guard, _)| guard.as_str()).collect();
+        let stale: Vec<&str> = stale.map(|(agent, _)| agent.as_str()).collect();
         if stale.is_empty() || role(name) != Role::Target || settings.dry_run {
             return Ok::<_, HostError>((facts, false));
         }
-        for guard in stale {
-            host.ask("clean-up", &Script::admin(&["settle", guard, "0"])).await?;
+        for agent in stale {
+            host.ask("clean-up", &Script::admin(&["settle", agent, "0"])).await?;
         }
         // What is left of it is a finding.
         Ok((ask(settings, host, role(name)).await?, true))

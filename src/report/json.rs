@@ -108,7 +108,7 @@ fn copy(copied: &Copied) -> Value {
         })),
         "entries_sha256": copied.entries_digest,
         "synced": copied.synced,
-        "changed_meanwhile": copied.changed,
+        "changed_during_copy": copied.changed,
         "dropped_attributes": copied.dropped.iter()
             .map(|(kind, files)| (kind.name().to_owned(), json!(files))).collect::<Map<_, _>>(),
         "compared": copied.listed,

@@ -8,7 +8,7 @@ use super::{BackupFacts, Lane, idle};
 use crate::backup::choose;
 use crate::backup::log::{completed, last_words};
 use crate::error::Error;
-use crate::host::guard::Job;
+use crate::host::agent::Job;
 use crate::host::wire::printable;
 use crate::lease::{self, End};
 use crate::pipeline::jobs;
@@ -50,7 +50,7 @@ pub(super) async fn arrive(
     }
     progress.phase(Phase::Verifying);
     let script = jobs::target_manifest(plan, lane.plan);
-    lease::job(&lane.end.guard, "verify", &script, "").await?;
+    lease::job(&lane.end.agent, "verify", &script, "").await?;
     let listed = digested(plan, lane.end, "verify", LIST).await?;
     Ok(Arrived { listed, backup })
 }
@@ -70,12 +70,12 @@ async fn prepare(plan: &Plan, lane: &Lane<'_>, how: &Prepare, progress: &Progres
     let tool = choose(&how.tools, &server)
         .map_err(|problem| Error::Failed(format!("{host}: the backup cannot be prepared: {problem}")))?;
     let script = jobs::prepare(plan, how, &tool.program);
-    lease::job(&lane.end.guard, "prepare", &script, "").await?;
-    let seen = lane.end.guard.until("prepare", |job| job.exit.is_some() || job.stuck.is_some()).await?;
+    lease::job(&lane.end.agent, "prepare", &script, "").await?;
+    let seen = lane.end.agent.until("prepare", |job| job.exit.is_some() || job.stuck.is_some()).await?;
     if seen.exit.is_none() {
-        lane.end.guard.call("stop_job", &[b"prepare"]).await?;
+        lane.end.agent.call("stop_job", &[b"prepare"]).await?;
     }
-    let ended = lane.end.guard.ended("prepare").await?;
+    let ended = lane.end.agent.ended("prepare").await?;
     if ended.exit == Some(0) && completed(&ended.log) {
         return Ok(());
     }
@@ -113,7 +113,7 @@ async fn digest(plan: &Plan, lane: &Lane<'_>, sender: &Job) -> Result<(), Error>
         _ => "sha256sum",
     };
     let script = jobs::digest_archive(plan, lane.plan, program);
-    lease::job(&lane.end.guard, "archive", &script, "").await?;
+    lease::job(&lane.end.agent, "archive", &script, "").await?;
     let here = digested(plan, lane.end, "archive", "read the archive back from the disk").await?.digest;
     if here.is_some() && here == sender.digest {
         return Ok(());
@@ -129,7 +129,7 @@ async fn digest(plan: &Plan, lane: &Lane<'_>, sender: &Job) -> Result<(), Error>
 
 /// Runs a job to its end, which must be good; `what` it could not do otherwise.
 pub(super) async fn run(end: &End, job: &'static str, script: &[u8], what: &str) -> Result<Job, Error> {
-    lease::job(&end.guard, job, script, "").await?;
+    lease::job(&end.agent, job, script, "").await?;
     ended_well(end, job, what).await
 }
 
@@ -137,25 +137,25 @@ pub(super) async fn run(end: &End, job: &'static str, script: &[u8], what: &str)
 pub(super) async fn digested(plan: &Plan, end: &End, job: &str, what: &str) -> Result<Job, Error> {
     let ended = tokio::select! {
         ended = ended_well(end, job, what) => ended?,
-        () = idle::stands_still(&end.guard, job, plan.idle_timeout) => {
+        () = idle::stands_still(&end.agent, job, plan.idle_timeout) => {
             return Err(Error::Failed(format!(
                 "{}: cannot {what}: nothing was read for {} s (--idle-timeout)",
-                end.guard.host(),
+                end.agent.host(),
                 plan.idle_timeout.as_secs()
             )));
         }
     };
     match cannot_read(&ended) {
-        Some(files) => Err(Error::Failed(format!("{}: cannot {what}: {files}", end.guard.host()))),
+        Some(files) => Err(Error::Failed(format!("{}: cannot {what}: {files}", end.agent.host()))),
         None => Ok(ended),
     }
 }
 
 /// Waits for a job that must end well; `what` it could not do otherwise.
 async fn ended_well(end: &End, job: &str, what: &str) -> Result<Job, Error> {
-    let ended = end.guard.ended(job).await?;
+    let ended = end.agent.ended(job).await?;
     if ended.exit != Some(0) {
-        return Err(Error::Failed(format!("{}: cannot {what}{}", end.guard.host(), said(&ended))));
+        return Err(Error::Failed(format!("{}: cannot {what}{}", end.agent.host(), said(&ended))));
     }
     Ok(ended)
 }

@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use super::Lane;
 use super::judge::{BROKEN_PIPE, KILLED_AS_A_WHOLE, NOT_STARTED};
 use crate::error::Error;
-use crate::host::guard::{Guard, GuardError};
+use crate::host::agent::{Agent, AgentError};
 use crate::host::netcat::Netcat;
 use crate::host::wire::printable;
 use crate::lease::{self, End};
@@ -63,7 +63,7 @@ pub(super) async fn connect(
             return Ok(());
         }
         let script = render::script(&build::sender(plan, &sinks));
-        lease::job(&source.guard, "sender", &script, key).await?;
+        lease::job(&source.agent, "sender", &script, key).await?;
         let alone = sinks.len() == 1;
         let way = Way { netcat: &plan.source.netcat, alone, again: attempt > 1 };
         let live = lanes.iter().filter(|lane| lane.is_live());
@@ -71,7 +71,7 @@ pub(super) async fn connect(
         if peers.iter().all(|peer| matches!(peer, Peer::Ours)) {
             let live = lanes.iter().filter(|lane| lane.is_live());
             peers = join_all(live.map(|lane| async {
-                let opened = lane.end.guard.call("open_gate", &[]).await;
+                let opened = lane.end.agent.call("open_gate", &[]).await;
                 opened.map_or_else(|error| Peer::Failed(error.into()), |_| Peer::Ours)
             }))
             .await;
@@ -81,7 +81,7 @@ pub(super) async fn connect(
         }
 
         // The sender has one script for all of its sinks, so all start again.
-        source.guard.call("stop_job", &[b"sender"]).await?;
+        source.agent.call("stop_job", &[b"sender"]).await?;
         let live = lanes.iter_mut().zip(&mut ranges).filter(|(lane, _)| lane.is_live());
         join_all(live.zip(peers).map(|((lane, (first, last)), peer)| async move {
             if let Err(error) = stop(lane, lane.port).await {
@@ -109,25 +109,25 @@ pub(super) async fn connect(
 
 /// Locks a port, opens the firewall and starts the receiver on it, until one listens.
 async fn listen(plan: &Plan, lane: &Lane<'_>, range: &mut (u16, u16), key: &str) -> Result<u16, Error> {
-    let guard = &lane.end.guard;
+    let agent = &lane.end.agent;
     let target: &TargetPlan = lane.plan;
     for _ in 0..TRIES {
         if range.0 > range.1 {
             return Err(Error::Busy(format!(
                 "{}: every port up to {} was lost to others",
-                guard.host(),
+                agent.host(),
                 range.1
             )));
         }
         let port = lease::port(lane.end, *range).await?;
-        lease::firewall(guard, target, port).await?;
+        lease::firewall(agent, target, port).await?;
         let script = render::script(&build::receiver(plan, target, port));
-        lease::job(guard, "receiver", &script, key).await?;
-        let listener = listener(guard, target.address, port).await?;
+        lease::job(agent, "receiver", &script, key).await?;
+        let listener = listener(agent, target.address, port).await?;
         if let Listener::Listens = listener {
             return Ok(port);
         }
-        let job = guard.job("receiver");
+        let job = agent.job("receiver");
         stop(lane, port).await?;
         // A netcat that ended well had a visitor already, who is not ours.
         let visited = matches!(listener, Listener::Visited)
@@ -137,11 +137,11 @@ async fn listen(plan: &Plan, lane: &Lane<'_>, range: &mut (u16, u16), key: &str)
             let said = job.complaints.join("; ");
             return Err(Error::Failed(format!(
                 "{}: the receiver did not listen on port {port}: {said}",
-                guard.host()
+                agent.host()
             )));
         }
         tracing::debug!(
-            host = guard.host(),
+            host = agent.host(),
             port,
             visited,
             "the port was lost before our sender was started"
@@ -151,19 +151,19 @@ async fn listen(plan: &Plan, lane: &Lane<'_>, range: &mut (u16, u16), key: &str)
         } else if !visited {
             return Err(Error::Busy(format!(
                 "{}: port {port} was taken; choose another --port",
-                guard.host()
+                agent.host()
             )));
         }
     }
     Err(Error::Busy(format!(
         "{}: {TRIES} times in a row a port was taken, or took a connection from somebody else",
-        guard.host()
+        agent.host()
     )))
 }
 
-async fn stop(lane: &Lane<'_>, port: u16) -> Result<(), GuardError> {
-    lane.end.guard.call("stop_job", &[b"receiver"]).await?;
-    lease::close_firewall(&lane.end.guard, lane.plan, port).await
+async fn stop(lane: &Lane<'_>, port: u16) -> Result<(), AgentError> {
+    lane.end.agent.call("stop_job", &[b"receiver"]).await?;
+    lease::close_firewall(&lane.end.agent, lane.plan, port).await
 }
 
 /// What became of a receiver that was to listen.
@@ -174,18 +174,18 @@ enum Listener {
     Failed,
 }
 
-async fn listener(guard: &Guard, address: IpAddr, port: u16) -> Result<Listener, Error> {
+async fn listener(agent: &Agent, address: IpAddr, port: u16) -> Result<Listener, Error> {
     let deadline = Instant::now() + CONNECT_LIMIT;
     let (address, port) = (address.to_string(), port.to_string());
     let receiver: [&[u8]; 3] = [b"receiver", port.as_bytes(), address.as_bytes()];
     while Instant::now() < deadline {
-        if !guard.call("check_listening", &receiver[..2]).await?.is_empty() {
+        if !agent.call("check_listening", &receiver[..2]).await?.is_empty() {
             return Ok(Listener::Listens);
         }
-        if !Port::parse(&guard.call("accepted_peer", &receiver).await?).ours.is_empty() {
+        if !Port::parse(&agent.call("accepted_peer", &receiver).await?).ours.is_empty() {
             return Ok(Listener::Visited);
         }
-        let job = guard.job("receiver");
+        let job = agent.job("receiver");
         // The traditional netcat would go on trying.
         if job.exit.is_some() || job.complaints.iter().any(|line| Netcat::finds_port_taken(line)) {
             break;
@@ -224,8 +224,8 @@ async fn ask_both(source: &End, lane: &Lane<'_>, way: Way<'_>) -> Result<Peer, E
         let there: [&[u8]; 3] = [b"receiver", port.as_bytes(), address.as_bytes()];
         let here: [&[u8]; 2] = [b"sender", port.as_bytes()];
         let (accepted, made) = tokio::join!(
-            lane.end.guard.call("accepted_peer", &there),
-            source.guard.call("local_address", &here)
+            lane.end.agent.call("accepted_peer", &there),
+            source.agent.call("local_address", &here)
         );
         let seen = Port::parse(&accepted?);
         let made = made_to(&made?, SocketAddr::new(lane.plan.address, lane.port));
@@ -257,8 +257,8 @@ async fn ask_both(source: &End, lane: &Lane<'_>, way: Way<'_>) -> Result<Peer, E
             }
             _ => {}
         }
-        let sender = source.guard.job("sender");
-        let receiver = lane.end.guard.job("receiver");
+        let sender = source.agent.job("sender");
+        let receiver = lane.end.agent.job("receiver");
         if receiver.exit.is_some() {
             let said = receiver.complaints.first().map_or_else(String::new, |line| format!(": {line}"));
             if let Some((stage, status)) = receiver.stages.iter().find(|(_, status)| is_broken(*status)) {
@@ -268,7 +268,7 @@ async fn ask_both(source: &End, lane: &Lane<'_>, way: Way<'_>) -> Result<Peer, E
             // A connection that our own programs ended at once looks like somebody else's, every time.
             let words = sender.complaints.iter().find(|line| !is_consequence(line) && !netcat.wrote(line));
             if let Some(words) = words.filter(|_| again) {
-                let origin = source.guard.host();
+                let origin = source.agent.host();
                 return Ok(Peer::Failed(Error::Failed(format!("{origin}: the sender failed: {words}"))));
             }
             return Ok(Peer::Stranger(format!(
@@ -287,7 +287,7 @@ async fn ask_both(source: &End, lane: &Lane<'_>, way: Way<'_>) -> Result<Peer, E
             )));
         }
         // Others had a visitor who has left: that they end for it is told at any moment. A firewall leaves the listener alone.
-        if refused && lane.end.guard.call("check_listening", &there[..2]).await?.is_empty() {
+        if refused && lane.end.agent.call("check_listening", &there[..2]).await?.is_empty() {
             if !is_over(&mut silent_since, LAST_WORDS) {
                 tokio::time::sleep(SOCKET_POLL).await;
                 continue;
@@ -298,7 +298,7 @@ async fn ask_both(source: &End, lane: &Lane<'_>, way: Way<'_>) -> Result<Peer, E
         if !refused && sender.exit.is_some() && sender.stages.is_empty() {
             return Ok(Peer::Failed(Error::Failed(format!(
                 "{}: the sender failed: {KILLED_AS_A_WHOLE}",
-                source.guard.host()
+                source.agent.host()
             ))));
         }
         let late = Instant::now() >= deadline;
@@ -346,7 +346,7 @@ pub struct Port {
 }
 
 impl Port {
-    /// Takes a guard's reply apart.
+    /// Takes an agent's reply apart.
     #[must_use]
     pub fn parse(fields: &[Vec<u8>]) -> Self {
         let mut port = Self::default();
@@ -379,7 +379,7 @@ impl Port {
     }
 }
 
-/// Of the connections that a guard on the source replies, our own ends of those to that socket.
+/// Of the connections that an agent on the source replies, our own ends of those to that socket.
 #[must_use]
 pub fn made_to(fields: &[Vec<u8>], to: SocketAddr) -> Vec<SocketAddr> {
     let to = SocketAddr::new(to.ip().to_canonical(), to.port());

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use super::{BackupFacts, Lane};
 use crate::error::{Error, chain};
-use crate::host::guard::{GuardError, Job};
+use crate::host::agent::{AgentError, Job};
 use crate::host::scripts::Script;
 use crate::host::wire::{LONGEST_TEXT, printable, short};
 use crate::lease::{self, End};
@@ -82,7 +82,7 @@ async fn account(
     match refused {
         Some(message) => Err(Error::Failed(format!(
             "{}: the account {}@{} was made on {}, but cannot be used from there: {}",
-            lane.end.guard.host(),
+            lane.end.agent.host(),
             account.user,
             follow.own,
             replica.primary,
@@ -95,7 +95,7 @@ async fn account(
 /// What an error says that a job told as a fact.
 fn told(end: &End, job: &Job, what: &str) -> Error {
     let why = job.facts.get("error").map_or_else(|| "it was ended".to_owned(), Clone::clone);
-    Error::Failed(format!("{}: {what}: {why}", end.guard.host()))
+    Error::Failed(format!("{}: {what}: {why}", end.agent.host()))
 }
 
 /// Where the copy begins.
@@ -161,12 +161,12 @@ async fn wait(
     progress: &Progress,
 ) -> Result<(String, Duration), Error> {
     let key = Zeroizing::new(format!("{}\n{}", account.user, account.password()));
-    lease::job(&end.guard, "follow", script, &key).await?;
+    lease::job(&end.agent, "follow", script, &key).await?;
     let job = loop {
         tokio::select! {
-            ended = end.guard.ended("follow") => break ended?,
+            ended = end.agent.ended("follow") => break ended?,
             () = tokio::time::sleep(LOOK) => {
-                let behind = end.guard.job("follow").facts.get("behind").and_then(|behind| behind.parse::<u64>().ok());
+                let behind = end.agent.job("follow").facts.get("behind").and_then(|behind| behind.parse::<u64>().ok());
                 progress.waits(behind.map(|seconds| format!("{seconds} s behind")));
             }
         }
@@ -216,9 +216,9 @@ pub(super) async fn compare_tables(
     let behind = resting.iter().flatten().filter_map(|job| job.facts.get("gtid").cloned());
     let behind = behind.filter(|gtid| is_gtid(gtid));
     let script = jobs::source_tables(plan, replica, check, &behind.collect::<Vec<_>>());
-    let moment = match lease::job(&source.guard, "tables", &script, "").await {
+    let moment = match lease::job(&source.agent, "tables", &script, "").await {
         Ok(()) => {
-            source.guard.until("tables", |job| job.facts.contains_key("gtid") || job.exit.is_some()).await
+            source.agent.until("tables", |job| job.facts.contains_key("gtid") || job.exit.is_some()).await
         }
         Err(error) => Err(error),
     };
@@ -227,7 +227,7 @@ pub(super) async fn compare_tables(
         Ok(job) => Err(told(source, &job, "its tables cannot be read at one moment").chain()),
         Err(error) => Err(chain(&error)),
     };
-    let of_source = async { source.guard.ended("tables").await.map_err(Error::from) };
+    let of_source = async { source.agent.ended("tables").await.map_err(Error::from) };
     let of_targets = async {
         let read = join_all(caught.iter().zip(resting).map(|(caught, rested)| async {
             rested?;
@@ -242,7 +242,7 @@ pub(super) async fn compare_tables(
         .await;
         if read.iter().all(Result::is_err) {
             // Its end is what is waited for, and told, whatever becomes of this.
-            let _ = source.guard.call("stop_job", &[b"tables"]).await;
+            let _ = source.agent.call("stop_job", &[b"tables"]).await;
         }
         read
     };
@@ -287,8 +287,8 @@ pub(super) async fn compare_tables(
 
 /// Runs a job `tables` to its end, which must be good.
 async fn run(end: &End, script: &[u8], what: &str) -> Result<Job, Error> {
-    lease::job(&end.guard, "tables", script, "").await?;
-    let job = end.guard.ended("tables").await?;
+    lease::job(&end.agent, "tables", script, "").await?;
+    let job = end.agent.ended("tables").await?;
     if job.exit == Some(0) { Ok(job) } else { Err(told(end, &job, what)) }
 }
 
@@ -302,9 +302,9 @@ pub(super) async fn accept(plan: &Plan, primary: Option<&End>, lane: &Lane<'_>) 
         lease::keep_account(primary, server, (account, &how.own)).await?;
         return match lease::accept(lane.end, lane.plan).await {
             // Its word is what counts, whatever became of the reply.
-            Err(_) if lane.end.guard.published() => Ok(()),
+            Err(_) if lane.end.agent.published() => Ok(()),
             // One that says that it has not. Of one that says nothing nobody knows, and a replica needs its account.
-            Err(error @ GuardError::Failed { .. }) => {
+            Err(error @ AgentError::Failed { .. }) => {
                 lease::give_up_account(primary, server, (account, &how.own)).await?;
                 Err(error.into())
             }
@@ -312,7 +312,7 @@ pub(super) async fn accept(plan: &Plan, primary: Option<&End>, lane: &Lane<'_>) 
         };
     }
     match lease::accept(lane.end, lane.plan).await {
-        Err(_) if lane.end.guard.published() => Ok(()),
+        Err(_) if lane.end.agent.published() => Ok(()),
         accepted => Ok(accepted?),
     }
 }
@@ -321,11 +321,11 @@ pub(super) async fn accept(plan: &Plan, primary: Option<&End>, lane: &Lane<'_>) 
 pub(super) async fn give_back(lane: &Lane<'_>) {
     // What waits for the new server would be in its way.
     for job in ["follow", "tables"] {
-        if lane.end.guard.job(job).exit.is_none() {
-            let _ = lane.end.guard.call("stop_job", &[job.as_bytes()]).await;
+        if lane.end.agent.job(job).exit.is_none() {
+            let _ = lane.end.agent.call("stop_job", &[job.as_bytes()]).await;
         }
     }
-    match lease::restart(&lane.end.guard).await {
+    match lease::restart(&lane.end.agent).await {
         Ok(_) => {}
         Err(error) => {
             let name = printable(lane.plan.final_path.as_os_str().as_encoded_bytes());

@@ -5,15 +5,15 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::stream::LOOK;
-use crate::host::guard::Guard;
+use crate::host::agent::Agent;
 
 /// Returns when a job has moved nothing for the idle timeout. Time in which it waits, and says so, does not count.
-pub(super) async fn stands_still(guard: &Guard, job: &str, idle_timeout: Duration) {
+pub(super) async fn stands_still(agent: &Agent, job: &str, idle_timeout: Duration) {
     let mut last = 0;
     let mut since = Instant::now();
     loop {
         tokio::time::sleep(LOOK).await;
-        let seen = guard.job(job);
+        let seen = agent.job(job);
         let moved = seen.moved();
         if moved != last || seen.waits.is_some() || seen.exit.is_some() {
             (last, since) = (moved, Instant::now());

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use crate::backup::log::{completed, last_words};
 use crate::error::Error;
-use crate::host::guard::{Fault, Job};
+use crate::host::agent::{Fault, Job};
 use crate::host::wire::printable;
 use crate::pipeline::build::{WIRE, sink_name};
 use crate::plan::{Plan, TargetPlan};

@@ -2,7 +2,7 @@
 //!
 //! Stage and listen on every target → connect and make sure of the peers ([`connect`]) → stream, watched for a
 //! standstill ([`stream`]) → per target judge ([`judge`]), compare and publish ([`settle`]). A target that fails keeps
-//! its error and the others go on. Nothing is undone here: that is the release of the guards, which `run` always
+//! its error and the others go on. Nothing is undone here: that is the release of the agents, which `run` always
 //! reaches.
 
 mod arrive;
@@ -196,9 +196,9 @@ async fn body(
     progress.phase(Phase::Copying);
     let stream_began = Instant::now();
     if plan.shape.compares_files() {
-        lease::job(&source.guard, "manifest", &jobs::source_manifest(plan), "").await?;
+        lease::job(&source.agent, "manifest", &jobs::source_manifest(plan), "").await?;
     }
-    source.guard.call("open_gate", &[]).await?;
+    source.agent.call("open_gate", &[]).await?;
     let sender = stream::stream(plan, source, lanes, progress).await?;
     let streamed = stream_began.elapsed();
     // Where files are compared they are still being read.
@@ -211,11 +211,11 @@ async fn body(
         lanes
             .iter()
             .filter(|lane| lane.is_live())
-            .map(|lane| lease::close_firewall(&lane.end.guard, lane.plan, lane.port)),
+            .map(|lane| lease::close_firewall(&lane.end.agent, lane.plan, lane.port)),
     )
     .await;
     for lane in lanes.iter_mut().filter(|lane| lane.is_live()) {
-        let receiver = lane.end.guard.job("receiver");
+        let receiver = lane.end.agent.job("receiver");
         if let Err(error) = judge::judge(plan, lane.plan, &sender, &receiver) {
             lane.fail(error);
         }

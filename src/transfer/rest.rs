@@ -1,5 +1,5 @@
 //! What of the source rests while it is copied: servers, and what they replicate. Their leases are undone as soon as nothing
-//! is read any more, and by the guard's end in any case.
+//! is read any more, and by the agent's end in any case.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -32,7 +32,7 @@ impl<'a> Rest<'a> {
             let stopped = lease::stop_replication(source, &plan.source.endpoint.path, backup).await?;
             rest.any |= stopped > 0;
             if stopped == 0 {
-                tracing::warn!("{}: --stop-replication: it replicates nothing", source.guard.host());
+                tracing::warn!("{}: --stop-replication: it replicates nothing", source.agent.host());
             }
         }
         lease::stop_servers(source, &plan.source.servers).await?;
@@ -44,12 +44,12 @@ impl<'a> Rest<'a> {
         if !self.plan.rests() || self.took.get().is_some() {
             return Ok(());
         }
-        let already = lease::restart(&self.source.guard).await?;
+        let already = lease::restart(&self.source.agent).await?;
         self.took.get_or_init(|| self.began.elapsed());
         match already.first() {
             Some(unit) => Err(Error::Failed(format!(
                 "{}: {unit} was started by somebody else while it had to rest",
-                self.source.guard.host()
+                self.source.agent.host()
             ))),
             None => Ok(()),
         }
@@ -60,6 +60,6 @@ impl<'a> Rest<'a> {
         let seconds = self.took.get().filter(|_| self.any)?.as_secs_f64();
         let units: Vec<&str> = self.plan.source.servers.iter().map(|server| server.unit.as_str()).collect();
         let who = if units.is_empty() { "what it replicates".into() } else { units.join(", ") };
-        Some(format!("{}: {who} rested for {seconds:.1} s, and is again as it was", self.source.guard.host()))
+        Some(format!("{}: {who} rested for {seconds:.1} s, and is again as it was", self.source.agent.host()))
     }
 }

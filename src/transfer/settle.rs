@@ -12,7 +12,7 @@ use super::rest::Rest;
 use super::stream::bytes_read;
 use super::{Copied, Lane};
 use crate::error::{Error, chain};
-use crate::host::guard::{GuardError, Job};
+use crate::host::agent::{AgentError, Job};
 use crate::host::wire::printable;
 use crate::lease::{self, End};
 use crate::pipeline::build::{CIPHER_HEADER, WIRE};
@@ -118,7 +118,7 @@ async fn publish(plan: &Plan, lane: &Lane<'_>, mut copy: Published) -> Result<Pu
     };
     let named = named.await;
     if !lane.plan.servers.is_empty() {
-        let restarted = lease::restart(&lane.end.guard).await;
+        let restarted = lease::restart(&lane.end.agent).await;
         match (&named, restarted) {
             (Ok(()), Err(error)) => return Err(without_server(lane, &error)),
             (Ok(()), Ok(already)) => {
@@ -230,7 +230,7 @@ async fn accept(
 
 /// An old one that was only kept until now goes at the end. One that does not is told, and no more: the copy is what it is to be.
 async fn drop_old(plan: &Plan, lane: &Lane<'_>, copy: &mut Published) {
-    if plan.replace == Replace::Remove && lane.end.guard.old_kept() {
+    if plan.replace == Replace::Remove && lane.end.agent.old_kept() {
         if let Err(error) = lease::drop_old(lane.end, lane.plan).await {
             copy.notes.push(format!("the old one stays: {}", chain(&error)));
         }
@@ -238,9 +238,9 @@ async fn drop_old(plan: &Plan, lane: &Lane<'_>, copy: &mut Published) {
 }
 
 /// What becomes of a copy that has its name, and whose server does not run: the old one is kept.
-fn without_server(lane: &Lane<'_>, error: &GuardError) -> Error {
+fn without_server(lane: &Lane<'_>, error: &AgentError) -> Error {
     let old = printable(lane.plan.old_path.as_os_str().as_bytes());
-    let old = if lane.end.guard.old_kept() { format!("; the old one is {old}") } else { String::new() };
+    let old = if lane.end.agent.old_kept() { format!("; the old one is {old}") } else { String::new() };
     let name = printable(lane.plan.final_path.as_os_str().as_bytes());
     Error::Failed(format!(
         "{}; {name} is the copy, complete and verified, but its server does not run{old}",
@@ -285,7 +285,7 @@ async fn compare(
 
 /// An error unless the copy has its name, whatever came after that.
 async fn give_name(plan: &Plan, lane: &Lane<'_>) -> Result<(), Error> {
-    let guard = &lane.end.guard;
+    let agent = &lane.end.agent;
     let staged = lane.plan.inbox().join(&plan.staged);
     let staged = staged.as_os_str().as_bytes();
     let name = lane.plan.final_path.as_os_str().as_bytes();
@@ -300,27 +300,27 @@ async fn give_name(plan: &Plan, lane: &Lane<'_>) -> Result<(), Error> {
                 Replace::Remove if lane.plan.keeps_old_until_it_runs() => Replace::Keep,
                 how => how,
             };
-            guard.call("publish", &[staged, name, how.word(), old, sync, seen]).await
+            agent.call("publish", &[staged, name, how.word(), old, sync, seen]).await
         }
-        Publication::Fill => guard.call("fill", &[staged, directory, sync, b"empty"]).await,
-        Publication::Add => guard.call("fill", &[staged, directory, sync, b"beside"]).await,
+        Publication::Fill => agent.call("fill", &[staged, directory, sync, b"empty"]).await,
+        Publication::Add => agent.call("fill", &[staged, directory, sync, b"beside"]).await,
     };
     match reply {
-        Err(GuardError::Failed { host, code, .. }) if code == "exists" => Err(Error::Failed(format!(
+        Err(AgentError::Failed { host, code, .. }) if code == "exists" => Err(Error::Failed(format!(
             "{host}: {} was {} by somebody else meanwhile and is left as it is",
             printable(name),
             if plan.shape.publication == Publication::Fill { "filled" } else { "made" }
         ))),
-        Err(GuardError::Failed { host, code, text, .. }) if code == "sync" => {
+        Err(AgentError::Failed { host, code, text, .. }) if code == "sync" => {
             let name = printable(name);
-            let state = if guard.published() {
+            let state = if agent.published() {
                 "is there and may not outlast a power cut"
             } else {
                 "would not outlast a power cut, and is as it was before"
             };
             Err(Error::Failed(format!("{host}: {name} {state}: {text}")))
         }
-        Err(error) if !guard.published() => Err(error.into()),
+        Err(error) if !agent.published() => Err(error.into()),
         _ => Ok(()),
     }
 }
@@ -328,7 +328,7 @@ async fn give_name(plan: &Plan, lane: &Lane<'_>) -> Result<(), Error> {
 fn copied(plan: &Plan, published: Published, sender: &Job, lane: &Lane<'_>, took: Duration) -> Copied {
     let Published { arrived: Arrived { listed, backup }, changes, notes, followed } = published;
     let entries = listed.manifests.get("entries").cloned().unwrap_or_default();
-    let receiver = lane.end.guard.job("receiver");
+    let receiver = lane.end.agent.job("receiver");
     let header = if plan.encrypt { CIPHER_HEADER } else { 0 };
     Copied {
         entries: entries.records,

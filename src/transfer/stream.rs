@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 
 use super::Lane;
 use crate::error::Error;
-use crate::host::guard::{GuardError, Job};
+use crate::host::agent::{AgentError, Job};
 use crate::lease::End;
 use crate::pipeline::build::{READ, WIRE, sink_name};
 use crate::plan::Plan;
@@ -28,11 +28,11 @@ enum Verdict {
     Futile,
     /// It stands still.
     Still,
-    /// The source's guard is gone.
-    Lost(GuardError),
+    /// The source's agent is gone.
+    Lost(AgentError),
 }
 
-/// Waits until all have ended, or those that have not are given up. A lane has failed afterwards when its guard was lost,
+/// Waits until all have ended, or those that have not are given up. A lane has failed afterwards when its agent was lost,
 /// when its sink was dropped or when it has not ended; the error is one of the source or a standstill of all.
 pub(super) async fn stream(
     plan: &Plan,
@@ -43,14 +43,14 @@ pub(super) async fn stream(
     let receivers = join_all(lanes.iter().filter(|lane| lane.is_live()).map(|lane| async {
         let sink = sink_name(lane.plan.number);
         tokio::select! {
-            _ = lane.end.guard.ended("receiver") => {}
+            _ = lane.end.agent.ended("receiver") => {}
             // The one that was dropped may never end by itself.
-            _ = source.guard.until("sender", |job| job.dropped.contains_key(&sink)) => {
-                let _ = tokio::time::timeout(LAST_WORDS, lane.end.guard.ended("receiver")).await;
+            _ = source.agent.until("sender", |job| job.dropped.contains_key(&sink)) => {
+                let _ = tokio::time::timeout(LAST_WORDS, lane.end.agent.ended("receiver")).await;
             }
         }
     }));
-    let ends = async { tokio::join!(source.guard.ended("sender"), receivers) };
+    let ends = async { tokio::join!(source.agent.ended("sender"), receivers) };
     tokio::pin!(ends);
     let verdict = tokio::select! {
         _ = &mut ends => None,
@@ -59,7 +59,7 @@ pub(super) async fn stream(
     match &verdict {
         Some(Verdict::Lost(error)) => return Err(error.clone().into()),
         Some(Verdict::Futile) => {
-            source.guard.call("stop_job", &[b"sender"]).await?;
+            source.agent.call("stop_job", &[b"sender"]).await?;
             // What still runs on the targets then is ended by their release.
             let _ = tokio::time::timeout(LAST_WORDS, ends).await;
         }
@@ -67,18 +67,18 @@ pub(super) async fn stream(
         Some(Verdict::Still) | None => {}
     }
     report(plan, source, progress);
-    if source.guard.is_lost() {
-        return Err(source.guard.lost().await.into());
+    if source.agent.is_lost() {
+        return Err(source.agent.lost().await.into());
     }
-    let sender = source.guard.job("sender");
+    let sender = source.agent.job("sender");
     for lane in lanes.iter_mut().filter(|lane| lane.is_live()) {
         // Whose receiver went with it.
-        if lane.end.guard.is_lost() {
-            lane.fail(lane.end.guard.lost().await.into());
+        if lane.end.agent.is_lost() {
+            lane.fail(lane.end.agent.lost().await.into());
             continue;
         }
         let host = &lane.plan.endpoint.host;
-        let told = lane.end.guard.job("receiver");
+        let told = lane.end.agent.job("receiver");
         match sender.dropped.get(&sink_name(lane.plan.number)).map(String::as_str) {
             Some("stalled") => lane.fail(Error::Failed(format!(
                 "{host}: dropped from the stream: it took nothing for {} s (--idle-timeout)",
@@ -104,7 +104,7 @@ pub(super) async fn stream(
 }
 
 /// Never ends well: returns when nothing has moved for the idle timeout, when nobody receives any more, or when the
-/// source's guard is lost.
+/// source's agent is lost.
 async fn watch(plan: &Plan, source: &End, lanes: &[Lane<'_>], progress: &Progress) -> Verdict {
     let live: Vec<&Lane<'_>> = lanes.iter().filter(|lane| lane.is_live()).collect();
     // With several targets the source drops the one that stalls, so that the others go on.
@@ -115,18 +115,18 @@ async fn watch(plan: &Plan, source: &End, lanes: &[Lane<'_>], progress: &Progres
     let mut look = tokio::time::interval(LOOK);
     loop {
         tokio::select! {
-            lost = source.guard.lost() => return Verdict::Lost(lost),
+            lost = source.agent.lost() => return Verdict::Lost(lost),
             _ = look.tick() => {}
         }
         report(plan, source, progress);
-        let sender = source.guard.job("sender");
+        let sender = source.agent.job("sender");
         // Of the stream alone: digests that are taken beside it keep nobody waiting.
         let moved = live
             .iter()
-            .map(|lane| lane.end.guard.job("receiver"))
+            .map(|lane| lane.end.agent.job("receiver"))
             .fold(sender.moved(), |sum, job| sum.saturating_add(job.moved()));
         // The end of one is a movement, too: what is left may now begin to flow.
-        let ended = live.iter().filter(|lane| lane.end.guard.job("receiver").exit.is_some()).count()
+        let ended = live.iter().filter(|lane| lane.end.agent.job("receiver").exit.is_some()).count()
             + usize::from(sender.exit.is_some())
             + sender.dropped.len();
         // A server may let a backup wait for a lock as long as its longest statement runs.
@@ -136,8 +136,8 @@ async fn watch(plan: &Plan, source: &End, lanes: &[Lane<'_>], progress: &Progres
             return Verdict::Still;
         }
         let gone = |lane: &&&Lane<'_>| {
-            lane.end.guard.is_lost()
-                || lane.end.guard.job("receiver").exit.is_some_and(|status| status != 0)
+            lane.end.agent.is_lost()
+                || lane.end.agent.job("receiver").exit.is_some_and(|status| status != 0)
                 || sender.dropped.contains_key(&sink_name(lane.plan.number))
         };
         // A job whose shell was killed may have stages that go on.
@@ -153,7 +153,7 @@ async fn watch(plan: &Plan, source: &End, lanes: &[Lane<'_>], progress: &Progres
 }
 
 fn report(plan: &Plan, source: &End, progress: &Progress) {
-    let sender = source.guard.job("sender");
+    let sender = source.agent.job("sender");
     progress.moved(bytes_read(&sender), plan.expected_bytes(), sender.waits.as_deref());
 }
 

@@ -223,7 +223,7 @@ three lab hosts on this one machine, so both ends share its cores; db1 to db2, t
   bare       tar | nc, receiver and sender started through SSH connections that stand already; no sync
   hand-X     the same with the stages of transfer's mode X, likewise started, and sync -f on the target
   rsync, scp rsync -a and scp -r from db1 to db2, started likewise; their own log-in from db1 to db2 counts; no sync
-  transfer-X the whole command on the controller: its log-ins, questions, guards, clean-up and sync count
+  transfer-X the whole command on the controller: its log-ins, questions, agents, clean-up and sync count
 hot: a running server, mariadb-backup and mbstream instead of tar; hand-z is mariadb-backup | zstd -1 | nc and its like
 modes: z zstd -1 alone; e nothing; a sha256 of the stream; b a + AES; c b + zstd -1; d c + md5 of every file on both disks (the default)
 cpu s: processor time of all three hosts per run; the time of removing the copy is in no column

@@ -158,10 +158,10 @@ fn a_directory_that_was_made_writable_to_be_moved_gets_its_mode_back_whoever_die
             kill_all(&sandbox.keepers("target1"));
         } else {
             // What it has begun is done.
-            sandbox.guard(&running, "target1").signal(Signal::SIGKILL);
+            sandbox.agent(&running, "target1").signal(Signal::SIGKILL);
             hold.open();
         }
-        running.wait(LONG).expect(1).says("lost the guard");
+        running.wait(LONG).expect(1).says("lost the agent");
         assert_eq!(fs::metadata(&name).unwrap().mode() & 0o777, 0o555);
         assert_eq!((names(&target).len(), name.join("old").exists()), (1, all));
         if !all {

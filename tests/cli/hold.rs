@@ -13,7 +13,7 @@ use crate::running::{LONG, wait_until};
 pub(crate) enum Point {
     /// The source's tar has written 256 KiB of its archive and blocks on the next.
     Archive,
-    /// The target's guard has locked its port; nobody listens there yet.
+    /// The target's agent has locked its port; nobody listens there yet.
     Lock,
     /// The target listens; the source's netcat has not connected yet.
     Connect,

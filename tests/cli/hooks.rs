@@ -206,7 +206,7 @@ fn a_dry_run_tells_the_hooks_and_runs_none() {
     sandbox
         .run(&words)
         .expect(0)
-        .says("localhost (controller, guard ")
+        .says("localhost (controller, agent ")
         .says("last of all, however it ends: echo");
     assert_eq!(noted(&sandbox), Vec::<String>::new());
 }

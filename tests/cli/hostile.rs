@@ -91,10 +91,10 @@ fn findings_are_made_of_nothing_that_a_terminal_obeys() {
 }
 
 #[test]
-fn a_guard_that_tells_no_end_of_things_is_kept_in_short() {
+fn an_agent_that_tells_no_end_of_things_is_kept_in_short() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
-    // The probes of both ends and the question for a route; what comes then is of the guards, and asked of them later.
+    // The probes of both ends and the question for a route; what comes then is of the agents, and asked of them later.
     let script = r#"printf '\nbegin\n!\tready\n'
         for n in {1..3000}; do
             printf '!\tstderr\tjob%s\t%s\n!\tleft\tx\t%s\n!\tkept\t%s\n' "$n" "$rubbish" "$rubbish" "$rubbish"
@@ -103,7 +103,7 @@ fn a_guard_that_tells_no_end_of_things_is_kept_in_short() {
     hostile(&sandbox, 3, script);
     for option in ["--verbose", "--json"] {
         let ended = run(&sandbox, &[&source, &target, &option, &"--lease-time=2"], 6);
-        let ended = ended.says("lost the guard of this run").says(r"could not be undone: ");
+        let ended = ended.says("lost the agent of this run").says(r"could not be undone: ");
         assert!(ended.stderr.matches("LEFT BEHIND").count() <= 2 * 64, "{ended}");
         std::fs::remove_dir_all(sandbox.path("count")).unwrap();
         sandbox.dir("count");

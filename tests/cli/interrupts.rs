@@ -74,7 +74,7 @@ fn a_signal_while_the_hosts_are_asked_ends_the_run_with_nothing_done() {
 }
 
 #[test]
-fn a_second_signal_leaves_at_once_and_the_guards_go_on_undoing() {
+fn a_second_signal_leaves_at_once_and_the_agents_go_on_undoing() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (streaming, removing) = (sandbox.hold(Point::Archive), sandbox.hold(Point::Removal));
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
@@ -121,7 +121,7 @@ fn a_hangup_that_is_ignored_stays_ignored() {
 }
 
 #[test]
-fn the_hangup_of_a_lost_terminal_does_not_reach_the_guards() {
+fn the_hangup_of_a_lost_terminal_does_not_reach_the_agents() {
     let Some(sandbox) = Sandbox::new() else { return };
     let hold = sandbox.hold(Point::Archive);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));

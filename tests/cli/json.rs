@@ -87,7 +87,7 @@ fn events(ended: &Ended) -> (Vec<Value>, Value) {
         .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
         .collect();
     for event in &events {
-        assert_eq!(event["version"], 1, "{event}");
+        assert_eq!(event["version"], 2, "{event}");
         expect_valid(event);
         let name = event["event"].as_str().unwrap();
         let mut found = BTreeSet::new();

@@ -11,7 +11,7 @@ use crate::procs::{Process, names, staging};
 use crate::running::{LONG, Running, wait_until};
 use crate::tree::assert_same;
 
-/// A few seconds: the guards notice at once, and a busy machine is slow.
+/// A few seconds: the agents notice at once, and a busy machine is slow.
 const SOON: Duration = Duration::from_secs(10);
 
 /// A run that is held in mid-stream.
@@ -34,7 +34,7 @@ fn held() -> Option<Held> {
     Some(Held { sandbox, hold, source, target, running })
 }
 
-/// Ends these, stopped first so that none of them can do much: the kernel wakes a stopped sentinel when its guard goes.
+/// Ends these, stopped first so that none of them can do much: the kernel wakes a stopped watchdog when its agent goes.
 pub(crate) fn kill_all(processes: &[Process]) {
     for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
         for process in processes {
@@ -44,7 +44,7 @@ pub(crate) fn kill_all(processes: &[Process]) {
 }
 
 #[test]
-fn when_the_controller_is_killed_the_guards_undo() {
+fn when_the_controller_is_killed_the_agents_undo() {
     let Some(Held { sandbox, target, running, .. }) = held() else { return };
     running.signal(Signal::SIGKILL);
     running.wait(SOON);
@@ -53,14 +53,14 @@ fn when_the_controller_is_killed_the_guards_undo() {
 }
 
 #[test]
-fn when_the_controller_falls_silent_the_guards_undo_after_the_lease_time() {
+fn when_the_controller_falls_silent_the_agents_undo_after_the_lease_time() {
     let Some(sandbox) = Sandbox::new() else { return };
     let hold = sandbox.hold(Point::Archive);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     let running = sandbox.spawn(&[&source, &target, &"--lease-time", &"2"]);
     hold.reached();
     running.signal(Signal::SIGSTOP);
-    wait_until("the guards have undone", SOON, || {
+    wait_until("the agents have undone", SOON, || {
         staging(&target).is_empty() && sandbox.journals().is_empty()
     });
     running.signal(Signal::SIGCONT);
@@ -84,30 +84,30 @@ fn a_controller_that_lives_keeps_its_lease_however_long_the_stream_rests() {
 }
 
 #[track_caller]
-fn guard_killed(end: &str) {
+fn agent_killed(end: &str) {
     let Some(Held { sandbox, target, running, .. }) = held() else { return };
-    sandbox.guard(&running, end).signal(Signal::SIGKILL);
-    running.wait(SOON).expect(1).says("lost the guard");
+    sandbox.agent(&running, end).signal(Signal::SIGKILL);
+    running.wait(SOON).expect(1).says("lost the agent");
     sandbox.is_clean(&[&target]);
     assert_eq!(names(&target), Vec::<String>::new());
 }
 
 #[test]
-fn when_the_targets_guard_is_killed_its_sentinel_undoes_and_the_run_fails() {
-    guard_killed("target1");
+fn when_the_targets_agent_is_killed_its_watchdog_undoes_and_the_run_fails() {
+    agent_killed("target1");
 }
 
 #[test]
-fn when_the_sources_guard_is_killed_its_sentinel_undoes_and_the_run_fails() {
-    guard_killed("source");
+fn when_the_sources_agent_is_killed_its_watchdog_undoes_and_the_run_fails() {
+    agent_killed("source");
 }
 
 #[test]
-fn when_a_guard_and_the_controller_are_killed_the_sentinel_undoes() {
+fn when_an_agent_and_the_controller_are_killed_the_watchdog_undoes() {
     let Some(Held { sandbox, target, running, .. }) = held() else { return };
-    let guard = sandbox.guard(&running, "target1");
+    let agent = sandbox.agent(&running, "target1");
     running.signal(Signal::SIGSTOP);
-    guard.signal(Signal::SIGKILL);
+    agent.signal(Signal::SIGKILL);
     running.signal(Signal::SIGKILL);
     running.wait(SOON);
     sandbox.gets_clean(&[&target], SOON);
@@ -115,11 +115,11 @@ fn when_a_guard_and_the_controller_are_killed_the_sentinel_undoes() {
 }
 
 #[test]
-fn when_guard_and_sentinel_are_killed_the_controller_has_it_undone() {
+fn when_agent_and_watchdog_are_killed_the_controller_has_it_undone() {
     let Some(Held { sandbox, target, running, .. }) = held() else { return };
     kill_all(&sandbox.keepers("target1"));
-    // Where its jobs live on, which have the guard's output, too, its loss is noticed by the next heartbeat.
-    running.wait(LONG).expect(1).says("lost the guard");
+    // Where its jobs live on, which have the agent's output, too, its loss is noticed by the next heartbeat.
+    running.wait(LONG).expect(1).says("lost the agent");
     sandbox.is_clean(&[&target]);
     assert_eq!(names(&target), Vec::<String>::new());
 }
@@ -189,13 +189,13 @@ fn a_journal_that_was_torn_is_undone_as_far_as_it_goes() {
         return;
     }
     let (target, precious) = (sandbox.dir("target"), sandbox.dir("precious"));
-    let guard = "20200101-000000-000000-target1";
-    let directory = sandbox.state().join(guard);
+    let agent = "20200101-000000-000000-target1";
+    let directory = sandbox.state().join(agent);
     std::fs::create_dir_all(&directory).unwrap();
     for path in [sandbox.path("state"), sandbox.state(), directory.clone()] {
         sandbox.own_it(&path);
     }
-    let staged = sandbox.dir(format!("target/.transfer-{guard}"));
+    let staged = sandbox.dir(format!("target/.transfer-{agent}"));
     sandbox.file(
         directory.join("journal"),
         format!(

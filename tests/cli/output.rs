@@ -64,8 +64,8 @@ fn a_dry_run_changes_nothing_and_prints_both_ends_with_their_undos() {
     let staging = format!("rm -rf {}/.transfer-", target.display());
     let publish = format!("to {}/source, not over an existing one", target.display());
     ended
-        .says("localhost (target, guard ")
-        .says("localhost (source, guard ")
+        .says("localhost (target, agent ")
+        .says("localhost (source, agent ")
         .says(&staging)
         .says(&publish)
         .says("the first free port of 4400-4500")

@@ -37,7 +37,7 @@ impl Process {
         fs::read_link(format!("/proc/{}/fd/{number}", self.pid)).ok()
     }
 
-    /// The name of the guard whose journal this process may write to: the guard's own, or its sentinel's.
+    /// The name of the agent whose journal this process may write to: the agent's own, or its watchdog's.
     pub(crate) fn keeps(&self) -> Option<String> {
         let journal = self.descriptor(9)?;
         (journal.file_name()? == "journal").then_some(())?;
@@ -61,19 +61,19 @@ impl Sandbox {
             .collect()
     }
 
-    /// The guard of one end (`source`, `target1`) of a run.
+    /// The agent of one end (`source`, `target1`) of a run.
     #[track_caller]
-    pub(crate) fn guard(&self, controller: &Running, end: &str) -> Process {
+    pub(crate) fn agent(&self, controller: &Running, end: &str) -> Process {
         let is_it = |process: &Process| {
-            process.parent == controller.pid() && process.keeps().is_some_and(|guard| guard.ends_with(end))
+            process.parent == controller.pid() && process.keeps().is_some_and(|agent| agent.ends_with(end))
         };
-        self.processes().into_iter().find(is_it).unwrap_or_else(|| panic!("no guard of {end}"))
+        self.processes().into_iter().find(is_it).unwrap_or_else(|| panic!("no agent of {end}"))
     }
 
-    /// A guard, its sentinel and what they wait with.
+    /// An agent, its watchdog and what they wait with.
     pub(crate) fn keepers(&self, end: &str) -> Vec<Process> {
         let mut found = self.processes();
-        found.retain(|process| process.keeps().is_some_and(|guard| guard.ends_with(end)));
+        found.retain(|process| process.keeps().is_some_and(|agent| agent.ends_with(end)));
         found
     }
 
@@ -85,8 +85,8 @@ impl Sandbox {
             !self.is_root()
                 || fs::read(path).is_ok_and(|text| text.windows(mark.len()).any(|part| part == mark))
         };
-        let guards = fs::read_dir(self.state()).into_iter().flatten().flatten();
-        guards.map(|guard| guard.path().join("journal")).filter(|path| ours(path)).collect()
+        let agents = fs::read_dir(self.state()).into_iter().flatten().flatten();
+        agents.map(|agent| agent.path().join("journal")).filter(|path| ours(path)).collect()
     }
 
     /// Everything that a run of the sandbox still has; `targets` are the directories that it copied into.

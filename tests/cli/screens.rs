@@ -228,12 +228,12 @@ fn a_controller_that_slept_too_long_says_so() {
     let running = sandbox.spawn(&[&source, &target, &"--lease-time=2", &"--progress=none"]);
     hold.reached();
     running.signal(Signal::SIGSTOP);
-    wait_until("the guards have undone", LONG, || {
+    wait_until("the agents have undone", LONG, || {
         staging(&target).is_empty() && sandbox.journals().is_empty()
     });
     running.signal(Signal::SIGCONT);
     let ended = running.wait(LONG).expect(1);
-    // Which of the two guards is heard of first is a matter of time.
+    // Which of the two agents is heard of first is a matter of time.
     shows(&sandbox, "suspended", &ended);
 }
 

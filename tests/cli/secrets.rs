@@ -74,7 +74,7 @@ fn the_key_is_in_no_argument_environment_or_file() {
 }
 
 /// Of the environment of whoever starts a run nothing reaches its hosts' programs that could change what they do, and
-/// names that the guard uses for itself do not carry its values into it.
+/// names that the agent uses for itself do not carry its values into it.
 #[test]
 fn the_environment_of_the_caller_changes_nothing() {
     let Some(sandbox) = Sandbox::new() else { return };
@@ -107,8 +107,8 @@ fn what_is_under_way_is_closed_to_other_users() {
     let running = sandbox.spawn(&[&source, &target]);
     hold.reached();
     let journals = sandbox.journals();
-    let guards = journals.iter().map(|journal| journal.parent().unwrap().to_owned());
-    for directory in guards.chain(staging(&target)).chain([sandbox.state(), sandbox.runtime()]) {
+    let agents = journals.iter().map(|journal| journal.parent().unwrap().to_owned());
+    for directory in agents.chain(staging(&target)).chain([sandbox.state(), sandbox.runtime()]) {
         let mode = fs::metadata(&directory).unwrap().permissions().mode() & 0o7777;
         assert_eq!(mode, 0o700, "{}", directory.display());
     }

@@ -271,7 +271,7 @@ fn a_run_that_is_stopped_for_longer_than_the_lease_says_so_when_it_is_continued(
     };
     terminal.types("\x1a");
     terminal.shows("[shell: 148]");
-    wait_until("the guards have undone", LONG, || {
+    wait_until("the agents have undone", LONG, || {
         staging(&target).is_empty() && sandbox.journals().is_empty()
     });
     terminal.types("\n");

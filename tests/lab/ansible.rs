@@ -177,7 +177,7 @@ case $* in
 *--dry-run*) exec transfer "$@" ;;
 *killed*) kill -KILL $$ ;;
 *different*)
-    printf '%s' '{"version":1,"event":"report","exit":3,"error":null,"run":"20261122-024951-313bc1","findings":[],' \
+    printf '%s' '{"version":2,"event":"report","exit":3,"error":null,"run":"20261122-024951-313bc1","findings":[],' \
         '"leftovers":[],"targets":[{"host":"db2","path":"/srv","status":"failed","exit":3,"error":"file differs"}]}'
     exit 3
     ;;

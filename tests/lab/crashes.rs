@@ -14,7 +14,7 @@ mod alone {
     fn a_crashed_target_is_left_with_a_command_that_cleans_it() {
         let Some(scene) = Scene::set() else { return };
         let run = scene.start_stream(&[]);
-        let staging = scene.join(&format!("in/.transfer-{}", processes::guard(&scene.target)));
+        let staging = scene.join(&format!("in/.transfer-{}", processes::agent(&scene.target)));
         scene.target.crash();
         let said = expect_end(run, 6, GIVEN_UP);
         assert!(said.ends_with("to remove what is left: transfer clean db2\n"), "{said}");
@@ -53,7 +53,7 @@ mod alone {
         scene.expect_undone(&[&scene.target], 2 * LEASE);
         scene.source.boot();
         let output = finish(run, GIVEN_UP);
-        assert!(output.stderr.contains("FAILED: db1: lost the guard of this run"), "{output}");
+        assert!(output.stderr.contains("FAILED: db1: lost the agent of this run"), "{output}");
         // Whether it is asked again before or after it is back is the luck of the moment.
         if output.status.code() == Some(6) {
             assert!(output.stderr.ends_with("to remove what is left: transfer clean db1\n"), "{output}");
@@ -101,7 +101,7 @@ mod alone {
         scene.expect_undone(&[&scene.target], 2 * LEASE);
         drop(cut);
         let said = expect_end(run, 1, GIVEN_UP);
-        assert!(said.contains("db2: lost the guard of this run"), "{said}");
+        assert!(said.contains("db2: lost the agent of this run"), "{said}");
         scene.expect_as_before(SOON);
     }
 
@@ -122,7 +122,7 @@ mod alone {
     }
 
     #[test]
-    fn a_guard_that_cannot_write_its_journal_changes_nothing() {
+    fn an_agent_that_cannot_write_its_journal_changes_nothing() {
         for options in ["nr_inodes=1", "size=4k"] {
             let Some(scene) = Scene::set_with(&small("/var/lib/transfer", options)) else { return };
             scene.open_throttle();
@@ -154,11 +154,11 @@ mod alone {
     fn nothing_is_removed_that_does_not_carry_the_name_of_the_run() {
         let Some(scene) = Scene::set() else { return };
         scene.orphan(&[&scene.source, &scene.target]);
-        let guard = processes::guard(&scene.target);
-        let journal = format!("/var/lib/transfer/{guard}/journal");
+        let agent = processes::agent(&scene.target);
+        let journal = format!("/var/lib/transfer/{agent}/journal");
         let precious = scene.join("precious");
         let others = scene.join(".transfer-20200101-000000-000000-target1");
-        let torn = scene.join(&format!(".transfer-{guard}"));
+        let torn = scene.join(&format!(".transfer-{agent}"));
         // The last record was torn: its effect was never made.
         scene.target.sh(&format!(
             r#"mkdir '{precious}' '{others}' '{torn}'
@@ -171,11 +171,11 @@ mod alone {
         let output = scene.lab.transfer(&["clean", "db2"]).expect_code(6);
         for left in [&precious, &others] {
             assert!(
-                output.stdout.contains(&format!("db2: LEFT BEHIND: staging {left} (run {guard})\n")),
+                output.stdout.contains(&format!("db2: LEFT BEHIND: staging {left} (run {agent})\n")),
                 "{output}"
             );
         }
-        scene.target.sh(&format!("rmdir '{precious}' '{others}' '{torn}'; rm -r '/var/lib/transfer/{guard}'; rmdir /var/lib/transfer"));
+        scene.target.sh(&format!("rmdir '{precious}' '{others}' '{torn}'; rm -r '/var/lib/transfer/{agent}'; rmdir /var/lib/transfer"));
         scene.expect_as_before(SOON);
     }
 }

@@ -1,4 +1,4 @@
-//! What ends by SIGKILL: the controller, also at random, and in mid-stream guards, sentinels, connections, and the stages of
+//! What ends by SIGKILL: the controller, also at random, and in mid-stream agents, watchdogs, connections, and the stages of
 //! the data path. At every other moment: `damage/`.
 
 /// Each test compares whole hosts.
@@ -20,39 +20,39 @@ mod alone {
     }
 
     #[test]
-    fn a_killed_guard_fails_the_run_and_leaves_nothing() {
+    fn a_killed_agent_fails_the_run_and_leaves_nothing() {
         let Some(scene) = Scene::set() else { return };
         for (host, name) in [(&scene.source, "db1"), (&scene.target, "db2")] {
             let run = scene.start_stream(&[]);
-            Found::of(host, &["guard"]).signal("KILL");
+            Found::of(host, &["agent"]).signal("KILL");
             let said = expect_end(run, 1, SOON);
-            assert!(said.contains(&format!("{name}: lost the guard of this run")), "{said}");
+            assert!(said.contains(&format!("{name}: lost the agent of this run")), "{said}");
             scene.expect_as_before(LEASE);
         }
     }
 
     #[test]
-    fn the_controller_does_what_a_killed_guard_and_its_killed_sentinel_cannot() {
+    fn the_controller_does_what_a_killed_agent_and_its_killed_watchdog_cannot() {
         let Some(scene) = Scene::set() else { return };
         for (host, name) in [(&scene.source, "db1"), (&scene.target, "db2")] {
             let run = scene.start_stream(&[]);
-            Found::of(host, &["sentinel", "guard"]).signal("KILL");
+            Found::of(host, &["watchdog", "agent"]).signal("KILL");
             let said = expect_end(run, 1, SOON);
-            assert!(said.contains(&format!("{name}: lost the guard of this run")), "{said}");
+            assert!(said.contains(&format!("{name}: lost the agent of this run")), "{said}");
             scene.expect_as_before(LEASE);
         }
     }
 
     #[test]
-    fn the_sentinel_does_what_a_killed_guard_without_a_controller_cannot() {
+    fn the_watchdog_does_what_a_killed_agent_without_a_controller_cannot() {
         let Some(scene) = Scene::set() else { return };
         for host in [&scene.source, &scene.target] {
             let run = scene.start_stream(&[]);
-            // Stopped, the guard cannot act in between.
-            let guard = Found::of(host, &["guard"]);
-            guard.signal("STOP");
+            // Stopped, the agent cannot act in between.
+            let agent = Found::of(host, &["agent"]);
+            agent.signal("STOP");
             run.signal("KILL");
-            guard.signal("KILL");
+            agent.signal("KILL");
             scene.expect_as_before(LEASE);
         }
     }
@@ -61,7 +61,7 @@ mod alone {
     fn what_nobody_is_left_to_undo_is_shown_and_cleaned() {
         let Some(scene) = Scene::set() else { return };
         scene.orphan(&[&scene.source, &scene.target]);
-        let (source, target) = (processes::guard(&scene.source), processes::guard(&scene.target));
+        let (source, target) = (processes::agent(&scene.source), processes::agent(&scene.target));
         processes::sh(&scene.source, "[[ -n $(process sender tar --create) ]]");
         processes::sh(&scene.target, "[[ -n $(process receiver tar --extract) ]]");
 
@@ -101,11 +101,11 @@ mod alone {
     }
 
     #[test]
-    fn a_killed_sentinel_is_not_missed() {
+    fn a_killed_watchdog_is_not_missed() {
         let Some(scene) = Scene::set() else { return };
         let run = scene.start_stream(&[]);
-        Found::of(&scene.source, &["sentinel"]).signal("KILL");
-        Found::of(&scene.target, &["sentinel"]).signal("KILL");
+        Found::of(&scene.source, &["watchdog"]).signal("KILL");
+        Found::of(&scene.target, &["watchdog"]).signal("KILL");
         scene.open_throttle();
         finish(run, SOON).expect_success();
         scene.expect_copied();
@@ -113,15 +113,15 @@ mod alone {
     }
 
     #[test]
-    fn the_next_run_undoes_a_dead_one_whose_late_sentinel_then_undoes_nothing_of_it() {
+    fn the_next_run_undoes_a_dead_one_whose_late_watchdog_then_undoes_nothing_of_it() {
         let Some(scene) = Scene::set() else { return };
         let run = scene.start_stream(&[]);
-        let [guard, sentinel] = ["guard", "sentinel"].map(|who| Found::of(&scene.target, &[who]));
-        sentinel.freeze();
-        guard.signal("STOP");
+        let [agent, watchdog] = ["agent", "watchdog"].map(|who| Found::of(&scene.target, &[who]));
+        watchdog.freeze();
+        agent.signal("STOP");
         run.signal("KILL");
-        guard.signal("KILL");
-        let dead = processes::guard(&scene.target);
+        agent.signal("KILL");
+        let dead = processes::agent(&scene.target);
 
         // The next run undoes it beside its own work, and maybe after that; one more takes over its port.
         scene.lab.transfer(&["db1:/etc/hostname", "db2:/tmp"]).expect_success();
@@ -130,11 +130,11 @@ mod alone {
              for try in {{1..200}}; do [[ ! -e /var/lib/transfer/{dead} ]] && exit; sleep 0.02; done; exit 1"
         ));
         let next = scene.start_stream(&[]);
-        assert_ne!(processes::guard(&scene.target), dead);
+        assert_ne!(processes::agent(&scene.target), dead);
         let journal = processes::sh(&scene.target, "cat $home/journal");
         assert!(journal.contains("\tport\t4400\t"), "the same port, or the test shows nothing: {journal}");
-        sentinel.thaw();
-        assert!(eventually(SOON, || sentinel.are_gone()), "the late sentinel does not end");
+        watchdog.thaw();
+        assert!(eventually(SOON, || watchdog.are_gone()), "the late watchdog does not end");
         scene.open_throttle();
         finish(next, SOON).expect_success();
         scene.expect_copied();
@@ -148,7 +148,7 @@ mod alone {
             let run = scene.start_stream(&[]);
             scene.controller.sh(&format!("pkill -KILL -P {} -f ' {name}$'", run.pid()));
             let said = expect_end(run, 1, SOON);
-            assert!(said.contains(&format!("{name}: lost the guard of this run")), "{said}");
+            assert!(said.contains(&format!("{name}: lost the agent of this run")), "{said}");
             scene.expect_as_before(LEASE);
         }
     }
@@ -159,7 +159,7 @@ mod alone {
         let run = scene.start_stream(&[]);
         Found::of(&scene.target, &["session"]).signal("KILL");
         let said = expect_end(run, 1, SOON);
-        assert!(said.contains("db2: lost the guard of this run"), "{said}");
+        assert!(said.contains("db2: lost the agent of this run"), "{said}");
         scene.expect_as_before(LEASE);
     }
 
@@ -236,19 +236,19 @@ mod alone {
     }
 
     #[test]
-    fn a_guard_killed_before_it_is_ready_fails_the_run_and_leaves_nothing() {
+    fn an_agent_killed_before_it_is_ready_fails_the_run_and_leaves_nothing() {
         let Some(scene) = Scene::set() else { return };
         for (host, name) in [(&scene.source, "db1"), (&scene.target, "db2")] {
             let mv = Wrapper::new(host, "mv", "[[ ${3-} == */.new-* ]] && kill -KILL $PPID && exit");
             let said = expect_end(scene.start(&[]), 1, SOON);
-            assert!(said.contains(&format!("{name}: ")) && said.contains("start of the guard"), "{said}");
+            assert!(said.contains(&format!("{name}: ")) && said.contains("start of the agent"), "{said}");
             drop(mv);
             scene.expect_as_before(SOON);
         }
     }
 
     #[test]
-    fn a_guard_killed_while_its_journal_is_removed_leaves_nothing() {
+    fn an_agent_killed_while_its_journal_is_removed_leaves_nothing() {
         let Some(scene) = Scene::set() else { return };
         let once = scene.join("once");
         let script = format!("[[ $* == */.new-* ]] && mkdir {once} 2>/dev/null && kill -KILL $PPID && exit");

@@ -6,7 +6,7 @@ use crate::harness::Host;
 pub(crate) const FREEZER: &str = "/sys/fs/cgroup/scene";
 
 /// Shell functions that find the processes of a run, by the descriptors that only they have. `$home` is the directory
-/// of the guard.
+/// of the agent.
 pub(crate) const FIND: &str = r#"
     of() {
         local fd
@@ -16,16 +16,16 @@ pub(crate) const FIND: &str = r#"
     }
     # Of one that has gone meanwhile, nothing is told, and it is none of these.
     parent() { awk '$1 == "PPid:" { print $2 }' "/proc/$1/status" 2>/dev/null; }
-    # Who may write to the journal: the guard, and its effects in flight, which have it for a parent.
-    guard() {
+    # Who may write to the journal: the agent, and its effects in flight, which have it for a parent.
+    agent() {
         local pid up
         for pid in $(of 9 "$home/journal"); do
             if writes "$pid" && up=$(parent "$pid") && [[ ! /proc/$up/fd/9 -ef $home/journal ]]; then echo "$pid"; fi
         done
     }
     writes() { [[ $(awk '/^flags/ { print $2 }' "/proc/$1/fdinfo/9" 2>/dev/null) == *1 ]]; }
-    session() { parent "$(guard)"; }
-    sentinel() {
+    session() { parent "$(agent)"; }
+    watchdog() {
         local pid
         for pid in $(of 9 "$home/journal"); do
             if ! writes "$pid" && [[ -e /proc/$pid/fd/9 ]]; then echo "$pid"; fi
@@ -43,7 +43,7 @@ pub(crate) const FIND: &str = r#"
     home=$(compgen -G '/var/lib/transfer/*' || compgen -G '/home/dba/.local/state/transfer/*' || echo none)
 "#;
 
-/// Runs a script with `$home` and the functions that find processes: `guard`, `session`, `sentinel`, `process`.
+/// Runs a script with `$home` and the functions that find processes: `agent`, `session`, `watchdog`, `process`.
 #[track_caller]
 pub(crate) fn sh(host: &Host, script: &str) -> String {
     host.sh(&format!("{FIND}{script}"))
@@ -55,9 +55,9 @@ pub(crate) fn hold(host: &Host, script: &str) -> bool {
     host.command(&["bash", "--norc", "-s"]).stdin(script).run().status.success()
 }
 
-/// The name of the one guard that has a journal on the host.
+/// The name of the one agent that has a journal on the host.
 #[track_caller]
-pub(crate) fn guard(host: &Host) -> String {
+pub(crate) fn agent(host: &Host) -> String {
     sh(host, "[[ -e $home/journal ]]; echo -n \"${home##*/}\"")
 }
 

@@ -18,7 +18,7 @@ pub(crate) const SOON: Duration = Duration::from_secs(15);
 pub(crate) const THROTTLE: &str = "tc qdisc replace dev e0 root tbf rate 16mbit burst 32k latency 50ms";
 const BYTES: &str = "48M";
 
-/// After a test that failed, so that the next one does not fail for it: wakes stopped guards, ends lost jobs.
+/// After a test that failed, so that the next one does not fail for it: wakes stopped agents, ends lost jobs.
 const RESCUE: &str = r#"
     for home in /var/lib/transfer/*; do kill -CONT $(of 9 "$home/journal"); done
     for fd in /proc/[0-9]*/fd/8; do
@@ -124,7 +124,7 @@ impl Scene {
     #[track_caller]
     pub(crate) fn orphan(&self, hosts: &[&Host]) {
         let run = self.start_stream(&[]);
-        let found: Vec<Found> = hosts.iter().map(|host| Found::of(host, &["sentinel", "guard"])).collect();
+        let found: Vec<Found> = hosts.iter().map(|host| Found::of(host, &["watchdog", "agent"])).collect();
         for found in &found {
             found.signal("STOP");
         }

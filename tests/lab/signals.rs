@@ -44,7 +44,7 @@ mod alone {
     fn a_long_removal_delays_nothing_else_and_goes_on_without_the_controller() {
         let Some(scene) = Scene::set() else { return };
         let mut run = scene.start_stream(&[]);
-        let staging = scene.join(&format!("in/.transfer-{}", processes::guard(&scene.target)));
+        let staging = scene.join(&format!("in/.transfer-{}", processes::agent(&scene.target)));
         let make = "mkdir $ARGV[0]; for (1 .. 110_000) { open(my $file, '>', \"$ARGV[0]/$_\") or die $! }";
         scene.target.run(&["perl", "-e", make, &format!("{staging}/many")]).expect_success();
         let mut stopper = scene.target.spawn(&["bash", "-c", STOP_RM]);

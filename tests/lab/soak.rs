@@ -135,7 +135,7 @@ impl Soak {
                     let told = killer.wait().stdout;
                     struck = told.strip_prefix("killed").map(|told| format!("{whom:?} on {host}:{told}"));
                 }
-                if *whom == Whom::GuardAndController && struck.is_some() && run.is_running() {
+                if *whom == Whom::AgentAndController && struck.is_some() && run.is_running() {
                     run.signal("KILL");
                 }
             }
@@ -323,7 +323,7 @@ mod alone {
             *codes.entry(judge::outcome(ended)).or_default() += 1;
         }
         println!(
-            "{} of {count} transfers in {:.0} s: {codes:?}; {} were struck; a guard has at most {} descriptors",
+            "{} of {count} transfers in {:.0} s: {codes:?}; {} were struck; an agent has at most {} descriptors",
             ended.len(),
             began.elapsed().as_secs_f32(),
             ended.values().filter(|ended| ended.struck.is_some()).count(),
@@ -333,7 +333,7 @@ mod alone {
         assert!(!ended.is_empty() || count == 0, "no transfer began in time");
     }
 
-    /// Ends a sampler and reads what it has seen: failures, and how many descriptors a guard had at most.
+    /// Ends a sampler and reads what it has seen: failures, and how many descriptors an agent had at most.
     fn look(name: &str, mut sampler: Running, failures: &mut Vec<String>) -> usize {
         if !sampler.is_running() {
             failures.push(format!("{name}: nobody looked at descriptors: {}", sampler.wait()));

@@ -18,7 +18,7 @@ const ENTRIES: [&str; 10] =
     ["mkdir", "mkdirat", "mknodat", "unlink", "unlinkat", "rmdir", "link", "linkat", "symlink", "symlinkat"];
 const SOON: Duration = Duration::from_secs(20);
 
-/// What a host's guards are watched with while this lives: a shell that is started as theirs are is started by strace.
+/// What a host's agents are watched with while this lives: a shell that is started as theirs are is started by strace.
 pub(crate) struct Tracer {
     host: Host,
     directory: String,
@@ -40,13 +40,13 @@ impl Tracer {
         Self { host: host.clone(), directory: directory.to_owned(), _bash: bash }
     }
 
-    /// What the one guard did that there was.
+    /// What the one agent did that there was.
     #[track_caller]
     pub(crate) fn stop(self) -> Vec<Call> {
         let ended = || !self.host.run(&["pgrep", "-x", "strace"]).status.success();
         assert!(eventually(SOON, ended), "strace does not end");
-        let of_guard = format!("grep -l '/journal>, \"transfer-journal' '{}'/*", self.directory);
-        parse(&self.host.sh(&format!("set -- $({of_guard}); [[ $# == 1 ]]; cat \"$1\"")))
+        let of_agent = format!("grep -l '/journal>, \"transfer-journal' '{}'/*", self.directory);
+        parse(&self.host.sh(&format!("set -- $({of_agent}); [[ $# == 1 ]]; cat \"$1\"")))
     }
 }
 
@@ -166,7 +166,7 @@ fn paths(name: &str, args: &str, directory: &str) -> Vec<String> {
     paths
 }
 
-/// A run as its guard on one host should have gone about it.
+/// A run as its agent on one host should have gone about it.
 pub(crate) struct Expected {
     /// The directory that takes the copy, and its name there; on the source there is none.
     pub(crate) target: Option<(String, String)>,
@@ -186,10 +186,10 @@ struct Pending {
 /// The model's disk, and what has been found.
 struct Disk<'a> {
     expected: &'a Expected,
-    /// Where guards have their journals, and the name of this one.
+    /// Where agents have their journals, and the name of this one.
     state: String,
-    guard: String,
-    /// The guard's process.
+    agent: String,
+    /// The agent's process.
     pid: String,
     pending: Vec<Pending>,
     changes: usize,
@@ -206,17 +206,17 @@ pub(crate) fn violations(calls: &[Call], expected: &Expected) -> (Vec<String>, V
     let Some(header) =
         calls.iter().find(|call| call.name == "write" && call.args.contains("\"transfer-journal\\t1"))
     else {
-        return (vec!["no guard has written a journal".into()], Vec::new());
+        return (vec!["no agent has written a journal".into()], Vec::new());
     };
     let home = parent(&header.paths[0]);
     let state = parent(home).to_owned();
-    let guard =
-        home.strip_prefix(&format!("{state}/.new-")).expect("a guard begins under another name").to_owned();
-    let calls = &through_descriptors(calls, expected, &guard);
+    let agent =
+        home.strip_prefix(&format!("{state}/.new-")).expect("an agent begins under another name").to_owned();
+    let calls = &through_descriptors(calls, expected, &agent);
     let mut disk = Disk {
         expected,
         state,
-        guard,
+        agent,
         pid: header.pid.clone(),
         pending: Vec::new(),
         changes: 0,
@@ -246,11 +246,11 @@ pub(crate) fn violations(calls: &[Call], expected: &Expected) -> (Vec<String>, V
     (disk.violations, disk.seen)
 }
 
-/// The calls with the paths of the directories that they reach by the guard's descriptors.
-fn through_descriptors(calls: &[Call], expected: &Expected, guard: &str) -> Vec<Call> {
+/// The calls with the paths of the directories that they reach by the agent's descriptors.
+fn through_descriptors(calls: &[Call], expected: &Expected, agent: &str) -> Vec<Call> {
     let mut calls = calls.to_vec();
     let Some((directory, _)) = &expected.target else { return calls };
-    let staging = format!("{directory}/.transfer-{guard}");
+    let staging = format!("{directory}/.transfer-{agent}");
     let held = [(13, format!("{staging}/copy")), (14, directory.clone()), (15, staging)];
     let held = held.map(|(number, path)| (format!("/proc/self/fd/{number}"), path));
     for path in calls.iter_mut().flat_map(|call| &mut call.paths) {
@@ -263,7 +263,7 @@ fn through_descriptors(calls: &[Call], expected: &Expected, guard: &str) -> Vec<
 
 impl Disk<'_> {
     fn home(&self) -> String {
-        format!("{}/{}", self.state, self.guard)
+        format!("{}/{}", self.state, self.agent)
     }
 
     /// Whether something is in the directory that takes the copy.
@@ -273,7 +273,7 @@ impl Disk<'_> {
 
     fn staging(&self) -> Option<String> {
         let (directory, _) = self.expected.target.as_ref()?;
-        Some(format!("{directory}/.transfer-{}", self.guard))
+        Some(format!("{directory}/.transfer-{}", self.agent))
     }
 
     fn destination(&self) -> Option<String> {
@@ -401,7 +401,7 @@ impl Disk<'_> {
 
     /// What a call has changed.
     fn change(&mut self, call: &Call) {
-        let new = format!("{}/.new-{}", self.state, self.guard);
+        let new = format!("{}/.new-{}", self.state, self.agent);
         if call.is_rename() {
             self.rename(call);
             return;

@@ -41,7 +41,7 @@ pub struct Installed {
     pub clients: Vec<String>,
     /// Somebody writes to it; asked of targets.
     pub written: bool,
-    /// The guards of earlier runs that died while their data was on trial, and whether the host has gone down since.
+    /// The agents of earlier runs that died while their data was on trial, and whether the host has gone down since.
     pub stale: Vec<(String, bool)>,
 }
 

@@ -1,4 +1,4 @@
-//! What a lost guard's host says of its leases, and the port that a guard replies.
+//! What a lost agent's host says of its leases, and the port that an agent replies.
 
 #![no_main]
 

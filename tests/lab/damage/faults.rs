@@ -98,8 +98,8 @@ impl Fault {
     }
 }
 
-/// There is a guard on every host.
-fn guarded(moment: &Moment) -> bool {
+/// There is an agent on every host.
+fn has_agent(moment: &Moment) -> bool {
     moment.is_from("target")
 }
 
@@ -159,8 +159,8 @@ fn end(scene: &Scene, end: End, whom: &str) {
 }
 
 fn deaths() -> Vec<Fault> {
-    // The guard last: the kernel wakes a stopped sentinel when its parent goes, and it would begin to act.
-    const ALL: &str = "sentinel; guard";
+    // The agent last: the kernel wakes a stopped watchdog when its parent goes, and it would begin to act.
+    const ALL: &str = "watchdog; agent";
     vec![
         fault("master-of-target", |scene| scene.kill_master("db2"))
             .by(plain)
@@ -180,29 +180,29 @@ fn deaths() -> Vec<Fault> {
             .by(cold)
             .of_source()
             .ends(&[1, 4], &["db1"]),
-        fault("guard-of-target", |scene| end(scene, End::Target, "guard"))
-            .at(guarded)
-            .ends(&[1], &["db2: lost the guard of this run"]),
-        fault("guard-of-source", |scene| end(scene, End::Source, "guard"))
-            .at(|moment| guarded(moment) && moment.name != "releasing")
+        fault("agent-of-target", |scene| end(scene, End::Target, "agent"))
+            .at(has_agent)
+            .ends(&[1], &["db2: lost the agent of this run"]),
+        fault("agent-of-source", |scene| end(scene, End::Source, "agent"))
+            .at(|moment| has_agent(moment) && moment.name != "releasing")
             .of_source()
-            .ends(&[1], &["lost the guard of this run"]),
+            .ends(&[1], &["lost the agent of this run"]),
         fault("keepers-of-target", |scene| end(scene, End::Target, ALL))
             .by(few)
-            .at(guarded)
-            .ends(&[1], &["db2: lost the guard of this run"]),
+            .at(has_agent)
+            .ends(&[1], &["db2: lost the agent of this run"]),
         fault("keepers-of-source", |scene| end(scene, End::Source, ALL))
             .by(cold)
-            .at(|moment| guarded(moment) && moment.name != "releasing")
+            .at(|moment| has_agent(moment) && moment.name != "releasing")
             .of_source()
-            .ends(&[1], &["lost the guard of this run"]),
-        fault("guard-and-controller", |scene| {
+            .ends(&[1], &["lost the agent of this run"]),
+        fault("agent-and-controller", |scene| {
             scene.run().signal("STOP");
-            end(scene, End::Target, "guard");
+            end(scene, End::Target, "agent");
             scene.run().signal("KILL");
         })
         .by(few)
-        .at(guarded)
+        .at(has_agent)
         .ends(&[-9], &[])
         .vanishes(),
         fault("everybody-at-source", |scene| {
@@ -211,7 +211,7 @@ fn deaths() -> Vec<Fault> {
             scene.run().signal("KILL");
         })
         .by(Way::makes_rest)
-        .at(guarded)
+        .at(has_agent)
         .ends(&[-9], &[])
         .vanishes()
         .wrecks(|_| vec!["db1"]),
@@ -220,7 +220,7 @@ fn deaths() -> Vec<Fault> {
             end(scene, End::Target, ALL);
             scene.run().signal("KILL");
         })
-        .at(guarded)
+        .at(has_agent)
         .ends(&[-9], &[])
         .vanishes()
         .wrecks(|_| vec!["db2"]),
@@ -285,14 +285,14 @@ fn crashes() -> Vec<Fault> {
             .ends(&[1, 4, 6], &["db1"])
             // When the target is held at its last step, the source has nothing any more.
             .wrecks(|scene| {
-                let holds = guarded(scene.moment()) && scene.moment().name != "releasing";
+                let holds = has_agent(scene.moment()) && scene.moment().name != "releasing";
                 if holds { vec!["db1"] } else { Vec::new() }
             })
             .patience(GIVEN_UP),
         fault("crash-of-target", |scene| scene.crash("db2"))
             .mend(|scene| scene.boot("db2"))
             .ends(&[1, 4, 6], &["db2"])
-            .wrecks(|scene| if guarded(scene.moment()) { vec!["db2"] } else { Vec::new() })
+            .wrecks(|scene| if has_agent(scene.moment()) { vec!["db2"] } else { Vec::new() })
             .patience(GIVEN_UP),
     ]
 }
@@ -338,7 +338,7 @@ fn disks() -> Vec<Fault> {
             scene.sh(End::Target, "! head -c 20M /dev/zero >/srv/damage/small/filler");
         })
         .mend(|scene| drop(scene.sh(End::Target, "rm /srv/damage/small/filler")))
-        .at(guarded)
+        .at(has_agent)
         .by(small)
         .ends(&[0, 1], &["db2", "No space left on device"]),
         fault("disk-without-inodes", |scene| {
@@ -346,7 +346,7 @@ fn disks() -> Vec<Fault> {
             scene.sh(End::Target, fill);
         })
         .mend(|scene| drop(scene.sh(End::Target, "rm -r /srv/damage/small/filler")))
-        .at(guarded)
+        .at(has_agent)
         .by(small)
         .ends(&[0, 1], &["db2", "No space left on device"]),
         fault("directory-locked", |scene| {
@@ -360,7 +360,7 @@ fn disks() -> Vec<Fault> {
         })
         .mend(|scene| drop(scene.sh(End::Target, "mount -o remount,rw /srv/damage/small")))
         // Not while files there are open to be written to.
-        .at(|moment| guarded(moment) && (!moment.is_from("first") || moment.is_from("syncing")))
+        .at(|moment| has_agent(moment) && (!moment.is_from("first") || moment.is_from("syncing")))
         .by(small)
         .ends(&[1, 4, 6], &["db2"]),
         fault("directory-removed", |scene| {
@@ -469,7 +469,7 @@ fn ports() -> Vec<Fault> {
 
 /// Programs that fail from a moment on, with 1 or as if they were gone.
 fn tools() -> Vec<Fault> {
-    /// Those that nothing succeeds without; the guard knows where it found its own.
+    /// Those that nothing succeeds without; the agent knows where it found its own.
     const NEEDED: [&str; 9] = ["tar", "zstd", "openssl", "nc", "perl", "find", "sort", "md5sum", "mkfifo"];
     const OTHERS: [&str; 12] = [
         "sync",

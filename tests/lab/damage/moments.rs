@@ -36,7 +36,7 @@ pub(crate) struct Moment {
     hold: Hold,
 }
 
-/// The guard has synced the record of a lease of kind `$kind`, and not made its effect yet.
+/// The agent has synced the record of a lease of kind `$kind`, and not made its effect yet.
 macro_rules! recorded {
     ($kind:literal) => {
         concat!(

@@ -257,7 +257,7 @@ mod alone {
     #[test]
     fn a_server_runs_again_whoever_is_killed() {
         let Some(servers) = Servers::set() else { return };
-        for whom in ["controller", "guard", "tar", "signal"] {
+        for whom in ["controller", "agent", "tar", "signal"] {
             let (run, hold) = held(&servers);
             let kill = |whom: &str| {
                 processes::sh(&servers.db1, &format!("kill -KILL $({whom})"));
@@ -266,7 +266,7 @@ mod alone {
                 "controller" => run.signal("KILL"),
                 "signal" => run.signal("TERM"),
                 "tar" => kill("process sender tar --create"),
-                _ => kill("guard"),
+                _ => kill("agent"),
             }
             let_go(&servers.db1);
             let ended = run.wait();
@@ -291,7 +291,7 @@ mod alone {
         drop(hold);
         let status = servers.transfer(&["status", "db1"]).expect_success().stdout;
         assert!(status.contains("holds server mariadb.service"), "{status}");
-        // Another run's guard starts nothing.
+        // Another run's agent starts nothing.
         servers.transfer(&["db1:/etc/hostname", &format!("db2:{}", servers.at("in"))]).expect_success();
         assert!(!is_active(&servers.db1, "mariadb"));
         let cleaned = servers.transfer(&["clean", "db1"]).expect_code(6);

@@ -117,7 +117,7 @@ mod alone {
         let Some(servers) = Servers::set() else { return };
         servers.replicate("");
         let runs = || replication(&servers.db3) == ["main,Yes,Yes"];
-        for whom in ["controller", "guard", "backup", "signal"] {
+        for whom in ["controller", "agent", "backup", "signal"] {
             let (run, hold) = held(&servers, &[]);
             let kill = |whom: &str| {
                 processes::sh(&servers.db3, &format!("kill -KILL $({whom})"));
@@ -126,7 +126,7 @@ mod alone {
                 "controller" => run.signal("KILL"),
                 "signal" => run.signal("TERM"),
                 "backup" => kill("process sender mariadb-backup --backup"),
-                _ => kill("guard"),
+                _ => kill("agent"),
             }
             let ended = run.wait();
             assert!(!ended.status.success(), "{whom}: {ended}");
@@ -144,7 +144,7 @@ mod alone {
         servers.replicate("");
         let (run, hold) = held(&servers, &[]);
         run.signal("STOP");
-        kill_at_once(&servers.db3, &["guard", "sentinel", "of 8 $home/sender.job"]);
+        kill_at_once(&servers.db3, &["agent", "watchdog", "of 8 $home/sender.job"]);
         run.signal("KILL");
         drop((run.wait(), hold));
         let_go(&servers.db3);

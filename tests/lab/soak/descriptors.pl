@@ -1,5 +1,5 @@
-# Looks at the open descriptors of all guards of a host again and again, until it is killed, and prints what none of
-# them should have. Sent to perl by soak.rs. The numbers are those at the top of guard.sh.
+# Looks at the open descriptors of all agents of a host again and again, until it is killed, and prints what none of
+# them should have. Sent to perl by soak.rs. The numbers are those at the top of agent.sh.
 use strict;
 use warnings;
 
@@ -17,7 +17,7 @@ while (1) {
         for (<$status>) { $name = $1 if /^Name:\s+(\S+)/; $parent = $1 if /^PPid:\s+(\d+)/ }
         open my $info, '<', "/proc/$pid/fdinfo/9" or next;
         for (<$info>) { $flags = $1 if /^flags:\s+(\d+)/ }
-        # The guard; what it starts has its descriptors for a moment.
+        # The agent; what it starts has its descriptors for a moment.
         next unless $name eq 'bash' && $flags =~ /1$/ && journal($parent) ne $home;
         opendir my $fds, "/proc/$pid/fd" or next;
         my %open = map { $_ => readlink("/proc/$pid/fd/$_") // 'closed' } grep { /^\d+$/ } readdir $fds;

@@ -60,8 +60,8 @@ pub(super) fn members<'a>(soak: &Soak, ended: impl Iterator<Item = (&'a usize, &
     ended.map(|(index, ended)| soak.member(*index, ended)).collect()
 }
 
-/// Whether a guard of the run was killed: it may not have come to tell what it did.
-fn lost_a_guard(case: &Case, ended: &Ended) -> bool {
+/// Whether an agent of the run was killed: it may not have come to tell what it did.
+fn lost_an_agent(case: &Case, ended: &Ended) -> bool {
     let struck = ended.struck.is_some();
     struck && matches!(&case.fault, Fault::Kill { whom, .. } if *whom != Whom::Stage)
 }
@@ -95,7 +95,7 @@ impl Soak {
             Fault::Signal("TERM", _) => &["143"],
             Fault::Signal("HUP", _) => &["129"],
             Fault::Signal(..) => &["signal 9"],
-            Fault::Kill { whom: Whom::GuardAndController, .. } => &["signal 9", "1"],
+            Fault::Kill { whom: Whom::AgentAndController, .. } => &["signal 9", "1"],
             Fault::Kill { .. } => &["1"],
         };
         // Who comes second finds the name taken: before anything was changed, or later.
@@ -141,7 +141,7 @@ impl Soak {
     fn member(&self, index: usize, ended: &Ended) -> Member {
         let case = &self.cases[index];
         let report = report(ended);
-        let lost = lost_a_guard(case, ended);
+        let lost = lost_an_agent(case, ended);
         let claim = |place: &Place| match &report {
             None => Claim::Unknown,
             Some(report) => match self.target(report, place)["status"].as_str() {

@@ -1,6 +1,6 @@
 # Kills something of one run on a host and tells what, or that there was nothing; sent to bash by soak.rs. Arguments:
-# the pid of the controller, the end of the name of the guard, seconds to wait once it has begun, whom, which of several.
-# Whose a guard is, is in its journal: nobody else's process is touched.
+# the pid of the controller, the end of the name of the agent, seconds to wait once it has begun, whom, which of several.
+# Whose an agent is, is in its journal: nobody else's process is touched.
 # shellcheck shell=bash
 controller=$1 end=$2 after=$3 whom=$4 pick=$5
 shopt -s nullglob
@@ -23,18 +23,18 @@ keepers() {
         [[ $flags == *"$1" && ($2 != yes || ! /proc/$(parent "$pid")/fd/9 -ef $journal) ]] && echo "$pid"
     done
 }
-guard() { keepers 1 yes; }
-# Other runs look at the journal, too: only a child of the guard is its sentinel.
-sentinel() {
+agent() { keepers 1 yes; }
+# Other runs look at the journal, too: only a child of the agent is its watchdog.
+watchdog() {
     local pid
     for pid in $(keepers 0 no); do
-        [[ $(parent "$pid") == "$(guard)" ]] && echo "$pid"
+        [[ $(parent "$pid") == "$(agent)" ]] && echo "$pid"
     done
 }
 session() {
     local pid
-    pid=$(parent "$(guard)")
-    if [[ $(<"/proc/$pid/comm") == sshd ]]; then echo "$pid"; else guard; fi
+    pid=$(parent "$(agent)")
+    if [[ $(<"/proc/$pid/comm") == sshd ]]; then echo "$pid"; else agent; fi
 }
 stage() {
     local fd lock
@@ -51,8 +51,8 @@ until journal_of_the_run; do sleep 0.02; done
 sleep "$after"
 {
     case $whom in
-        Guard | GuardAndController) found=$(guard) ;;
-        GuardAndSentinel) found=$(guard; sentinel) ;;
+        Agent | AgentAndController) found=$(agent) ;;
+        AgentAndWatchdog) found=$(agent; watchdog) ;;
         Session) found=$(session) ;;
         Stage) found=$(stage) ;;
     esac

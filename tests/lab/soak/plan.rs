@@ -35,11 +35,11 @@ pub(super) enum Fault {
     None,
     /// The controller gets a signal.
     Signal(&'static str, Duration),
-    /// Something of a run on a host gets SIGKILL, so long after its guard began there.
+    /// Something of a run on a host gets SIGKILL, so long after its agent began there.
     Kill {
         whom: Whom,
         host: &'static str,
-        /// As in the guard's name.
+        /// As in the agent's name.
         end: String,
         after: Duration,
         /// Which of several.
@@ -49,11 +49,11 @@ pub(super) enum Fault {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Whom {
-    Guard,
-    GuardAndSentinel,
+    Agent,
+    AgentAndWatchdog,
     /// The controller goes a moment later.
-    GuardAndController,
-    /// The ssh session that carries the guard; on the controller's own host the guard.
+    AgentAndController,
+    /// The ssh session that carries the agent; on the controller's own host the agent.
     Session,
     /// Any process of its jobs.
     Stage,
@@ -180,9 +180,9 @@ fn fault(rng: &mut Rng, case: &Case) -> Fault {
     let whom = one_of(
         rng,
         &[
-            Whom::Guard,
-            Whom::GuardAndSentinel,
-            Whom::GuardAndController,
+            Whom::Agent,
+            Whom::AgentAndWatchdog,
+            Whom::AgentAndController,
             Whom::Session,
             Whom::Stage,
             Whom::Stage,

@@ -8,7 +8,7 @@ fn a_name_that_somebody_writes_to_is_busy_by_whatever_path_and_free_when_he_is_k
     let (directory, link, bind) = (scene.at("in"), scene.at("link"), scene.at("bind"));
     scene.db2.sh(&format!("ln -s {directory} {link}; mkdir {bind}; mount --bind {directory} {bind}"));
     let held = scene.held(&[]);
-    let run = processes::guard(&scene.db2).replace("-target1", "");
+    let run = processes::agent(&scene.db2).replace("-target1", "");
     let source = format!("db1:{}", scene.at("data"));
     for path in [&directory, &link, &bind] {
         for options in [&[][..], &["--replace"]] {

@@ -56,7 +56,7 @@ fn what_has_arrived_before_a_signal_is_kept() {
         let arrived = format!("test -s {}/.transfer-*/copy/data/large", scene.at("in"));
         let arrives = || scene.db2.run(&["bash", "-c", &arrived]).status.success();
         assert!(eventually(SOON, arrives), "nothing arrives");
-        let path = format!("{}/.transfer-{}", scene.at("in"), processes::guard(&scene.db2));
+        let path = format!("{}/.transfer-{}", scene.at("in"), processes::agent(&scene.db2));
         run.signal(signal);
         if signal == "KILL" {
             drop(run);

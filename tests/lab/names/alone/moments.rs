@@ -74,19 +74,19 @@ impl Moment {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Death {
     Controller,
-    /// What it had begun is done nevertheless, before the sentinel acts.
-    Guard,
+    /// What it had begun is done nevertheless, before the watchdog acts.
+    Agent,
     /// And what it had begun.
-    GuardAndEffects,
-    /// And the sentinel: the controller is left.
+    AgentAndEffects,
+    /// And the watchdog: the controller is left.
     Keepers,
     /// And the controller: nobody is left.
     All,
     Host,
 }
 
-/// The processes of a run that may write to its journal, the guard and its effects, or that wait for it, the
-/// sentinel: in all cases those that have it open, in one of two ways.
+/// The processes of a run that may write to its journal, the agent and its effects, or that wait for it, the
+/// watchdog: in all cases those that have it open, in one of two ways.
 const KEEPERS: &str = r#"
     keepers() {
         local pid
@@ -104,8 +104,8 @@ impl Death {
         };
         match self {
             Self::Controller => run.signal("KILL"),
-            Self::Guard => end("guard"),
-            Self::GuardAndEffects => end("keepers 1"),
+            Self::Agent => end("agent"),
+            Self::AgentAndEffects => end("keepers 1"),
             Self::Keepers => end("keepers 01"),
             Self::All => {
                 run.signal("STOP");
@@ -118,7 +118,7 @@ impl Death {
 
     /// What was begun is done.
     fn leaves_effects(self) -> bool {
-        matches!(self, Self::Controller | Self::Guard)
+        matches!(self, Self::Controller | Self::Agent)
     }
 }
 
@@ -141,7 +141,7 @@ fn dies_at_every_moment(death: Death) {
         scene.db2.run(&["touch", &scene.at("gate/go")]);
         match death {
             Death::Controller => drop(run),
-            Death::Guard | Death::GuardAndEffects | Death::Keepers => {
+            Death::Agent | Death::AgentAndEffects | Death::Keepers => {
                 let output = run.wait();
                 // What was told before is not taken back.
                 let code = i32::from(moment != Moment::WhileTheOldOneIsRemoved);
@@ -184,17 +184,17 @@ fn a_controller_that_dies_at_any_moment_of_a_replacement_leaves_the_old_or_the_n
 }
 
 #[test]
-fn a_guard_that_dies_at_any_moment_of_a_replacement_leaves_the_old_or_the_new_one() {
-    dies_at_every_moment(Death::Guard);
+fn an_agent_that_dies_at_any_moment_of_a_replacement_leaves_the_old_or_the_new_one() {
+    dies_at_every_moment(Death::Agent);
 }
 
 #[test]
-fn a_guard_that_dies_with_its_effects_at_any_moment_of_a_replacement_leaves_the_old_or_the_new_one() {
-    dies_at_every_moment(Death::GuardAndEffects);
+fn an_agent_that_dies_with_its_effects_at_any_moment_of_a_replacement_leaves_the_old_or_the_new_one() {
+    dies_at_every_moment(Death::AgentAndEffects);
 }
 
 #[test]
-fn a_guard_that_dies_with_its_sentinel_at_any_moment_of_a_replacement_leaves_the_old_or_the_new_one() {
+fn an_agent_that_dies_with_its_watchdog_at_any_moment_of_a_replacement_leaves_the_old_or_the_new_one() {
     dies_at_every_moment(Death::Keepers);
 }
 

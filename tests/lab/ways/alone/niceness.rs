@@ -29,9 +29,9 @@ fn our_programs_stand_back_and_use_as_many_processors_as_was_said_on_both_ends()
             assert!(running.iter().any(|(_, args)| args.starts_with(program)), "no {program}: {running:?}");
         }
         assert!(running.iter().all(|(nice, _)| *nice == back(host)), "{running:?}");
-        // The guard itself has to be in time.
-        let guards = host.sh("ps -ww -eo ni=,args= | grep -E ' bash --norc -p -s$'");
-        assert!(guards.lines().all(|line| line.trim().starts_with(&format!("{} ", usual(host)))), "{guards}");
+        // The agent itself has to be in time.
+        let agents = host.sh("ps -ww -eo ni=,args= | grep -E ' bash --norc -p -s$'");
+        assert!(agents.lines().all(|line| line.trim().starts_with(&format!("{} ", usual(host)))), "{agents}");
         let disks = host.sh("for pid in $(pgrep -x 'tar|openssl'); do ionice -p $pid; done | sort -u");
         assert_eq!(disks, "best-effort: prio 7\n");
     }

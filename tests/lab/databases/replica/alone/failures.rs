@@ -44,8 +44,8 @@ fn killed_at(steps: &[&str]) {
     let Some(servers) = Servers::set() else { return };
     servers.old_replica();
     for step in steps {
-        for whom in ["controller", "guard", "signal"] {
-            // All three lead to the same lines of the guard's or its sentinel's, where they can strike at all.
+        for whom in ["controller", "agent", "signal"] {
+            // All three lead to the same lines of the agent's or its watchdog's, where they can strike at all.
             let strikes = match whom {
                 "controller" => !["copying", "following"].contains(step),
                 "signal" => ["publishing", "catching up"].contains(step),
@@ -70,7 +70,7 @@ fn killed_at(steps: &[&str]) {
             match whom {
                 "controller" => run.signal("KILL"),
                 "signal" => run.signal("INT"),
-                _ => drop(processes::sh(&servers.db2, "kill -KILL $(guard)")),
+                _ => drop(processes::sh(&servers.db2, "kill -KILL $(agent)")),
             }
             // An effect in flight is waited for by all who undo.
             let_go(&host);
@@ -108,7 +108,7 @@ fn what_nobody_was_left_to_undo_is_undone_by_the_next_run() {
     let order = ["replica", "db1", "db2", "--replace", "--create-account", "--lease-time", LEASE];
     let run = expect_held(&host, servers.lab.transfer_spawn(&order));
     run.signal("STOP");
-    let found = Found::of(&servers.db2, &["guard", "sentinel", "of 8 $home/follow.job"]);
+    let found = Found::of(&servers.db2, &["agent", "watchdog", "of 8 $home/follow.job"]);
     found.freeze();
     found.signal("KILL");
     found.thaw();

@@ -132,7 +132,7 @@ fn neither_a_password_nor_its_hash_is_ever_an_argument_or_in_a_journal_or_a_log(
     for host in [&servers.db1, &servers.db2] {
         sql(host, "SET GLOBAL general_log = 1, GLOBAL general_log_file = '/tmp/general.log'");
     }
-    // Every process that begins on the two hosts meanwhile, and what the guards wrote down.
+    // Every process that begins on the two hosts meanwhile, and what the agents wrote down.
     let watch = "touch /run/watching; while [[ -e /run/watching ]]; do cat /proc/[0-9]*/cmdline /var/lib/transfer/*/journal \
                  /var/lib/transfer/*/*.job 2>/dev/null | tr '\\0' ' '; sleep 0.005; done >/tmp/watched";
     let watches: Vec<Running> =

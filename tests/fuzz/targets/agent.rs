@@ -1,4 +1,4 @@
-//! What guards tell: replies, and events of the sender on a source and of the receiver on a target; and what is said of
+//! What agents tell: replies, and events of the sender on a source and of the receiver on a target; and what is said of
 //! them at the end.
 
 #![no_main]
@@ -10,8 +10,8 @@ use libfuzzer_sys::fuzz_target;
 use transfer::endpoint::MOST_TARGETS;
 use transfer::error::Error;
 use transfer::host::facts::Facts;
-use transfer::host::guard::GuardError;
-use transfer::host::guard::told::{Job, MOST_COMPLAINTS, MOST_JOBS, MOST_NAMES, MOST_STAGES, Shared, State};
+use transfer::host::agent::AgentError;
+use transfer::host::agent::told::{Job, MOST_COMPLAINTS, MOST_JOBS, MOST_NAMES, MOST_STAGES, Shared, State};
 use transfer::host::wire::{LONGEST_PATH, LONGEST_TEXT, MAX_LINE};
 use transfer::lease::Leftover;
 use transfer::plan::Plan;
@@ -45,8 +45,8 @@ fn assert_state_bounded(state: &State) {
     assert!(state.kept.len() <= MOST_COMPLAINTS);
     state.jobs.keys().chain(&state.refused).chain(&state.ending).for_each(|text| assert_line(text, TEXT));
     state.jobs.values().for_each(assert_bounded);
-    for (guard, what) in &state.left {
-        assert_line(guard, TEXT);
+    for (agent, what) in &state.left {
+        assert_line(agent, TEXT);
         assert_line(what, PATH);
     }
     state.kept.iter().for_each(|path| assert_line(path, PATH));
@@ -74,7 +74,7 @@ fn copied(sender: &Job, receiver: &Job) -> Copied {
 }
 
 fuzz_target!(|data: &[u8]| {
-    let guards = parts::<2>(data).map(|part| {
+    let agents = parts::<2>(data).map(|part| {
         let shared = Shared::default();
         let replies: Vec<_> = (0..3).filter_map(|_| shared.expect_reply()).collect();
         answer(part).iter().for_each(|message| shared.take(message));
@@ -82,20 +82,20 @@ fuzz_target!(|data: &[u8]| {
     });
     let mut errors = Vec::new();
     for (shared, replies) in
-        guards.iter().map(|(shared, _)| shared).zip(guards.iter().map(|(_, replies)| replies))
+        agents.iter().map(|(shared, _)| shared).zip(agents.iter().map(|(_, replies)| replies))
     {
         let state = shared.state();
         assert_state_bounded(&state);
-        errors.push(GuardError::Lost { host: "db1".into(), ending: state.ending.clone() });
+        errors.push(AgentError::Lost { host: "db1".into(), ending: state.ending.clone() });
         assert!(replies.len() == 3);
     }
-    let [(there, of_source), (here, of_target)] = guards;
+    let [(there, of_source), (here, of_target)] = agents;
     for (_, mut reply) in of_source.into_iter().chain(of_target) {
         match reply.try_recv() {
             Ok(Ok(fields)) => assert!(fields.iter().map(Vec::len).sum::<usize>() <= MAX_LINE),
             Ok(Err((code, text))) => {
                 assert_line(&code, TEXT);
-                errors.push(GuardError::Failed { host: "db1".into(), action: "publish", code, text });
+                errors.push(AgentError::Failed { host: "db1".into(), action: "publish", code, text });
             }
             Err(_) => {}
         }

@@ -1,4 +1,4 @@
-//! What guards tell, kept in bounded form: replies to whoever waits, and per job its counters and messages.
+//! What agents tell, kept in bounded form: replies to whoever waits, and per job its counters and messages.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -18,7 +18,7 @@ pub const MOST_NAMES: usize = 64;
 pub const MOST_STAGES: usize = MOST_TARGETS + 16;
 /// Classes of faults, and the files that are named of each.
 pub const MOST_FAULTS: usize = 8;
-/// Jobs of a guard.
+/// Jobs of an agent.
 pub const MOST_JOBS: usize = 16;
 
 /// What a job has told so far.
@@ -80,7 +80,7 @@ pub struct Manifest {
     pub digest: String,
 }
 
-/// What a guard has told, for those who wait for it.
+/// What an agent has told, for those who wait for it.
 #[derive(Debug, Default)]
 pub struct Shared {
     state: Mutex<State>,
@@ -93,11 +93,11 @@ pub struct Shared {
 pub struct State {
     /// Commands are taken.
     pub ready: bool,
-    /// Why the guard cannot work.
+    /// Why the agent cannot work.
     pub refused: Option<String>,
     /// It is gone.
     pub lost: bool,
-    /// Why the guard has begun to end, in its own word.
+    /// Why the agent has begun to end, in its own word.
     pub ending: Option<String>,
     /// It has tried everything.
     pub bye: bool,
@@ -105,7 +105,7 @@ pub struct State {
     pub(super) waiting: HashMap<u64, oneshot::Sender<Reply>>,
     /// What its jobs have told, by their names.
     pub jobs: BTreeMap<String, Job>,
-    /// Guard and lease, of earlier runs too.
+    /// Agent and lease, of earlier runs too.
     pub left: Vec<(String, String)>,
     /// The copy has its final name.
     pub published: bool,
@@ -119,7 +119,7 @@ pub struct State {
 pub type Reply = Result<Vec<Field>, (String, String)>;
 
 impl Shared {
-    /// The guard is gone: nobody waits for it any longer.
+    /// The agent is gone: nobody waits for it any longer.
     pub(super) fn lose(&self) {
         let mut state = self.state();
         state.lost = true;
@@ -133,7 +133,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Awaits the reply to a command: its sequence number, and where the reply comes. `None` when the guard is gone.
+    /// Awaits the reply to a command: its sequence number, and where the reply comes. `None` when the agent is gone.
     pub fn expect_reply(&self) -> Option<(u64, oneshot::Receiver<Reply>)> {
         let mut state = self.state();
         if state.lost {
@@ -146,7 +146,7 @@ impl Shared {
         Some((sequence, reply))
     }
 
-    /// Takes in one line of the guard; what is not of the protocol (a login shell's greeting) is ignored.
+    /// Takes in one line of the agent; what is not of the protocol (a login shell's greeting) is ignored.
     pub fn take(&self, message: &[Field]) {
         let text = |index: usize| message.get(index).map(|field| shown(field)).unwrap_or_default();
         let number = |index: usize| text(index).parse::<u64>().unwrap_or_default();
@@ -259,7 +259,7 @@ mod tests {
     use crate::host::wire::decode;
 
     #[test]
-    fn a_hostile_guard_cannot_fill_the_memory() {
+    fn a_hostile_agent_cannot_fill_the_memory() {
         let mut state = State::default();
         for n in 0..10_000 {
             let name = format!("job{n}").into_bytes();
@@ -283,7 +283,7 @@ mod tests {
         assert_eq!(state.jobs["job0"].meters.len(), MOST_NAMES);
         assert_eq!(state.jobs["job0"].faults.len(), MOST_FAULTS);
         assert_eq!(state.jobs["job0"].faults["0"].named.len(), MOST_FAULTS);
-        let longest = state.left.iter().map(|(guard, what)| guard.len() + what.len()).max().unwrap();
+        let longest = state.left.iter().map(|(agent, what)| agent.len() + what.len()).max().unwrap();
         assert!(longest <= LONGEST_TEXT + LONGEST_PATH + 6, "{longest}");
         assert!(state.jobs["job1"].dropped.values().all(|reason| reason.len() <= LONGEST_TEXT + 3));
     }

@@ -1,4 +1,4 @@
-//! The Rust half of a guard: commands out, replies and events in, and the heartbeat. The other half is `../sh/guard.sh`;
+//! The Rust half of an agent: commands out, replies and events in, and the heartbeat. The other half is `../sh/guard.sh`;
 //! the protocol is in `docs/guard-protocol.md`.
 
 use std::io;
@@ -14,31 +14,31 @@ pub mod told;
 use super::scripts::Script;
 use super::wire::{Field, decode, encode, read_record};
 use super::{Begun, Host, HostError, Input};
-use crate::run_id::GuardId;
+use crate::run_id::AgentId;
 pub use told::{Fault, Job, Manifest};
 use told::{Shared, State};
 
 /// The longest that any command may take on the host. All of them sync the journal first, which may wait behind a great
 /// deal of data that was written just before.
 const REPLY_LIMIT: Duration = Duration::from_secs(900);
-/// How long a guard that takes no commands any more may go on telling.
+/// How long an agent that takes no commands any more may go on telling.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// A running guard. When this is dropped its input ends, and it undoes everything.
+/// A running agent. When this is dropped its input ends, and it undoes everything.
 #[derive(Debug)]
-pub struct Guard {
-    id: GuardId,
+pub struct Agent {
+    id: AgentId,
     host: String,
-    /// Whole lines to the guard. Closing this ends the guard's input, after what was sent before.
+    /// Whole lines to the agent. Closing this ends the agent's input, after what was sent before.
     input: Mutex<Option<mpsc::UnboundedSender<Vec<u8>>>>,
     shared: Arc<Shared>,
     reader: JoinHandle<()>,
 }
 
-/// What a guard is told when it starts.
+/// What an agent is told when it starts.
 #[derive(Clone, Copy, Debug)]
 pub struct Charge<'a> {
-    /// The end of the run that it guards: `source`, `target` or `controller`.
+    /// The end of the run that it agents: `source`, `target` or `controller`.
     pub role: &'a str,
     /// Silence after which it undoes everything.
     pub lease: Duration,
@@ -48,11 +48,11 @@ pub struct Charge<'a> {
     pub path: &'a [u8],
 }
 
-/// Why a command to a guard had no effect that counts.
+/// Why a command to an agent had no effect that counts.
 #[derive(Clone, Debug, thiserror::Error)]
-pub enum GuardError {
-    /// The guard or the way to it is gone. It undoes everything by itself.
-    #[error("{host}: lost the guard of this run ({})", reason(.ending.as_deref()))]
+pub enum AgentError {
+    /// The agent or the way to it is gone. It undoes everything by itself.
+    #[error("{host}: lost the agent of this run ({})", reason(.ending.as_deref()))]
     Lost {
         /// The host.
         host: String,
@@ -85,7 +85,7 @@ fn reason(ending: Option<&str>) -> String {
     }
 }
 
-/// What is left of a guard's leases after its end.
+/// What is left of an agent's leases after its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Released {
     /// It said good-bye; these are the leases that it could not undo.
@@ -94,11 +94,11 @@ pub enum Released {
     Lost,
 }
 
-impl Guard {
-    /// Starts a guard on a host and waits until it is ready to take commands.
+impl Agent {
+    /// Starts an agent on a host and waits until it is ready to take commands.
     pub async fn start(
         host: &Host,
-        id: &GuardId,
+        id: &AgentId,
         Charge { role, lease, nice, path }: Charge<'_>,
     ) -> Result<Self, HostError> {
         let controller = format!(
@@ -114,13 +114,13 @@ impl Guard {
             controller.into(),
             path.into(),
         ];
-        let shell = host.shell("start of the guard", &Script::guard(&arguments)).await?;
+        let shell = host.shell("start of the agent", &Script::agent(&arguments)).await?;
         let Begun { sent, mut stdout, _process: process } = shell;
         let shared = Arc::<Shared>::default();
         let reader = tokio::spawn({
             let shared = Arc::clone(&shared);
             async move {
-                // A line that is too long, or a broken channel, is the end of a guard as much as its end of output.
+                // A line that is too long, or a broken channel, is the end of an agent as much as its end of output.
                 while let Ok(Some(line)) = read_record(&mut stdout, b'\n').await {
                     shared.take(&decode(&line));
                 }
@@ -130,14 +130,14 @@ impl Guard {
         });
         let (input, lines) = mpsc::unbounded_channel();
         tokio::spawn(write_lines(sent, lines, (lease / 4).min(Duration::from_secs(15)), Arc::clone(&shared)));
-        let guard = Self {
+        let agent = Self {
             id: id.clone(),
             host: host.name().to_string(),
             input: Mutex::new(Some(input)),
             shared,
             reader,
         };
-        let began = guard
+        let began = agent
             .wait(REPLY_LIMIT, |state| match () {
                 () if state.ready => Some(Ok(())),
                 () if state.refused.is_some() || state.lost => Some(Err(state.refused.clone())),
@@ -145,9 +145,9 @@ impl Guard {
             })
             .await;
         match began {
-            Some(Ok(())) => Ok(guard),
-            Some(Err(said)) => Err(guard.did_not_start(said)),
-            None => Err(guard.did_not_start(None)),
+            Some(Ok(())) => Ok(agent),
+            Some(Err(said)) => Err(agent.did_not_start(said)),
+            None => Err(agent.did_not_start(None)),
         }
     }
 
@@ -155,7 +155,7 @@ impl Guard {
         let host = self.host.clone();
         match said {
             Some(text) => HostError::Refused { host, text },
-            None => HostError::Incomplete { host, action: "start of the guard", said: "nothing".into() },
+            None => HostError::Incomplete { host, action: "start of the agent", said: "nothing".into() },
         }
     }
 
@@ -165,18 +165,18 @@ impl Guard {
         &self.host
     }
 
-    /// The guard's name.
+    /// The agent's name.
     #[must_use]
-    pub fn id(&self) -> &GuardId {
+    pub fn id(&self) -> &AgentId {
         &self.id
     }
 
     /// Sends a command and waits for its reply's fields. Arguments may be secret: they are never logged.
-    pub async fn call(&self, action: &'static str, arguments: &[&[u8]]) -> Result<Vec<Field>, GuardError> {
+    pub async fn call(&self, action: &'static str, arguments: &[&[u8]]) -> Result<Vec<Field>, AgentError> {
         let Some((sequence, reply)) = self.shared.expect_reply() else {
             return Err(self.gone(&self.shared.state()));
         };
-        tracing::debug!(host = self.host, action, "guard");
+        tracing::debug!(host = self.host, action, "agent");
         let sequence = sequence.to_string();
         let mut fields: Vec<&[u8]> = vec![sequence.as_bytes(), action.as_bytes()];
         fields.extend(arguments);
@@ -186,10 +186,10 @@ impl Guard {
         match tokio::time::timeout(REPLY_LIMIT, reply).await {
             Ok(Ok(Ok(fields))) => Ok(fields),
             Ok(Ok(Err((code, text)))) => {
-                Err(GuardError::Failed { host: self.host.clone(), action, code, text })
+                Err(AgentError::Failed { host: self.host.clone(), action, code, text })
             }
             Ok(Err(_)) => Err(self.gone(&self.shared.state())),
-            Err(_) => Err(GuardError::Failed {
+            Err(_) => Err(AgentError::Failed {
                 host: self.host.clone(),
                 action,
                 code: "timeout".into(),
@@ -198,7 +198,7 @@ impl Guard {
         }
     }
 
-    /// False when the guard's input has ended already.
+    /// False when the agent's input has ended already.
     fn write(&self, fields: &[&[u8]]) -> bool {
         let mut line = encode(fields);
         line.push(b'\n');
@@ -220,13 +220,13 @@ impl Guard {
         self.shared.state().jobs.remove(name);
     }
 
-    /// Waits until a job has ended. An error when the guard is lost.
-    pub async fn ended(&self, name: &str) -> Result<Job, GuardError> {
+    /// Waits until a job has ended. An error when the agent is lost.
+    pub async fn ended(&self, name: &str) -> Result<Job, AgentError> {
         self.until(name, |job| job.exit.is_some()).await
     }
 
-    /// Waits until a job has told something. An error when the guard is lost.
-    pub async fn until(&self, name: &str, told: impl Fn(&Job) -> bool) -> Result<Job, GuardError> {
+    /// Waits until a job has told something. An error when the agent is lost.
+    pub async fn until(&self, name: &str, told: impl Fn(&Job) -> bool) -> Result<Job, AgentError> {
         self.wait_forever(|state| match state.jobs.get(name) {
             Some(job) if told(job) => Some(Ok(job.clone())),
             _ if state.lost => Some(Err(self.gone(state))),
@@ -253,24 +253,24 @@ impl Guard {
         self.shared.state().kept.clone()
     }
 
-    /// Waits until the guard is lost; never returns before.
-    pub async fn lost(&self) -> GuardError {
+    /// Waits until the agent is lost; never returns before.
+    pub async fn lost(&self) -> AgentError {
         self.wait_forever(|state| state.lost.then(|| self.gone(state))).await
     }
 
-    fn gone(&self, state: &State) -> GuardError {
-        GuardError::Lost { host: self.host.clone(), ending: state.ending.clone() }
+    fn gone(&self, state: &State) -> AgentError {
+        AgentError::Lost { host: self.host.clone(), ending: state.ending.clone() }
     }
 
-    /// The guard is gone.
+    /// The agent is gone.
     #[must_use]
     pub fn is_lost(&self) -> bool {
         self.shared.state().lost
     }
 
-    /// Tells the guard to undo everything and waits until it has, or until `deadline` has passed.
+    /// Tells the agent to undo everything and waits until it has, or until `deadline` has passed.
     pub async fn release(&self, deadline: Duration) -> Released {
-        // Its input ends too: whatever happens to this message, the guard starts.
+        // Its input ends too: whatever happens to this message, the agent starts.
         self.write(&[b"0", b"release"]);
         self.input().take();
         let ended = self
@@ -278,10 +278,10 @@ impl Guard {
             .await;
         let Some((true, left)) = ended else { return Released::Lost };
         let (ours, others): (Vec<_>, Vec<_>) =
-            left.into_iter().partition(|(guard, _)| guard == self.id.as_str());
-        for (guard, what) in others {
+            left.into_iter().partition(|(agent, _)| agent == self.id.as_str());
+        for (agent, what) in others {
             tracing::warn!(
-                "{}: an earlier run ({guard}) left something that cannot be undone: {what}",
+                "{}: an earlier run ({agent}) left something that cannot be undone: {what}",
                 self.host
             );
         }
@@ -304,7 +304,7 @@ impl Guard {
     }
 }
 
-impl Drop for Guard {
+impl Drop for Agent {
     fn drop(&mut self) {
         self.reader.abort();
     }
@@ -335,7 +335,7 @@ async fn write_lines(
         }
     };
     if write.await.is_err() {
-        // Nobody reads any more. Its output need not end with it: jobs that outlived a killed guard hold it open. One that
+        // Nobody reads any more. Its output need not end with it: jobs that outlived a killed agent hold it open. One that
         // ends in order is given the time to say so.
         tokio::time::sleep(LAST_WORDS).await;
         shared.lose();
