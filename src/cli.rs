@@ -1,4 +1,5 @@
-//! What was typed. Validated as far as one word can be, without effects and without defaults: those are `settings`'.
+//! Command line as typed. Each argument is validated by itself, without side effects and without defaults: those are
+//! `settings`'.
 
 mod replica;
 mod typed;
@@ -21,30 +22,42 @@ use crate::values::Whole;
 use replica::NOT_FOR_REPLICAS;
 use words::readable;
 
-/// What holds for all options, at the end of the help.
+/// Text below `--help`, for all options.
 const AFTER_HELP: &str = "\
-Times: seconds, or with units as in 90s, 15m and 1h30m. Each option but --dry-run, --config and --profile is also a key of the configuration \
-file (_ for -) and a variable TRANSFER_NAME of the environment. A switch without a --no- of its own is turned off with \
-=false. Several hosts in one word: 'db[1-20]:/srv', 'db{1,3,7}:/srv'.
+Times are seconds, or have units: 90s, 15m, 1h30m. Each option except --dry-run, --config and --profile can also be set in \
+the configuration file (with _ for -) and in the environment (TRANSFER_NAME). A switch without a --no- form is turned off with \
+=false. A word may name several hosts: 'db[1-20]:/srv', 'db{1,3,7}:/srv'.
 
-Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 verification failed, 4 refused, nothing changed, 5 busy, 6 \
-something could not be undone, 128+N interrupted by signal N.
+Exit codes: 0 done, 1 failed, 2 usage or configuration error, 3 verification failed, 4 refused before anything was changed, \
+5 busy, 6 not everything was rolled back, 128+N interrupted by signal N.
 
 Examples:
-  transfer db1:/srv/sqldata db2:/srv            becomes db2:/srv/sqldata
-  transfer db1:/srv/sqldata db2:/srv --dry-run  what that would do
-  transfer replica db1 db2 --create-account     MariaDB on db2 becomes a replica of that on db1
-  transfer status db1 db2                       which runs hold what there, live and dead
-  transfer clean db1 db2                        undo what dead runs left there
-  transfer history                              what was run from this machine";
+  transfer db1:/srv/sqldata db2:/srv            copy to db2:/srv/sqldata
+  transfer db1:/srv/sqldata db2:/srv --dry-run  show what that would change
+  transfer replica db1 db2 --create-account     db2 becomes a replica of db1";
 
-/// The command line.
+/// Usage in `-h`.
+const SHORT_USAGE: &str = "transfer [OPTIONS] SOURCE TARGET...    ([USER@]HOST:/PATH, or /PATH)
+       transfer replica [OPTIONS] PRIMARY TARGET...
+       transfer status|clean HOST...
+       transfer history|show RUN";
+
+/// Text below `-h`.
+const AFTER_SHORT_HELP: &str = "\
+All options and exit codes: transfer --help, transfer COMMAND --help
+
+Examples:
+  transfer db1:/srv/sqldata db2:/srv            copy to db2:/srv/sqldata
+  transfer db1:/srv/sqldata db2:/srv --dry-run  show what that would change
+  transfer replica db1 db2 --create-account     db2 becomes a replica of db1";
+
+/// Arguments of the program.
 #[derive(Debug, Parser)]
 #[command(
     name = "transfer",
     version,
-    about = "Copies SOURCE into each TARGET directory, from host to host: under its own name once it is verified, and \
-with everything undone on any failure.",
+    about = "Copy SOURCE into each TARGET directory, between hosts. The copy gets its name when it is verified; on any \
+failure all changes are rolled back.",
     long_about = None,
     infer_long_args = true,
     subcommand_negates_reqs = true,
@@ -53,75 +66,72 @@ transfer status HOST...\n       transfer clean HOST...\n       transfer history\
     after_help = AFTER_HELP
 )]
 pub struct Cli {
-    /// The source.
+    /// File or directory to copy: [USER@]HOST:/PATH, or /PATH on this machine
     #[arg(required = true, value_name = "SOURCE", value_parser = endpoint())]
-    #[arg(help = "What to copy: [USER@]HOST:/PATH, or /PATH or localhost:/PATH of this machine")]
     pub source: Option<Endpoint>,
-    /// The directories to copy it into, written like SOURCE
+    /// Directories to copy it into, written like SOURCE
     #[arg(required = true, value_name = "TARGET", value_parser = endpoints())]
     pub targets: Vec<Fleet<Endpoint>>,
-    /// Everything else that may be typed before or after them.
+    /// Options, before or after the arguments.
     #[command(flatten)]
     pub typed: Typed,
-    /// Work other than a transfer.
+    /// Subcommand, instead of SOURCE and TARGET.
     #[command(subcommand)]
     pub command: Option<Command>,
 }
 
-/// Work other than a transfer.
+/// Subcommands.
 #[derive(Debug, Subcommand)]
 #[expect(clippy::large_enum_variant, reason = "there is one of it")]
 pub enum Command {
-    /// Make MariaDB servers replicas of a running one, from a hot copy of it
+    /// Turn MariaDB servers into replicas of a running server, from a hot backup of it
     #[command(infer_long_args = true, after_help = replica::AFTER_HELP)]
     Replica(Replica),
-    /// List the runs that hold something on the hosts, live and dead; changes nothing
-    #[command(
-        after_help = "Exit codes: 0 all hosts were asked, whatever they hold; 1 one could not be asked; 2 usage."
-    )]
+    /// List the runs that have changes in place on hosts, live and orphaned; changes nothing
+    #[command(after_help = "Exit codes: 0 all hosts answered; 1 a host could not be asked; 2 usage error.")]
     Status {
-        /// The hosts to ask
+        /// Hosts to ask
         #[arg(required = true, value_name = "HOST", value_parser = hosts())]
         hosts: Vec<Fleet<HostName>>,
     },
-    /// Undo what dead runs left on the hosts; live runs are not touched
+    /// Roll back what orphaned runs have changed on hosts; live runs are not touched
     #[command(
-        after_help = "Exit codes: 0 nothing of dead runs is left; 1 a host could not be asked; 2 usage; 6 something is left, and is \
-                      listed with what to do."
+        after_help = "Exit codes: 0 nothing of orphaned runs remains; 1 a host could not be asked; 2 usage error; 6 something could \
+                      not be rolled back and is listed with the remedy."
     )]
     Clean {
-        /// Start servers and replication again, too, that such a run had stopped, and run its hooks for afterwards
+        /// Also restart servers and replication that such a run had stopped, and run its after-hooks
         #[arg(long)]
         start_servers: bool,
-        /// Forget hooks for afterwards that have not run, or have failed: what they were to do is done
+        /// Forget after-hooks that have not run or have failed, because their work was done by hand
         #[arg(long, conflicts_with = "start_servers")]
         forget_hooks: bool,
-        /// The hosts to clean
+        /// Hosts to clean
         #[arg(required = true, value_name = "HOST", value_parser = hosts())]
         hosts: Vec<Fleet<HostName>>,
     },
-    /// List what was run from this machine by this account, the newest last
+    /// List the runs that this account started on this machine, newest last
     #[command(
-        after_help = "Exit codes: 0 the runs are listed, also where there are none; 1 the records cannot be read; 2 usage."
+        after_help = "Exit codes: 0 listed, even if there are none; 1 the records cannot be read; 2 usage error."
     )]
     History {
-        /// The last N runs [default: 20]
+        /// Show the last N runs [default: 20]
         #[arg(long, value_name = "N", default_value = "20", hide_default_value = true)]
         last: Last,
-        /// Each record as a JSON line, without the table
+        /// Print each record as a JSON line
         #[arg(long)]
         json: bool,
     },
-    /// Show one of these runs: what was typed, and its report
+    /// Show the command and the report of one of these runs
     #[command(
-        after_help = "Exit codes: 0 the run is shown, however it ended; 1 the records cannot be read; 2 there is no such run, or \
-                      there are several."
+        after_help = "Exit codes: 0 shown, however the run ended; 1 the records cannot be read; 2 no run or several runs have \
+                      that name."
     )]
     Show {
-        /// Its name, or the beginning of it
+        /// Name of the run, or the beginning of it
         #[arg(value_name = "RUN")]
         run: String,
-        /// Its record as a JSON line
+        /// Print the record as a JSON line
         #[arg(long)]
         json: bool,
     },
@@ -130,11 +140,11 @@ pub enum Command {
 /// `--last`.
 pub type Last = Whole<1, 1_000_000>;
 
-/// What one word names: one or several, as `ClusterShell` writes them.
+/// Hosts or endpoints that one word names, in the notation of `ClusterShell`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fleet<T>(pub Vec<T>);
 
-/// All that some words name, in their order.
+/// Returns all that the words name, in their order.
 #[must_use]
 pub fn all<T: Clone>(words: &[Fleet<T>]) -> Vec<T> {
     words.iter().flat_map(|word| word.0.iter().cloned()).collect()
@@ -153,20 +163,20 @@ impl Cli {
         let mut cli = Self::from_arg_matches(&matches)?;
         let conflict = |text: &str| Err(command().error(ErrorKind::ArgumentConflict, text));
         if cli.command.is_some() && cli.source.is_some() {
-            return conflict("SOURCE and a subcommand cannot be in one command");
+            return conflict("SOURCE cannot be used with a subcommand");
         }
         if let Some(Command::Replica(replica)) = &mut cli.command {
             let of_replica = matches.subcommand_matches("replica");
             let typed = |id: &&&str| {
-                let said = |matches: &ArgMatches| matches.value_source(id) == Some(ValueSource::CommandLine);
-                said(&matches) || of_replica.is_some_and(said)
+                let given = |matches: &ArgMatches| matches.value_source(id) == Some(ValueSource::CommandLine);
+                given(&matches) || of_replica.is_some_and(given)
             };
             if let Some(id) = NOT_FOR_REPLICAS.iter().find(typed) {
                 let option = command().get_arguments().find(|argument| argument.get_id() == *id).cloned();
                 let long = option.as_ref().and_then(clap::Arg::get_long).unwrap_or(id);
-                return conflict(&format!("--{long} has no effect on replicas"));
+                return conflict(&format!("--{long} cannot be used with replica"));
             }
-            // Options may stand before the subcommand as well as behind it.
+            // Options may stand before and after the subcommand.
             replica.typed = std::mem::take(&mut replica.typed).over(std::mem::take(&mut cli.typed));
             return Ok(cli);
         }
@@ -174,14 +184,14 @@ impl Cli {
             *json |= std::mem::take(&mut cli.typed.options.json) == Some(true);
         }
         if cli.command.is_some() && (cli.typed.dry_run || cli.typed.options.json == Some(true)) {
-            return conflict("--dry-run and --json have no effect on this subcommand");
+            return conflict("--dry-run and --json cannot be used with this subcommand");
         }
         Ok(cli)
     }
 }
 
 impl Cli {
-    /// The options, wherever they stood.
+    /// Returns the options, wherever they were typed.
     #[must_use]
     pub fn typed(&self) -> &Typed {
         match &self.command {
@@ -191,10 +201,10 @@ impl Cli {
     }
 }
 
-/// Why a word names nothing.
+/// Error of a word that names no host or endpoint.
 #[derive(Debug, thiserror::Error)]
 enum WordError {
-    #[error("it names several hosts: only targets may be several")]
+    #[error("names several hosts; only TARGET may")]
     Several,
     #[error(transparent)]
     Fleet(#[from] FleetError),
@@ -207,7 +217,7 @@ fn each<T>(word: &OsStr, parse: fn(&OsStr) -> Result<T, EndpointError>) -> Resul
     Ok(Fleet(words.iter().map(|word| parse(word)).collect::<Result<_, _>>()?))
 }
 
-/// One end, where several make no sense.
+/// Parses one endpoint and refuses several.
 fn endpoint() -> impl TypedValueParser<Value = Endpoint> {
     OsStringValueParser::new().try_map(|word: OsString| one(&word, Endpoint::parse))
 }

@@ -38,30 +38,75 @@ pub type HistorySize = Whole<0, 10_000>;
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
-    /// What to transfer: file (a file or a directory tree), mariabackup or xtrabackup (a hot backup of the server behind
-    /// the socket SOURCE), decompress (an archive, unpacked), compress (into an archive) [default: file]
-    #[arg(long = "type", value_name = "TYPE", hide_possible_values = true, help_heading = "What is copied")]
+    /// Run COMMAND before or after the transfer; PHASE is before-source, before-target,
+    /// before-controller, after-source, after-target or after-controller; repeatable
+    #[arg(long, value_name = "PHASE=COMMAND")]
+    #[serde(deserialize_with = "from_hooks")]
+    pub hook: Option<Vec<Hook>>,
+
+    /// file, mariabackup, xtrabackup, compress, decompress; file copies a file or directory tree, the
+    /// backups are hot and take the server's socket as SOURCE, compress writes an archive, decompress
+    /// unpacks one [default: file]
+    #[arg(long = "type", value_name = "TYPE", hide_possible_values = true, help_heading = "Source")]
     #[serde(rename = "type")]
     pub transfer_type: Option<TransferType>,
-    /// Leave out what matches, at any depth below the source; with a leading / from the source on; repeatable
-    #[arg(long, value_name = "PATTERN", value_parser = pattern(), help_heading = "What is copied")]
+    /// Leave out files that match PATTERN; at any depth below the source, or anchored at the source with
+    /// a leading /; repeatable
+    #[arg(long, value_name = "PATTERN", value_parser = pattern(), help_heading = "Source")]
     #[serde(deserialize_with = "from_words")]
     pub exclude: Option<Vec<Pattern>>,
-    /// Accept files that change, appear or disappear while they are copied, and name them; compares a digest of every
-    /// file [default: off]
+    /// Accept files that change, appear or disappear during the copy, and list them; compares a
+    /// digest of every file [default: off]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
-        hide_possible_values = true, help_heading = "What is copied")]
+        hide_possible_values = true, help_heading = "Source")]
     pub ignore_changed: Option<bool>,
-    /// Allow a target to lose attributes that its file system cannot hold: xattrs, acls, capabilities [default: none]
-    #[arg(long, value_name = "KIND[,KIND...]", help_heading = "What is copied")]
+    /// Let a target lose attributes that its file system cannot store: xattrs, acls, capabilities
+    /// [default: none]
+    #[arg(long, value_name = "KIND[,KIND...]", help_heading = "Source")]
     #[serde(deserialize_with = "from_word")]
     pub drop_attributes: Option<Attributes>,
 
-    /// Threads of a hot backup on the source, and of its extraction on the targets [default: half of the processors]
+    /// Final name of the copy; by default the name of the source
+    #[arg(long = "as", value_name = "NAME", value_parser = file_name(), help_heading = "Destination")]
+    #[serde(rename = "as", deserialize_with = "from_word")]
+    pub rename: Option<FileName>,
+    /// Replace an existing file or directory; by one rename, after the copy was verified [default: off]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
+        hide_possible_values = true, help_heading = "Destination")]
+    pub replace: Option<bool>,
+    /// Keep the replaced data beside the copy, as NAME.old-RUN; requires --replace [default: off]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
+        hide_possible_values = true, help_heading = "Destination")]
+    pub keep_old: Option<bool>,
+    /// Owner of the copy: USER, USER:GROUP or :GROUP, as known on the target [default: the owners on
+    /// the source]
+    #[arg(long, value_name = "USER:GROUP", help_heading = "Destination")]
+    #[serde(deserialize_with = "from_word")]
+    pub chown: Option<Owner>,
+    /// Keep the staging directory with the partial copy when the transfer fails [default: off]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
+        hide_possible_values = true, help_heading = "Destination")]
+    pub keep_staging: Option<bool>,
+    /// Wait until the copy is on stable storage [default]
+    #[arg(skip)]
+    pub fsync: Option<bool>,
+    /// Allow a target directory that another account of its host could replace, because that account
+    /// owns it or can write to it or to a directory above it [default: off]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
+        hide_possible_values = true, help_heading = "Destination")]
+    pub allow_shared_path: Option<bool>,
+    /// Continue with the other targets when the preflight refuses one [default: off]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
+        hide_possible_values = true, help_heading = "Destination")]
+    pub skip_refused: Option<bool>,
+
+    /// Threads of a hot backup on the source, and of its extraction on the targets [default: half of
+    /// the processors]
     #[arg(long, value_name = "N", help_heading = "Databases")]
     #[serde(deserialize_with = "from_word")]
     pub backup_threads: Option<Threads>,
-    /// Stop what the source replicates during a hot backup, and start exactly that again [default: off]
+    /// Stop the replication threads of the source during a hot backup, and start the same ones again
+    /// [default: off]
     #[arg(
         long,
         num_args = 0,
@@ -71,191 +116,162 @@ pub struct Options {
     )]
     #[serde(alias = "stop_slave")]
     pub stop_replication: Option<bool>,
-    /// Prepare a hot backup on the targets: what arrives can be started as a server [default: off]
+    /// Prepare the hot backup on the targets, so that a server can start on it [default: off]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
         hide_possible_values = true, help_heading = "Databases")]
     pub prepare: Option<bool>,
-    /// Memory for that [default: the source's buffer pool, up to half of what is available]
+    /// Memory for preparing the backup [default: the source's buffer pool, at most half of the
+    /// available memory]
     #[arg(long, value_name = "SIZE", help_heading = "Databases")]
     #[serde(deserialize_with = "from_word")]
     pub prepare_memory: Option<Memory>,
-    /// Stop the server of a data directory while it is copied, and start it again: of the source, of the target that it
-    /// replaces, or of both [default: none]
+    /// Stop the server of source, target or both; during the copy of its data directory, and start it
+    /// again afterwards, on the target with the new data [default: none]
     #[arg(long, value_name = "END", hide_possible_values = true, help_heading = "Databases")]
     pub stop_server: Option<Ends>,
-    /// The unit of that server [default: the one that it runs in]
+    /// systemd unit of that server [default: the one that the server runs in]
     #[arg(long, value_name = "UNIT", help_heading = "Databases")]
     #[serde(deserialize_with = "from_word")]
     pub unit: Option<UnitName>,
-    /// How long the server may take to stop: 1s-850s [default: 600s]
+    /// Time for the server to stop: 1s-850s [default: 600s]
     #[arg(long, value_name = "TIME", help_heading = "Databases")]
     #[serde(deserialize_with = "from_word")]
     pub server_timeout: Option<ServerTimeout>,
-    /// Copy the data directory of a running server all the same [default: off]
+    /// Copy the data directory of a running server without stopping it; the copy is not consistent
+    /// [default: off]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
         hide_possible_values = true, help_heading = "Databases")]
     pub allow_running: Option<bool>,
-    /// File of options on the hosts, for logins to their servers [default: their own; root's socket]
+    /// Option file on the hosts for logins to their servers [default: the client's own, as root
+    /// through the socket]
     #[arg(long, value_name = "FILE", help_heading = "Databases")]
     #[serde(deserialize_with = "from_word")]
     pub defaults_file: Option<HostPath>,
 
-    /// Run COMMAND on an end of the run before or after all else; PHASE is before- or after- and source, target or
-    /// controller; repeatable
-    #[arg(long, value_name = "PHASE=COMMAND", help_heading = "Hooks")]
-    #[serde(deserialize_with = "from_hooks")]
-    pub hook: Option<Vec<Hook>>,
-
-    /// The final name [default: the source's own]
-    #[arg(long = "as", value_name = "NAME", value_parser = file_name(), help_heading = "What becomes of it")]
-    #[serde(rename = "as", deserialize_with = "from_word")]
-    pub rename: Option<FileName>,
-    /// Replace what has the final name: in one step, after the copy was verified [default: off]
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
-        hide_possible_values = true, help_heading = "What becomes of it")]
-    pub replace: Option<bool>,
-    /// With --replace: keep the old one beside the copy, as NAME.old-RUN [default: off]
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
-        hide_possible_values = true, help_heading = "What becomes of it")]
-    pub keep_old: Option<bool>,
-    /// Whose the copy becomes: USER, USER:GROUP or :GROUP of the target [default: as on the source]
-    #[arg(long, value_name = "USER:GROUP", help_heading = "What becomes of it")]
-    #[serde(deserialize_with = "from_word")]
-    pub chown: Option<Owner>,
-    /// When the transfer fails, keep what has arrived in its staging directory [default: off]
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
-        hide_possible_values = true, help_heading = "What becomes of it")]
-    pub keep_staging: Option<bool>,
-    /// Do not wait until the copy is on the disk; a power cut soon afterwards may lose it
-    #[arg(skip)]
-    pub fsync: Option<bool>,
-    /// Allow a target directory that another account of its host could replace: owned by that account, writable by it,
-    /// or below such a directory [default: off]
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
-        hide_possible_values = true, help_heading = "What becomes of it")]
-    pub allow_shared_path: Option<bool>,
-    /// With several targets: leave out those that are refused, instead of refusing the run [default: off]
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
-        hide_possible_values = true, help_heading = "What becomes of it")]
-    pub skip_refused: Option<bool>,
-
-    /// Compress with zstd, pigz, gzip or lz4; without TOOL with the first of the first three that all ends have [default]
+    /// Compress with zstd, pigz, gzip or lz4; without TOOL: the first of zstd, pigz and gzip that all
+    /// hosts have [default]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "auto", value_name = "TOOL",
-        overrides_with = "no_compress", help_heading = "On the way")]
+        overrides_with = "no_compress", help_heading = "Compression and encryption")]
     #[serde(deserialize_with = "from_word")]
     pub compress: Option<Compress>,
-    /// Level of the compression: zstd 1-19, lz4 1-12, pigz and gzip 1-9 [default: 1]
-    #[arg(long, value_name = "N", help_heading = "On the way")]
+    /// Compression level: zstd 1-19, lz4 1-12, pigz and gzip 1-9 [default: 1]
+    #[arg(long, value_name = "N", help_heading = "Compression and encryption")]
     #[serde(deserialize_with = "from_word")]
     pub compress_level: Option<Level>,
-    /// Encrypt with AES-256-CTR and a key of this run; checks the stream, too [default]
+    /// Encrypt with AES-256-CTR and a key made for this run; also takes a digest of the stream
+    /// [default]
     #[arg(
         long,
         num_args = 0,
         default_missing_value = "true",
         overrides_with = "no_encrypt",
-        help_heading = "On the way"
+        help_heading = "Compression and encryption"
     )]
     pub encrypt: Option<bool>,
-    /// Processors to use on each host [default: half of them; for digests of the copy all, up to 4]
-    #[arg(long, value_name = "N", help_heading = "On the way")]
-    #[serde(deserialize_with = "from_word")]
-    pub threads: Option<Threads>,
-    /// Stand back behind the hosts' other programs, 1-19; without N 10 [default: off]
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "10", value_name = "N",
-        help_heading = "On the way")]
-    #[serde(deserialize_with = "from_word")]
-    pub nice: Option<Nice>,
 
-    /// Compare a digest of every file, read from both disks [default]
+    /// Compare a digest of every file, read back from both disks [default]
     #[arg(
         long,
         num_args = 0,
         default_missing_value = "true",
         overrides_with = "no_checksum",
-        help_heading = "Checks"
+        help_heading = "Verification"
     )]
     pub checksum: Option<bool>,
-    /// The digest of files: md5, sha256 or blake2b [default: md5]
-    #[arg(long, value_name = "NAME", hide_possible_values = true, help_heading = "Checks")]
+    /// Digest of files: md5, sha256 or blake2b [default: md5]
+    #[arg(long, value_name = "NAME", hide_possible_values = true, help_heading = "Verification")]
     pub checksum_algorithm: Option<FileDigest>,
-    /// Compare a digest of the stream instead: sees the network's faults, not the disks'. Turns --checksum off, is
-    /// ignored with an explicit --checksum
+    /// Compare a digest of the stream instead of files; it is taken during the copy and finds faults of
+    /// the network, not of the disks. Turns --checksum off; ignored when --checksum is given
     #[arg(
         long,
         num_args = 0,
         default_missing_value = "true",
         overrides_with = "no_parallel_checksum",
-        help_heading = "Checks"
+        help_heading = "Verification"
     )]
     pub parallel_checksum: Option<bool>,
 
-    /// Port to listen on at the targets; 0 is the first free one of --port-range [default: 0]
+    /// Port to listen on at the targets; 0 for the first free one of --port-range [default: 0]
     #[arg(long, value_name = "N", help_heading = "Network")]
     pub port: Option<u16>,
     /// Ports to choose from [default: 4400-4500]
     #[arg(long, value_name = "FIRST-LAST", help_heading = "Network")]
     #[serde(deserialize_with = "from_word")]
     pub port_range: Option<PortRange>,
-    /// What to open on the targets for the source: auto (every firewall in use), iptables, nftables or none
-    /// [default: auto]
+    /// Firewall to open on the targets for the source: auto (each one in use), iptables, nftables or
+    /// none [default: auto]
     #[arg(long, value_name = "KIND", hide_possible_values = true, help_heading = "Network")]
     pub firewall: Option<FirewallChoice>,
-    /// The source's address on the data path [default: by its routes]
+    /// Address of the source on the data path [default: by its routing table]
     #[arg(long, value_name = "ADDRESS", help_heading = "Network")]
     pub source_address: Option<IpAddr>,
-    /// A target's address on the data path; with HOST= of that target; repeatable [default: that of its SSH
-    /// connection]
+    /// Address of a target on the data path; HOST= names the target; repeatable [default: the address
+    /// of its SSH connection]
     #[arg(long, value_name = "[HOST=]ADDRESS", help_heading = "Network")]
     #[serde(deserialize_with = "from_words")]
     pub target_address: Option<Vec<TargetAddress>>,
 
-    /// Become root with sudo after the login; it must ask no password [default: off]
+    /// Become root with sudo after the login; requires sudo without a password [default: off]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
-        hide_possible_values = true, global = true, help_heading = "Login")]
+        hide_possible_values = true, global = true, help_heading = "SSH")]
     pub sudo: Option<bool>,
     /// Configuration file of ssh [default: the user's own]
-    #[arg(long, value_name = "FILE", global = true, help_heading = "Login")]
+    #[arg(long, value_name = "FILE", global = true, help_heading = "SSH")]
     pub ssh_config: Option<PathBuf>,
-    /// An option of ssh, such as Port=2222; repeatable
-    #[arg(long, value_name = "KEY=VALUE", global = true, help_heading = "Login")]
+    /// Option of ssh, such as Port=2222; repeatable
+    #[arg(long, value_name = "KEY=VALUE", global = true, help_heading = "SSH")]
     #[serde(deserialize_with = "from_words")]
     pub ssh_option: Option<Vec<SshOption>>,
 
-    /// A host that hears nothing for so long undoes everything by itself: 2s-24h [default: 30s]
+    /// Time without a heartbeat from the controller after which a host rolls back on its own: 2s-24h
+    /// [default: 30s]
     #[arg(long, value_name = "TIME", help_heading = "Limits")]
     #[serde(deserialize_with = "from_word")]
     pub lease_time: Option<LeaseTime>,
-    /// A transfer of which no byte moves for so long has failed: 1s-168h [default: 300s]
+    /// Time without any data moving after which the transfer fails: 1s-168h [default: 300s]
     #[arg(long, value_name = "TIME", help_heading = "Limits")]
     #[serde(deserialize_with = "from_word")]
     pub idle_timeout: Option<IdleTimeout>,
-    /// A run that is not done after so long has failed: 1s-8760h [default: none]
+    /// Time after which an unfinished run fails: 1s-8760h [default: none]
     #[arg(long, value_name = "TIME", help_heading = "Limits")]
     #[serde(deserialize_with = "from_word")]
     pub max_duration: Option<MaxDuration>,
+    /// Run the programs on the hosts at nice value N (1-19; 10 without N) and low I/O priority
+    /// [default: off]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "10", value_name = "N",
+        help_heading = "Limits")]
+    #[serde(deserialize_with = "from_word")]
+    pub nice: Option<Nice>,
+    /// Processors to use on each host [default: half of them; up to 4 for digests of files]
+    #[arg(long, value_name = "N", help_heading = "Limits")]
+    #[serde(deserialize_with = "from_word")]
+    pub threads: Option<Threads>,
 
-    /// Progress on standard error: auto (a bar on a terminal, else lines), bar, plain or none [default: auto]
+    /// Progress on standard error: auto (a bar on a terminal, otherwise lines), bar, plain or none
+    /// [default: auto]
     #[arg(long, value_name = "KIND", hide_possible_values = true, help_heading = "Output")]
     pub progress: Option<ProgressChoice>,
-    /// Events and the report as JSON lines on standard output [default: off]
+    /// Print JSON lines on standard output; events while it runs and the report at the end [default: off]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
         hide_possible_values = true, help_heading = "Output")]
     pub json: Option<bool>,
-    /// Tell every step on standard error [default: off]
+    /// Report each step on standard error; with the command that was run [default: off]
     #[arg(short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
         hide_possible_values = true, global = true, help_heading = "Output")]
     pub verbose: Option<bool>,
 
-    /// Write what became of the last runs to FILE, for the textfile collector of Prometheus [default: none]
+    /// Write metrics of the last runs to FILE, for the textfile collector of Prometheus [default:
+    /// none]
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub metrics: Option<PathBuf>,
-    /// Records of runs that are kept on this machine, for transfer history; older ones are removed; 0: none [default: 1000]
+    /// Number of runs to keep in this machine's history; older ones are removed, 0 keeps none
+    /// [default: 1000]
     #[arg(long, value_name = "N", help_heading = "Output")]
     #[serde(deserialize_with = "from_word")]
     pub history_size: Option<HistorySize>,
 
-    /// Variants of a configuration file by name, chosen with `--profile`; only at its top.
+    /// Use the section [profile.NAME] of the configuration file [default: none]
     #[arg(skip)]
     pub profile: BTreeMap<String, Options>,
 }

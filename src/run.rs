@@ -89,7 +89,7 @@ pub async fn run(id: &RunId, settings: &Settings, work: Work<'_>, interrupts: &I
             let hosts = std::mem::take(&mut begun.probe.hosts);
             let plan = plan(id, &begun, &mut report);
             for finding in &report.findings {
-                progress.tell("finding", finding);
+                progress.emit("finding", finding);
             }
             match plan {
                 Ok(plan) if settings.dry_run => {
@@ -109,7 +109,7 @@ pub async fn run(id: &RunId, settings: &Settings, work: Work<'_>, interrupts: &I
         // Nothing has been changed, wherever it failed.
         Err(error) => {
             for finding in &report.findings {
-                progress.tell("finding", finding);
+                progress.emit("finding", finding);
             }
             report.error = Some(error);
         }

@@ -91,12 +91,12 @@ fn replicas_take_options_on_either_side_and_refuse_what_they_decide_themselves()
     for (word, option) in [("--type=file", "--type"), ("--prepare", "--prepare"), ("--as=x", "--as")] {
         for words in [[word, "replica", "a", "b"], ["replica", "a", "b", word]] {
             let error = read(&words).unwrap_err().to_string();
-            assert!(error.contains(&format!("{option} has no effect on replicas")), "{error}");
+            assert!(error.contains(&format!("{option} cannot be used with replica")), "{error}");
         }
     }
     for words in [
         &["replica", "a", "b", "--chain", "--from", "c"][..],
-        &["replica", "a", "b", "--chain", "--sibling"],
+        &["replica", "a", "b", "--replicate-from-primary", "--sibling"],
         &["replica", "a", "b", "--account", "f", "--create-account"],
         &["replica", "a", "b", "--max-lag", "0"],
         &["replica", "a", "b", "--primary-address", "x'y"],

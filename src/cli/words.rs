@@ -1,15 +1,15 @@
-//! The definition of the command line as clap takes it and as people see it: old words, pairs, help and errors.
+//! Definition of the command line for clap, and its presentation: transferpy's spellings, pairs of options, help, errors.
 
 use std::ffi::OsString;
 
 use clap::CommandFactory as _;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use super::Cli;
-use super::replica::NOT_FOR_REPLICAS;
+use super::replica::{self, NOT_FOR_REPLICAS};
+use super::{AFTER_SHORT_HELP, Cli, SHORT_USAGE};
 use crate::printable::printable;
 
-/// Every word of transferpy's options; their unambiguous prefixes have to mean what they meant, whatever is here now.
+/// Options of transferpy. Their unambiguous prefixes keep their meaning, whatever options were added since.
 const OLD_OPTIONS: [&str; 14] = [
     "config",
     "port",
@@ -27,7 +27,7 @@ const OLD_OPTIONS: [&str; 14] = [
     "verbose",
 ];
 
-/// What such an option is called here.
+/// Returns the current name of such an option.
 fn today(option: &'static str) -> &'static str {
     match option {
         "stop-slave" => "stop-replication",
@@ -36,7 +36,7 @@ fn today(option: &'static str) -> &'static str {
     }
 }
 
-/// The definition of the command line.
+/// Returns the definition of the command line.
 #[must_use]
 pub fn command() -> clap::Command {
     let prefixes = |option: &'static str| {
@@ -53,11 +53,11 @@ pub fn command() -> clap::Command {
         })
         .collect();
     for (id, option) in ids {
-        // `--v` was never that of a pair.
+        // transferpy had no `--v` for one of a pair.
         let renamed = Some(option).filter(|option| today(option) != *option);
         command = command.mut_arg(id, |argument| argument.aliases(prefixes(option).chain(renamed)));
     }
-    // They log in on no host, and read no configuration.
+    // These subcommands log in nowhere and read no configuration.
     let everywhere: Vec<clap::Arg> =
         command.get_arguments().filter(|argument| argument.is_global_set()).cloned().collect();
     for alone in ["history", "show"] {
@@ -68,25 +68,25 @@ pub fn command() -> clap::Command {
         let hidden = |command: clap::Command, id: &&str| command.mut_arg(*id, |argument| argument.hide(true));
         in_pairs(NOT_FOR_REPLICAS.iter().fold(replica, hidden))
             .mut_arg("replace", |replace| {
-                replace.help("Replace a server that holds databases; it comes back unless the new one is good [default: off]")
+                replace.help("Replace a server that holds databases; the old one is brought back on any failure [default: off]")
             })
             .mut_arg("keep_old", |keep| {
-                keep.help("Keep the old data directory beside the new one, as NAME.old-RUN [default: off]")
+                keep.help("Keep the old data beside the new; as NAME.old-RUN, requires --replace [default: off]")
             })
             .mut_arg("unit", |unit| {
-                unit.help("The unit of the servers, on all hosts [default: that of the only one that runs there, or is installed]")
+                unit.help("systemd unit of the servers, on all hosts [default: the only one that runs or is installed there]")
             })
             .mut_arg("prepare_memory", |memory| {
                 memory.help(
-                    "Memory for making the copy ready [default: the source's buffer pool, up to half of what is available]",
+                    "Memory for preparing the backup [default: the source's buffer pool, at most half of the available memory]",
                 )
             })
     })
 }
 
-/// What turns something off stands behind what turns it on.
+/// Sorts each `--no-…` behind its counterpart.
 fn in_pairs(mut command: clap::Command) -> clap::Command {
-    // In the order of their definition, which a change to one of them has lost.
+    // In the order of the declaration; `mut_arg` moves an argument to the end.
     let longs: Vec<(String, String)> = Cli::command()
         .get_arguments()
         .filter_map(|argument| Some((argument.get_id().to_string(), argument.get_long()?.to_owned())))
@@ -99,7 +99,41 @@ fn in_pairs(mut command: clap::Command) -> clap::Command {
     command
 }
 
-/// The same for the help: that switches take a word is told once, and not behind each.
+/// Options that `transfer -h` shows.
+const COMMON: [&str; 10] = [
+    "dry_run",
+    "transfer_type",
+    "exclude",
+    "rename",
+    "replace",
+    "stop_server",
+    "parallel_checksum",
+    "sudo",
+    "json",
+    "verbose",
+];
+
+/// Options that `transfer replica -h` shows.
+const COMMON_OF_REPLICAS: [&str; 12] = [
+    "from",
+    "replicate_from_primary",
+    "account",
+    "create_account",
+    "verify_tables",
+    "allow_clients",
+    "dry_run",
+    "replace",
+    "keep_old",
+    "sudo",
+    "json",
+    "verbose",
+];
+
+/// Layout of `-h`: one screen, without the tables of subcommands and arguments.
+const SHORT_TEMPLATE: &str =
+    "{about-with-newline}\n{usage-heading} {usage}\n\nCommon options:\n{options}{after-help}";
+
+/// Returns the definition for the help: a switch is shown without its value, which the text below explains once.
 #[must_use]
 pub fn shown() -> clap::Command {
     let plain = |argument: clap::Arg| {
@@ -113,14 +147,37 @@ pub fn shown() -> clap::Command {
     command().mut_args(plain).mut_subcommand("replica", |replica| replica.mut_args(plain))
 }
 
-/// An error of clap's as people should see it.
+/// Returns the definition for `-h`: the common options in one list, each with the first clause of its text.
+fn shown_in_short() -> clap::Command {
+    let in_short = |command: clap::Command, common: &'static [&str], examples: &'static str| {
+        let short = |argument: clap::Arg| {
+            if !common.contains(&argument.get_id().as_str()) {
+                return argument.hide(true);
+            }
+            let text = argument.get_help().map(ToString::to_string).unwrap_or_default();
+            let clause = text.split([';', '[']).next().unwrap_or_default().trim_end().to_owned();
+            argument.help(clause).help_heading(clap::builder::Resettable::Reset)
+        };
+        command.mut_args(short).help_template(SHORT_TEMPLATE).after_help(examples)
+    };
+    in_short(shown(), &COMMON, AFTER_SHORT_HELP)
+        .override_usage(SHORT_USAGE)
+        .mut_subcommand("replica", |replica| {
+            in_short(replica, &COMMON_OF_REPLICAS, replica::AFTER_SHORT_HELP)
+        })
+}
+
+/// Makes an error of clap's readable: escaped, with suggestions that exist.
 pub(super) fn readable(mut error: clap::Error, words: &[OsString]) -> clap::Error {
     escape(&mut error);
     if error.kind() == ErrorKind::DisplayHelp {
-        let help = shown().try_get_matches_from(words).err();
+        let is_long = |word: &OsString| word == "help" || word.as_encoded_bytes().starts_with(b"--h");
+        let is_short = !words.iter().any(is_long);
+        let shown = if is_short { shown_in_short() } else { shown() };
+        let help = shown.try_get_matches_from(words).err();
         return help.filter(|help| help.kind() == ErrorKind::DisplayHelp).unwrap_or(error);
     }
-    // Prefixes are aliases to clap, and no words to be suggested; one of several options suggests all of them.
+    // Prefixes are aliases for clap, but they are no suggestions; an ambiguous prefix suggests all of its options.
     let all = Cli::command();
     let of_replica = all.find_subcommand("replica").into_iter().flat_map(clap::Command::get_arguments);
     let mut options: Vec<String> = Vec::new();
@@ -144,7 +201,7 @@ pub(super) fn readable(mut error: clap::Error, words: &[OsString]) -> clap::Erro
     error
 }
 
-/// Words that were typed may be names of files, which others chose.
+/// Escapes typed words: they may be file names that another user chose.
 fn escape(error: &mut clap::Error) {
     let escaped = |text: &String| printable(text.as_bytes());
     let values: Vec<(ContextKind, ContextValue)> = error

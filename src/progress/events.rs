@@ -10,19 +10,18 @@ use tokio::sync::watch;
 use super::{Moment, Phase};
 use crate::json;
 
-/// How often a program is told how far the copying is.
+/// Interval of progress events.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// Prints every event in its order, and between them the progress, until nobody can send any more. Whoever reads may be
-/// slow: nothing is dropped.
+/// Prints every event in order, with the progress in between, until all senders are gone. A slow reader loses nothing.
 pub(super) fn show(moments: &watch::Receiver<Moment>, events: &Receiver<String>) {
     loop {
         match events.recv_timeout(PERIOD) {
-            Ok(event) => say(&event),
+            Ok(event) => print(&event),
             Err(RecvTimeoutError::Timeout) => {
                 let moment = moments.borrow().clone();
                 if moment.phase == Phase::Copying {
-                    say(&progress(&moment, moment.since.elapsed()));
+                    print(&progress(&moment, moment.since.elapsed()));
                 }
             }
             Err(RecvTimeoutError::Disconnected) => return,
@@ -41,8 +40,8 @@ fn progress(moment: &Moment, elapsed: Duration) -> String {
     json::line("progress", &body)
 }
 
-/// A reader that has gone must not end a run.
-fn say(line: &str) {
+/// Prints a line. A reader that has gone must not end the run.
+fn print(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 

@@ -1,5 +1,5 @@
-//! How far a run is: told by the work as facts, shown by renderers: a bar on a terminal or plain lines elsewhere on
-//! standard error, events for programs on standard output.
+//! Progress of a run. The work reports facts; renderers show them as a bar on a terminal, as plain lines elsewhere on
+//! standard error, and as events for programs on standard output.
 
 mod bar;
 mod events;
@@ -9,7 +9,7 @@ use std::io::IsTerminal as _;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
-use indicatif::HumanDuration;
+use indicatif::FormattedDuration;
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -18,31 +18,31 @@ use crate::json;
 use crate::terminal::has_cursor;
 use crate::values::ProgressChoice;
 
-/// What a run is doing.
+/// Phase of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Reaching the hosts and asking them.
+    /// Connecting to the hosts and collecting their facts.
     Connecting,
     /// Leases, listeners, connections.
     Preparing,
     /// The stream.
     Copying,
-    /// A backup is made ready to be started as a server.
+    /// Preparing the backup, so that a server can start on it.
     Recovering,
     /// Digests of the disks, sync, publication.
     Verifying,
-    /// A replica's server is started with its copy.
+    /// Starting a replica's server on its copy.
     Starting,
-    /// It gets what was written since.
+    /// Waiting for the replica to catch up.
     CatchingUp,
-    /// Its tables are compared with those of the server that was copied.
+    /// Comparing its tables with those of the donor.
     Comparing,
-    /// Undoing what the run did on the hosts.
+    /// Rolling back the changes on the hosts.
     Releasing,
 }
 
 impl Phase {
-    /// As programs read it.
+    /// Returns the name for programs.
     fn name(self) -> &'static str {
         match self {
             Self::Connecting => "connecting",
@@ -72,38 +72,38 @@ impl Phase {
     }
 }
 
-/// How often a renderer looks.
+/// Interval at which a renderer looks.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// A moment of a run.
+/// State of a run at one moment.
 #[derive(Clone, Debug)]
 struct Moment {
     phase: Phase,
     since: Instant,
-    /// Bytes of the source that were read, and how many there will be, by estimate.
+    /// Bytes of the source read so far, and the estimated total.
     moved: u64,
     expected: u64,
-    /// What the source waits for, in its own words.
+    /// Event that the source waits for, as its program names it.
     waits: Option<String>,
 }
 
-/// Where the work tells how far it is.
+/// Receiver of the facts that the work reports.
 #[derive(Clone, Debug)]
 pub struct Progress {
     moments: watch::Sender<Moment>,
-    /// When each phase began, in order.
+    /// Start of each phase, in order.
     begun: Arc<Mutex<Vec<(Phase, Instant)>>>,
-    /// Lines for programs, where they are wanted.
+    /// Lines for programs, with `--json`.
     events: Option<mpsc::Sender<String>>,
 }
 
-/// Shows a progress until it is finished. In threads of their own: a terminal that takes nothing (^S, a full pipe) must
-/// not hold up the heartbeats of the agents.
+/// Threads that show the progress until it is finished. They are threads because a blocked terminal (^S, a full pipe) must
+/// not delay the heartbeats of the agents.
 #[derive(Debug)]
 pub struct Renderer {
     screen: Option<JoinHandle<()>>,
     events: Option<JoinHandle<()>>,
-    /// Nothing is sent: its end is what is waited for, so that nobody sleeps through it.
+    /// Carries no message: closing it ends the renderers at once.
     end: mpsc::Sender<()>,
 }
 
@@ -113,7 +113,7 @@ struct PhaseBegan {
 }
 
 impl Progress {
-    /// A progress and its renderers.
+    /// Starts a progress and its renderers.
     #[must_use]
     pub fn start(choice: ProgressChoice, json: bool) -> (Self, Renderer) {
         let begin =
@@ -129,26 +129,24 @@ impl Progress {
         let screen = match choice {
             ProgressChoice::None => None,
             _ if wants_bar => Some(tokio::task::spawn_blocking(move || bar::show(&seen, &ended))),
-            // Where there is no terminal a bar cannot be drawn.
+            // Without a terminal there is no bar.
             _ => Some(tokio::task::spawn_blocking(move || plain::show(&seen, &ended))),
         };
-        let (events, teller) = if json {
+        let (events, printer) = if json {
             let (sender, receiver) = mpsc::channel();
             let seen = moments.subscribe();
-            let teller = tokio::task::spawn_blocking(move || events::show(&seen, &receiver));
-            (Some(sender), Some(teller))
+            let printer = tokio::task::spawn_blocking(move || events::show(&seen, &receiver));
+            (Some(sender), Some(printer))
         } else {
             (None, None)
         };
         let begun = Arc::new(Mutex::new(Vec::new()));
         let progress = Self { moments, begun, events };
         progress.phase(Phase::Connecting);
-        (progress, Renderer { screen, events: teller, end })
+        (progress, Renderer { screen, events: printer, end })
     }
 
-    /// A new phase has begun.
-    ///
-    /// Several targets come to one by and by: the first one tells.
+    /// Begins a phase. Targets reach a phase one after the other: only the first one counts.
     pub fn phase(&self, phase: Phase) {
         let begun = |begun: &[(Phase, Instant)]| begun.iter().any(|(other, _)| *other == phase);
         if begun(&self.begun.lock().unwrap_or_else(PoisonError::into_inner)) {
@@ -158,18 +156,18 @@ impl Progress {
         let now = Instant::now();
         self.begun.lock().unwrap_or_else(PoisonError::into_inner).push((phase, now));
         self.moments.send_modify(|moment| (moment.phase, moment.since, moment.waits) = (phase, now, None));
-        self.tell("phase", &PhaseBegan { phase: phase.name() });
+        self.emit("phase", &PhaseBegan { phase: phase.name() });
     }
 
-    /// Tells programs of an event.
-    pub fn tell(&self, event: &str, body: &impl Serialize) {
+    /// Sends an event to programs.
+    pub fn emit(&self, event: &str, body: &impl Serialize) {
         if let Some(events) = &self.events {
-            // Its receiver lives as long as we do.
+            // The receiver outlives this sender.
             let _ = events.send(json::line(event, body));
         }
     }
 
-    /// How long each phase has taken so far, in order.
+    /// Returns the duration of each phase so far, in order.
     #[must_use]
     pub fn phases(&self) -> Vec<(&'static str, Duration)> {
         let begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
@@ -177,7 +175,7 @@ impl Progress {
         begun.iter().zip(ends).map(|((phase, began), end)| (phase.name(), end - *began)).collect()
     }
 
-    /// That many bytes of the source, of that many expected, were read; and what it waits for, if it does.
+    /// Reports the bytes read from the source, the expected total, and the event that the source waits for, if any.
     pub fn moved(&self, bytes: u64, expected: u64, waits: Option<&str>) {
         self.moments.send_modify(|moment| {
             (moment.moved, moment.expected) = (bytes, expected);
@@ -185,14 +183,14 @@ impl Progress {
         });
     }
 
-    /// What is waited for, in words.
+    /// Reports an event that the run waits for.
     pub fn waits(&self, what: Option<String>) {
         self.moments.send_modify(|moment| moment.waits = what);
     }
 }
 
 impl Renderer {
-    /// Takes the bar away, and waits until programs have been told everything. All of the progress's copies must be gone.
+    /// Erases the bar and waits until all events are printed. All clones of the progress must be dropped before.
     pub async fn finish(self) {
         drop(self.end);
         if let Some(screen) = self.screen {
@@ -205,7 +203,7 @@ impl Renderer {
 }
 
 impl Moment {
-    /// The share that is done: never all of it before the phase has changed, since the total is an estimate.
+    /// Returns the share that is done. Since the total is an estimate, it stays below 100% until the phase ends.
     fn share(&self) -> f64 {
         if self.expected == 0 {
             return 0.0;
@@ -214,16 +212,16 @@ impl Moment {
         (self.moved as f64 / self.expected as f64).min(0.99)
     }
 
-    /// How long the rest takes, for people.
+    /// Returns the time left as `hours:minutes:seconds`, or the reason why there is no estimate.
     fn left_in_words(&self, elapsed: Duration) -> String {
         match (&self.waits, self.left(elapsed)) {
-            (Some(what), _) => format!("the backup waits: {what}"),
-            (None, Some(left)) => format!("about {} left", HumanDuration(left)),
-            (None, None) => "nothing has moved yet".to_owned(),
+            (Some(what), _) => format!("backup waits: {what}"),
+            (None, Some(left)) => format!("{} left", FormattedDuration(left)),
+            (None, None) => "no data yet".to_owned(),
         }
     }
 
-    /// Bytes a second since the phase began.
+    /// Returns the bytes per second since the phase began.
     fn rate(&self, elapsed: Duration) -> u64 {
         #[expect(clippy::cast_precision_loss, reason = "for display")]
         #[expect(
@@ -234,7 +232,7 @@ impl Moment {
         ((self.moved as f64 / elapsed.as_secs_f64().max(0.001)) as u64)
     }
 
-    /// How long the rest takes at the rate so far; `None` while nothing has moved.
+    /// Estimates the time left at the rate so far; `None` before the first byte.
     fn left(&self, elapsed: Duration) -> Option<Duration> {
         let rest = self.expected.saturating_sub(self.moved);
         let rate = self.rate(elapsed);

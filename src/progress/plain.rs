@@ -1,4 +1,4 @@
-//! Plain lines, for logs: each new phase, and while copying one line in ten seconds.
+//! Plain lines for logs: one for each new phase, and one every ten seconds. Each begins with the local time.
 
 use std::io::Write as _;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -8,6 +8,7 @@ use indicatif::{HumanBytes, HumanDuration};
 use tokio::sync::watch;
 
 use super::{LOOK, Moment, Phase};
+use crate::terminal::now;
 
 const PERIOD: Duration = Duration::from_secs(10);
 
@@ -17,14 +18,14 @@ pub(super) fn show(moments: &watch::Receiver<Moment>, ended: &mpsc::Receiver<()>
     while ended.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
         let moment = moments.borrow().clone();
         if phase != Some(moment.phase) {
-            // Connecting and preparing take no time that anybody waits for.
+            // Connecting and preparing are over in a moment.
             if !matches!(moment.phase, Phase::Connecting | Phase::Preparing) {
-                say(moment.phase.text());
+                print(moment.phase.text());
             }
             phase = Some(moment.phase);
             last = Instant::now();
         } else if last.elapsed() >= PERIOD {
-            say(&line(&moment, moment.since.elapsed()));
+            print(&line(&moment, moment.since.elapsed()));
             last = Instant::now();
         }
     }
@@ -36,7 +37,7 @@ fn line(moment: &Moment, elapsed: Duration) -> String {
         return format!("{} for {}{waits}", moment.phase.text(), HumanDuration(elapsed));
     }
     format!(
-        "copying: {} of about {} ({:.0} %), {}/s, {}",
+        "copying: {}/{} ({:.0}%), {}/s, {}",
         HumanBytes(moment.moved),
         HumanBytes(moment.expected),
         moment.share() * 100.0,
@@ -45,9 +46,9 @@ fn line(moment: &Moment, elapsed: Duration) -> String {
     )
 }
 
-/// A closed standard error must not end a run.
-fn say(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
+/// Prints a line. A closed standard error must not end the run.
+fn print(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{} {text}", now());
 }
 
 #[cfg(test)]
@@ -65,16 +66,16 @@ mod tests {
         };
         assert_eq!(
             line(&moment, Duration::from_secs(8)),
-            "copying: 1.00 GiB of about 4.00 GiB (25 %), 128.00 MiB/s, about 24 seconds left"
+            "copying: 1.00 GiB/4.00 GiB (25%), 128.00 MiB/s, 00:00:24 left"
         );
         let over = Moment { moved: 5 << 30, ..moment.clone() };
-        assert!(line(&over, Duration::from_secs(8)).contains("(99 %)"), "an estimate never claims the end");
+        assert!(line(&over, Duration::from_secs(8)).contains("(99%)"), "an estimate never reaches 100%");
         let still = Moment { moved: 0, ..moment.clone() };
-        assert!(line(&still, Duration::from_secs(8)).ends_with("nothing has moved yet"));
+        assert!(line(&still, Duration::from_secs(8)).ends_with("no data yet"));
         let waits = Moment { waits: Some("Acquiring BACKUP LOCKS...".into()), ..moment };
         assert!(
             line(&waits, Duration::from_secs(8))
-                .ends_with("128.00 MiB/s, the backup waits: Acquiring BACKUP LOCKS...")
+                .ends_with("128.00 MiB/s, backup waits: Acquiring BACKUP LOCKS...")
         );
     }
 }

@@ -32,7 +32,7 @@ impl Asked<'_> {
         }
         // Whose binary log they read, as far as it is a host of the order.
         if !self.beside() || self.order.from.is_some() {
-            Self::binary_log(&self.primary, self.order.chain, &mut found);
+            Self::binary_log(&self.primary, self.order.replicate_from_primary, &mut found);
         }
         if self.beside() {
             if let Some(upstream) = self.upstream() {
@@ -76,8 +76,7 @@ impl Asked<'_> {
                 }
                 if !upstream.runs && !self.order.sibling && self.order.from.is_none() {
                     let problem = format!("it is a replica of {}, though stopped", upstream.place());
-                    let fix =
-                        "the new ones replicate from there; say --chain if they are to replicate from it";
+                    let fix = "the new ones replicate from there; say --replicate-from-primary if they are to replicate from it";
                     found.push(warning(&self.donor.0, &problem, fix));
                 }
                 if upstream.filtered {
@@ -140,7 +139,7 @@ impl Asked<'_> {
             found.push(refusal(
                 name,
                 "what its server replicates is not in its binary log",
-                "set log_slave_updates=1 below [mysqld] and restart it, or leave out --chain",
+                "set log_slave_updates=1 below [mysqld] and restart it, or leave out --replicate-from-primary",
             ));
         }
         let address = variable("bind_address");

@@ -232,7 +232,10 @@ fn whom_they_follow_depends_on_what_was_named() {
     follows(&mut replica, 1);
     assert_eq!(whom(&["db1", "db2"], &primary, &primary), Ok(("db1".into(), 3306, Whose::Own)));
     assert_eq!(whom(&["db4", "db2"], &replica, &replica), Ok(("10.0.0.1".into(), 3306, Whose::Upstream)));
-    assert_eq!(whom(&["db4", "db2", "--chain"], &replica, &replica), Ok(("db4".into(), 3306, Whose::Own)));
+    assert_eq!(
+        whom(&["db4", "db2", "--replicate-from-primary"], &replica, &replica),
+        Ok(("db4".into(), 3306, Whose::Own))
+    );
     assert_eq!(
         whom(&["db1", "db2", "--from", "db4"], &replica, &primary),
         Ok(("db1".into(), 3306, Whose::Upstream))
@@ -241,7 +244,12 @@ fn whom_they_follow_depends_on_what_was_named() {
     assert!(not_its.starts_with("db4: it does not replicate from db9"), "{not_its}");
     follows(&mut replica, 5);
     let many = whom(&["db4", "db2"], &replica, &replica).unwrap_err();
-    assert!(many.starts_with("db4: it replicates from 2 servers; replicate from it with --chain"), "{many}");
+    assert!(
+        many.starts_with(
+            "db4: it replicates from 2 servers; replicate from it with --replicate-from-primary"
+        ),
+        "{many}"
+    );
     assert_eq!(
         whom(&["db1", "db2", "--from", "db4"], &replica, &primary),
         Ok(("db1".into(), 3306, Whose::Upstream))

@@ -105,7 +105,8 @@ impl Asked<'_> {
 
     /// They replicate from where the donor does.
     pub(super) fn beside(&self) -> bool {
-        !self.order.chain && (self.order.from.is_some() || !self.donor().upstreams.is_empty())
+        !self.order.replicate_from_primary
+            && (self.order.from.is_some() || !self.donor().upstreams.is_empty())
     }
 
     /// Where the donor gets from what the order's primary has; the only one, where that is not named.
@@ -151,7 +152,7 @@ impl Asked<'_> {
                 let fix = "name a replica of it with --from, or leave that out";
                 refusal(&self.donor.0, &format!("it does not replicate from {name}"), fix)
             } else {
-                let fix = "replicate from it with --chain, or name the one with --from: transfer replica PRIMARY TARGET --from DONOR";
+                let fix = "replicate from it with --replicate-from-primary, or name the one with --from: transfer replica PRIMARY TARGET --from DONOR";
                 refusal(&self.donor.0, &format!("it replicates from {many} servers"), fix)
             });
         };

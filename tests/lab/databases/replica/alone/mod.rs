@@ -287,7 +287,14 @@ fn a_source_that_is_a_replica_gives_its_own_source_or_is_one_or_names_the_donor(
     writer.stop();
     servers.expect_replica(&servers.db2);
     let chained = servers
-        .replica(&["db3", "db2", "--chain", "--replace", "--verify-tables", "--create-account"])
+        .replica(&[
+            "db3",
+            "db2",
+            "--replicate-from-primary",
+            "--replace",
+            "--verify-tables",
+            "--create-account",
+        ])
         .expect_success();
     assert!(chained.stdout.contains("db2: replicates from db3 (db3:3306)"), "{chained}");
     assert_eq!(servers.db2.sh("sed -n 4p /var/lib/mysql/master.info").trim(), "db3");
