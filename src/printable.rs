@@ -10,8 +10,8 @@ pub const LONGEST_PATH: usize = 4096;
 /// Separator of the lines of a message that is shown in one line.
 const NEXT_LINE: &str = " | ";
 
-/// Returns a name (host, file, user) with control characters and invalid UTF-8 escaped, so that different names stay
-/// different.
+/// Returns a name (host, file, user) with control characters and invalid UTF-8 escaped, so that different
+/// names stay different.
 #[must_use]
 pub fn printable(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
@@ -39,9 +39,9 @@ pub fn short(bytes: &[u8], most: usize) -> String {
     text
 }
 
-/// Returns the output of another program as one readable line: lines are joined with ` | `, tabs become spaces,
-/// terminal sequences and other control characters are dropped. A text of more than `most` bytes keeps its beginning
-/// and its end, with `…` between them.
+/// Returns the output of another program as one readable line: lines are joined with ` | `, tabs become
+/// spaces, terminal sequences and other control characters are dropped. A text of more than `most` bytes
+/// keeps its beginning and its end, with `…` between them.
 #[must_use]
 pub fn message(bytes: &[u8], most: usize) -> String {
     let mut text = String::new();
@@ -121,8 +121,8 @@ fn escape_bytes(text: &mut String, bytes: &[u8]) {
     }
 }
 
-/// Returns whether a character can make a text read as another one: marks of direction and of isolation, and the
-/// separators of lines and paragraphs, which some programs show as new lines.
+/// Returns whether a character can make a text read as another one: marks of direction and of isolation, and
+/// the separators of lines and paragraphs, which some programs show as new lines.
 fn misleads(c: char) -> bool {
     matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

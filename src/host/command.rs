@@ -35,8 +35,8 @@ impl Word {
     }
 }
 
-/// Quotes a word for bash with single quotes, unless all of its characters are harmless. Drops NUL, which an argument
-/// cannot contain.
+/// Quotes a word for bash with single quotes, unless all of its characters are harmless. Drops NUL, which an
+/// argument cannot contain.
 #[must_use]
 pub fn quote(bytes: &[u8]) -> Vec<u8> {
     let harmless = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_./:=@%+,".contains(byte);

@@ -63,8 +63,8 @@ pub struct Facts {
     pub groups: BTreeMap<String, u32>,
     /// Time of the host's clock when it answered, in seconds since the epoch.
     pub clock: Option<f64>,
-    /// Tables of nftables, such as `inet site`, that filter incoming packets and that only their owner process can
-    /// change.
+    /// Tables of nftables, such as `inet site`, that filter incoming packets and that only their owner
+    /// process can change.
     pub owned_tables: Vec<String>,
     /// Hot backup programs with their version output.
     pub backup_tools: Vec<(String, String)>,
@@ -126,7 +126,8 @@ pub struct SourceFacts {
     pub archive: Option<Archive>,
     /// A name that differs from another one only in case; queried only if a target requires it.
     pub twin: Option<String>,
-    /// Number of files with extended attributes of each kind, with an example; queried only if a target requires it.
+    /// Number of files with extended attributes of each kind, with an example; queried only if a target
+    /// requires it.
     pub attributes: BTreeMap<AttributeKind, (u64, String)>,
     /// Number of entries: files, directories and others, without sockets.
     pub entries: u64,

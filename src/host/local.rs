@@ -1,4 +1,4 @@
-//! This machine as a host: a child process instead of an SSH session.
+//! Shells on this machine: a child process instead of an SSH session.
 
 use std::io;
 use std::process::Stdio;
@@ -8,8 +8,8 @@ use tokio::process::Command;
 
 use super::{Process, ROOT_SHELL, Shell};
 
-/// Starts a bash in a process group of its own: ^C in the terminal must reach only the controller, which then releases
-/// its agents.
+/// Starts a bash in a process group of its own: ^C in the terminal must reach only the controller, which then
+/// releases its agents.
 pub(super) fn shell(sudo: bool) -> io::Result<Shell> {
     let words: &[&str] = if sudo { &["sh", "-c", ROOT_SHELL] } else { &["bash", "--norc", "-p", "-s"] };
     let mut child = Command::new(words[0])

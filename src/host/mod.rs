@@ -1,7 +1,7 @@
 //! The only module that starts processes and speaks SSH.
 //!
-//! Every process on a host is a bash that reads its script from standard input. It is started by the host's SSH server
-//! or, on this machine, as a child, and answers with lines in the format of [`wire`].
+//! Every process on a host is a bash that reads its script from standard input. It is started by the host's
+//! SSH server or, on this machine, as a child, and answers with lines in the format of [`wire`].
 
 pub mod agent;
 pub mod command;
@@ -38,8 +38,8 @@ const MOST_FIELDS: usize = 1 << 16;
 pub const AT_ONCE: usize = 64;
 /// Limit of open files to request for this process: each host takes some.
 const MOST_FILES: u64 = 1 << 16;
-/// Command for `sh` that becomes a root bash. sudo's error output is kept for messages. SSH_CONNECTION is passed as an
-/// argument, because sudo resets the environment.
+/// Command for `sh` that becomes a root bash. sudo's error output is kept for messages. SSH_CONNECTION is
+/// passed as an argument, because sudo resets the environment.
 const ROOT_SHELL: &str =
     "echo; sudo -n bash --norc -p -s 2>&1 </dev/null && exec sudo -n bash --norc -p -s \"$SSH_CONNECTION\"";
 
@@ -150,7 +150,8 @@ pub enum HostError {
 }
 
 impl HostError {
-    /// Returns whether the cause may be the network, so that a retry can succeed. A refused login is not retried.
+    /// Returns whether the cause may be the network, so that a retry can succeed. A refused login is not
+    /// retried.
     #[must_use]
     pub fn may_pass(&self) -> bool {
         const NETWORK: [&str; 7] =
@@ -189,8 +190,8 @@ pub(crate) enum Process {
 }
 
 impl Host {
-    /// Connects to a host. This machine needs no connection; others get one multiplexed SSH connection, which detects
-    /// within `silence` that the other side is gone.
+    /// Connects to a host. This machine needs no connection; others get one multiplexed SSH connection, which
+    /// detects within `silence` that the other side is gone.
     pub async fn connect(name: &HostName, login: &Login, silence: Duration) -> Result<Self, HostError> {
         let backend = match name {
             HostName::Local => Backend::Local,

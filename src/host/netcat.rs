@@ -1,5 +1,5 @@
-//! Dialects of netcat on Debian: how to recognize them, their command lines and their messages, which have nothing in
-//! common.
+//! Dialects of netcat on Debian: how to recognize them, their command lines and their messages, which have
+//! nothing in common.
 
 use std::net::IpAddr;
 
@@ -48,8 +48,8 @@ impl Netcat {
         address.is_ipv4() || self.dialect != Dialect::Traditional
     }
 
-    /// Returns the command that accepts one connection and writes the received data until the peer closes it. Its input
-    /// is empty.
+    /// Returns the command that accepts one connection and writes the received data until the peer closes
+    /// it. Its input is empty.
     #[must_use]
     pub fn listen(&self, address: IpAddr, port: u16) -> Vec<String> {
         let (address, port) = (address.to_string(), port.to_string());
@@ -57,14 +57,14 @@ impl Netcat {
             Dialect::OpenBsd => self.words(&["-n", "-d", "-l", &address, &port]),
             // Without -v it does not report that the port is taken, and retries for a long time.
             Dialect::Traditional => self.words(&["-n", "-v", "-l", "-s", &address, "-p", &port]),
-            // --recv-only would close its half of the connection, and a traditional sender would end at that as if it
-            // were done.
+            // --recv-only would close its half of the connection, and a traditional sender would end at that
+            // as if it were done.
             Dialect::Ncat => self.words(&["-n", "--no-shutdown", "-l", &address, &port]),
         }
     }
 
-    /// Returns the command that connects, optionally from a given local address, and sends its input to the end, without
-    /// a time limit for the first byte.
+    /// Returns the command that connects, optionally from a given local address, and sends its input to the
+    /// end, without a time limit for the first byte.
     #[must_use]
     pub fn connect(&self, from: Option<IpAddr>, address: IpAddr, port: u16) -> Vec<String> {
         let (address, port) = (address.to_string(), port.to_string());
@@ -76,7 +76,8 @@ impl Netcat {
     }
 
     fn connect_to(&self, address: &str, port: &str) -> Vec<String> {
-        // Without -v the first two do not report a refused connection. `complain.pl` drops their messages of success.
+        // Without -v the first two do not report a refused connection. `complain.pl` drops their messages of
+        // success.
         match self.dialect {
             Dialect::OpenBsd => self.words(&["-n", "-N", "-v", address, port]),
             Dialect::Traditional => self.words(&["-n", "-v", "-q", "0", address, port]),
@@ -95,8 +96,8 @@ impl Netcat {
         }
     }
 
-    /// Returns whether a line reports that the connection to a peer failed for good. ncat does not name the peer: its
-    /// message counts only if there is just one (`alone`).
+    /// Returns whether a line reports that the connection to a peer failed for good. ncat does not name the
+    /// peer: its message counts only if there is just one (`alone`).
     #[must_use]
     pub fn gives_up(&self, line: &str, address: IpAddr, port: u16, alone: bool) -> bool {
         match self.dialect {

@@ -48,24 +48,25 @@ const TOOLS: [(&str, &str); 9] = [
 pub struct Script(Vec<u8>);
 
 impl Script {
-    /// Queries the facts of a source. `kind` is the type of transfer, `defaults` an option file for logins to servers
-    /// (may be empty), `exclude` the patterns to leave out.
+    /// Queries the facts of a source. `kind` is the type of transfer, `defaults` an option file for logins to
+    /// servers (may be empty), `exclude` the patterns to leave out.
     #[must_use]
     pub fn source_facts(kind: &[u8], path: &[u8], name: &[u8], defaults: &[u8], exclude: &[Field]) -> Self {
         let arguments: Vec<Field> = [b"source", kind, path, name, defaults].map(<[u8]>::to_vec).to_vec();
         Self::new(&[COMMON, TRUST, SERVER, INSTALLED, FACTS], &[&arguments, exclude].concat())
     }
 
-    /// Queries the facts of a target. `kind` is the type of transfer, `path` the directory, `name` the name of the copy,
-    /// `owner` its owner, `defaults` an option file for logins to servers. The last three may be empty.
+    /// Queries the facts of a target. `kind` is the type of transfer, `path` the directory, `name` the name
+    /// of the copy, `owner` its owner, `defaults` an option file for logins to servers. The last three may be
+    /// empty.
     #[must_use]
     pub fn target_facts(kind: &[u8], path: &[u8], name: &[u8], owner: &[u8], defaults: &[u8]) -> Self {
         let arguments = [b"target", kind, path, name, owner, defaults].map(<[u8]>::to_vec);
         Self::new(&[COMMON, TRUST, SERVER, INSTALLED, FACTS], &arguments)
     }
 
-    /// Queries the facts of a host and its server. `role` is `primary`, `donor` or `target`; the unit and the option file
-    /// for logins may be empty.
+    /// Queries the facts of a host and its server. `role` is `primary`, `donor` or `target`; the unit and the
+    /// option file for logins may be empty.
     #[must_use]
     pub fn server_facts(role: &str, unit: &str, defaults: &str) -> Self {
         let arguments = ["server", role, unit, defaults].map(|word| word.as_bytes().to_vec());
@@ -79,8 +80,8 @@ impl Script {
         Self::new(&[COMMON, TRUST, SERVER, INSTALLED, main], &[datadir.to_vec(), connection.into()])
     }
 
-    /// Checks whether a server can be reached from a host (see `follow.sh`). `ssl` requests TLS; the address and the
-    /// account with its password may be empty.
+    /// Checks whether a server can be reached from a host (see `follow.sh`). `ssl` requests TLS; the address
+    /// and the account with its password may be empty.
     #[must_use]
     pub fn reach(name: &str, address: &str, (port, ssl): (u16, bool), account: (&str, &str)) -> Self {
         let ssl = if ssl { "1" } else { "0" };
@@ -113,7 +114,8 @@ impl Script {
         Self::new(&[COMMON, TWINS], &[&[directory, name].map(<[u8]>::to_vec), exclude].concat())
     }
 
-    /// Queries the extended attributes of the files below a directory; `which` as described in `attributes.sh`.
+    /// Queries the extended attributes of the files below a directory; `which` as described in
+    /// `attributes.sh`.
     #[must_use]
     pub fn attributes(which: &str, directory: &[u8], name: &[u8], exclude: &[Field]) -> Self {
         let arguments = [which.as_bytes(), directory, name].map(<[u8]>::to_vec);
@@ -135,7 +137,8 @@ impl Script {
         )
     }
 
-    /// Prints a list from an agent's directory as records ended by NUL, followed by the record `end` if it was complete.
+    /// Prints a list from an agent's directory as records ended by NUL, followed by the record `end` if it
+    /// was complete.
     #[must_use]
     pub fn print(agent: &str, file: &str) -> Self {
         let print = "main() { find_directories; cat -- \"$state/$1/$2\" && printf 'end\\0'; }\n";
@@ -183,8 +186,8 @@ impl Script {
     }
 }
 
-/// Concatenates the parts and adds the call of `main`. The line `begin` separates its output from that of the login
-/// shell's start-up files, which may lack a newline at the end.
+/// Concatenates the parts and adds the call of `main`. The line `begin` separates its output from that of the
+/// login shell's start-up files, which may lack a newline at the end.
 fn call(parts: &[&[u8]], arguments: &[Field]) -> Vec<u8> {
     let mut text = parts.concat();
     text.extend(b"printf '\\nbegin\\n'\nmain");

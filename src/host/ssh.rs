@@ -1,8 +1,8 @@
 //! Hosts behind SSH: one master connection per host, with a session for each shell.
 //!
-//! The master is not started by the openssh crate, because it must die with the controller, even on SIGKILL: it runs
-//! under `setpriv --pdeathsig`, after a check that the controller still lives. When it dies, the input of every session
-//! is closed and the agents roll back.
+//! The master is not started by the openssh crate, because it must die with the controller, even on SIGKILL:
+//! it runs under `setpriv --pdeathsig`, after a check that the controller still lives. When it dies, the
+//! input of every session is closed and the agents roll back.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -36,7 +36,8 @@ const CONNECT_SECONDS: (u64, u64) = (3, 15);
 const LOGIN_LIMIT: Duration = Duration::from_secs(60);
 /// Number of bytes that are kept of the end of ssh's output.
 const MOST_WORDS: usize = 16 * 1024;
-/// Command for `sh` that becomes ssh, unless the controller (its pid comes first) died before `--pdeathsig` was set.
+/// Command for `sh` that becomes ssh, unless the controller (its pid comes first) died before `--pdeathsig`
+/// was set.
 const WHILE_IT_LIVES: &str = r#"[ "$PPID" = "$0" ] && exec ssh "$@""#;
 /// Interval of checks for the master's socket; nothing announces it.
 const SOCKET_POLL: Duration = Duration::from_millis(4);
@@ -68,8 +69,8 @@ impl std::fmt::Debug for Connection {
 }
 
 impl Connection {
-    /// Connects to `[user@]host` with the user's ssh configuration. Retries when the server drops the connection because
-    /// of too many concurrent logins (`MaxStartups`).
+    /// Connects to `[user@]host` with the user's ssh configuration. Retries when the server drops the
+    /// connection because of too many concurrent logins (`MaxStartups`).
     pub(super) async fn open(destination: &str, login: &Login, silence: Duration) -> Result<Self, HostError> {
         let patience = ExponentialBuilder::default()
             .with_min_delay(Duration::from_millis(200))
@@ -226,16 +227,16 @@ fn socket_directory() -> io::Result<PathBuf> {
     Ok(directory)
 }
 
-/// Returns a new path for the master's socket. Its length does not depend on the host name: the path of a socket is
-/// limited to about 100 bytes.
+/// Returns a new path for the master's socket. Its length does not depend on the host name: the path of a
+/// socket is limited to about 100 bytes.
 fn socket_path(directory: &Path, destination: &str) -> io::Result<PathBuf> {
     let host = hex(&Md5::digest(destination.as_bytes())[..6]);
     let random = random_hex::<4>().map_err(|_| io::Error::other("no random numbers"))?;
     Ok(directory.join(format!("{host}-{random}")))
 }
 
-/// Removes sockets of masters that were killed: nothing listens on them. ssh listens before it renames the socket to
-/// its final name; a temporary name has a suffix after a dot, and is removed only if it is old.
+/// Removes sockets of masters that were killed: nothing listens on them. ssh listens before it renames the
+/// socket to its final name; a temporary name has a suffix after a dot, and is removed only if it is old.
 async fn remove_stale_sockets(directory: &Path) {
     let Ok(entries) = fs::read_dir(directory) else { return };
     let is_old = |path: &Path| {

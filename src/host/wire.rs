@@ -1,7 +1,7 @@
 //! Lines exchanged with a host: fields separated by tabs, with the escapes `\\`, `\n` and `\t` in them.
 //!
-//! A host may be hostile: a line longer than [`MAX_LINE`] ends the conversation. Text of a host is shown to users only
-//! through [`printable`], [`short`] or [`message`].
+//! A host may be hostile: a line longer than [`MAX_LINE`] ends the conversation. Text of a host is shown to
+//! users only through [`printable`], [`short`] or [`message`].
 
 use std::io;
 
@@ -60,8 +60,8 @@ pub fn decode(line: &[u8]) -> Vec<Field> {
         .collect()
 }
 
-/// Reads the next record up to the delimiter `end`, without it. A last record without the delimiter counts; `None` at
-/// the end of input.
+/// Reads the next record up to the delimiter `end`, without it. A last record without the delimiter counts;
+/// `None` at the end of input.
 pub async fn read_record(reader: &mut (impl AsyncBufRead + Unpin), end: u8) -> io::Result<Option<Vec<u8>>> {
     let mut record = Vec::new();
     loop {
@@ -74,7 +74,10 @@ pub async fn read_record(reader: &mut (impl AsyncBufRead + Unpin), end: u8) -> i
         let used = found.map_or(chunk.len(), |at| at + 1);
         reader.consume(used);
         if record.len() > MAX_LINE {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the host sent a line of more than 64 KiB"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the host sent a line of more than 64 KiB",
+            ));
         }
         if found.is_some() {
             return Ok(Some(record));

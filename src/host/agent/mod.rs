@@ -19,8 +19,8 @@ use crate::run_id::AgentId;
 pub use told::{Fault, Job, Manifest};
 use told::{Shared, State};
 
-/// Time limit of a command on the host. Commands sync the journal first, which may wait behind a lot of data that was
-/// written just before.
+/// Time limit of a command on the host. Commands sync the journal first, which may wait behind a lot of data
+/// that was written just before.
 const REPLY_LIMIT: Duration = Duration::from_secs(900);
 /// Time for an agent that no longer reads commands to report why.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -30,7 +30,8 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 pub struct Agent {
     id: AgentId,
     host: String,
-    /// Queue of whole lines for the agent. Closing it closes the agent's input once all queued lines were written.
+    /// Queue of whole lines for the agent. Closing it closes the agent's input once all queued lines were
+    /// written.
     input: Mutex<Option<mpsc::UnboundedSender<Vec<u8>>>>,
     shared: Arc<Shared>,
     reader: JoinHandle<()>,
@@ -121,7 +122,8 @@ impl Agent {
         let reader = tokio::spawn({
             let shared = Arc::clone(&shared);
             async move {
-                // A line that is too long or a broken channel means the same as the end of output: the agent is lost.
+                // A line that is too long or a broken channel means the same as the end of output: the agent
+                // is lost.
                 while let Ok(Some(line)) = read_record(&mut stdout, b'\n').await {
                     shared.take(&decode(&line));
                 }
@@ -308,8 +310,8 @@ impl Drop for Agent {
     }
 }
 
-/// Writes queued lines after the script, with heartbeats in between, until the queue is closed. A task of its own: a
-/// cancelled caller must not leave half a line, which would merge with the next command.
+/// Writes queued lines after the script, with heartbeats in between, until the queue is closed. A task of its
+/// own: a cancelled caller must not leave half a line, which would merge with the next command.
 async fn write_lines(
     sent: JoinHandle<io::Result<Input>>,
     mut lines: mpsc::UnboundedReceiver<Vec<u8>>,
@@ -333,8 +335,8 @@ async fn write_lines(
         }
     };
     if write.await.is_err() {
-        // The agent no longer reads. Its output may stay open, held by jobs that outlived a killed agent, so its end
-        // cannot be waited for. An agent that ends in order gets the time to report it.
+        // The agent no longer reads. Its output may stay open, held by jobs that outlived a killed agent, so
+        // its end cannot be waited for. An agent that ends in order gets the time to report it.
         tokio::time::sleep(LAST_WORDS).await;
         shared.lose();
     }

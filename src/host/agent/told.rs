@@ -1,4 +1,5 @@
-//! State reported by agents, kept in bounded memory: replies for their callers, and counters and messages of each job.
+//! State reported by agents, kept in bounded memory: replies for their callers, and counters and messages of
+//! each job.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -133,7 +134,8 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Registers a command: returns its sequence number and the receiver of its reply. `None` when the agent is gone.
+    /// Registers a command: returns its sequence number and the receiver of its reply. `None` when the agent
+    /// is gone.
     pub fn expect_reply(&self) -> Option<(u64, oneshot::Receiver<Reply>)> {
         let mut state = self.state();
         if state.lost {
@@ -146,7 +148,8 @@ impl Shared {
         Some((sequence, reply))
     }
 
-    /// Applies one line from the agent. Lines that are not of the protocol, such as a login banner, are ignored.
+    /// Applies one line from the agent. Lines that are not of the protocol, such as a login banner, are
+    /// ignored.
     pub fn take(&self, message: &[Field]) {
         let text = |index: usize| message.get(index).map(|field| shown(field)).unwrap_or_default();
         let number = |index: usize| text(index).parse::<u64>().unwrap_or_default();

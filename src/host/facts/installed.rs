@@ -41,7 +41,8 @@ pub struct Installed {
     pub clients: Vec<String>,
     /// Clients write to the server; queried on targets.
     pub written: bool,
-    /// Agents of earlier runs that died while their data was provisional, and whether the host was rebooted since.
+    /// Agents of earlier runs that died while their data was provisional, and whether the host was rebooted
+    /// since.
     pub stale: Vec<(String, bool)>,
 }
 

@@ -1,4 +1,5 @@
-//! Tests of the discovery of servers and of the choice of sockets for logins. The scripts run here, without a server.
+//! Tests of the discovery of servers and of the choice of sockets for logins. The scripts run here, without a
+//! server.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
@@ -129,7 +130,8 @@ fn socket_with_a_forged_row_in_its_name_is_not_taken_for_another_one() {
         .unwrap();
     let evil = directory.path().join("evil");
     let _evil = Process::perl(listen, &[&evil]);
-    // A relative name, because socket names are limited; the forged row in it has the path of the other socket.
+    // A relative name, because socket names are limited; the forged row in it has the path of the other
+    // socket.
     let row = format!("x\n0: 00000002 00000000 00010000 0001 01 {inode} {}", evil.display());
     let forge = format!(
         "chdir $ARGV[1] or die; ($d) = $ARGV[0] =~ m{{^(.*)/}}s; $p = q(); \
@@ -157,7 +159,10 @@ fn login_goes_only_to_a_socket_on_a_path_of_its_own() {
     let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o777);
     std::fs::set_permissions(&open, everybody).unwrap();
     let reported = verdict(&bad);
-    assert!(reported.starts_with(&format!("no login to {}: others than its server", bad.display())), "{reported}");
+    assert!(
+        reported.starts_with(&format!("no login to {}: others than its server", bad.display())),
+        "{reported}"
+    );
     let reported = verdict(&directory.path().join("none"));
     assert!(reported.contains("cannot connect to the server through"), "{reported}");
 }
