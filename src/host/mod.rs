@@ -101,8 +101,8 @@ pub enum HostError {
     },
     /// The shell ended without running the script.
     #[error(
-        "{host}: {action}: cannot start a shell (output: {said}); is bash installed, and does the login shell run \
-         commands?"
+        "{host}: {action}: cannot start a shell (output: {said}); is bash installed, and does the login \
+         shell run commands?"
     )]
     NoShell {
         /// Host name.
@@ -114,8 +114,9 @@ pub enum HostError {
     },
     /// sudo did not start a root shell.
     #[error(
-        "{host}: {action}: sudo did not start a root shell (output: {said}); install sudo and let the account use it \
-         without a password (ACCOUNT ALL=(root) NOPASSWD: ALL in a file in /etc/sudoers.d), or log in as root"
+        "{host}: {action}: sudo did not start a root shell (output: {said}); install sudo and let the \
+         account use it without a password (ACCOUNT ALL=(root) NOPASSWD: ALL in a file in /etc/sudoers.d), \
+         or log in as root"
     )]
     NoSudo {
         /// Host name.
@@ -137,7 +138,8 @@ pub enum HostError {
     },
     /// The shell ended in the middle of its answer.
     #[error(
-        "{host}: {action}: the shell or the connection ended before the answer was complete (last output: {said})"
+        "{host}: {action}: the shell or the connection ended before the answer was complete \
+         (last output: {said})"
     )]
     Incomplete {
         /// Host name.

@@ -207,8 +207,8 @@ fn socket_directory() -> io::Result<PathBuf> {
     match fs::DirBuilder::new().mode(0o700).create(&directory) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
             let text = format!(
-                "cannot create the socket directory {}: {error}; set XDG_RUNTIME_DIR to a directory of this account, or \
-                 unset it",
+                "cannot create the socket directory {}: {error}; set XDG_RUNTIME_DIR to a directory of this \
+                 account, or unset it",
                 directory.display()
             );
             return Err(io::Error::new(error.kind(), text));

@@ -232,8 +232,8 @@ async fn ask_both(source: &End, lane: &Lane<'_>, way: Way<'_>) -> Result<Peer, E
         match (accepted.first(), made.as_slice()) {
             (Some(accepted), [made, ..]) if accepted != made => {
                 return Ok(Peer::Unexpected(format!(
-                    "port {port} accepted a connection from {accepted}, expected {made} (another client, or NAT \
-                     between the hosts)"
+                    "port {port} accepted a connection from {accepted}, expected {made} (another client, or \
+                     NAT between the hosts)"
                 )));
             }
             // A process that has just ended may still be listed.
@@ -297,8 +297,8 @@ async fn ask_both(source: &End, lane: &Lane<'_>, way: Way<'_>) -> Result<Peer, E
         let late = Instant::now() >= deadline;
         if refused || sender.exit.is_some() || late {
             return Ok(Peer::Failed(Error::Failed(format!(
-                "{host}: the source cannot connect to {}{}; check firewalls between the hosts, and any on {host} \
-                 that --firewall does not open",
+                "{host}: the source cannot connect to {}{}; check firewalls between the hosts, and any on \
+                 {host} that --firewall does not open",
                 SocketAddr::new(lane.plan.address, lane.port),
                 match said(&sender) {
                     said if said.is_empty() && late => format!(" within {} s", CONNECT_LIMIT.as_secs()),

@@ -57,8 +57,8 @@ pub fn judge(plan: &Plan, target: &TargetPlan, sender: &Job, receiver: &Job) -> 
         // The digest also covers data that a killed stage after it never read.
         if there != here && all_arrived && of_sender.is_none() {
             return Err(Error::Verification(format!(
-                "{host}: the stream was altered on its way from {origin}: its {algorithm} was {there} there and {here} \
-                 here"
+                "{host}: the stream was altered on its way from {origin}: its {algorithm} was {there} there \
+                 and {here} here"
             )));
         }
     }
@@ -305,8 +305,8 @@ mod tests {
         lines.extend([TAR_SUMMARIES[0], "zstd: error 70: write error"]);
         assert_eq!(
             said(&lines, 5),
-            ": tar: ./1: Cannot open: Permission denied; tar: ./2: Cannot open: Permission denied; tar: ./3: Cannot \
-             open: Permission denied; zstd: error 70: write error (and 14 more lines)"
+            ": tar: ./1: Cannot open: Permission denied; tar: ./2: Cannot open: Permission denied; tar: ./3: \
+             Cannot open: Permission denied; zstd: error 70: write error (and 14 more lines)"
         );
         assert_eq!(said(&TAR_SUMMARIES[..1], 0), format!(": {}", TAR_SUMMARIES[0]));
         assert_eq!(said(&[], 0), "");
