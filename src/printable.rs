@@ -7,6 +7,9 @@ use std::str::Chars;
 pub const LONGEST_TEXT: usize = 500;
 /// Maximum length in bytes of a path that is shown: the kernel accepts no longer one.
 pub const LONGEST_PATH: usize = 4096;
+/// Maximum length in characters of a terminal string, such as a window title, that is skipped: a hostile text
+/// could begin very many that never end.
+const LONGEST_TITLE: usize = 256;
 /// Separator of the lines of a message that is shown in one line.
 const NEXT_LINE: &str = " | ";
 
@@ -98,7 +101,8 @@ fn skip_sequence(chars: &mut Peekable<Chars<'_>>) {
         // A title or another string, up to BEL or to ESC and a backslash.
         Some(']') => {
             let mut ahead = chars.clone();
-            while let Some(c) = ahead.next() {
+            for _ in 0..LONGEST_TITLE {
+                let Some(c) = ahead.next() else { break };
                 if c == '\u{7}' || c == '\u{1b}' && ahead.next_if_eq(&'\\').is_some() {
                     *chars = ahead;
                     break;
