@@ -1,5 +1,5 @@
-//! What differs between the lists of two hosts, by file name. Both are sorted and compared as they come, so that the
-//! controller's memory does not grow with their length.
+//! Comparison of the lists of two hosts, by file name. Both lists are sorted and compared as streams, so that
+//! the controller's memory does not grow with their length.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -13,18 +13,19 @@ use crate::host::scripts::Script;
 use crate::host::wire::{LONGEST_PATH, LONGEST_TEXT, printable, read_record, short};
 use crate::lease::End;
 
-/// How many names are told; all are counted.
+/// Maximum number of names in a message; all differences are counted.
 const MOST_NAMES: usize = 20;
-/// How many differences can be explained, and how long their paths may be together, in bytes.
+/// Maximum number of differences that can be explained.
 const MOST_PATHS: usize = 10_000;
+/// Maximum total length of their paths.
 const MOST_BYTES: usize = 16 << 20;
-/// How many directories these paths may lead through together: each may be the reason of a difference.
+/// Maximum total number of directories in these paths: each may explain a difference.
 const MOST_DIRECTORIES: usize = 1 << 18;
 
-/// The longest that lists may take to be read, many millions of files.
+/// Time limit for reading the lists, which may have many millions of files.
 const READ_LIMIT: Duration = Duration::from_secs(3600);
 
-/// What differs between two lists.
+/// Differences between two lists.
 #[derive(Debug, Default)]
 pub struct Differences {
     count: u64,
@@ -34,44 +35,44 @@ pub struct Differences {
     directories: usize,
 }
 
-/// How an entry differs.
+/// Kind of difference of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// It is on both sides.
+    /// The entry is on both sides.
     Changed,
-    /// It is on one side only.
+    /// The entry is on one side only.
     Alone,
 }
 
-/// Reads a list of both hosts and finds the files that differ, are missing or are too many on the target.
+/// Reads a list of both hosts and returns the files that differ or are on one side only.
 pub async fn differences(source: &End, target: &End, list: &str) -> Result<Differences, Error> {
     let there = source.host.shell("reading a list", &Script::print(source.agent.id().as_str(), list)).await?;
     let here = target.host.shell("reading a list", &Script::print(target.agent.id().as_str(), list)).await?;
     in_time(compare(there.stdout, here.stdout)).await
 }
 
-/// Whether all differences come from what changed on the source since the run began: `list` there is of the paths whose
-/// inode changed. If so, what changed in words.
+/// Checks whether all differences come from changes on the source since the run began, and returns a
+/// description if so. `list` contains the paths on the source whose inode changed.
 pub async fn explained(source: &End, list: &str, differences: &Differences) -> Result<Option<String>, Error> {
-    // Of two lists that differ and then do not, neither is to be believed.
+    // Lists whose digests differ, but which are equal when read again, cannot be trusted.
     if differences.count == 0 || differences.count > differences.paths.len() as u64 {
         return Ok(None);
     }
     let changed =
         source.host.shell("reading a list", &Script::print(source.agent.id().as_str(), list)).await?;
     let explained = in_time(explain(differences, changed.stdout)).await?;
-    Ok(explained.then(|| format!("changed while it was copied: {differences}")))
+    Ok(explained.then(|| format!("changed during the copy: {differences}")))
 }
 
-/// Lists are read as they come, so that one without end would be read for ever.
+/// Reads with a time limit: a hostile host could send an endless list.
 async fn in_time<T>(reading: impl Future<Output = std::io::Result<T>>) -> Result<T, Error> {
     let read = tokio::time::timeout(READ_LIMIT, reading).await;
     read.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
         .map_err(|error| Error::Failed(format!("cannot read the lists of files: {error}")))
 }
 
-/// The next record of a list that ends with the record `end`; an error where it breaks off before. No path is `end`: all
-/// begin with `./`.
+/// Reads the next record of a list, which must end with the record `end`: a truncated list is an error. Paths
+/// begin with `./`, so that none equals `end`.
 async fn next(list: &mut (impl AsyncBufRead + Unpin)) -> std::io::Result<Option<Vec<u8>>> {
     match read_record(list, 0).await? {
         Some(record) if record == b"end" => Ok(None),
@@ -80,8 +81,9 @@ async fn next(list: &mut (impl AsyncBufRead + Unpin)) -> std::io::Result<Option<
     }
 }
 
-/// Whether a list of what changed explains all differences. An entry that is on both sides must have changed itself. For
-/// one that came or went it is enough that a directory above it changed: the one that it was in may be gone, too.
+/// Returns whether a list of changed paths explains all differences. An entry that is on both sides must have
+/// changed itself. For one that was created or removed, a change of any directory above it is enough: its own
+/// directory may be gone, too.
 pub async fn explain(
     differences: &Differences,
     mut changed: impl AsyncBufRead + Unpin,
@@ -95,19 +97,19 @@ pub async fn explain(
     Ok(paths.iter().all(|(kind, path)| reasons(*kind, path).any(|reason| found.contains(reason))))
 }
 
-/// The paths of which one must have changed.
+/// Returns the paths of which at least one must have changed to explain a difference.
 fn reasons(kind: Kind, path: &[u8]) -> impl Iterator<Item = &[u8]> {
     let above = path.rfind_iter("/").map(|slash| &path[..slash]).filter(|above| *above != b".");
     [path].into_iter().chain(above.filter(move |_| kind == Kind::Alone))
 }
 
-/// Merges two lists, the source's and the target's.
+/// Merges the lists of source and target.
 pub async fn compare(
     mut there: impl AsyncBufRead + Unpin,
     mut here: impl AsyncBufRead + Unpin,
 ) -> std::io::Result<Differences> {
     let mut differences = Differences::default();
-    let mut tell = |kind: Kind, what: &str, record: &[u8]| {
+    let mut report = |kind: Kind, what: &str, record: &[u8]| {
         differences.count += 1;
         let path = path(record);
         differences.bytes = differences.bytes.saturating_add(path.len());
@@ -133,17 +135,17 @@ pub async fn compare(
                 right = next(&mut here).await?;
             }
             (Some(a), Some(b)) if path(a) == path(b) => {
-                tell(Kind::Changed, &describe(a, b), a);
+                report(Kind::Changed, &describe(a, b), a);
                 left = next(&mut there).await?;
                 right = next(&mut here).await?;
             }
-            // Ordered as `sort` did: no path holds `//`, so records are in the order of their paths.
+            // Same order as `sort`: no path contains `//`, so records are in the order of their paths.
             (Some(a), b) if b.as_ref().is_none_or(|b| a < b) => {
-                tell(Kind::Alone, " is not on the target", a);
+                report(Kind::Alone, " is missing on the target", a);
                 left = next(&mut there).await?;
             }
             (_, Some(b)) => {
-                tell(Kind::Alone, " is on the target only", b);
+                report(Kind::Alone, " is only on the target", b);
                 right = next(&mut here).await?;
             }
             (Some(_), None) => unreachable!("taken by the guard above"),
@@ -156,7 +158,7 @@ impl fmt::Display for Differences {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names = self.named.join(", ");
         match (self.count, self.count - self.named.len() as u64) {
-            (0, _) => f.write_str("the lists of files differ, and no more when read again"),
+            (0, _) => f.write_str("the lists of files differed, but not when read again"),
             (1, _) => write!(f, "1 entry differs: {names}"),
             (count, 0) => write!(f, "{count} entries differ: {names}"),
             (count, more) => write!(f, "{count} entries differ: {names}, and {more} more"),
@@ -164,28 +166,29 @@ impl fmt::Display for Differences {
     }
 }
 
-/// The path of a record `PATH//DETAILS`.
+/// Returns the path of a record `PATH//DETAILS`.
 fn path(record: &[u8]) -> &[u8] {
     &record[..record.find("//").unwrap_or(record.len())]
 }
 
-/// How two records of one path differ: `TYPE//SIZE-OR-TARGET`, then `//ATTRIBUTES` between root accounts; or a digest.
+/// Describes how two records of one path differ. Their details are `TYPE//SIZE-OR-TARGET`, followed by
+/// `//ATTRIBUTES` between root accounts, or a digest.
 fn describe(there: &[u8], here: &[u8]) -> String {
     let details =
         |record: &[u8]| printable(record[path(record).len()..].strip_prefix(b"//").unwrap_or_default());
     let (there, here) = (details(there), details(here));
     let (Some((kind, there)), Some((kind_here, here))) = (there.split_once("//"), here.split_once("//"))
     else {
-        return " (other contents)".into();
+        return " (different contents)".into();
     };
     let (what_there, attributes_there) = there.rsplit_once("//").unwrap_or((there, ""));
     let (what_here, attributes_here) = here.rsplit_once("//").unwrap_or((here, ""));
     match kind {
-        _ if kind != kind_here => " (of another type)".into(),
+        _ if kind != kind_here => " (different type)".into(),
         "f" if what_there != what_here => {
             format!(" ({what_there} bytes on the source, {what_here} on the target)")
         }
-        _ if what_there != what_here => " (points elsewhere)".into(),
+        _ if what_there != what_here => " (different link target)".into(),
         _ => format!(
             " (mode, owner, group, time: {attributes_there} on the source, {attributes_here} on the target)"
         ),
@@ -206,22 +209,22 @@ mod tests {
     }
 
     #[tokio::test(flavor = "current_thread")]
-    async fn differences_are_named_by_file() {
+    async fn differences_are_described_by_file() {
         assert_eq!(
             compared(
                 &["./d//d//", "./d/a//f//10", "./d/b//f//1", "./d-x//f//5"],
                 &["./d//d//", "./d/a//f//11", "./d-x//f//5"]
             )
             .await,
-            "2 entries differ: d/a (10 bytes on the source, 11 on the target), d/b is not on the target"
+            "2 entries differ: d/a (10 bytes on the source, 11 on the target), d/b is missing on the target"
         );
         assert_eq!(
             compared(&["./d/a//0123"], &["./d/a//4567", "./d/z//89"]).await,
-            "2 entries differ: d/a (other contents), d/z is on the target only"
+            "2 entries differ: d/a (different contents), d/z is only on the target"
         );
         assert_eq!(
             compared(&["./l//l///x//y"], &["./l//l///z"]).await,
-            "1 entry differs: l (points elsewhere)"
+            "1 entry differs: l (different link target)"
         );
         assert_eq!(
             compared(&["./d//d////755 0 0"], &["./d//d////700 0 0"]).await,
@@ -234,18 +237,18 @@ mod tests {
     }
 
     #[tokio::test(flavor = "current_thread")]
-    async fn many_differences_are_counted_and_some_named() {
+    async fn only_the_first_of_many_differences_are_named() {
         let there: Vec<String> = (0..50).map(|n| format!("./d/{n:02}//f//1")).collect();
         let there: Vec<&str> = there.iter().map(String::as_str).collect();
         let text = compared(&there, &[]).await;
         assert!(
-            text.starts_with("50 entries differ: d/00 is not") && text.ends_with("and 30 more"),
+            text.starts_with("50 entries differ: d/00 is missing") && text.ends_with("and 30 more"),
             "{text}"
         );
     }
 
     #[tokio::test(flavor = "current_thread")]
-    async fn only_what_changed_explains_a_difference() {
+    async fn only_changes_explain_differences() {
         async fn explained(kind: Kind, path: &str, changed: &[&str]) -> bool {
             let changed: Vec<u8> =
                 changed.iter().chain(&["end"]).flat_map(|path| [path.as_bytes(), b"\0"].concat()).collect();
@@ -255,7 +258,7 @@ mod tests {
         assert!(explained(Kind::Changed, "./d/a", &["./d/a"]).await);
         assert!(
             !explained(Kind::Changed, "./d/a", &["./d", "./d/b"]).await,
-            "a neighbour that came explains no other"
+            "a new neighbour explains no other change"
         );
         assert!(explained(Kind::Alone, "./d/x/a", &["./d"]).await);
         assert!(!explained(Kind::Alone, "./d/x/a", &["./d/y", "."]).await);
@@ -263,14 +266,14 @@ mod tests {
     }
 
     #[tokio::test(flavor = "current_thread")]
-    async fn a_list_that_breaks_off_is_no_list() {
+    async fn truncated_lists_are_errors() {
         assert!(compare(&b"./a//f//1\0"[..], &b"./a//f//1\0end\0"[..]).await.is_err());
         assert!(compare(&b"end\0"[..], &b"./a//f//1"[..]).await.is_err());
         assert!(explain(&Differences::default(), &b"./a\0"[..]).await.is_err());
     }
 
     #[tokio::test(flavor = "current_thread")]
-    async fn paths_that_lead_through_no_end_of_directories_are_counted_and_not_explained() {
+    async fn very_deep_paths_are_counted_but_not_explained() {
         let deep = "/d".repeat(30_000);
         let list: Vec<u8> =
             (0..40).flat_map(|n| format!(".{deep}/{n:02}\0").into_bytes()).chain(*b"end\0").collect();

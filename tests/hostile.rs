@@ -13,7 +13,7 @@ use transfer::endpoint::{Endpoint, HostName};
 use transfer::host::agent::told::{MOST_JOBS, Shared};
 use transfer::host::facts::Facts;
 use transfer::host::netcat::Netcat;
-use transfer::host::wire::{LONGEST_PATH, decode, encode, printable};
+use transfer::host::wire::{LONGEST_PATH, LONGEST_TEXT, decode, encode, message, printable};
 use transfer::lease::settled;
 use transfer::plan::{Plan, TargetFactsOf};
 use transfer::run_id::RunId;
@@ -146,8 +146,9 @@ proptest! {
 
     #[test]
     fn what_is_shown_commands_no_terminal(bytes in vec(any::<u8>(), 0..200)) {
-        let shown = printable(&bytes);
-        prop_assert!(is_harmless(&shown), "{shown:?}");
+        for shown in [printable(&bytes), message(&bytes, LONGEST_TEXT), message(&bytes, 20)] {
+            prop_assert!(is_harmless(&shown), "{shown:?}");
+        }
     }
 
     #[test]

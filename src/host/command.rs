@@ -1,4 +1,4 @@
-//! Commands as data, and the one routine that quotes a word for a shell.
+//! Commands as data, and the only routine that quotes words for a shell.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -6,12 +6,12 @@ use std::os::unix::ffi::OsStrExt;
 use crate::printable::printable;
 use crate::settings::Login;
 
-/// One word of a command that will stand in a script.
+/// One word of a command in a script.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Word {
-    /// Taken literally, whatever is in it.
+    /// Any bytes, taken literally.
     Literal(Vec<u8>),
-    /// A file of that name in the agent's own directory on the host. The name is ours, never a user's.
+    /// A file of this name in the agent's directory on the host. The name is a constant of this program.
     Home(String),
 }
 
@@ -22,7 +22,7 @@ impl<T: AsRef<OsStr> + ?Sized> From<&T> for Word {
 }
 
 impl Word {
-    /// As it stands in a script for bash.
+    /// Returns the word as it is written into a bash script.
     #[must_use]
     pub fn render(&self) -> Vec<u8> {
         match self {
@@ -35,7 +35,8 @@ impl Word {
     }
 }
 
-/// A word for bash, in single quotes unless it is plainly harmless. NUL cannot be in an argument and is dropped.
+/// Quotes a word for bash with single quotes, unless all of its characters are harmless. Drops NUL, which an
+/// argument cannot contain.
 #[must_use]
 pub fn quote(bytes: &[u8]) -> Vec<u8> {
     let harmless = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_./:=@%+,".contains(byte);
@@ -54,7 +55,7 @@ pub fn quote(bytes: &[u8]) -> Vec<u8> {
     quoted
 }
 
-/// A word as people may see and type it for bash: what would not be seen as it is stands as `$'...'`.
+/// Quotes a word for a user who types it into bash: a word with unprintable characters becomes `$'...'`.
 #[must_use]
 pub fn typable(bytes: &[u8]) -> String {
     let shown = printable(bytes);
@@ -79,7 +80,7 @@ pub fn typable(bytes: &[u8]) -> String {
     word
 }
 
-/// What a user may type to look after hosts (`status` or `clean`), logging in as the run did.
+/// Returns the command that runs `status` or `clean` on hosts with the same login as the run.
 #[must_use]
 pub fn look_after(login: &Login, verb: &str, hosts: &str) -> String {
     let sudo = login.sudo.then(|| b"--sudo".to_vec());
@@ -88,7 +89,7 @@ pub fn look_after(login: &Login, verb: &str, hosts: &str) -> String {
     typed(&["transfer"], sudo.into_iter().chain(config).chain(options), &[verb, hosts])
 }
 
-/// What a user may type to see whether a login works.
+/// Returns the command with which a user can try a login.
 #[must_use]
 pub fn try_login(login: &Login, host: &str) -> String {
     let config = login.config.iter().flat_map(|file| [b"-F".to_vec(), file.as_os_str().as_bytes().to_vec()]);
@@ -96,7 +97,7 @@ pub fn try_login(login: &Login, host: &str) -> String {
     typed(&["ssh"], config.chain(options), &[host, "true"])
 }
 
-/// Words of a command line; those in the middle are any bytes.
+/// Joins the words of a command line and quotes those in the middle, which may be any bytes.
 fn typed(first: &[&str], words: impl Iterator<Item = Vec<u8>>, last: &[&str]) -> String {
     let quoted: Vec<String> = words.map(|word| typable(&word)).collect();
     let quoted = quoted.iter().map(String::as_str);
@@ -110,7 +111,7 @@ mod tests {
     use std::io::Write as _;
     use std::process::{Command, Stdio};
 
-    /// What bash makes of a script that prints its quoted words, each ended by NUL.
+    /// Passes quoted words through bash and returns them as bash reads them.
     fn words_in_bash(words: &[Vec<u8>], quote: impl Fn(&[u8]) -> Vec<u8>) -> Vec<Vec<u8>> {
         let mut script = b"LC_ALL=C; printf '%s\\0'".to_vec();
         for word in words {
@@ -132,14 +133,14 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
-        fn bash_reads_every_word_as_it_was(words in prop::collection::vec(prop::collection::vec(1u8..=255, 0..30), 1..5)) {
+        fn bash_reads_quoted_words_unchanged(words in prop::collection::vec(prop::collection::vec(1u8..=255, 0..30), 1..5)) {
             prop_assert_eq!(words_in_bash(&words, quote), words.clone());
             prop_assert_eq!(words_in_bash(&words, |word| typable(word).into_bytes()), words);
         }
     }
 
     #[test]
-    fn what_is_advised_logs_in_as_the_run_did() {
+    fn suggested_commands_log_in_as_the_run_did() {
         let login =
             Login { sudo: true, config: Some("/etc/my ssh".into()), options: vec!["Port=2222".into()] };
         assert_eq!(
@@ -151,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_shell_would_run_is_not_run() {
+    fn shell_syntax_in_words_is_not_executed() {
         for word in
             [&b"$(touch /tmp/x)"[..], b"a'b", b"-rf", b"`id`", b"a\nb", b"", b"~", b"*", b"a;b", b"!x"]
         {

@@ -1,4 +1,4 @@
-//! What a host is and has, as one probe of it tells: nothing on it is changed to learn this.
+//! Facts about a host, as reported by one read-only probe.
 
 mod installed;
 mod servers;
@@ -11,92 +11,92 @@ pub use installed::{Installed, Upstream};
 pub use servers::{Archive, Connection, Content, Format, Instance, OtherServer, Relation, Server};
 
 use super::netcat::Netcat;
-use super::wire::{Field, LONGEST_TEXT, short};
+use super::wire::{Field, LONGEST_TEXT, message, short};
 use crate::values::AttributeKind;
 
-/// File systems that take names of other case for the same, as `stat -f` calls them.
+/// Case-insensitive file systems, by their names in `stat -f`.
 const FOLDING: [&str; 9] = ["msdos", "vfat", "exfat", "ntfs", "ntfs3", "cifs", "smb2", "hfs", "hfsplus"];
 
-/// How many addresses of a host are looked at.
+/// Maximum number of addresses of a host.
 const MOST_ADDRESSES: usize = 64;
-/// How many of its netcats, and of its firewall's layers and tables.
+/// Maximum number of facts of one kind, such as netcats, firewall layers and tables.
 const MOST_OF_A_KIND: usize = 16;
-/// How many programs of those that may be needed.
+/// Maximum number of programs.
 const MOST_TOOLS: usize = 64;
-/// How many accounts, and how many groups; the probe tells no more.
+/// Maximum number of accounts and of groups; the probe reports no more.
 const MOST_OWNERS: usize = 1000;
-/// The seconds of a clock that somebody may have set: the year 5138.
+/// Latest plausible time of a clock, in seconds since the epoch: the year 5138.
 const LATEST: f64 = 1e11;
 
-/// Everything a run must know about a host before it changes anything.
+/// Facts that a run needs about a host before it changes anything.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Facts {
-    /// Its processor, as `uname -m` tells.
+    /// Processor architecture, as reported by `uname -m`.
     pub machine: String,
-    /// The boot, a UUID of the kernel.
+    /// Boot ID, a UUID of the kernel.
     pub boot: String,
-    /// `/etc/machine-id`, empty where there is none.
+    /// Contents of `/etc/machine-id`, or empty.
     pub machine_id: String,
-    /// The user id that we are there.
+    /// User ID of our login.
     pub uid: u32,
-    /// The controller's address, and the host's own that it reached, as the host saw the SSH connection.
+    /// Addresses of the SSH connection as the host sees them: the controller's and the host's own.
     pub ssh: Option<(IpAddr, IpAddr)>,
-    /// Processors.
+    /// Number of processors.
     pub cores: u32,
-    /// The version of bash, major and minor.
+    /// Version of bash, major and minor.
     pub bash: (u32, u32),
-    /// The numbers of the system calls that we need are known for this processor.
+    /// The system call numbers that we need are known for this architecture.
     pub syscalls_known: bool,
-    /// Programs that were found, of those that may be needed.
+    /// Installed programs, of those that a run may need.
     pub tools: BTreeSet<String>,
-    /// The first line of `tar --version`.
+    /// First line of `tar --version`.
     pub tar: String,
-    /// Its netcats, of those that we know; the one that it calls `nc` is the first.
+    /// Supported netcats; the one called `nc` comes first.
     pub netcats: Vec<Netcat>,
-    /// Its addresses that others may reach it by, IPv4 and IPv6.
+    /// Addresses at which the host may be reached, IPv4 and IPv6.
     pub addresses: Vec<IpAddr>,
-    /// Firewall layers that see incoming packets, with their address family (4 or 6).
+    /// Firewall layers that filter incoming packets, with their address family (4 or 6).
     pub firewall: Vec<(Layer, u8)>,
-    /// Accounts of the host with their numbers: on a source those who own something of it, on a target all.
+    /// User IDs by name: on a source the owners of the files, on a target all accounts.
     pub users: BTreeMap<String, u32>,
-    /// Groups, likewise.
+    /// Group IDs by name, likewise.
     pub groups: BTreeMap<String, u32>,
-    /// Seconds of its clock when it answered, since the epoch.
+    /// Time of the host's clock when it answered, in seconds since the epoch.
     pub clock: Option<f64>,
-    /// Tables of nftables, such as `inet site`, that filter incoming packets and that only the process which made them
-    /// may change.
+    /// Tables of nftables, such as `inet site`, that filter incoming packets and that only their owner
+    /// process can change.
     pub owned_tables: Vec<String>,
-    /// Programs that copy running servers, with what they tell of their versions.
+    /// Hot backup programs with their version output.
     pub backup_tools: Vec<(String, String)>,
-    /// Bytes of memory that are available.
+    /// Available memory in bytes.
     pub memory: u64,
-    /// Servers that run there and work on what the path is about.
+    /// Running servers whose data the path concerns.
     pub servers: Vec<Server>,
-    /// Those that ordinary accounts run by themselves there.
+    /// Running servers of ordinary accounts whose data the path concerns.
     pub other_servers: Vec<OtherServer>,
-    /// The server behind the socket that is the source.
+    /// Server behind the socket that is the source.
     pub instance: Option<Instance>,
-    /// The server that is meant where none was named, if that was asked for.
+    /// The host's only server, where none was named; only if queried.
     pub installed: Option<Installed>,
-    /// What the path is, on a source.
+    /// Facts about the path, on a source.
     pub source: Option<SourceFacts>,
-    /// What the directory is, on a target.
+    /// Facts about the directory, on a target.
     pub target: Option<TargetFacts>,
 }
 
-/// One way in which a packet can be refused; each that is in use must be opened.
+/// Part of the firewall that can drop packets; each one in use must be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Layer {
-    /// Base chains of nftables, those that iptables-nft made included.
+    /// Base chains of nftables, including those of iptables-nft.
     Nftables,
-    /// The chains that iptables-nft made, through iptables.
+    /// Chains of iptables-nft, changed through iptables.
     IptablesNft,
-    /// The kernel's old tables.
+    /// Tables of iptables-legacy.
     IptablesLegacy,
 }
 
 impl Layer {
-    /// As the agent's protocol calls it.
+    /// Returns the layer's name in the agent's protocol.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -107,90 +107,91 @@ impl Layer {
     }
 }
 
-/// The source's path.
+/// Facts about the source's path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SourceFacts {
-    /// As `stat` calls it: `directory`, `regular file`, `missing`, …
+    /// File type as named by `stat`: `directory`, `regular file`, `missing`, …
     pub file_type: String,
-    /// We may read it.
+    /// The path is readable for us.
     pub readable: bool,
-    /// Where it really is, symbolic links resolved.
+    /// Path with symbolic links resolved.
     pub real: PathBuf,
-    /// Where that is in its file system, the same through every bind mount: the device and the path below its root.
+    /// Device, and path below the root of its file system: the same through every bind mount.
     pub place: PathBuf,
-    /// Which file it is: device and inode.
+    /// Device and inode.
     pub inode: String,
-    /// Who makes a server rest whose data it is.
+    /// Run that has quiesced a server with this data.
     pub rests: Option<String>,
-    /// What is in it, if it is an archive that is asked for.
+    /// Contents, if the path is an archive and the contents matter.
     pub archive: Option<Archive>,
-    /// One of its names that differs from another only in case; asked for where a target needs it.
+    /// A name that differs from another one only in case; queried only if a target requires it.
     pub twin: Option<String>,
-    /// How many of its files have extended attributes of each kind, with an example; asked for where a target needs it.
+    /// Number of files with extended attributes of each kind, with an example; queried only if a target
+    /// requires it.
     pub attributes: BTreeMap<AttributeKind, (u64, String)>,
-    /// Files, directories and all else, sockets aside.
+    /// Number of entries: files, directories and others, without sockets.
     pub entries: u64,
-    /// Regular files among them.
+    /// Number of regular files.
     pub files: u64,
-    /// The sizes of the files, added up.
+    /// Total size of the files.
     pub bytes: u64,
-    /// What they take on the disk, in bytes; less than `bytes` where they are sparse.
+    /// Bytes that the files occupy on disk; less than `bytes` if they are sparse.
     pub disk_bytes: u64,
 }
 
-/// A component of a path that an account other than root and the login can replace.
+/// Component of a path that an account other than root and our login can replace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Shared {
-    /// The component, a path.
+    /// Path of the component.
     pub component: String,
-    /// The account that it belongs to.
+    /// Owner.
     pub owner: String,
-    /// Its mode, octal.
+    /// Mode, octal.
     pub mode: String,
 }
 
-/// The target's directory.
+/// Facts about the target's directory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "what was found, each once")]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of the probe")]
 pub struct TargetFacts {
-    /// Whoever owns this can have the copy arrive elsewhere.
+    /// Component of the path whose owner could redirect the copy.
     pub shared: Option<Shared>,
-    /// As `stat` calls it.
+    /// File type as named by `stat`.
     pub file_type: String,
-    /// We may write into it.
+    /// The directory is writable for us.
     pub writable: bool,
-    /// Where it really is, symbolic links resolved.
+    /// Path with symbolic links resolved.
     pub real: PathBuf,
-    /// Where that is in its file system, as of a source.
+    /// Device, and path below the root of its file system.
     pub place: PathBuf,
-    /// Its file system is mounted for reading only.
+    /// The file system is mounted read-only.
     pub read_only: bool,
-    /// Device and inode of what has the final name already.
+    /// Device and inode of the existing file or directory with the final name.
     pub exists: Option<String>,
-    /// The user whose directory it is.
+    /// User who owns the directory.
     pub owner: String,
-    /// Something that is in the directory already, where the copy is to fill it.
+    /// Name of an existing entry, where the copy is to fill the directory.
     pub holds: Option<String>,
-    /// Something is mounted at that name or below it.
+    /// Something is mounted at the final name or below it.
     pub mounted: bool,
-    /// Who writes to that name at the moment.
+    /// Run that is writing to the final name.
     pub busy: Option<String>,
-    /// Its names that differ only in case are one.
+    /// The file system is case-insensitive.
     pub folds_case: bool,
-    /// Kinds of extended attributes that its file system cannot hold, as far as that could be tried.
+    /// Kinds of extended attributes that the file system cannot store, as far as this could be tried.
     pub lacks: BTreeSet<AttributeKind>,
-    /// Its file system's device, to tell whether two directories share one.
+    /// Device of the file system, to find directories that share one.
     pub device: String,
-    /// Of the owner that the copy is to get, what the host does not know: `user mysql`, `group mysql`.
+    /// Requested owners of the copy that are unknown on the host: `user mysql`, `group mysql`.
     pub unknown_owners: Vec<String>,
-    /// Bytes free for us on its file system.
+    /// Bytes on the file system that are free for us.
     pub free_bytes: u64,
-    /// Files that may still be made there; `None` where the file system has no such limit.
+    /// Number of free inodes; `None` if the file system has no such limit.
     pub free_inodes: Option<u64>,
 }
 
 impl Facts {
-    /// Reads the probe's answer. A line that we do not know, or whose fields are wrong, is not there.
+    /// Parses the probe's answer. Unknown and malformed lines are ignored.
     #[must_use]
     pub fn parse(messages: &[Vec<Field>]) -> Self {
         let mut facts = Self::default();
@@ -258,7 +259,7 @@ impl Facts {
         facts
     }
 
-    /// What is told of servers.
+    /// Parses one line about servers.
     fn take_servers(&mut self, key: &[u8], fields: Fields<'_>) {
         let text = |index: usize| fields.text(index);
         match key {
@@ -272,7 +273,7 @@ impl Facts {
                     datadir: fields.path(1),
                     unit: text(2),
                     socket: text(3),
-                    error: text(4),
+                    error: fields.message(4),
                 }));
             }
             b"other_server" if self.other_servers.len() < MOST_OF_A_KIND => {
@@ -282,11 +283,11 @@ impl Facts {
                 let installed = self.installed.get_or_insert_default();
                 match key {
                     b"instance" => installed.instance.add_variable(text(0), text(1)),
-                    _ => installed.instance.error = Some(text(0)),
+                    _ => installed.instance.error = Some(fields.message(0)),
                 }
             }
             b"instance" => self.instance.get_or_insert_default().add_variable(text(0), text(1)),
-            b"instance_error" => self.instance.get_or_insert_default().error = Some(text(0)),
+            b"instance_error" => self.instance.get_or_insert_default().error = Some(fields.message(0)),
             b"instance_owner" => self.instance.get_or_insert_default().owner = text(0),
             b"connection" => {
                 let connection = Connection { name: text(0), io: text(1) == "yes", sql: text(2) == "yes" };
@@ -304,40 +305,45 @@ impl Facts {
         }
     }
 
-    /// The host has that program.
+    /// Returns whether the host has a program.
     #[must_use]
     pub fn has(&self, tool: &str) -> bool {
         self.tools.contains(tool)
     }
 
-    /// Two answers of one host, under whatever names it was asked.
+    /// Returns whether two answers come from the same machine, even if it was queried under two names.
     #[must_use]
     pub fn same_machine(&self, other: &Self) -> bool {
         !self.machine_id.is_empty() && self.machine_id == other.machine_id && self.boot == other.boot
     }
 
-    /// The netcat to be used with all of these addresses: its `nc` where that will do.
+    /// Returns a netcat that supports all of these addresses, preferably `nc`.
     #[must_use]
     pub fn netcat(&self, addresses: &[IpAddr]) -> Option<&Netcat> {
         self.netcats.iter().find(|netcat| addresses.iter().all(|address| netcat.speaks(*address)))
     }
 }
 
-/// The fields of one line of the answer.
+/// Fields of one line of the answer.
 #[derive(Clone, Copy)]
 struct Fields<'a>(&'a [Field]);
 
 impl Fields<'_> {
-    /// As it may be shown, and not too long; empty where there is none.
+    /// Returns a name in a form that can be shown; empty if the field is missing.
     fn text(self, index: usize) -> String {
         self.0.get(index).map(|field| short(field, LONGEST_TEXT)).unwrap_or_default()
+    }
+
+    /// Returns the output of a program in a form that can be shown; empty if the field is missing.
+    fn message(self, index: usize) -> String {
+        self.0.get(index).map(|field| message(field, LONGEST_TEXT)).unwrap_or_default()
     }
 
     fn number(self, index: usize) -> u64 {
         self.text(index).parse().unwrap_or_default()
     }
 
-    /// Any bytes.
+    /// Returns a path, which may be any bytes.
     fn path(self, index: usize) -> PathBuf {
         use std::os::unix::ffi::OsStringExt as _;
         PathBuf::from(std::ffi::OsString::from_vec(self.0.get(index).cloned().unwrap_or_default()))
@@ -407,7 +413,7 @@ mod tests {
     use crate::host::wire::decode;
 
     #[test]
-    fn a_hostile_probe_fills_neither_the_memory_nor_the_screen() {
+    fn hostile_probe_fills_neither_the_memory_nor_the_screen() {
         let long = "x".repeat(60_000);
         let mut messages = Vec::new();
         for n in 0..3000 {
@@ -440,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_read_and_rubbish_is_not() {
+    fn known_lines_are_parsed_and_others_ignored() {
         let answer = "Last login: yesterday\nhost\tx86_64\tb-1\tm-1\nuser\t0\nssh\t10.0.0.9\t5\t10.0.0.1\t22\n\
                       cores\t8\ntools\ttar\tnc\nfirewall\tnftables\t4\nfirewall\tpf\t4\nfirewall_owned\tinet site\nsource_size\t3\t2\t100\t4096\n\
                       target_free\t10\t4096\t5\t100\text2/ext3\nnetcat\tnc\t[v1.10-47]\n\

@@ -1,4 +1,4 @@
-//! This machine as a host: a child process instead of an SSH session.
+//! Shells on this machine: a child process instead of an SSH session.
 
 use std::io;
 use std::process::Stdio;
@@ -8,13 +8,14 @@ use tokio::process::Command;
 
 use super::{Process, ROOT_SHELL, Shell};
 
-/// A bash in a process group of its own: a ^C in the terminal is for the controller, which then tells its agents.
+/// Starts a bash in a process group of its own: ^C in the terminal must reach only the controller, which then
+/// releases its agents.
 pub(super) fn shell(sudo: bool) -> io::Result<Shell> {
     let words: &[&str] = if sudo { &["sh", "-c", ROOT_SHELL] } else { &["bash", "--norc", "-p", "-s"] };
     let mut child = Command::new(words[0])
         .args(&words[1..])
         .process_group(0)
-        // How its user came here is no fact of this machine.
+        // The user's own SSH login says nothing about how this machine is reached.
         .env_remove("SSH_CONNECTION")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

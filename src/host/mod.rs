@@ -1,7 +1,7 @@
-//! The one door to the hosts: only here are processes started and SSH spoken.
+//! The only module that starts processes and speaks SSH.
 //!
-//! Every process on a host is a bash that reads its script from standard input, started by the host's SSH server or,
-//! for this machine, as a child. What it answers is lines in the format of [`wire`].
+//! Every process on a host is a bash that reads its script from standard input. It is started by the host's
+//! SSH server or, on this machine, as a child, and answers with lines in the format of [`wire`].
 
 pub mod agent;
 pub mod command;
@@ -24,37 +24,37 @@ use tokio::task::JoinHandle;
 use crate::endpoint::HostName;
 use crate::settings::Login;
 use scripts::Script;
-use wire::{Field, LONGEST_TEXT, decode, read_record, short};
+use wire::{Field, LONGEST_TEXT, decode, message, read_record};
 
-/// The longest that a script which only asks may take. Listing a tree of many millions of files is within it.
+/// Time limit of a script that only queries a host. Enough to list a tree of many millions of files.
 const ASK_LIMIT: Duration = Duration::from_secs(3600);
-/// The longest that a shell may take to begin.
+/// Time limit for the start of a shell.
 const START_LIMIT: Duration = Duration::from_secs(60);
-/// Of an answer, and of what start-up files print before it, no more than this is read.
+/// Maximum size of an answer, including the output of the shell's start-up files before it.
 const MOST_BYTES: usize = 1 << 20;
-/// Fields of an answer: short ones take more memory than their bytes.
+/// Maximum number of fields of an answer: short ones take more memory than their bytes.
 const MOST_FIELDS: usize = 1 << 16;
-/// Logins that are made at the same time.
+/// Maximum number of concurrent logins.
 pub const AT_ONCE: usize = 64;
-/// Files that a process may have open, if the machine lets it: each host takes some.
+/// Limit of open files to request for this process: each host takes some.
 const MOST_FILES: u64 = 1 << 16;
-/// For `sh`: becomes a bash of root. What sudo says when it refuses is heard; and since it hands on no environment, what
-/// the host saw of the connection goes as an argument.
+/// Command for `sh` that becomes a root bash. sudo's error output is kept for messages. SSH_CONNECTION is
+/// passed as an argument, because sudo resets the environment.
 const ROOT_SHELL: &str =
     "echo; sudo -n bash --norc -p -s 2>&1 </dev/null && exec sudo -n bash --norc -p -s \"$SSH_CONNECTION\"";
 
-/// Lets this process have more files open than most logins may: a run with many hosts needs them.
+/// Raises this process's limit of open files: a run with many hosts needs more than most logins allow.
 pub fn allow_many_files() {
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
         let wanted = hard.min(MOST_FILES);
         if soft < wanted {
-            // Where it may not, that is told by whoever lacks one.
+            // On failure the operation that lacks a file reports it.
             let _ = setrlimit(Resource::RLIMIT_NOFILE, wanted, hard);
         }
     }
 }
 
-/// A host that can be asked and told.
+/// A connected host.
 #[derive(Debug)]
 pub struct Host {
     name: HostName,
@@ -68,88 +68,92 @@ enum Backend {
     Ssh(ssh::Connection),
 }
 
-/// Why a host did not do what it was asked.
+/// Error of an operation on a host.
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
-    /// No connection.
+    /// ssh could not connect.
     #[error("{host}: cannot connect with ssh: {text}; try: {command}")]
     Connect {
-        /// The host.
+        /// Host name.
         host: String,
-        /// What ssh said.
+        /// Error message of ssh.
         text: String,
-        /// The same login by hand.
+        /// Command that makes the same login by hand.
         command: String,
     },
     /// A shell could not be started, or its channel broke.
     #[error("{host}: {action} failed")]
     Shell {
-        /// The host.
+        /// Host name.
         host: String,
-        /// What was tried.
+        /// Attempted operation.
         action: &'static str,
-        /// The cause.
+        /// Cause.
         source: io::Error,
     },
-    /// The agent cannot keep its journal there.
-    #[error("{host}: no agent can be started: {text}; is there space, and may we write there?")]
+    /// The agent cannot write its journal on the host.
+    #[error("{host}: cannot start the agent: {text}; check free space and write permission")]
     Refused {
-        /// The host.
+        /// Host name.
         host: String,
-        /// What it said.
+        /// Message of the host.
         text: String,
     },
-    /// The shell never began to work.
+    /// The shell ended without running the script.
     #[error(
-        "{host}: {action}: no shell could be started (it said: {said}); is bash there, and does its login shell run commands?"
+        "{host}: {action}: cannot start a shell (output: {said}); is bash installed, and does the login \
+         shell run commands?"
     )]
     NoShell {
-        /// The host.
+        /// Host name.
         host: String,
-        /// What was tried.
+        /// Attempted operation.
         action: &'static str,
-        /// The last that was heard.
+        /// Last output.
         said: String,
     },
-    /// sudo did not make us root.
+    /// sudo did not start a root shell.
     #[error(
-        "{host}: {action}: sudo starts no root shell (it said: {said}); install it where it is missing and let the account use it without a \
-         password (ACCOUNT ALL=(root) NOPASSWD: ALL in a file in /etc/sudoers.d), or log in as root"
+        "{host}: {action}: sudo did not start a root shell (output: {said}); install sudo and let the \
+         account use it without a password (ACCOUNT ALL=(root) NOPASSWD: ALL in a file in /etc/sudoers.d), \
+         or log in as root"
     )]
     NoSudo {
-        /// The host.
+        /// Host name.
         host: String,
-        /// What was tried.
+        /// Attempted operation.
         action: &'static str,
-        /// The last that was heard.
+        /// Last output.
         said: String,
     },
-    /// No answer in time.
+    /// The host did not answer in time.
     #[error("{host}: {action}: no answer within {seconds} s")]
     Silent {
-        /// The host.
+        /// Host name.
         host: String,
-        /// What was tried.
+        /// Attempted operation.
         action: &'static str,
-        /// How long it was waited for.
+        /// Time limit.
         seconds: u64,
     },
-    /// The shell ended before its answer did.
+    /// The shell ended in the middle of its answer.
     #[error(
-        "{host}: {action}: the shell or the connection ended before the answer did (the last it said: {said})"
+        "{host}: {action}: the shell or the connection ended before the answer was complete \
+         (last output: {said})"
     )]
     Incomplete {
-        /// The host.
+        /// Host name.
         host: String,
-        /// What was tried.
+        /// Attempted operation.
         action: &'static str,
-        /// The last that was heard.
+        /// Last output.
         said: String,
     },
 }
 
 impl HostError {
-    /// The network may be to blame, so that it may work later. A login that is refused is not tried again.
+    /// Returns whether the cause may be the network, so that a retry can succeed. A refused login is not
+    /// retried.
     #[must_use]
     pub fn may_pass(&self) -> bool {
         const NETWORK: [&str; 7] =
@@ -162,34 +166,34 @@ impl HostError {
     }
 }
 
-/// What a shell reads.
+/// Standard input of a shell.
 pub(crate) type Input = Box<dyn AsyncWrite + Send + Unpin>;
 
-/// A bash on a host, reading its script from `stdin`. Its end is seen as the end of `stdout`.
+/// A bash on a host that reads its script from `stdin`. Its end shows as the end of `stdout`.
 struct Shell {
     stdin: Input,
     stdout: BufReader<Box<dyn AsyncRead + Send + Unpin>>,
     process: Process,
 }
 
-/// One that has begun its script.
+/// A shell that has begun to run its script.
 pub(crate) struct Begun {
-    /// Its input, once it has all of the script.
+    /// Yields the shell's input once the whole script was sent.
     pub(crate) sent: JoinHandle<io::Result<Input>>,
     pub(crate) stdout: BufReader<Box<dyn AsyncRead + Send + Unpin>>,
-    /// Dropping it ends the local side only; the host's ends with its input.
+    /// Dropping this ends the local process only; the host's shell ends when its input is closed.
     pub(crate) _process: Process,
 }
 
-#[expect(dead_code, reason = "held for what dropping them does")]
+#[expect(dead_code, reason = "held because dropping it ends the process")]
 pub(crate) enum Process {
     Local(tokio::process::Child),
     Ssh(Box<ssh::RemoteChild>),
 }
 
 impl Host {
-    /// Connects: to this machine at once, to others with one multiplexed SSH connection that notices within
-    /// `silence` that the other side is gone.
+    /// Connects to a host. This machine needs no connection; others get one multiplexed SSH connection, which
+    /// detects within `silence` that the other side is gone.
     pub async fn connect(name: &HostName, login: &Login, silence: Duration) -> Result<Self, HostError> {
         let backend = match name {
             HostName::Local => Backend::Local,
@@ -200,24 +204,24 @@ impl Host {
         Ok(Self { name: name.clone(), login: login.clone(), backend })
     }
 
-    /// The same once more, over a connection of its own.
+    /// Connects to the same host once more, over a separate connection.
     pub async fn connect_again(&self, silence: Duration) -> Result<Self, HostError> {
         Self::connect(&self.name, &self.login, silence).await
     }
 
-    /// The host as the user named it.
+    /// Returns the host as the user named it.
     #[must_use]
     pub fn name(&self) -> &HostName {
         &self.name
     }
 
-    /// What a user may type to look after it, `status` or `clean`.
+    /// Returns the command that a user can type to run `status` or `clean` on this host.
     #[must_use]
     pub fn look_after(&self, verb: &str) -> String {
         command::look_after(&self.login, verb, &self.name.to_string())
     }
 
-    /// Runs a script and returns its lines up to the line `end`, which every script prints last.
+    /// Runs a script and returns its output up to the line `end`, which every script prints last.
     pub async fn ask(&self, action: &'static str, script: &Script) -> Result<Vec<Vec<Field>>, HostError> {
         let mut messages: Vec<Vec<Field>> = Vec::new();
         let answer = async {
@@ -227,7 +231,7 @@ impl Host {
                 messages.push(decode(&line));
                 fields += messages.last().map_or(0, Vec::len);
                 if fields > MOST_FIELDS {
-                    let text = format!("the host sends more than {MOST_FIELDS} fields");
+                    let text = format!("the host sent more than {MOST_FIELDS} fields");
                     return Err(self.broken(action, io::Error::other(text)));
                 }
                 if line == b"end" {
@@ -243,14 +247,12 @@ impl Host {
             Ok(Ok(false)) => Err(HostError::Incomplete {
                 host: self.name.to_string(),
                 action,
-                said: messages
-                    .last()
-                    .map_or_else(|| "nothing".into(), |message| short(&message.join(&b' '), LONGEST_TEXT)),
+                said: output(&messages.last().map(|fields| fields.join(&b' ')).unwrap_or_default()),
             }),
         }
     }
 
-    /// The next line of a shell that may send a bounded number of bytes.
+    /// Reads the next line of a shell and enforces the limit of bytes.
     async fn line(
         &self,
         action: &'static str,
@@ -261,12 +263,12 @@ impl Host {
             read_record(&mut shell.stdout, b'\n').await.map_err(|source| self.broken(action, source))?;
         *bytes += line.as_ref().map_or(0, |line| line.len() + 1);
         if *bytes > MOST_BYTES {
-            return Err(self.broken(action, io::Error::other("the host sends more than 1 MiB")));
+            return Err(self.broken(action, io::Error::other("the host sent more than 1 MiB")));
         }
         Ok(line)
     }
 
-    /// Starts a shell on a script and leaves its input open. What start-up files print has been read.
+    /// Starts a shell with a script and leaves its input open. Skips the output of the start-up files.
     pub(crate) async fn shell(&self, action: &'static str, script: &Script) -> Result<Begun, HostError> {
         tokio::time::timeout(START_LIMIT, self.start_shell(action, script))
             .await
@@ -280,7 +282,7 @@ impl Host {
         };
         let Shell { mut stdin, stdout, process } = started.map_err(|source| self.broken(action, source))?;
         let script = script.as_bytes().to_vec();
-        // A host that talks before it listens would wait for us as we for it.
+        // In a task of its own: a host that writes a lot before it reads would deadlock with us.
         let sent = tokio::spawn(async move {
             stdin.write_all(&script).await?;
             stdin.flush().await?;
@@ -298,10 +300,9 @@ impl Host {
             }
         }
         let said = match shell.sent.await {
-            // A shell that takes no script may say why.
+            // The shell's own output, if any, explains better why the script could not be sent.
             Ok(Err(source)) if said.is_empty() => return Err(self.broken(action, source)),
-            _ if said.is_empty() => "nothing".into(),
-            _ => short(&said, LONGEST_TEXT),
+            _ => output(&said),
         };
         let host = self.name.to_string();
         Err(if self.login.sudo {
@@ -311,7 +312,7 @@ impl Host {
         })
     }
 
-    /// Ends the connection.
+    /// Closes the connection.
     pub async fn close(self) {
         if let Backend::Ssh(connection) = self.backend {
             connection.close().await;
@@ -325,4 +326,10 @@ impl Host {
     fn broken(&self, action: &'static str, source: io::Error) -> HostError {
         HostError::Shell { host: self.name.to_string(), action, source }
     }
+}
+
+/// Returns the last output of a shell as it is shown in an error.
+fn output(bytes: &[u8]) -> String {
+    let text = message(bytes, LONGEST_TEXT);
+    if text.is_empty() { "none".into() } else { text }
 }

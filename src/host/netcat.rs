@@ -1,25 +1,25 @@
-//! The netcats that a Debian host may have: how each is told from the others, what it wants to be called with, and what
-//! it says. They agree on nothing but the bytes.
+//! Dialects of netcat on Debian: how to recognize them, their command lines and their messages, which have
+//! nothing in common.
 
 use std::net::IpAddr;
 
 /// A netcat of a host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Netcat {
-    /// Whose it is.
+    /// Implementation.
     pub dialect: Dialect,
-    /// The program's name on that host: `nc` is any of them.
+    /// Name of the program on the host: `nc` can be any of them.
     pub program: String,
 }
 
-/// Whose netcat it is.
+/// Implementation of netcat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
-    /// OpenBSD's (package netcat-openbsd).
+    /// Package netcat-openbsd.
     OpenBsd,
-    /// Hobbit's, the first one (package netcat-traditional). IPv4 only.
+    /// Package netcat-traditional, by Hobbit. IPv4 only.
     Traditional,
-    /// Nmap's (package ncat).
+    /// Package ncat, of the Nmap project.
     Ncat,
 }
 
@@ -30,7 +30,7 @@ impl Default for Netcat {
 }
 
 impl Netcat {
-    /// Reads the first line of a program's help. `None` for one that we do not know.
+    /// Recognizes a netcat by the first line of its help. `None` for an unknown one.
     #[must_use]
     pub fn from_help(program: &str, help: &str) -> Option<Self> {
         let dialect = match help {
@@ -42,27 +42,29 @@ impl Netcat {
         Some(Self { dialect, program: program.to_owned() })
     }
 
-    /// It can use addresses of that family.
+    /// Returns whether the program supports the family of an address.
     #[must_use]
     pub fn speaks(&self, address: IpAddr) -> bool {
         address.is_ipv4() || self.dialect != Dialect::Traditional
     }
 
-    /// The command that accepts one connection and writes what comes, until the peer closes it. Its input is empty.
+    /// Returns the command that accepts one connection and writes the received data until the peer closes
+    /// it. Its input is empty.
     #[must_use]
     pub fn listen(&self, address: IpAddr, port: u16) -> Vec<String> {
         let (address, port) = (address.to_string(), port.to_string());
         match self.dialect {
             Dialect::OpenBsd => self.words(&["-n", "-d", "-l", &address, &port]),
-            // Without -v it does not say that the port is taken, and tries for long.
+            // Without -v it does not report that the port is taken, and retries for a long time.
             Dialect::Traditional => self.words(&["-n", "-v", "-l", "-s", &address, "-p", &port]),
-            // --recv-only would close its half of the connection, at which the traditional one ends as if it were done.
+            // --recv-only would close its half of the connection, and a traditional sender would end at that
+            // as if it were done.
             Dialect::Ncat => self.words(&["-n", "--no-shutdown", "-l", &address, &port]),
         }
     }
 
-    /// The command that connects, from one of its addresses if it is said, and sends its input, to the end, however long
-    /// that takes to begin.
+    /// Returns the command that connects, optionally from a given local address, and sends its input to the
+    /// end, without a time limit for the first byte.
     #[must_use]
     pub fn connect(&self, from: Option<IpAddr>, address: IpAddr, port: u16) -> Vec<String> {
         let (address, port) = (address.to_string(), port.to_string());
@@ -74,7 +76,8 @@ impl Netcat {
     }
 
     fn connect_to(&self, address: &str, port: &str) -> Vec<String> {
-        // -v, or the first two do not say that they were refused. `complain.pl` drops what they say of a success.
+        // Without -v the first two do not report a refused connection. `complain.pl` drops their messages of
+        // success.
         match self.dialect {
             Dialect::OpenBsd => self.words(&["-n", "-N", "-v", address, port]),
             Dialect::Traditional => self.words(&["-n", "-v", "-q", "0", address, port]),
@@ -82,19 +85,19 @@ impl Netcat {
         }
     }
 
-    /// A line may be its own.
+    /// Returns whether a line of standard error may come from this netcat.
     #[must_use]
     pub fn wrote(&self, line: &str) -> bool {
         match self.dialect {
             Dialect::OpenBsd => line.starts_with("nc"),
-            // It begins with the name of its peer, if it has one.
+            // Its lines begin with the peer's name, if there is one.
             Dialect::Traditional => line.contains('['),
             Dialect::Ncat => line.starts_with("Ncat: "),
         }
     }
 
-    /// A line says that there is no connection to there and will be none. ncat does not name the peer: its word counts
-    /// only where there is one alone.
+    /// Returns whether a line reports that the connection to a peer failed for good. ncat does not name the
+    /// peer: its message counts only if there is just one (`alone`).
     #[must_use]
     pub fn gives_up(&self, line: &str, address: IpAddr, port: u16, alone: bool) -> bool {
         match self.dialect {
@@ -106,7 +109,7 @@ impl Netcat {
         }
     }
 
-    /// A line of a listener of any dialect says that somebody else has the port.
+    /// Returns whether a line of a listener, of any dialect, reports that the port is in use.
     #[must_use]
     pub fn finds_port_taken(line: &str) -> bool {
         line.contains("Address already in use")
@@ -129,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn each_is_known_by_its_help_and_no_other_program_is() {
+    fn dialects_are_recognized_by_their_help() {
         assert_eq!(netcat("OpenBSD netcat (Debian patchlevel 1.219-1)").dialect, Dialect::OpenBsd);
         assert_eq!(netcat("[v1.10-47]").dialect, Dialect::Traditional);
         assert_eq!(netcat("Ncat 7.93 ( https://nmap.org/ncat )").dialect, Dialect::Ncat);
@@ -141,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_each_says_of_a_closed_port_is_understood_and_other_words_are_not() {
+    fn failed_connections_are_recognized_in_each_dialect() {
         let address = IpAddr::from([10, 77, 0, 11]);
         for (help, line) in [
             (

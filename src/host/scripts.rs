@@ -1,12 +1,11 @@
-//! The scripts that run on hosts, as files beside this one. Each is sent on a shell's standard input; nothing is
-//! installed on a host.
+//! Scripts that run on hosts. Each is sent to a shell's standard input; nothing is installed on a host.
 
 use super::command::quote;
 use super::wire::Field;
 
 const COMMON: &str = include_str!("sh/common.sh");
 const TRUST: &str = include_str!("sh/trust.sh");
-/// What all scripts about servers have in common.
+/// Functions for scripts that deal with servers.
 const SERVER: &str =
     concat!(include_str!("sh/holders.sh"), include_str!("sh/logins.sh"), include_str!("sh/server.sh"));
 const JOURNAL: &str = include_str!("sh/journal.sh");
@@ -23,7 +22,7 @@ const TWINS: &str = include_str!("sh/twins.sh");
 const ATTRIBUTES: &str = include_str!("sh/attributes.sh");
 const ADMIN: &str = include_str!("sh/admin.sh");
 
-/// What the agent puts into its directory for its jobs.
+/// Files that the agent writes into its directory for its jobs.
 const TOOLS: [(&str, &str); 9] = [
     ("pump.pl", include_str!("sh/pump.pl")),
     ("hash.pl", include_str!("sh/hash.pl")),
@@ -49,39 +48,40 @@ const TOOLS: [(&str, &str); 9] = [
 pub struct Script(Vec<u8>);
 
 impl Script {
-    /// Asks for all facts of a source: what is transferred, its path, its name, a file of options for logins to servers
-    /// or nothing, and patterns of what is left out.
+    /// Queries the facts of a source. `kind` is the type of transfer, `defaults` an option file for logins to
+    /// servers (may be empty), `exclude` the patterns to leave out.
     #[must_use]
     pub fn source_facts(kind: &[u8], path: &[u8], name: &[u8], defaults: &[u8], exclude: &[Field]) -> Self {
         let arguments: Vec<Field> = [b"source", kind, path, name, defaults].map(<[u8]>::to_vec).to_vec();
         Self::new(&[COMMON, TRUST, SERVER, INSTALLED, FACTS], &[&arguments, exclude].concat())
     }
 
-    /// Asks for all facts of a target: what is transferred, its directory, the name that the copy gets there, or nothing,
-    /// its owner, or nothing, and a file of options for logins to servers, or nothing.
+    /// Queries the facts of a target. `kind` is the type of transfer, `path` the directory, `name` the name
+    /// of the copy, `owner` its owner, `defaults` an option file for logins to servers. The last three may be
+    /// empty.
     #[must_use]
     pub fn target_facts(kind: &[u8], path: &[u8], name: &[u8], owner: &[u8], defaults: &[u8]) -> Self {
         let arguments = [b"target", kind, path, name, owner, defaults].map(<[u8]>::to_vec);
         Self::new(&[COMMON, TRUST, SERVER, INSTALLED, FACTS], &arguments)
     }
 
-    /// Asks for all facts of a host and of its one server: what it is to a replica (`primary`, `donor` or `target`), its unit or
-    /// nothing, and a file of options for logins to it, or nothing.
+    /// Queries the facts of a host and its server. `role` is `primary`, `donor` or `target`; the unit and the
+    /// option file for logins may be empty.
     #[must_use]
     pub fn server_facts(role: &str, unit: &str, defaults: &str) -> Self {
         let arguments = ["server", role, unit, defaults].map(|word| word.as_bytes().to_vec());
         Self::new(&[COMMON, TRUST, SERVER, INSTALLED, FACTS], &arguments)
     }
 
-    /// Asks for the account by which a server replicates over a connection of that name.
+    /// Queries the account with which a server replicates over the connection of this name.
     #[must_use]
     pub fn account(datadir: &[u8], connection: &str) -> Self {
         let main = "main() { account \"$@\"; say end; }\n";
         Self::new(&[COMMON, TRUST, SERVER, INSTALLED, main], &[datadir.to_vec(), connection.into()])
     }
 
-    /// Asks how a server can be reached from a host, as `follow.sh` describes it: its host's name, its address or nothing, its port, whether with TLS,
-    /// and an account with its password, or nothing.
+    /// Checks whether a server can be reached from a host (see `follow.sh`). `ssl` requests TLS; the address
+    /// and the account with its password may be empty.
     #[must_use]
     pub fn reach(name: &str, address: &str, (port, ssl): (u16, bool), account: (&str, &str)) -> Self {
         let ssl = if ssl { "1" } else { "0" };
@@ -89,45 +89,46 @@ impl Script {
         Self::new(&[COMMON, TRUST, SERVER, JOB, FOLLOW], &arguments.map(|word| word.as_bytes().to_vec()))
     }
 
-    /// The text of a job of `follow.sh`.
+    /// Returns a job of `follow.sh`.
     #[must_use]
     pub fn follow(arguments: &[Field]) -> Self {
         Self::job(FOLLOW, arguments)
     }
 
-    /// The text of a job of `tables.sh`.
+    /// Returns a job of `tables.sh`.
     #[must_use]
     pub fn tables(arguments: &[Field]) -> Self {
         Self::job(TABLES, arguments)
     }
 
     fn job(main: &str, arguments: &[Field]) -> Self {
-        // What the agent exports would go with the rest of the environment.
+        // COMMON clears the environment, but the agent's `home` is still needed.
         let parts = ["guards_home=$home\n", COMMON, "home=$guards_home\n", TRUST, SERVER, JOB, main]
             .map(str::as_bytes);
         Self(call(&parts, arguments))
     }
 
-    /// Asks for a name below a directory that differs from another one only in case.
+    /// Queries a name below a directory that differs from another one only in case.
     #[must_use]
     pub fn twins(directory: &[u8], name: &[u8], exclude: &[Field]) -> Self {
         Self::new(&[COMMON, TWINS], &[&[directory, name].map(<[u8]>::to_vec), exclude].concat())
     }
 
-    /// Asks which extended attributes the files below a directory have; `which` as `attributes.sh` says.
+    /// Queries the extended attributes of the files below a directory; `which` as described in
+    /// `attributes.sh`.
     #[must_use]
     pub fn attributes(which: &str, directory: &[u8], name: &[u8], exclude: &[Field]) -> Self {
         let arguments = [which.as_bytes(), directory, name].map(<[u8]>::to_vec);
         Self::new(&[COMMON, ATTRIBUTES], &[&arguments, exclude].concat())
     }
 
-    /// Asks from which address the host reaches others.
+    /// Queries the local addresses from which the host reaches others.
     #[must_use]
     pub fn routes(addresses: &[String]) -> Self {
         Self::new(&[COMMON, ROUTES], &addresses.iter().map(|a| a.clone().into_bytes()).collect::<Vec<_>>())
     }
 
-    /// `status`, `clean` or `settle`, with its arguments.
+    /// Runs `status`, `clean` or `settle` with its arguments.
     #[must_use]
     pub fn admin(arguments: &[&str]) -> Self {
         Self::new(
@@ -136,14 +137,15 @@ impl Script {
         )
     }
 
-    /// Prints a list of an agent's directory, records ended by NUL, and the record `end` when it was all of it.
+    /// Prints a list from an agent's directory as records ended by NUL, followed by the record `end` if it
+    /// was complete.
     #[must_use]
     pub fn print(agent: &str, file: &str) -> Self {
         let print = "main() { find_directories; cat -- \"$state/$1/$2\" && printf 'end\\0'; }\n";
         Self::new(&[COMMON, print], &[agent.into(), file.into()])
     }
 
-    /// The agent; what follows on the same input is its protocol.
+    /// Returns the script of the agent; its protocol follows on the same input.
     #[must_use]
     pub fn agent(arguments: &[Field]) -> Self {
         let mut tools = b"\ntools=(".to_vec();
@@ -169,13 +171,13 @@ impl Script {
         ))
     }
 
-    /// The text.
+    /// Returns the text of the script.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// A script that ends with its `main`, whatever else may come on its input.
+    /// Returns a script that exits after `main`, whatever follows on its input.
     fn new(parts: &[&str], arguments: &[Field]) -> Self {
         let parts: Vec<&[u8]> = parts.iter().map(|part| part.as_bytes()).collect();
         let mut text = call(&parts, arguments);
@@ -184,8 +186,8 @@ impl Script {
     }
 }
 
-/// The parts one behind the other, and the call of `main`. What a login shell's start-up files print comes before the
-/// line `begin` and is not ours; it need not end its last line.
+/// Concatenates the parts and adds the call of `main`. The line `begin` separates its output from that of the
+/// login shell's start-up files, which may lack a newline at the end.
 fn call(parts: &[&[u8]], arguments: &[Field]) -> Vec<u8> {
     let mut text = parts.concat();
     text.extend(b"printf '\\nbegin\\n'\nmain");
@@ -206,7 +208,7 @@ mod tests {
     use std::io::Write;
     use std::process::{Command, Stdio};
 
-    /// What a script prints behind `begin`, run here.
+    /// Runs a script on this machine and returns its output after `begin`.
     fn run(script: &Script) -> String {
         let mut bash = Command::new("bash")
             .args(["--norc", "-s"])
@@ -219,7 +221,7 @@ mod tests {
         output.split_once("begin\n").unwrap().1.to_owned()
     }
 
-    /// As nft prints tables; those of 1.1 can outlive their owner.
+    /// Tables as printed by nft; those of nft 1.1 can persist without their owner.
     const RULESET: &str = r#"
 table inet firewalld { # progname firewalld
 	flags owner,persist
@@ -280,7 +282,7 @@ table bridge lab {
 "#;
 
     #[test]
-    fn only_chains_that_filter_what_comes_in_over_ip_are_opened_and_owners_are_seen() {
+    fn only_chains_that_filter_incoming_ip_packets_are_opened() {
         let main = format!("nft() {{ cat <<'END'\n{RULESET}END\n}}\nmain() {{ input_chains; }}\n");
         assert_eq!(
             run(&Script::new(&[COMMON, &main], &[])),
@@ -289,7 +291,7 @@ table bridge lab {
     }
 
     #[test]
-    fn rules_that_cannot_be_listed_are_not_taken_for_none() {
+    fn unreadable_ruleset_is_an_error() {
         let main = "nft() { return 1; }\nmain() { input_chains || echo \"status $?\"; }\n";
         assert_eq!(run(&Script::new(&[COMMON, main], &[])), "status 1\n");
     }

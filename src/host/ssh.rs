@@ -1,8 +1,8 @@
-//! A host behind SSH: one master connection of our own, and a session on it for each shell.
+//! Hosts behind SSH: one master connection per host, with a session for each shell.
 //!
-//! The master is started by hand and not by the crate, so that it dies with the controller, even by SIGKILL
-//! (`setpriv --pdeathsig`, and a look at whether the controller had died before that); then every session's input ends and
-//! the agents undo what they did.
+//! The master is not started by the openssh crate, because it must die with the controller, even on SIGKILL:
+//! it runs under `setpriv --pdeathsig`, after a check that the controller still lives. When it dies, the
+//! input of every session is closed and the agents roll back.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -24,24 +24,25 @@ use tokio::process::{Child, ChildStderr, Command};
 use tokio::sync::OnceCell;
 
 use super::command::try_login;
-use super::wire::{LONGEST_TEXT, short};
+use super::wire::{LONGEST_TEXT, message};
 use super::{HostError, Process, ROOT_SHELL, Shell};
 use crate::run_id::{hex, random_hex};
 use crate::settings::Login;
 use crate::trust;
 
-/// Seconds that TCP and the SSH handshake may take, at least and at most; in between, as long as the host may be silent.
+/// Minimum and maximum of ssh's ConnectTimeout in seconds; within them it is the time a host may be silent.
 const CONNECT_SECONDS: (u64, u64) = (3, 15);
-/// The longest that a login may take as a whole, authentication included.
+/// Time limit of a login as a whole, authentication included.
 const LOGIN_LIMIT: Duration = Duration::from_secs(60);
-/// Of what ssh writes, the last bytes are kept.
+/// Number of bytes that are kept of the end of ssh's output.
 const MOST_WORDS: usize = 16 * 1024;
-/// Becomes ssh, unless the controller, whose pid comes first, died before its death became our signal.
+/// Command for `sh` that becomes ssh, unless the controller (its pid comes first) died before `--pdeathsig`
+/// was set.
 const WHILE_IT_LIVES: &str = r#"[ "$PPID" = "$0" ] && exec ssh "$@""#;
-/// How long to wait between two looks for the master's socket; nothing announces it.
+/// Interval of checks for the master's socket; nothing announces it.
 const SOCKET_POLL: Duration = Duration::from_millis(4);
 
-/// Dead sockets were removed; once is enough for all connections.
+/// Set once stale sockets were removed; once is enough for all connections.
 static SWEPT: OnceCell<()> = OnceCell::const_new();
 
 pub(super) type RemoteChild = openssh::Child<Arc<Session>>;
@@ -52,7 +53,7 @@ pub(super) struct Connection {
     _socket: Socket,
 }
 
-/// The master's socket. ssh removes it when it ends in order; this does when it was killed.
+/// The master's socket. ssh removes it when it ends in order; dropping this removes it when ssh was killed.
 struct Socket(PathBuf);
 
 impl Drop for Socket {
@@ -68,8 +69,8 @@ impl std::fmt::Debug for Connection {
 }
 
 impl Connection {
-    /// Connects to `[user@]host` as the user's own ssh configuration says. A server that drops the connection because
-    /// too many log in at once (`MaxStartups`) is asked again.
+    /// Connects to `[user@]host` with the user's ssh configuration. Retries when the server drops the
+    /// connection because of too many concurrent logins (`MaxStartups`).
     pub(super) async fn open(destination: &str, login: &Login, silence: Duration) -> Result<Self, HostError> {
         let patience = ExponentialBuilder::default()
             .with_min_delay(Duration::from_millis(200))
@@ -91,7 +92,7 @@ impl Connection {
 
     async fn try_open(destination: &str, login: &Login, silence: Duration) -> Result<Self, String> {
         let directory = socket_directory().map_err(|error| error.to_string())?;
-        SWEPT.get_or_init(|| remove_dead_sockets(&directory)).await;
+        SWEPT.get_or_init(|| remove_stale_sockets(&directory)).await;
         let socket = Socket(socket_path(&directory, destination).map_err(|error| error.to_string())?);
         let mut master = Command::new("setpriv")
             .args(["--pdeathsig", "TERM", "--", "sh", "-c", WHILE_IT_LIVES])
@@ -103,7 +104,7 @@ impl Connection {
             .arg("-o")
             .arg(format!("ServerAliveInterval={}", (silence.as_secs() / 4).clamp(1, 15)))
             .args(login.config.iter().flat_map(|file| [OsStr::new("-F"), file.as_os_str()]))
-            // Of two values the first one counts: what the run depends on stands before these.
+            // ssh uses the first value of an option: the user's options cannot override those above.
             .args(login.options.iter().flat_map(|option| ["-o", option]))
             .arg("-o")
             .arg(format!("ConnectTimeout={}", silence.as_secs().clamp(CONNECT_SECONDS.0, CONNECT_SECONDS.1)))
@@ -115,7 +116,7 @@ impl Connection {
             .kill_on_drop(true)
             .spawn()
             .map_err(|error| format!("cannot start setpriv and ssh: {error}"))?;
-        // Read to the end, whatever it is: a master that cannot write would hang.
+        // Read to the end: a master that cannot write would hang.
         let said = tokio::spawn(last_words(master.stderr.take()));
         let ready = async {
             loop {
@@ -136,7 +137,7 @@ impl Connection {
     }
 
     pub(super) async fn shell(&self, sudo: bool) -> io::Result<Shell> {
-        // Any login shell understands these two.
+        // Both commands work in any login shell.
         let command =
             if sudo { format!("exec sh -c '{ROOT_SHELL}'") } else { "exec bash --norc -p -s".to_owned() };
         let mut child = Arc::clone(&self.session)
@@ -156,7 +157,7 @@ impl Connection {
         })
     }
 
-    /// Ends the master; it removes its socket itself.
+    /// Stops the master, which removes its socket.
     pub(super) async fn close(mut self) {
         if let Some(pid) = self.master.id().and_then(|pid| i32::try_from(pid).ok()) {
             let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
@@ -165,7 +166,7 @@ impl Connection {
     }
 }
 
-/// The end of what ssh writes on standard error.
+/// Reads standard error of ssh and returns the end of it.
 async fn last_words(stderr: Option<ChildStderr>) -> Vec<u8> {
     let mut said = Vec::new();
     let mut chunk = [0; 4096];
@@ -178,22 +179,22 @@ async fn last_words(stderr: Option<ChildStderr>) -> Vec<u8> {
     said
 }
 
-/// The last lines that ssh wrote, which say why; its banners come before.
+/// Returns the reason from ssh's standard error: its last line, since banners come first.
 #[must_use]
 pub fn what_ssh_said(said: &[u8]) -> String {
     let lines: Vec<String> = said
         .split(|&byte| byte == b'\n')
-        .map(|line| short(line.trim_ascii(), LONGEST_TEXT))
+        .map(|line| message(line, LONGEST_TEXT))
         .filter(|line| !line.is_empty())
         .collect();
     match lines.as_slice() {
-        [] => "ssh ended without a word".into(),
+        [] => "ssh ended without a message".into(),
         [.., before, last] if last.contains("Host key verification failed") => format!("{before} {last}"),
         [.., last] => last.clone(),
     }
 }
 
-/// Where the sockets of our masters are: a directory that only we can enter.
+/// Returns the directory for the masters' sockets, which only this account can enter.
 fn socket_directory() -> io::Result<PathBuf> {
     let directory = if Uid::effective().is_root() {
         PathBuf::from("/run/transfer-ssh")
@@ -206,7 +207,8 @@ fn socket_directory() -> io::Result<PathBuf> {
     match fs::DirBuilder::new().mode(0o700).create(&directory) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
             let text = format!(
-                "no place for its sockets: {}: {error} (set XDG_RUNTIME_DIR to a directory of this account, or unset it)",
+                "cannot create the socket directory {}: {error}; set XDG_RUNTIME_DIR to a directory of this \
+                 account, or unset it",
                 directory.display()
             );
             return Err(io::Error::new(error.kind(), text));
@@ -215,23 +217,27 @@ fn socket_directory() -> io::Result<PathBuf> {
     }
     let meta = fs::symlink_metadata(&directory)?;
     if !meta.is_dir() || meta.uid() != Uid::effective().as_raw() || meta.mode() & 0o077 != 0 {
-        return Err(io::Error::other(format!("{} is not a directory of ours alone", directory.display())));
+        return Err(io::Error::other(format!(
+            "{} is not a directory that only this account can access",
+            directory.display()
+        )));
     }
-    // Whoever could exchange it could pose as our masters.
+    // An account that could replace the directory could pose as our masters.
     trust::own_directory(&directory)?;
     Ok(directory)
 }
 
-/// A path for the master's socket. Short, whatever the host is called: a socket's path has at most some 100 bytes.
+/// Returns a new path for the master's socket. Its length does not depend on the host name: the path of a
+/// socket is limited to about 100 bytes.
 fn socket_path(directory: &Path, destination: &str) -> io::Result<PathBuf> {
     let host = hex(&Md5::digest(destination.as_bytes())[..6]);
     let random = random_hex::<4>().map_err(|_| io::Error::other("no random numbers"))?;
     Ok(directory.join(format!("{host}-{random}")))
 }
 
-/// Removes the sockets of masters that were killed: nobody listens there. ssh gives a socket its name when it listens
-/// already; until then the name has a dot and more behind it, and only one that is old counts.
-async fn remove_dead_sockets(directory: &Path) {
+/// Removes sockets of masters that were killed: nothing listens on them. ssh listens before it renames the
+/// socket to its final name; a temporary name has a suffix after a dot, and is removed only if it is old.
+async fn remove_stale_sockets(directory: &Path) {
     let Ok(entries) = fs::read_dir(directory) else { return };
     let is_old = |path: &Path| {
         let made = fs::symlink_metadata(path).and_then(|meta| meta.modified());
@@ -251,12 +257,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_reason_is_the_last_line_that_ssh_wrote() {
+    fn reason_is_the_last_line_of_ssh() {
         assert_eq!(
             what_ssh_said(b"***\nbanner\nroot@db1: Permission denied (publickey).\r\n"),
             "root@db1: Permission denied (publickey)."
         );
-        assert_eq!(what_ssh_said(b""), "ssh ended without a word");
+        assert_eq!(what_ssh_said(b""), "ssh ended without a message");
         assert_eq!(
             what_ssh_said(b"No ED25519 host key is known for db1.\nHost key verification failed.\n"),
             "No ED25519 host key is known for db1. Host key verification failed."
@@ -264,14 +270,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn sockets_where_nobody_listens_are_removed_and_others_are_not() {
+    async fn only_sockets_without_a_listener_are_removed() {
         let directory = tempfile::tempdir().expect("no temporary directory");
         let [dead, live, unfinished] =
             ["0123-dead", "0123-live", "0123-unfinished.Ab12"].map(|name| directory.path().join(name));
         drop(std::os::unix::net::UnixListener::bind(&dead).expect("no socket"));
         drop(std::os::unix::net::UnixListener::bind(&unfinished).expect("no socket"));
         let _listener = std::os::unix::net::UnixListener::bind(&live).expect("no socket");
-        remove_dead_sockets(directory.path()).await;
+        remove_stale_sockets(directory.path()).await;
         assert_eq!([dead.exists(), live.exists(), unfinished.exists()], [false, true, true]);
     }
 }

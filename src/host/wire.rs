@@ -1,22 +1,22 @@
-//! The lines that go to and from a host: fields between tabs, with `\\`, `\n` and `\t` inside of them.
+//! Lines exchanged with a host: fields separated by tabs, with the escapes `\\`, `\n` and `\t` in them.
 //!
-//! A host may be hostile: a line longer than [`MAX_LINE`] ends the conversation, and what is shown to a user goes
-//! through [`printable`].
+//! A host may be hostile: a line longer than [`MAX_LINE`] ends the conversation. Text of a host is shown to
+//! users only through [`printable`], [`short`] or [`message`].
 
 use std::io;
 
 use bstr::ByteSlice;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt};
 
-pub use crate::printable::{LONGEST_PATH, LONGEST_TEXT, printable, short};
+pub use crate::printable::{LONGEST_PATH, LONGEST_TEXT, message, printable, short};
 
-/// The longest line, in bytes, that a host may send.
+/// Maximum length in bytes of a line from a host.
 pub const MAX_LINE: usize = 64 * 1024;
 
-/// One field, raw bytes: paths need not be UTF-8.
+/// One field as raw bytes: paths are not always UTF-8.
 pub type Field = Vec<u8>;
 
-/// The fields as one line, without its newline.
+/// Encodes fields as one line without its newline.
 #[must_use]
 pub fn encode<F: AsRef<[u8]>>(fields: &[F]) -> Vec<u8> {
     let mut line = Vec::new();
@@ -36,7 +36,7 @@ pub fn encode<F: AsRef<[u8]>>(fields: &[F]) -> Vec<u8> {
     line
 }
 
-/// The fields of a line. An escape that does not exist stands for itself.
+/// Decodes a line into its fields. An unknown escape yields the character after the backslash.
 #[must_use]
 pub fn decode(line: &[u8]) -> Vec<Field> {
     line.split(|&byte| byte == b'\t')
@@ -60,7 +60,8 @@ pub fn decode(line: &[u8]) -> Vec<Field> {
         .collect()
 }
 
-/// The next record up to `end`, without it; `None` at the end of input. A last record without `end` counts.
+/// Reads the next record up to the delimiter `end`, without it. A last record without the delimiter counts;
+/// `None` at the end of input.
 pub async fn read_record(reader: &mut (impl AsyncBufRead + Unpin), end: u8) -> io::Result<Option<Vec<u8>>> {
     let mut record = Vec::new();
     loop {
@@ -73,7 +74,10 @@ pub async fn read_record(reader: &mut (impl AsyncBufRead + Unpin), end: u8) -> i
         let used = found.map_or(chunk.len(), |at| at + 1);
         reader.consume(used);
         if record.len() > MAX_LINE {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the host sends a line of over 64 KiB"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the host sent a line of more than 64 KiB",
+            ));
         }
         if found.is_some() {
             return Ok(Some(record));
@@ -88,7 +92,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_field_survives_the_wire(fields in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 1..5)) {
+        fn fields_survive_encoding_and_decoding(fields in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 1..5)) {
             let line = encode(&fields);
             prop_assert!(!line.contains(&b'\n'));
             prop_assert_eq!(decode(&line), fields);
@@ -96,7 +100,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "current_thread")]
-    async fn a_line_without_end_does_not_fill_the_memory() {
+    async fn endless_line_does_not_fill_the_memory() {
         let endless = vec![b'x'; 10 * MAX_LINE];
         assert!(read_record(&mut endless.as_slice(), b'\n').await.is_err());
         assert_eq!(read_record(&mut &b"a\nb"[..], b'\n').await.unwrap().unwrap(), b"a");

@@ -1,8 +1,9 @@
-//! Plan → stages of the data path. Pure.
+//! Builds the stages of the data path from the plan. Pure.
 //!
-//! Sender: tar, or what else the copy is made of → (meter, compress) → meter with digest → (encrypt) → netcat, or a chain of meters with one netcat beside
-//! each. Receiver: netcat → (decrypt) → meter with digest → (decompress) → tar, or what else takes it. The meters on both sides stand at the
-//! same place of the stream, so their counts must agree.
+//! Sender: producer (such as tar) → (meter, compress) → meter with digest → (encrypt) → netcat, or with
+//! several targets a chain of meters with one netcat beside each. Receiver: netcat → (decrypt) → meter with
+//! digest → (decompress) → consumer (such as tar). The meters with digest are at the same point of the
+//! stream, so their counts must agree.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -16,20 +17,20 @@ use crate::plan::{Compression, Plan, StreamDigest, TargetPlan};
 use crate::shape::{Consumer, Producer};
 use crate::values::{AttributeKind, Compressor, Pattern};
 
-/// The meter whose counts are compared.
+/// Meter whose counts are compared between sender and receiver.
 pub const WIRE: &str = "wire";
-/// The meter before the compression, if there is one.
+/// Meter before the compression, if there is one.
 pub const READ: &str = "read";
-/// What `openssl enc` puts in front of the ciphertext: `Salted__` and the salt, in bytes.
+/// Size in bytes of the header of `openssl enc`: `Salted__` and the salt.
 pub const CIPHER_HEADER: u64 = 16;
-/// Writes the one file that the agent holds, which must not change.
+/// Bash command that writes the single file that the agent holds open, and fails if the file changes.
 const READ_HELD: &str = r#"file=/proc/self/fd/12; seen=$(stat -L -c '%i %s %z' "$file") && cat <"$file" &&
     [[ $(stat -L -c '%i %s %z' "$file") == "$seen" ]] && exit
     echo "$1 changed while it was read, or cannot be read" >&2; exit 1"#;
-/// tar's records: 128 blocks of 512 bytes, a pipe's capacity.
+/// Record size of tar: 128 blocks of 512 bytes, the capacity of a pipe.
 const BLOCKS: &str = "--blocking-factor=128";
 
-/// The job on the source. `sinks` are the targets to be fed: number, address and port of each.
+/// Returns the job on the source. `sinks` are number, address and port of each target.
 #[must_use]
 pub fn sender(plan: &Plan, sinks: &[(usize, IpAddr, u16)]) -> Pipeline {
     let job = "sender";
@@ -63,7 +64,8 @@ pub fn sender(plan: &Plan, sinks: &[(usize, IpAddr, u16)]) -> Pipeline {
     }
     let directory = match plan.shape.producer {
         Producer::Tree if plan.source.is_directory => Word::from(SOURCE),
-        // Of one file tar has the attributes by its name only; a copy of another one is noticed by its digest.
+        // tar can read the attributes of a single file only by its name. If another file has that name by
+        // then, the digests will differ.
         Producer::Tree => Word::from(&plan.source.parent),
         _ => source_directory(plan),
     };
@@ -71,18 +73,18 @@ pub fn sender(plan: &Plan, sinks: &[(usize, IpAddr, u16)]) -> Pipeline {
     Pipeline { job, directory, called, gate: Some(0), stages }
 }
 
-/// The job on a target, listening on `port`.
+/// Returns the job on a target, which listens on `port`.
 #[must_use]
 pub fn receiver(plan: &Plan, target: &TargetPlan, port: u16) -> Pipeline {
     let job = "receiver";
-    // Behind netcat nobody reads what a stranger may have sent.
+    // The gate is after netcat: no other stage reads data of an unexpected peer.
     let mut stages = vec![Stage::new("netcat", argv(&target.netcat.listen(target.address, port)))];
     if plan.encrypt {
         stages.push(cipher("decrypt", &["-d"]));
     }
     let mut wire = meter(job, WIRE, plan.stream_digest);
     if plan.shape.consumer == Consumer::File {
-        // As it crossed the wire: an archive stays compressed.
+        // Written as it was sent: an archive stays compressed.
         wire.into =
             target.final_path.file_name().map(|name| Word::Literal([b"./", name.as_bytes()].concat()));
         stages.push(wire);
@@ -95,11 +97,11 @@ pub fn receiver(plan: &Plan, target: &TargetPlan, port: u16) -> Pipeline {
     Pipeline { job, directory: arrival(plan), called: None, gate: Some(1), stages }
 }
 
-/// What is copied, by the descriptor that the agent holds.
+/// Source directory, by the descriptor that the agent holds.
 const SOURCE: &str = "/proc/self/fd/12";
 
-/// The directory on the source that holds what is copied: the agent's own, in which the name leads to the descriptor that it
-/// holds.
+/// Returns the directory on the source that contains the name to copy: one of the agent's, in which the name
+/// is a link to the descriptor that the agent holds.
 pub(super) fn source_directory(plan: &Plan) -> Word {
     if plan.source.inode.is_empty() {
         return Word::from(&plan.source.parent);
@@ -107,28 +109,28 @@ pub(super) fn source_directory(plan: &Plan) -> Word {
     Word::Home("source".into())
 }
 
-/// The directory on a target in which a copy arrives, by the descriptor that the agent there holds.
+/// Staging directory of a target, by the descriptor that the agent holds.
 pub(super) const INBOX: &str = "/proc/self/fd/13";
 
-/// The directory on a target in which the consumer works.
+/// Returns the working directory of the consumer on a target.
 pub(super) fn arrival(plan: &Plan) -> Word {
     match plan.shape.consumer {
-        // It brings its own name.
+        // The stream contains the name of the copy.
         Consumer::Tree => Word::from(INBOX),
         _ => Word::from(&Path::new(INBOX).join(&plan.staged)),
     }
 }
 
-/// What begins the stream.
+/// Returns the first stage of the sender.
 fn producer(plan: &Plan) -> Stage {
     match (plan.shape.producer, &plan.backup) {
         (Producer::Backup, Some(backup)) => {
             let mut words = argv(&["bash", "--norc", "-p"]);
-            // Looks at the socket right before the backup logs in.
+            // Checks the socket right before the backup logs in.
             words.extend([Word::Home("login.sh".into()), Word::from("")]);
             words.push(Word::from(&plan.source.endpoint.path));
             words.extend(argv(&[backup.defaults_file.as_str(), backup.program.as_str()]));
-            // It must be the first.
+            // Must be the first option.
             words.extend(defaults_file(&backup.defaults_file));
             words.extend(argv(&["--backup", "--stream=xbstream", "--host=localhost"]));
             words.push(option("--socket=", &plan.source.endpoint.path));
@@ -156,7 +158,7 @@ fn producer(plan: &Plan) -> Stage {
                 "--sparse",
                 "--numeric-owner",
             ]);
-            // Names are taken as they are: a backslash in one is no escape.
+            // Without this a backslash in a name would be an escape.
             tar.push(Word::from("--no-unquote"));
             tar.extend(attributes(plan.source.root, &BTreeMap::new()));
             if !plan.exclude.is_empty() {
@@ -176,7 +178,7 @@ fn producer(plan: &Plan) -> Stage {
     }
 }
 
-/// What ends it, where that is a program.
+/// Returns the last stage of the receiver, if it is a program.
 fn consumer(plan: &Plan, target: &TargetPlan) -> Stage {
     if plan.shape.consumer == Consumer::Backup {
         let threads = plan.backup_threads.unwrap_or(target.cores.div_ceil(2));
@@ -187,37 +189,38 @@ fn consumer(plan: &Plan, target: &TargetPlan) -> Stage {
     tar.push(Word::from(if target.root { "--same-owner" } else { "--no-same-owner" }));
     tar.push(Word::from("--delay-directory-restore"));
     if plan.shape.consumer == Consumer::Tree {
-        // What is there is ours, and a member that names it must not change its mode.
+        // The staging directory is ours: an archive member `.` must not change its mode.
         tar.push(Word::from("--no-overwrite-dir"));
     }
     tar.extend(attributes(target.root, &target.drops));
     Stage::new("tar", tar)
 }
 
-/// `--defaults-file`, if one was said.
+/// Returns `--defaults-file`, if a file was given.
 fn defaults_file(file: &str) -> Option<Word> {
     (!file.is_empty()).then(|| option("--defaults-file=", Path::new(file)))
 }
 
-/// Where we are root, a backup may have more files open than logins there; if it is known how many it has.
+/// Returns the limit of open files for a backup program, from the number of files of the source. A backup
+/// keeps the files of all tables open and, as root, may exceed the limit of logins.
 pub(super) fn open_files(plan: &Plan) -> Option<Word> {
     const OTHERS: u64 = 1024;
     (plan.shape.producer == Producer::Backup)
         .then(|| Word::from(&format!("--open-files-limit={}", plan.source.files.saturating_add(OTHERS))))
 }
 
-/// `NAME=PATH`.
+/// Returns the option `NAME=PATH`.
 fn option(name: &str, path: &Path) -> Word {
     Word::Literal([name.as_bytes(), path.as_os_str().as_bytes()].concat())
 }
 
-/// The name of the stage on the source that feeds the target of that number.
+/// Returns the name of the source's stage that feeds the target of this number.
 #[must_use]
 pub fn sink_name(number: usize) -> String {
     format!("netcat{number}")
 }
 
-/// For the dry run: what is compared, and how durable it is then.
+/// Describes for the dry run how the copy is verified and synced.
 #[must_use]
 pub fn describe_verification(plan: &Plan) -> String {
     let attributes =
@@ -240,12 +243,12 @@ pub fn describe_verification(plan: &Plan) -> String {
     checks.join("; ")
 }
 
-/// Numbers of owners, and what a mode keeps, are only root's to give.
+/// Returns whether owners and full modes are compared: only root can set them.
 pub(super) fn owners_count(plan: &Plan) -> bool {
     plan.source.root && plan.targets.iter().all(|target| target.root)
 }
 
-/// The patterns of whole paths that are left out.
+/// Returns the excluded patterns for whole paths.
 pub(super) fn excluded(plan: &Plan) -> Vec<Vec<u8>> {
     plan.exclude.iter().flat_map(|pattern| pattern.below(&plan.source.name)).collect()
 }
@@ -254,13 +257,13 @@ pub(super) fn argv<T: AsRef<OsStr>>(words: &[T]) -> Vec<Word> {
     words.iter().map(Word::from).collect()
 }
 
-/// `./NAME`: a name that begins with a dash is no option.
+/// Returns `./NAME`, so that a name with a leading dash is not an option.
 fn entry(plan: &Plan) -> Word {
     Word::Literal([b"./", plan.source.name.as_bytes()].concat())
 }
 
-/// tar's option that puts the source's name in front of all names: it works within the directory that the agent holds. Targets
-/// of symbolic links stay as they are.
+/// Returns the option of tar that prefixes all names with the source's name, since tar runs inside the
+/// directory that the agent holds. Targets of symbolic links are not changed.
 fn renamed(plan: &Plan) -> Word {
     let mut option = br"--transform=flags=rh;s,^\.,./".to_vec();
     for &byte in plan.source.name.as_bytes() {
@@ -273,9 +276,9 @@ fn renamed(plan: &Plan) -> Word {
     Word::Literal(option)
 }
 
-/// Attributes of all kinds where we are root; without root the system gives and takes only the user's own. ACLs are
-/// among them, as the kernel stores them: by number, where tar's own `--acls` goes by names that mean others elsewhere.
-/// Those of some kinds may be left out.
+/// Returns the options of tar for extended attributes: all kinds as root, otherwise only those that a user
+/// can read and set. ACLs are copied as the kernel stores them, with numeric IDs: tar's `--acls` would use
+/// names, which can mean other accounts on the target. `without` lists the kinds to leave out.
 fn attributes(root: bool, without: &BTreeMap<AttributeKind, u64>) -> Vec<Word> {
     let mut words = argv(&["--xattrs"]);
     let included: &[(AttributeKind, &str)] = match (root, without.contains_key(&AttributeKind::Xattrs)) {
@@ -291,7 +294,7 @@ fn attributes(root: bool, without: &BTreeMap<AttributeKind, u64>) -> Vec<Word> {
     if words.len() == 1 {
         return Vec::new();
     }
-    // Beside the asterisk.
+    // Kinds that the pattern `*` would include.
     let excluded =
         [(AttributeKind::Acls, "system.posix_acl_*"), (AttributeKind::Capabilities, "security.capability")];
     let excluded = excluded.into_iter().filter(|(kind, _)| without.contains_key(kind));
@@ -317,7 +320,8 @@ fn meter(job: &str, name: &str, digest: Option<StreamDigest>) -> Stage {
     stage
 }
 
-/// The key comes on descriptor 6. It is 256 random bits, so one round of the derivation is enough.
+/// Returns a stage of openssl, which reads the key from descriptor 6. The key is 256 random bits, so a single
+/// round of key derivation is enough.
 fn cipher(name: &str, direction: &[&str]) -> Stage {
     let mut words = argv(&["openssl", "enc", "-aes-256-ctr", "-bufsize", "64k", "-pbkdf2", "-iter", "1"]);
     words.extend(argv(&["-pass", "fd:6"]));

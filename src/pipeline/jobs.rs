@@ -1,4 +1,4 @@
-//! Jobs of one program, beside the stream and after it. Pure.
+//! Jobs of a single program, beside the stream and after it. Pure.
 
 use std::os::unix::ffi::OsStrExt as _;
 
@@ -13,32 +13,32 @@ use crate::plan::{Plan, Prepare, TargetPlan};
 use crate::shape::Publication;
 use crate::values::{FileDigest, Hook, TableCheck};
 
-/// The job that lists and digests the source while it is copied.
+/// Returns the job that lists and digests the source during the copy.
 #[must_use]
 pub fn source_manifest(plan: &Plan) -> Vec<u8> {
     let workers = plan.threads.unwrap_or(plan.source.cores.div_ceil(2));
     manifest(plan, "manifest", &source_directory(plan), workers, Freshness::Old)
 }
 
-/// The job that lists and digests what arrived, from the disk where it was waited for.
+/// Returns the job that lists and digests the received files; with `--fsync` it reads them from disk.
 #[must_use]
 pub fn target_manifest(plan: &Plan, target: &TargetPlan) -> Vec<u8> {
     let freshness = if plan.fsync { Freshness::Synced } else { Freshness::Unsynced };
     manifest(plan, "verify", &Word::from(INBOX), plan.threads.unwrap_or(target.cores), freshness)
 }
 
-/// The job that lists, in the agent's directory, what has changed on the source since the agent was started.
+/// Returns the job that writes a list of the files that changed on the source since the start of the agent.
 #[must_use]
 pub fn changed(plan: &Plan) -> Vec<u8> {
-    // The agent's tools were written when it was started, and never again.
-    // find complains of what goes meanwhile; what it does not list explains nothing.
+    // The agent writes its tools only at its start: their time is the reference. Errors of find about files
+    // that disappear are ignored: a path that is not listed explains no difference.
     let find = "find -H \"./$1\" -cnewer \"$home/pump.pl\" -print0 >\"$home/changed\" || :";
     let words = argv(&["bash", "--norc", "-p", "-c", find, "changed"]);
     let name = Word::from(&plan.staged);
     single("changed", source_directory(plan), "find", [words, vec![name]].concat())
 }
 
-/// The job that gives a copy to its owner, if it is to have another one.
+/// Returns the job that changes the owner of a copy, if requested.
 #[must_use]
 pub fn chown(plan: &Plan, target: &TargetPlan) -> Option<Vec<u8>> {
     let prepared = target.prepare.as_ref().map(|prepare| &prepare.owner);
@@ -50,7 +50,7 @@ pub fn chown(plan: &Plan, target: &TargetPlan) -> Option<Vec<u8>> {
     Some(single("chown", Word::from(INBOX), "chown", words))
 }
 
-/// The job that is a command of the user's.
+/// Returns the job that runs a hook.
 #[must_use]
 pub fn hook(plan: &Plan, hook: &Hook, source: &str, targets: &str) -> Vec<u8> {
     let facts = [
@@ -63,8 +63,9 @@ pub fn hook(plan: &Plan, hook: &Hook, source: &str, targets: &str) -> Vec<u8> {
     ];
     let mut words = argv(&["env"]);
     words.extend(facts.iter().map(|(name, value)| Word::from(&format!("TRANSFER_HOOK_{name}={value}"))));
-    // What it says is ours to tell, wherever it says it. It ends with us, by way of timeout; nobody waits for what it leaves
-    // running. It has as long as those for afterwards, in journal.sh.
+    // Standard output counts as output for messages, too. timeout ends the command together with the job;
+    // processes that it leaves in the background are not waited for. The time limit is that of the hooks in
+    // journal.sh.
     let run = r#"timeout -k 10 600 bash --norc -p -c 'exec 8>&-; eval "$1"' transfer-hook "$1" >"$home/hook.said" 2>&1 5>&-
         status=$?; tail -c 500 -- "$home/hook.said" | tail -n 1 >&2; exit $status"#;
     words.extend(argv(&["bash", "--norc", "-p", "-c", run, "hook"]));
@@ -72,7 +73,7 @@ pub fn hook(plan: &Plan, hook: &Hook, source: &str, targets: &str) -> Vec<u8> {
     single("hook", Word::from("/"), "hook", words)
 }
 
-/// The job that makes a backup ready to be started as a server.
+/// Returns the job that prepares a backup.
 #[must_use]
 pub fn prepare(plan: &Plan, how: &Prepare, program: &str) -> Vec<u8> {
     let memory = format!("--use-memory={}", how.memory);
@@ -88,7 +89,8 @@ pub fn prepare(plan: &Plan, how: &Prepare, program: &str) -> Vec<u8> {
     })
 }
 
-/// The job that lets a server follow another one from a position, and waits until it has caught up. Its key is the account.
+/// Returns the job that starts replication from a position and waits until the replica has caught up. Its key
+/// is the account.
 #[must_use]
 pub fn follow(plan: &Plan, replica: &ReplicaPlan, how: &Follow, from: &Position) -> Vec<u8> {
     let (gtid, file, position) = match from {
@@ -100,7 +102,7 @@ pub fn follow(plan: &Plan, replica: &ReplicaPlan, how: &Follow, from: &Position)
     Script::follow(&[waiting("follow", plan, replica, how), more.to_vec()].concat()).as_bytes().to_vec()
 }
 
-/// The job that waits once more.
+/// Returns the job that waits once more until the replica has caught up.
 #[must_use]
 pub fn follow_again(plan: &Plan, replica: &ReplicaPlan, how: &Follow) -> Vec<u8> {
     Script::follow(&waiting("again", plan, replica, how)).as_bytes().to_vec()
@@ -114,7 +116,8 @@ fn waiting(mode: &str, plan: &Plan, replica: &ReplicaPlan, how: &Follow) -> Vec<
     words.map(|word| word.as_bytes().to_vec()).to_vec()
 }
 
-/// The job that lists the contents of a source's tables, at a moment that it tells and that is not before any of these GTIDs.
+/// Returns the job that lists the contents of the source's tables at a position that it reports. The position
+/// is not before any of these GTIDs.
 #[must_use]
 pub fn source_tables(plan: &Plan, replica: &ReplicaPlan, check: TableCheck, behind: &[String]) -> Vec<u8> {
     let socket = plan.source.endpoint.path.as_os_str().as_bytes();
@@ -126,7 +129,7 @@ pub fn source_tables(plan: &Plan, replica: &ReplicaPlan, check: TableCheck, behi
     Script::tables(&words).as_bytes().to_vec()
 }
 
-/// The job that lets a replica stand still.
+/// Returns the job that stops the replication threads of a replica.
 #[must_use]
 pub fn rest_tables(plan: &Plan, replica: &ReplicaPlan, how: &Follow) -> Vec<u8> {
     let idle = plan.idle_timeout.as_secs().to_string();
@@ -134,7 +137,7 @@ pub fn rest_tables(plan: &Plan, replica: &ReplicaPlan, how: &Follow) -> Vec<u8> 
     Script::tables(&words).as_bytes().to_vec()
 }
 
-/// The job that lists the contents of a replica's tables, at a moment of the source.
+/// Returns the job that lists the contents of a replica's tables at a position of the source.
 #[must_use]
 pub fn target_tables(
     plan: &Plan,
@@ -152,7 +155,7 @@ pub fn target_tables(
     Script::tables(&words.map(|word| word.as_bytes().to_vec())).as_bytes().to_vec()
 }
 
-/// The job that tells what a backup says of itself.
+/// Returns the job that reports the metadata of a backup.
 #[must_use]
 pub fn inspect(plan: &Plan) -> Vec<u8> {
     let mut words = argv(&["bash", "--norc", "-p"]);
@@ -160,7 +163,7 @@ pub fn inspect(plan: &Plan) -> Vec<u8> {
     single("inspect", arrival(plan), "inspect", words)
 }
 
-/// The job that leaves out the top directory of what was unpacked, if there is one and nothing beside it.
+/// Returns the job that removes the top directory of an unpacked archive, if it is the only entry.
 #[must_use]
 pub fn strip(plan: &Plan) -> Vec<u8> {
     let strip = r#"shopt -s dotglob nullglob; all=("$1"/*)
@@ -174,11 +177,11 @@ pub fn strip(plan: &Plan) -> Vec<u8> {
     single("strip", Word::from(INBOX), "strip", words)
 }
 
-/// The job that reads an archive back from the disk and puts its digest beside it; `program` is one of coreutils, and the
-/// ending of the digest's file is its name.
+/// Returns the job that reads an archive back from disk and writes a digest file beside it. `program` is a
+/// digest program of coreutils and names the extension of this file.
 #[must_use]
 pub fn digest_archive(plan: &Plan, target: &TargetPlan, program: &str) -> Vec<u8> {
-    // A line as the program itself writes it for a file of that name.
+    // The line has the format of the program's own output, including its escapes in names.
     let digest = r#"set -o pipefail; umask 077; file=./$1 sum=$1.${2%sum}
         printf '!\twaits\tarchive\tsync\n' >&5
         { [[ $3 != sync ]] || sync -f -- .; } && printf '%s\0' "$file" | perl "$home/drop.pl" || exit
@@ -196,20 +199,21 @@ pub fn digest_archive(plan: &Plan, target: &TargetPlan, program: &str) -> Vec<u8
     single("archive", arrival(plan), "digest", words)
 }
 
-/// What is known of the bytes that are to be listed.
+/// State of the files that are to be listed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Freshness {
-    /// They were there before.
+    /// Existing files of the source.
     Old,
-    /// Written just now; to be synced, and read from the disk.
+    /// New files, to be synced and read from disk.
     Synced,
-    /// Written just now, and not waited for.
+    /// New files that are not synced.
     Unsynced,
 }
 
 fn manifest(plan: &Plan, job: &'static str, directory: &Word, workers: u32, freshness: Freshness) -> Vec<u8> {
     let workers = u64::from(if plan.threads.is_some() { workers } else { workers.clamp(1, 4) });
-    // Few enough per process that all workers have some, many enough that starting them costs nothing.
+    // Files per process: few enough that all workers are busy, many enough that starting processes costs
+    // nothing.
     let batch = (plan.source.files / (workers * 8)).clamp(1, 256);
     let mut words = argv(&["bash", "--norc", "-p"]);
     words.push(Word::Home("manifest.sh".into()));
@@ -223,14 +227,14 @@ fn manifest(plan: &Plan, job: &'static str, directory: &Word, workers: u32, fres
     } else {
         "strict"
     }));
-    // What was left out is not on the target, where nothing else may be overlooked.
+    // Excluded files exist only on the source; on the target every file is listed.
     if freshness == Freshness::Old {
         words.extend(excluded(plan).into_iter().map(Word::Literal));
     }
     single(job, Word::from("/"), "manifest", words)
 }
 
-/// A job of one program.
+/// Returns the script of a job with a single program.
 fn single(job: &'static str, directory: Word, name: &str, argv: Vec<Word>) -> Vec<u8> {
     let stages = vec![Stage::new(name, argv).with(Channel::Events)];
     render::script(&Pipeline { job, directory, called: None, gate: None, stages })

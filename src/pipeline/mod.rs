@@ -1,4 +1,4 @@
-//! The data path as data: a list of stages, built from the plan ([`build`]) and written as a script ([`render`]).
+//! Data path: a list of stages, built from the plan ([`build`]) and written as a script ([`render`]).
 
 pub mod build;
 pub mod jobs;

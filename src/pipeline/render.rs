@@ -1,22 +1,22 @@
-//! The only writer of shell text for the data path: a pipeline becomes one script for bash.
+//! Renders pipelines as bash scripts: the only place that writes shell text for the data path.
 //!
-//! The script makes its named pipes in the agent's directory, runs the stages with `pipefail`, and reports on
-//! descriptor 5 the exit status of each by name, then the digest. It exits with 0 when every stage did.
+//! A script creates its named pipes in the agent's directory, runs the stages with `pipefail`, and reports on
+//! descriptor 5 the exit status of each stage by name, then the digest. It exits with 0 if every stage did.
 
 use super::stage::{Channel, Pipeline, Stage};
 use crate::host::command::Word;
 use crate::host::wire::printable;
 
-/// The script.
+/// Returns the script of a pipeline.
 #[must_use]
 pub fn script(pipeline: &Pipeline) -> Vec<u8> {
     let job = pipeline.job;
     let errors = home(&format!("{job}.errors"));
     let mut text = Text::default();
-    // An archive is for who may read what is in it.
+    // An archive must not be readable for accounts that cannot read the files in it.
     let umask = if pipeline.stages.iter().any(|stage| stage.into.is_some()) { "077" } else { "022" };
     text.line(&format!("set -o pipefail; export LC_ALL=C; umask {umask}"));
-    // What cannot even begin says why itself: nobody listens to standard error yet.
+    // Early failures are reported as events, since nothing reads standard error yet.
     text.line(&format!(
         "die() {{ printf '!\\tstderr\\t{job}\\t%s\\n' \"${{said//[$'\\t\\n\\\\']/ }}\" >&5; \
          printf '!\\tstages\\t{job}\\tprepare=1\\n' >&5; exit 1; }}"
@@ -26,7 +26,7 @@ pub fn script(pipeline: &Pipeline) -> Vec<u8> {
     text.word(&pipeline.directory);
     text.bytes(b" 2>&1) || die; cd -- ");
     text.word(&pipeline.directory);
-    // Where that was a descriptor's name, programs see the directory's own.
+    // Programs must see the real name of a directory that was given as a descriptor.
     text.line("; PWD=$(pwd -P)");
     text.bytes(format!("perl {} {job} ", home("complain.pl")).as_bytes());
     text.words(pipeline.called.as_slice());
@@ -35,7 +35,7 @@ pub fn script(pipeline: &Pipeline) -> Vec<u8> {
 
     let logs = pipeline.stages.iter().any(|stage| stage.log);
     if logs {
-        // A backup has the files of all tables open, and a login may have 1,024.
+        // A backup keeps the files of all tables open; the usual limit of a login is 1024.
         text.line("ulimit -Sn \"$(ulimit -Hn)\"");
         text.line(&format!(
             "log={}; rm -f -- \"$log\"; said=$(mkfifo -- \"$log\" 2>&1) || die",
@@ -71,7 +71,8 @@ pub fn script(pipeline: &Pipeline) -> Vec<u8> {
                 text.bytes(format!("{{ read -r word <{gate} && [[ $word == go ]] && exec ").as_bytes());
                 text.stage(stage);
                 text.bytes(b"; ");
-                // Who waits for its duplicate is not to wait for ever.
+                // Opens the pipe of the side once, so that its reader gets an end of file and does not wait
+                // forever.
                 if let Some(side) = &stage.side {
                     text.bytes(format!(": >{}; ", home(&side.name)).as_bytes());
                 }
@@ -80,7 +81,7 @@ pub fn script(pipeline: &Pipeline) -> Vec<u8> {
             Some(gated) if number + 1 == gated => {
                 text.bytes(b"{ ");
                 text.stage(stage);
-                // Opened so that it waits for nobody.
+                // Opened for reading and writing, which never blocks on a FIFO.
                 text.bytes(format!("; ended=$?; printf 'gone\\n' 1<>{gate}; exit \"$ended\"; }}").as_bytes());
             }
             _ => text.stage(stage),
@@ -101,7 +102,7 @@ pub fn script(pipeline: &Pipeline) -> Vec<u8> {
     text.0
 }
 
-/// The stages alone, in one line, as a person reads them.
+/// Returns the stages of a pipeline in one readable line.
 #[must_use]
 pub fn summary(pipeline: &Pipeline) -> String {
     let one = |argv: &[Word]| {
@@ -181,7 +182,7 @@ mod tests {
         words.iter().map(Word::from).collect()
     }
 
-    /// Runs a pipeline in bash as the agent would, and returns its exit status and its events.
+    /// Runs a pipeline in bash like the agent, and returns its exit status and its events.
     fn run(pipeline: &Pipeline) -> (i32, String) {
         let home = tempfile::tempdir().unwrap();
         std::fs::write(home.path().join("complain.pl"), include_str!("../host/sh/complain.pl")).unwrap();
@@ -201,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn every_status_comes_back_by_name() {
+    fn every_stage_reports_its_status_by_name() {
         let stages = vec![
             Stage::new("first", argv(&["sh", "-c", "echo it\\'s wrong >&2; exit 3"])),
             Stage::new("second", argv(&["sh", "-c", "cat >&2; exit 4"])),
@@ -214,11 +215,11 @@ mod tests {
     }
 
     #[test]
-    fn a_stage_behind_a_gate_reads_when_it_is_opened_and_ends_with_the_one_before() {
+    fn gated_stage_reads_after_the_gate_opens_and_ends_with_the_stage_before() {
         let home = tempfile::tempdir().unwrap();
         std::fs::write(home.path().join("complain.pl"), include_str!("../host/sh/complain.pl")).unwrap();
         let stages = vec![
-            Stage::new("first", argv(&["sh", "-c", "echo from a stranger; exit 3"])),
+            Stage::new("first", argv(&["sh", "-c", "echo unexpected; exit 3"])),
             Stage {
                 side: Some(Side { name: "digest".into(), argv: argv(&["md5sum"]) }),
                 ..Stage::new("second", argv(&["sh", "-c", "tee read \"$home/digest\""]))
@@ -243,12 +244,12 @@ mod tests {
         assert!(run("").contains("first=3\tsecond=1\tdigest=0\n"));
         assert!(!home.path().join("read").exists());
         assert!(run("echo go >&4").contains("first=3\tsecond=0\tdigest=0\n"));
-        assert_eq!(std::fs::read_to_string(home.path().join("read")).unwrap(), "from a stranger\n");
+        assert_eq!(std::fs::read_to_string(home.path().join("read")).unwrap(), "unexpected\n");
     }
 
     #[test]
-    fn what_netcats_say_of_a_connection_that_they_made_is_no_complaint() {
-        let said = "Connection to fd77::12 4400 port [tcp/*] succeeded!
+    fn netcat_messages_of_success_are_dropped() {
+        let output = "Connection to fd77::12 4400 port [tcp/*] succeeded!
 (UNKNOWN) [10.77.0.12] 4400 (?) open
 listening on [10.77.0.12] 4400 ...
 connect to [10.77.0.12] from (UNKNOWN) [10.77.0.11] 43580
@@ -256,14 +257,14 @@ nc: connect to 10.77.0.12 port 4400 (tcp) failed: Connection refused
 (UNKNOWN) [10.77.0.12] 4400 (?) : Connection refused
 retrying local 10.77.0.12:4400 : Address already in use";
         let (_, events) =
-            run(&pipeline(vec![Stage::new("netcat", argv(&["sh", "-c", "printf %s \"$0\" >&2", said]))]));
+            run(&pipeline(vec![Stage::new("netcat", argv(&["sh", "-c", "printf %s \"$0\" >&2", output]))]));
         let kept: Vec<&str> =
             events.lines().filter_map(|line| line.strip_prefix("!\tstderr\tsender\t")).collect();
-        assert_eq!(kept, said.lines().skip(4).collect::<Vec<_>>());
+        assert_eq!(kept, output.lines().skip(4).collect::<Vec<_>>());
     }
 
     #[test]
-    fn a_directory_that_is_gone_fails_the_job() {
+    fn missing_directory_fails_the_job() {
         let mut pipeline = pipeline(vec![Stage::new("first", argv(&["true"]))]);
         pipeline.directory = Word::from("/nonexistent\t\\");
         let (status, events) = run(&pipeline);
@@ -275,7 +276,7 @@ retrying local 10.77.0.12:4400 : Address already in use";
 
     #[test]
     #[cfg(target_arch = "x86_64")]
-    fn the_pump_counts_and_feeds_the_digest() {
+    fn pump_counts_bytes_and_feeds_the_digest() {
         let mut meter =
             Stage::new("meter", vec![Word::from("perl"), Word::Home("pump.pl".into())]).with(Channel::Events);
         meter.argv.extend(argv(&["sender", "wire"]));
@@ -295,7 +296,7 @@ retrying local 10.77.0.12:4400 : Address already in use";
 
     #[test]
     #[cfg(target_arch = "x86_64")]
-    fn a_sink_that_goes_away_or_stalls_is_dropped_and_the_others_go_on() {
+    fn closed_or_stalled_sink_is_dropped_and_the_others_go_on() {
         let sink = |name: &str, program: &str| {
             let mut words = vec![Word::from("perl"), Word::Home("pump.pl".into())];
             words.extend(argv(&["sender", name, "--sink", "1", "sh", "-c", program]));

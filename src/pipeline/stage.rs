@@ -1,56 +1,56 @@
-//! A pipeline and its stages.
+//! Pipelines and their stages.
 
 use crate::host::command::Word;
 
-/// A job of the agent: stages from left to right, each one's output the next one's input.
+/// A job of the agent: stages connected by pipes, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pipeline {
-    /// The job's name in the agent's protocol.
+    /// Name of the job in the agent's protocol.
     pub job: &'static str,
-    /// Where it runs.
+    /// Working directory.
     pub directory: Word,
-    /// The name of that directory in what its programs say, where they call it `.`.
+    /// Name to show for the working directory in messages of programs that call it `.`.
     pub called: Option<Word>,
-    /// The stage of this number, from 0, waits for the agent's `open_gate`; all others are started and connected by then. It ends
-    /// when the one before it has ended without that.
+    /// Index of the stage that waits for the agent's `open_gate`, while all others are started and connected.
+    /// The stage also ends if the one before it ends first.
     pub gate: Option<usize>,
-    /// The stages.
+    /// Stages in order.
     pub stages: Vec<Stage>,
 }
 
 /// One program of a pipeline.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stage {
-    /// By which its exit status is reported.
+    /// Name under which the exit status is reported.
     pub name: String,
-    /// The program and its arguments.
+    /// Program and arguments.
     pub argv: Vec<Word>,
-    /// What reads the duplicate that this stage writes.
+    /// Program that reads a duplicate of the stream from this stage.
     pub side: Option<Side>,
-    /// The output is thrown away: everything went to the sides.
+    /// The output is discarded, because the sinks already have it.
     pub discard: bool,
-    /// The file that the output becomes, relative to the pipeline's directory.
+    /// File for the output, relative to the pipeline's directory.
     pub into: Option<Word>,
-    /// What it says on standard error is its log, which is watched.
+    /// Standard error is a log that is watched.
     pub log: bool,
-    /// The descriptor of the agent's that it gets; the others are closed.
+    /// Descriptor of the agent that stays open for this stage.
     pub channel: Channel,
 }
 
-/// A descriptor of the agent's that a program needs.
+/// Descriptor of the agent that a program needs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Channel {
-    /// None.
+    /// No descriptor.
     #[default]
     None,
-    /// Events go to descriptor 5.
+    /// Descriptor 5, to which events are written.
     Events,
-    /// The key of the run comes on descriptor 6.
+    /// Descriptor 6, from which the run's key is read.
     Key,
 }
 
 impl Channel {
-    /// Closes the others, behind a command.
+    /// Returns the redirections that close the other descriptors of a command.
     #[must_use]
     pub fn close_others(self) -> &'static str {
         match self {
@@ -61,18 +61,18 @@ impl Channel {
     }
 }
 
-/// A program beside the pipeline, fed through a named pipe in the agent's directory; its first word of output is the
-/// stream's digest.
+/// Program beside the pipeline that reads from a named pipe in the agent's directory. The first word of its
+/// output is the digest of the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Side {
-    /// By which its exit status is reported, and the name of its pipe.
+    /// Name under which the exit status is reported; also the name of the pipe.
     pub name: String,
-    /// The program and its arguments.
+    /// Program and arguments.
     pub argv: Vec<Word>,
 }
 
 impl Stage {
-    /// A stage without a side.
+    /// Returns a stage without a side.
     #[must_use]
     pub fn new(name: &str, argv: Vec<Word>) -> Self {
         Self {
@@ -86,7 +86,7 @@ impl Stage {
         }
     }
 
-    /// The same with a descriptor of the agent's.
+    /// Returns the stage with a descriptor of the agent.
     #[must_use]
     pub fn with(self, channel: Channel) -> Self {
         Self { channel, ..self }

@@ -1,5 +1,5 @@
-//! On one target, after the stream: what has arrived becomes what it has to be, and is listed, synced and, as far as can
-//! be, compared with what was sent.
+//! Work on one target after the stream: prepares the received data, syncs and lists it, and compares it with
+//! the data that was sent, as far as this is possible on the target alone.
 
 use std::os::unix::ffi::OsStrExt;
 
@@ -16,18 +16,20 @@ use crate::plan::{Plan, Prepare, StreamDigest};
 use crate::progress::{Phase, Progress};
 use crate::shape::{Consumer, Producer};
 
-/// What jobs do that list and digest files.
+/// Action of the jobs that list and digest files, for error messages.
 pub(super) const LIST: &str = "list and digest the files";
+/// Action of the job that reads a backup's metadata, for error messages.
+const INSPECT: &str = "read the metadata of the backup";
 
-/// What has arrived.
+/// Received data, ready to be compared.
 pub(super) struct Arrived {
-    /// What was listed of it.
+    /// Job that listed the files.
     pub(super) listed: Job,
-    /// What it says of itself, if it is a backup.
+    /// Metadata, if the data is a backup.
     pub(super) backup: Option<BackupFacts>,
 }
 
-/// Does all of that; an error when it is not what it has to be.
+/// Prepares, syncs and lists the received data. Fails if it is not as expected.
 pub(super) async fn arrive(
     plan: &Plan,
     lane: &Lane<'_>,
@@ -55,20 +57,20 @@ pub(super) async fn arrive(
     Ok(Arrived { listed, backup })
 }
 
-/// Makes a backup ready to be started.
+/// Prepares a backup, so that a server can start with it.
 async fn prepare(plan: &Plan, lane: &Lane<'_>, how: &Prepare, progress: &Progress) -> Result<(), Error> {
     progress.phase(Phase::Recovering);
-    // One out of an archive says only now which server it is of.
+    // The server version of a backup from an archive is known only now.
     let server = if plan.shape.producer == Producer::File {
         let script = jobs::inspect(plan);
-        let facts = run(lane.end, "inspect", &script, "find what the backup says of itself").await?.facts;
+        let facts = run(lane.end, "inspect", &script, INSPECT).await?.facts;
         facts.get("server_version").cloned().unwrap_or_default()
     } else {
         String::new()
     };
     let host = &lane.plan.endpoint.host;
     let tool = choose(&how.tools, &server)
-        .map_err(|problem| Error::Failed(format!("{host}: the backup cannot be prepared: {problem}")))?;
+        .map_err(|problem| Error::Failed(format!("{host}: cannot prepare the backup: {problem}")))?;
     let script = jobs::prepare(plan, how, &tool.program);
     lease::job(&lane.end.agent, "prepare", &script, "").await?;
     let seen = lane.end.agent.until("prepare", |job| job.exit.is_some() || job.stuck.is_some()).await?;
@@ -80,19 +82,19 @@ async fn prepare(plan: &Plan, lane: &Lane<'_>, how: &Prepare, progress: &Progres
         return Ok(());
     }
     let words = last_words(&ended.log);
-    Err(Error::Failed(format!("{host}: the backup cannot be prepared{words}{}", said(&ended))))
+    Err(Error::Failed(format!("{host}: cannot prepare the backup{words}{}", said(&ended))))
 }
 
 async fn inspect(plan: &Plan, lane: &Lane<'_>) -> Result<BackupFacts, Error> {
     let script = jobs::inspect(plan);
-    let facts = run(lane.end, "inspect", &script, "find what the backup says of itself").await?.facts;
+    let facts = run(lane.end, "inspect", &script, INSPECT).await?.facts;
     let fact = |key: &str| facts.get(key).cloned().unwrap_or_default();
     let state = fact("state");
     let prepared = ["log-applied", "full-prepared"].contains(&state.as_str());
     if lane.plan.prepare.is_some() && !prepared {
         let host = &lane.plan.endpoint.host;
         return Err(Error::Verification(format!(
-            "{host}: the prepared backup says of itself that it is '{state}'"
+            "{host}: the backup was prepared, but reports the state '{state}'"
         )));
     }
     let (name, version) = (fact("tool_name"), fact("tool_version"));
@@ -106,7 +108,8 @@ async fn inspect(plan: &Plan, lane: &Lane<'_>) -> Result<BackupFacts, Error> {
     })
 }
 
-/// Reads an archive back from the disk, against the digest of what was sent, and puts that beside it.
+/// Reads an archive back from disk, compares its digest with that of the sent data, and writes a digest file
+/// beside it.
 async fn digest(plan: &Plan, lane: &Lane<'_>, sender: &Job) -> Result<(), Error> {
     let program = match plan.stream_digest {
         Some(StreamDigest::Md5) => "md5sum",
@@ -114,12 +117,12 @@ async fn digest(plan: &Plan, lane: &Lane<'_>, sender: &Job) -> Result<(), Error>
     };
     let script = jobs::digest_archive(plan, lane.plan, program);
     lease::job(&lane.end.agent, "archive", &script, "").await?;
-    let here = digested(plan, lane.end, "archive", "read the archive back from the disk").await?.digest;
+    let here = digested(plan, lane.end, "archive", "read the archive back from disk").await?.digest;
     if here.is_some() && here == sender.digest {
         return Ok(());
     }
     Err(Error::Verification(format!(
-        "{}: {} is not on the disk what was sent: its digest is {} there, {} here",
+        "{}: {} on disk differs from the data that was sent: its digest was {} on the source and is {} here",
         lane.plan.endpoint.host,
         printable(lane.plan.final_path.as_os_str().as_bytes()),
         sender.digest.as_deref().unwrap_or("unknown"),
@@ -127,13 +130,14 @@ async fn digest(plan: &Plan, lane: &Lane<'_>, sender: &Job) -> Result<(), Error>
     )))
 }
 
-/// Runs a job to its end, which must be good; `what` it could not do otherwise.
+/// Runs a job and requires it to succeed. `what` names its action in the error.
 pub(super) async fn run(end: &End, job: &'static str, script: &[u8], what: &str) -> Result<Job, Error> {
     lease::job(&end.agent, job, script, "").await?;
     ended_well(end, job, what).await
 }
 
-/// Waits for a job that takes digests and must end well, as long as it reads something; `what` it could not do otherwise.
+/// Waits for a job that computes digests and requires it to succeed. Fails if it reads nothing for the idle
+/// timeout. `what` names its action in the error.
 pub(super) async fn digested(plan: &Plan, end: &End, job: &str, what: &str) -> Result<Job, Error> {
     let ended = tokio::select! {
         ended = ended_well(end, job, what) => ended?,
@@ -151,7 +155,7 @@ pub(super) async fn digested(plan: &Plan, end: &End, job: &str, what: &str) -> R
     }
 }
 
-/// Waits for a job that must end well; `what` it could not do otherwise.
+/// Waits for a job and requires it to succeed. `what` names its action in the error.
 async fn ended_well(end: &End, job: &str, what: &str) -> Result<Job, Error> {
     let ended = end.agent.ended(job).await?;
     if ended.exit != Some(0) {

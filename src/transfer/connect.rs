@@ -1,5 +1,5 @@
-//! From leased ports to a sender that is connected to every target, with the right peer on each port and nothing read
-//! yet. What goes wrong here costs nothing: everything is started again, on the next port.
+//! Connects the sender to every target, and checks the peer on each port before any data is read. Until then
+//! failures cost nothing: everything is started again on the next port.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -7,36 +7,34 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 
 use super::Lane;
-use super::judge::{BROKEN_PIPE, KILLED_AS_A_WHOLE, NOT_STARTED};
+use super::judge::{BROKEN_PIPE, KILLED_AS_A_WHOLE, NOT_STARTED, said};
+use super::port::{Port, made_to};
 use crate::error::Error;
 use crate::host::agent::{Agent, AgentError};
 use crate::host::netcat::Netcat;
-use crate::host::wire::printable;
 use crate::lease::{self, End};
 use crate::pipeline::{build, render};
 use crate::plan::{Plan, TargetPlan};
 
-/// How long a listener may take to listen, and a sender to be connected.
+/// Time limit for a receiver to listen and for a sender to connect.
 const CONNECT_LIMIT: Duration = Duration::from_secs(15);
-/// The wait between two looks at a socket; nothing announces a change of it.
+/// Interval of checks of a socket; nothing announces its changes.
 const SOCKET_POLL: Duration = Duration::from_millis(10);
-/// How long a receiver that listens no more may take to say what became of it.
+/// Time for a receiver that no longer listens to report its end.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// How many sockets of a port are looked at.
-const MOST_SOCKETS: usize = 64;
-/// How often a port may be lost, to strangers mostly, before the run gives up.
+/// Number of attempts to get a port of our own, mostly because of unexpected peers, before the run gives up.
 const TRIES: usize = 10;
 
-/// How one target's port stands once the sender was started.
+/// Peer on one target's port after the start of the sender.
 enum Peer {
     Ours,
-    /// Somebody else was accepted in our place, or we cannot prove that it was us.
-    Stranger(String),
+    /// Another peer was accepted, or we cannot prove that it was ours.
+    Unexpected(String),
     Failed(Error),
 }
 
-/// Brings sender and receivers together. Lanes that cannot be reached have failed afterwards; the error is the source's
-/// own.
+/// Connects the sender to the receivers. Marks lanes that cannot be reached as failed; fails only if the
+/// source does.
 pub(super) async fn connect(
     plan: &Plan,
     source: &End,
@@ -90,12 +88,15 @@ pub(super) async fn connect(
             match peer {
                 Peer::Ours => {}
                 Peer::Failed(error) => lane.fail(error),
-                Peer::Stranger(text) if attempt >= TRIES => {
-                    lane.fail(Error::Busy(format!("{}: {text}, {TRIES} times", lane.plan.endpoint.host)));
+                Peer::Unexpected(text) if attempt >= TRIES => {
+                    lane.fail(Error::Busy(format!(
+                        "{}: {text}; gave up after {TRIES} attempts",
+                        lane.plan.endpoint.host
+                    )));
                 }
-                Peer::Stranger(text) => {
+                Peer::Unexpected(text) => {
                     tracing::warn!("{}: {text}; trying again", lane.plan.endpoint.host);
-                    // One that was asked for by number is tried again.
+                    // A range of a single port leaves no choice but the same port.
                     if plan.ports.first < *last {
                         *first = lane.port.saturating_add(1);
                     }
@@ -107,14 +108,14 @@ pub(super) async fn connect(
     Ok(())
 }
 
-/// Locks a port, opens the firewall and starts the receiver on it, until one listens.
+/// Locks a port, opens the firewall and starts the receiver; repeats this until a receiver listens.
 async fn listen(plan: &Plan, lane: &Lane<'_>, range: &mut (u16, u16), key: &str) -> Result<u16, Error> {
     let agent = &lane.end.agent;
     let target: &TargetPlan = lane.plan;
     for _ in 0..TRIES {
         if range.0 > range.1 {
             return Err(Error::Busy(format!(
-                "{}: every port up to {} was lost to others",
+                "{}: every port up to {} was taken by other programs",
                 agent.host(),
                 range.1
             )));
@@ -129,23 +130,18 @@ async fn listen(plan: &Plan, lane: &Lane<'_>, range: &mut (u16, u16), key: &str)
         }
         let job = agent.job("receiver");
         stop(lane, port).await?;
-        // A netcat that ended well had a visitor already, who is not ours.
+        // A netcat that exited with 0 has already served a peer, which cannot be ours.
         let visited = matches!(listener, Listener::Visited)
             || job.stages.iter().any(|(stage, status)| stage == "netcat" && *status == 0);
         let taken = job.complaints.iter().any(|line| Netcat::finds_port_taken(line));
         if !visited && !taken {
-            let said = job.complaints.join("; ");
             return Err(Error::Failed(format!(
-                "{}: the receiver did not listen on port {port}: {said}",
-                agent.host()
+                "{}: the receiver did not listen on port {port}{}",
+                agent.host(),
+                said(&job)
             )));
         }
-        tracing::debug!(
-            host = agent.host(),
-            port,
-            visited,
-            "the port was lost before our sender was started"
-        );
+        tracing::debug!(host = agent.host(), port, visited, "port lost before the start of our sender");
         if plan.ports.first < plan.ports.last {
             range.0 = port.saturating_add(1);
         } else if !visited {
@@ -156,7 +152,7 @@ async fn listen(plan: &Plan, lane: &Lane<'_>, range: &mut (u16, u16), key: &str)
         }
     }
     Err(Error::Busy(format!(
-        "{}: {TRIES} times in a row a port was taken, or took a connection from somebody else",
+        "{}: gave up after {TRIES} ports: each was taken or accepted a connection from another client",
         agent.host()
     )))
 }
@@ -166,10 +162,10 @@ async fn stop(lane: &Lane<'_>, port: u16) -> Result<(), AgentError> {
     lease::close_firewall(&lane.end.agent, lane.plan, port).await
 }
 
-/// What became of a receiver that was to listen.
+/// State of a receiver after its start.
 enum Listener {
     Listens,
-    /// It has a visitor before ours was told of it, and some netcats listen no more then.
+    /// A peer connected before our sender was started; some netcats no longer listen after that.
     Visited,
     Failed,
 }
@@ -186,7 +182,7 @@ async fn listener(agent: &Agent, address: IpAddr, port: u16) -> Result<Listener,
             return Ok(Listener::Visited);
         }
         let job = agent.job("receiver");
-        // The traditional netcat would go on trying.
+        // The traditional netcat would retry for a long time.
         if job.exit.is_some() || job.complaints.iter().any(|line| Netcat::finds_port_taken(line)) {
             break;
         }
@@ -195,17 +191,17 @@ async fn listener(agent: &Agent, address: IpAddr, port: u16) -> Result<Listener,
     Ok(Listener::Failed)
 }
 
-/// How our sender connects.
+/// Circumstances of the sender's connection.
 #[derive(Clone, Copy)]
 struct Way<'a> {
     netcat: &'a Netcat,
-    /// To one target only.
+    /// There is only one target.
     alone: bool,
-    /// Not for the first time.
+    /// An earlier attempt failed.
     again: bool,
 }
 
-/// Whether the connection that the target accepted is the one that our sender made: both ends are asked.
+/// Queries both ends and determines whether the target accepted the connection of our sender.
 async fn peer(source: &End, lane: &Lane<'_>, way: Way<'_>) -> Peer {
     match ask_both(source, lane, way).await {
         Ok(peer) => peer,
@@ -235,24 +231,23 @@ async fn ask_both(source: &End, lane: &Lane<'_>, way: Way<'_>) -> Result<Peer, E
         let accepted = seen.accepted();
         match (accepted.first(), made.as_slice()) {
             (Some(accepted), [made, ..]) if accepted != made => {
-                return Ok(Peer::Stranger(format!(
-                    "port {port} took a connection from {accepted} while ours is {made} (a stranger, or address translation between the hosts)"
+                return Ok(Peer::Unexpected(format!(
+                    "port {port} accepted a connection from {accepted}, expected {made} (another client, or \
+                     NAT between the hosts)"
                 )));
             }
-            // One that has just gone may still be listed.
+            // A process that has just ended may still be listed.
             (_, [_, ..]) if seen.others.is_some() && is_over(&mut others_since, LAST_WORDS) => {
                 let others = seen.others.unwrap_or_default();
-                return Ok(Peer::Stranger(format!("another process uses port {port}, too: {others}")));
+                return Ok(Peer::Unexpected(format!("another process uses port {port}: {others}")));
             }
-            // Whoever was accepted was connected before: a sender of ours that is not has come too late.
+            // The accepted peer connected first: our sender, not connected yet, came too late.
             (Some(accepted), []) if is_over(&mut accepted_since, LAST_WORDS) => {
-                return Ok(Peer::Stranger(format!(
-                    "port {port} took a connection from {accepted}, which is not ours"
-                )));
+                return Ok(Peer::Unexpected(unexpected_peer(&port, *accepted)));
             }
             (None, [made, ..]) if Instant::now() >= deadline => {
-                return Ok(Peer::Stranger(format!(
-                    "port {port} answered {made}, which is ours, but it was not our receiver that did"
+                return Ok(Peer::Unexpected(format!(
+                    "port {port} accepted our connection from {made}, but not in our receiver"
                 )));
             }
             _ => {}
@@ -260,41 +255,39 @@ async fn ask_both(source: &End, lane: &Lane<'_>, way: Way<'_>) -> Result<Peer, E
         let sender = source.agent.job("sender");
         let receiver = lane.end.agent.job("receiver");
         if receiver.exit.is_some() {
-            let said = receiver.complaints.first().map_or_else(String::new, |line| format!(": {line}"));
+            let first = receiver.complaints.first().map_or_else(String::new, |line| format!(": {line}"));
             if let Some((stage, status)) = receiver.stages.iter().find(|(_, status)| is_broken(*status)) {
-                let text = format!("{host}: the receiver failed: {stage} ended with status {status}{said}");
+                let text = format!("{host}: the receiver failed: {stage} ended with status {status}{first}");
                 return Ok(Peer::Failed(Error::Failed(text)));
             }
-            // A connection that our own programs ended at once looks like somebody else's, every time.
+            // A failure of our own programs right after connecting looks like an unexpected peer, but on
+            // every attempt.
             let words = sender.complaints.iter().find(|line| !is_consequence(line) && !netcat.wrote(line));
             if let Some(words) = words.filter(|_| again) {
                 let origin = source.agent.host();
                 return Ok(Peer::Failed(Error::Failed(format!("{origin}: the sender failed: {words}"))));
             }
-            return Ok(Peer::Stranger(format!(
-                "port {port} was used up before our sender was connected{said}"
-            )));
+            return Ok(Peer::Unexpected(format!("{}{first}", closed_early(&port))));
         }
-        // netcat says it once and ends; the rest of its pipeline waits for the gate.
+        // netcat reports a failed connection once and ends; the rest of its pipeline waits for the gate.
         let refused = |line: &String| netcat.gives_up(line, lane.plan.address, lane.port, alone);
-        // Where it is one of several its pump knows, too.
+        // With several targets the pump reports it, too.
         let refused = sender.complaints.iter().any(refused)
             || sender.dropped.contains_key(&build::sink_name(lane.plan.number));
-        // Some netcats listen no more once they have a visitor.
+        // Some netcats stop listening once they have accepted a peer.
         if let (true, Some(accepted)) = (refused, accepted.first()) {
-            return Ok(Peer::Stranger(format!(
-                "port {port} took a connection from {accepted}, which is not ours"
-            )));
+            return Ok(Peer::Unexpected(unexpected_peer(&port, *accepted)));
         }
-        // Others had a visitor who has left: that they end for it is told at any moment. A firewall leaves the listener alone.
+        // Others have served a peer that is gone again, and their end may be reported at any moment. Behind a
+        // firewall that refused us, the receiver would still listen.
         if refused && lane.end.agent.call("check_listening", &there[..2]).await?.is_empty() {
             if !is_over(&mut silent_since, LAST_WORDS) {
                 tokio::time::sleep(SOCKET_POLL).await;
                 continue;
             }
-            return Ok(Peer::Stranger(format!("port {port} was used up before our sender was connected")));
+            return Ok(Peer::Unexpected(closed_early(&port)));
         }
-        // A job that was killed as a whole has told of no stage.
+        // A job that was killed as a whole has reported no stage.
         if !refused && sender.exit.is_some() && sender.stages.is_empty() {
             return Ok(Peer::Failed(Error::Failed(format!(
                 "{}: the sender failed: {KILLED_AS_A_WHOLE}",
@@ -303,15 +296,13 @@ async fn ask_both(source: &End, lane: &Lane<'_>, way: Way<'_>) -> Result<Peer, E
         }
         let late = Instant::now() >= deadline;
         if refused || sender.exit.is_some() || late {
-            let said = sender.complaints.join("; ");
             return Ok(Peer::Failed(Error::Failed(format!(
-                "{host}: the source cannot connect to {}{}; is another firewall between them, or on \
-                 {host} one that --firewall does not open?",
+                "{host}: the source cannot connect to {}{}; check firewalls between the hosts, and any on \
+                 {host} that --firewall does not open",
                 SocketAddr::new(lane.plan.address, lane.port),
-                match said.as_str() {
-                    "" if late => format!(" within {} s", CONNECT_LIMIT.as_secs()),
-                    "" => String::new(),
-                    said => format!(": {said}"),
+                match said(&sender) {
+                    said if said.is_empty() && late => format!(" within {} s", CONNECT_LIMIT.as_secs()),
+                    said => said,
                 }
             ))));
         }
@@ -319,124 +310,26 @@ async fn ask_both(source: &End, lane: &Lane<'_>, way: Way<'_>) -> Result<Peer, E
     }
 }
 
-/// Whether something has been so for a while, since it was asked for the first time.
+fn unexpected_peer(port: &str, accepted: SocketAddr) -> String {
+    format!("port {port} accepted a connection from {accepted}, which is not our sender")
+}
+
+fn closed_early(port: &str) -> String {
+    format!("port {port} was closed before our sender connected")
+}
+
+/// Returns whether a time limit has passed since the first call.
 fn is_over(since: &mut Option<Instant>, limit: Duration) -> bool {
     since.get_or_insert_with(Instant::now).elapsed() > limit
 }
 
-/// A line that a stage says because the next one has ended.
+/// Returns whether a line of standard error is only a consequence of the next stage's end.
 fn is_consequence(line: &str) -> bool {
     ["error writing output file", "Broken pipe", "the reader of"].iter().any(|words| line.contains(words))
 }
 
-/// A status that no data leads to: the program could not be started, or something but a broken pipe killed it.
+/// Returns whether no data can cause a status: the program could not be started, or a signal other than
+/// SIGPIPE killed it.
 fn is_broken(status: i32) -> bool {
     status >= NOT_STARTED && status != BROKEN_PIPE
-}
-
-/// What uses the port of a target, as `sockets.pl` tells it there.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Port {
-    /// The other ends of connections that our receiver has accepted.
-    ours: Vec<SocketAddr>,
-    /// What processes that are not ours have there: connections, listeners.
-    others: Option<String>,
-    /// The other ends of connections that they have accepted.
-    strangers: Vec<SocketAddr>,
-}
-
-impl Port {
-    /// Takes an agent's reply apart.
-    #[must_use]
-    pub fn parse(fields: &[Vec<u8>]) -> Self {
-        let mut port = Self::default();
-        let mut others = Vec::new();
-        for field in fields.iter().take(MOST_SOCKETS) {
-            let text = printable(field);
-            match text.split_once(' ') {
-                Some(("ours", peer)) => port.ours.extend(socket(peer)),
-                Some(("other", peer)) => {
-                    port.strangers.extend(socket(peer));
-                    others.push(format!("a connection from {peer}"));
-                }
-                Some(("listener", own)) => others.push(format!("it listens on {own}")),
-                _ => {}
-            }
-        }
-        port.others = (!others.is_empty()).then(|| others.join(", "));
-        port
-    }
-
-    /// There is exactly one connection, it is ours on both ends, and nobody else listens.
-    #[must_use]
-    pub fn is_only(&self, made: &[SocketAddr]) -> bool {
-        self.others.is_none() && self.ours.len() == 1 && self.ours == made
-    }
-
-    /// All other ends, those of our receiver first.
-    fn accepted(&self) -> Vec<SocketAddr> {
-        [&self.ours[..], &self.strangers].concat()
-    }
-}
-
-/// Of the connections that an agent on the source replies, our own ends of those to that socket.
-#[must_use]
-pub fn made_to(fields: &[Vec<u8>], to: SocketAddr) -> Vec<SocketAddr> {
-    let to = SocketAddr::new(to.ip().to_canonical(), to.port());
-    let made = |field: &Vec<u8>| {
-        let text = printable(field);
-        let mut ends = text.strip_prefix("ours ")?.split(' ').map(socket);
-        let (own, peer) = (ends.next()??, ends.next()??);
-        (peer == to).then_some(own)
-    };
-    fields.iter().take(MOST_SOCKETS).filter_map(made).collect()
-}
-
-/// A socket address; one of IPv4 may be mapped into IPv6.
-fn socket(text: &str) -> Option<SocketAddr> {
-    let socket = text.parse::<SocketAddr>().ok()?;
-    Some(SocketAddr::new(socket.ip().to_canonical(), socket.port()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn fields(rows: &[&str]) -> Vec<Vec<u8>> {
-        rows.iter().map(|row| row.as_bytes().to_vec()).collect()
-    }
-
-    fn sockets(texts: &[&str]) -> Vec<SocketAddr> {
-        texts.iter().map(|text| text.parse().unwrap()).collect()
-    }
-
-    #[test]
-    fn the_gate_opens_for_one_connection_that_is_ours_on_both_ends() {
-        let made = sockets(&["10.0.0.1:40000"]);
-        let is_only = |rows: &[&str]| Port::parse(&fields(rows)).is_only(&made);
-        assert!(is_only(&["ours 10.0.0.1:40000"]));
-        assert!(is_only(&["ours [::ffff:10.0.0.1]:40000", "rubbish"]));
-        assert!(!is_only(&[]));
-        assert!(!is_only(&["ours 10.0.0.2:40000"]));
-        assert!(!is_only(&["ours 10.0.0.1:40000", "ours 10.0.0.2:5"]));
-        assert!(!is_only(&["ours 10.0.0.1:40000", "other 10.0.0.2:5"]));
-        assert!(!is_only(&["ours 10.0.0.1:40000", "listener 0.0.0.0:4400"]));
-        assert!(!is_only(&["other 10.0.0.1:40000"]));
-        assert!(
-            !Port::parse(&fields(&["ours 10.0.0.1:40000"]))
-                .is_only(&sockets(&["10.0.0.1:40000", "10.0.0.1:40001"]))
-        );
-    }
-
-    #[test]
-    fn of_the_source_s_connections_those_to_the_target_count() {
-        let rows = fields(&[
-            "ours 10.0.0.1:40000 10.0.0.2:4400",
-            "ours 10.0.0.1:40001 10.0.0.3:4400",
-            "ours [fd77::1]:40002 [fd77::2]:4400",
-            "10.0.0.1:1 10.0.0.2:4400",
-        ]);
-        assert_eq!(made_to(&rows, "10.0.0.2:4400".parse().unwrap()), sockets(&["10.0.0.1:40000"]));
-        assert_eq!(made_to(&rows, "[fd77::2]:4400".parse().unwrap()), sockets(&["[fd77::1]:40002"]));
-    }
 }

@@ -1,5 +1,6 @@
-//! A copy that has its name becomes a replica, on trial: its server is started with it, follows, catches up, and is compared. Until it
-//! is accepted, the old server comes back whatever happens.
+//! Setup of a replica from a published copy: starts its server, starts replication, waits until it has caught
+//! up, and compares tables. Until the commit the new data is provisional, and any failure restores the old
+//! server.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use super::{BackupFacts, Lane};
 use crate::error::{Error, chain};
 use crate::host::agent::{AgentError, Job};
 use crate::host::scripts::Script;
-use crate::host::wire::{LONGEST_TEXT, printable, short};
+use crate::host::wire::{LONGEST_TEXT, message, printable};
 use crate::lease::{self, End};
 use crate::pipeline::jobs;
 use crate::plan::Plan;
@@ -20,34 +21,34 @@ use crate::run_id::random_hex;
 use crate::values::TableCheck;
 use crate::verify;
 
-/// How often the progress is told.
+/// Interval of progress reports.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// The facts of a replica.
+/// Facts about a new replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Followed {
-    /// The server that it replicates from, as the user knows it.
+    /// Upstream, as named by the user.
     pub primary: String,
-    /// How it gets there, `HOST:PORT`.
+    /// Address of the upstream as the replica uses it, `HOST:PORT`.
     pub place: String,
-    /// By which account.
+    /// Replication account.
     pub user: String,
-    /// The account was made for it.
+    /// The account was created for this replica.
     pub made: bool,
-    /// Where in the other one's binary log it began.
+    /// Binlog position at which replication began.
     pub began: Position,
-    /// What it has, as a GTID.
+    /// GTID position of the replica.
     pub gtid: String,
-    /// It had all that the other one had so long ago.
+    /// Lag behind the upstream.
     pub lag: Duration,
-    /// Its tables and those of the server that was copied are the same: how they were compared, how many there are, and at which
-    /// GTID or place.
+    /// Successful comparison of the tables with those of the donor: method, number of tables, and GTID or
+    /// binlog position.
     pub tables: Option<(TableCheck, u64, String)>,
-    /// How long each step took, in order.
+    /// Duration of each step, in order.
     pub steps: Vec<(&'static str, Duration)>,
 }
 
-/// Accounts for all lanes, where each gets one of its own. One that gets none has failed.
+/// Provides the replication accounts of all lanes. Marks lanes without one as failed.
 pub(super) async fn accounts(plan: &Plan, primary: Option<&End>, lanes: &mut [Lane<'_>]) {
     let Some(replica) = &plan.replica else { return };
     for lane in lanes {
@@ -67,48 +68,48 @@ async fn account(
     let (follow, socket, primary) = match (&replica.account, &lane.plan.follow, primary) {
         (AccountPlan::Given(account), ..) => return Ok(account.clone()),
         (AccountPlan::Create { socket, .. }, Some(follow), Some(primary)) => (follow, socket, primary),
-        _ => return Err(Error::Failed("there is nobody who could make an account".into())),
+        _ => return Err(Error::Failed("no server to create the replication account on".into())),
     };
     let password = random_hex::<16>()
-        .map_err(|error| Error::Failed(format!("no random numbers for a password: {error}")))?;
+        .map_err(|error| Error::Failed(format!("cannot get random numbers for a password: {error}")))?;
     let account = Account::new(plan.account_name(lane.plan.number), password);
-    let account = account.ok_or_else(|| Error::Failed("that is no name of an account".into()))?;
+    let account = account.ok_or_else(|| Error::Failed("invalid name of a replication account".into()))?;
     lease::make_account(primary, (socket, &replica.defaults_file), (&account, &follow.own)).await?;
-    // Not after hours of copying.
+    // Checked now, not after hours of copying.
     let script =
         Script::reach(&follow.host, "", (replica.port, replica.ssl), (&account.user, account.password()));
     let answer = lane.end.host.ask("a login with the new account", &script).await?;
-    let refused = answer.iter().find(|message| message.len() > 1 && message[0] == b"reach_error");
+    let refused = answer.iter().find(|fields| fields.len() > 1 && fields[0] == b"reach_error");
     match refused {
-        Some(message) => Err(Error::Failed(format!(
-            "{}: the account {}@{} was made on {}, but cannot be used from there: {}",
+        Some(fields) => Err(Error::Failed(format!(
+            "{}: the account {}@{} was created on {}, but a login with it failed here: {}",
             lane.end.agent.host(),
             account.user,
             follow.own,
             replica.primary,
-            short(&message[1], LONGEST_TEXT)
+            message(&fields[1], LONGEST_TEXT)
         ))),
         None => Ok(account),
     }
 }
 
-/// What an error says that a job told as a fact.
-fn told(end: &End, job: &Job, what: &str) -> Error {
-    let why = job.facts.get("error").map_or_else(|| "it was ended".to_owned(), Clone::clone);
+/// Returns the error that a job reported as a fact.
+fn reported(end: &End, job: &Job, what: &str) -> Error {
+    let why = job.facts.get("error").map_or_else(|| "the job was killed".to_owned(), Clone::clone);
     Error::Failed(format!("{}: {what}: {why}", end.agent.host()))
 }
 
-/// Where the copy begins.
+/// Returns the binlog position of the copy.
 fn position(replica: &ReplicaPlan, backup: &BackupFacts) -> Result<Position, Error> {
     let found = match replica.position {
         Whose::Own if !backup.gtid.is_empty() => Some(Position::Gtid(backup.gtid.clone())),
         Whose::Own => backup.binlog.clone().map(|(file, position)| Position::File(file, position)),
         Whose::Upstream => backup.source_position.as_deref().and_then(of_statement),
     };
-    found.ok_or_else(|| Error::Failed("the backup does not tell the position that it is of".into()))
+    found.ok_or_else(|| Error::Failed("the backup does not contain its binlog position".into()))
 }
 
-/// The position in the statements that a backup of a replica brings.
+/// Parses the position from the statements in a backup of a replica.
 fn of_statement(text: &str) -> Option<Position> {
     let quoted = |key: &str| {
         let rest = text.split_once(key)?.1.trim_start().strip_prefix('=')?.trim_start().strip_prefix('\'')?;
@@ -122,7 +123,7 @@ fn of_statement(text: &str) -> Option<Position> {
     Some(Position::File(quoted("MASTER_LOG_FILE")?, digits.parse().ok()?))
 }
 
-/// Starts the server of a lane with its copy, lets it follow, and waits until it has caught up.
+/// Starts the server of a lane with its copy, starts replication, and waits until it has caught up.
 pub(super) async fn follow(
     plan: &Plan,
     lane: &Lane<'_>,
@@ -130,7 +131,7 @@ pub(super) async fn follow(
     backup: &BackupFacts,
     progress: &Progress,
 ) -> Result<Followed, Error> {
-    let account = lane.account.as_ref().ok_or_else(|| Error::Failed("there is no account".into()))?;
+    let account = lane.account.as_ref().ok_or_else(|| Error::Failed("no replication account".into()))?;
     let began = position(replica, backup)?;
     progress.phase(Phase::Starting);
     let clock = Instant::now();
@@ -152,7 +153,7 @@ pub(super) async fn follow(
     })
 }
 
-/// Runs a job that ends when the replica has caught up. Returns its GTID and its lag.
+/// Runs a job that ends when the replica has caught up. Returns the replica's GTID position and lag.
 async fn wait(
     end: &End,
     script: &[u8],
@@ -174,11 +175,11 @@ async fn wait(
     let lag = job.facts.get("lag_ms").and_then(|lag| lag.parse().ok()).map(Duration::from_millis);
     match lag {
         Some(lag) if job.exit == Some(0) => Ok((job.facts.get("gtid").cloned().unwrap_or_default(), lag)),
-        _ => Err(told(end, &job, &format!("it does not replicate from {}", replica.primary))),
+        _ => Err(reported(end, &job, &format!("replication from {} failed", replica.primary))),
     }
 }
 
-/// The moment at which a source has read its tables, in the way in which a replica follows it.
+/// Returns the position at which the source has read its tables, in the form that the replica uses.
 fn moment_of(job: &Job, began: &Position) -> Option<Position> {
     let fact = |key: &str| job.facts.get(key).cloned().unwrap_or_default();
     match began {
@@ -187,13 +188,14 @@ fn moment_of(job: &Job, began: &Position) -> Option<Position> {
     }
 }
 
-/// A lane whose replica has caught up.
+/// Lane whose replica has caught up.
 pub(super) struct Caught<'a, 'b> {
     pub(super) lane: &'a Lane<'b>,
     pub(super) followed: Followed,
 }
 
-/// Compares the tables of all replicas with those of the server that was copied, at one moment of it. Each keeps its own error.
+/// Compares the tables of all replicas with those of the donor, at one position of it. Each replica has its
+/// own result.
 pub(super) async fn compare_tables(
     plan: &Plan,
     source: &End,
@@ -203,17 +205,17 @@ pub(super) async fn compare_tables(
 ) -> Vec<Result<Followed, Error>> {
     progress.phase(Phase::Comparing);
     let clock = Instant::now();
-    // Before the moment, so that all of them come to it.
-    let resting = join_all(caught.iter().map(|caught| async {
+    // The replicas stop before the position is chosen: none can be past it.
+    let stopped = join_all(caught.iter().map(|caught| async {
         let script = caught.lane.plan.follow.as_ref().map(|how| jobs::rest_tables(plan, replica, how));
-        run(caught.lane.end, &script.unwrap_or_default(), "it cannot stand still").await
+        run(caught.lane.end, &script.unwrap_or_default(), "cannot stop replication for the comparison").await
     }));
-    let resting = resting.await;
-    // Nobody's writes wait for a comparison that cannot be.
-    if resting.iter().all(Result::is_err) {
-        return resting.into_iter().filter_map(Result::err).map(Err).collect();
+    let stopped = stopped.await;
+    // Without a replica to compare, the donor's writes must not be blocked.
+    if stopped.iter().all(Result::is_err) {
+        return stopped.into_iter().filter_map(Result::err).map(Err).collect();
     }
-    let behind = resting.iter().flatten().filter_map(|job| job.facts.get("gtid").cloned());
+    let behind = stopped.iter().flatten().filter_map(|job| job.facts.get("gtid").cloned());
     let behind = behind.filter(|gtid| is_gtid(gtid));
     let script = jobs::source_tables(plan, replica, check, &behind.collect::<Vec<_>>());
     let moment = match lease::job(&source.agent, "tables", &script, "").await {
@@ -224,24 +226,24 @@ pub(super) async fn compare_tables(
     };
     let moment = match moment {
         Ok(job) if job.facts.contains_key("gtid") => Ok(job),
-        Ok(job) => Err(told(source, &job, "its tables cannot be read at one moment").chain()),
+        Ok(job) => Err(reported(source, &job, "cannot read its tables in one snapshot").chain()),
         Err(error) => Err(chain(&error)),
     };
     let of_source = async { source.agent.ended("tables").await.map_err(Error::from) };
     let of_targets = async {
-        let read = join_all(caught.iter().zip(resting).map(|(caught, rested)| async {
-            rested?;
+        let read = join_all(caught.iter().zip(stopped).map(|(caught, stopped)| async {
+            stopped?;
             let moment = moment.as_ref().map_err(|text| Error::Failed(text.clone()))?;
             let moment = moment_of(moment, &caught.followed.began)
-                .ok_or_else(|| Error::Failed("the source tells no moment to compare its tables at".into()))?;
-            let how =
-                caught.lane.plan.follow.as_ref().ok_or_else(|| Error::Failed("it follows nobody".into()))?;
+                .ok_or_else(|| Error::Failed("the source reported no position for the comparison".into()))?;
+            let how = caught.lane.plan.follow.as_ref();
+            let how = how.ok_or_else(|| Error::Failed("no replication was planned".into()))?;
             let script = jobs::target_tables(plan, replica, how, check, &moment);
-            run(caught.lane.end, &script, "its tables cannot be read at that moment").await
+            run(caught.lane.end, &script, "cannot read its tables at the position of the source").await
         }))
         .await;
         if read.iter().all(Result::is_err) {
-            // Its end is what is waited for, and told, whatever becomes of this.
+            // A failure to stop the job shows below, where its end is waited for.
             let _ = source.agent.call("stop_job", &[b"tables"]).await;
         }
         read
@@ -253,7 +255,7 @@ pub(super) async fn compare_tables(
     };
     let of_source = match of_source {
         Ok(job) if job.exit == Some(0) => Ok(job),
-        Ok(job) => Err(told(source, &job, "its tables cannot be read").chain()),
+        Ok(job) => Err(reported(source, &job, "cannot read its tables").chain()),
         Err(error) => Err(error.chain()),
     };
     let compared = caught.into_iter().zip(of_targets).map(|(Caught { lane, mut followed }, here)| {
@@ -264,7 +266,7 @@ pub(super) async fn compare_tables(
             if list.is_none() || list != other {
                 let differences = verify::differences(source, lane.end, "tables").await?;
                 return Err(Error::Verification(format!(
-                    "{}: its tables are not those of {}: {differences}",
+                    "{}: its tables differ from those of {}: {differences}",
                     lane.plan.endpoint.host, plan.source.endpoint.host
                 )));
             }
@@ -272,9 +274,11 @@ pub(super) async fn compare_tables(
                 moment_of(there, &followed.began).map_or_else(String::new, |moment| moment.to_string());
             followed.tables = Some((check, list.map_or(0, |list| list.records), place));
             followed.steps.push(("comparing tables", clock.elapsed()));
-            // It stood still meanwhile.
-            let account = lane.account.as_ref().ok_or_else(|| Error::Failed("there is no account".into()))?;
-            let how = lane.plan.follow.as_ref().ok_or_else(|| Error::Failed("it follows nobody".into()))?;
+            // Replication was stopped during the comparison.
+            let account = lane.account.as_ref();
+            let account = account.ok_or_else(|| Error::Failed("no replication account".into()))?;
+            let how = lane.plan.follow.as_ref();
+            let how = how.ok_or_else(|| Error::Failed("no replication was planned".into()))?;
             let again = Instant::now();
             let script = jobs::follow_again(plan, replica, how);
             (followed.gtid, followed.lag) = wait(lane.end, &script, account, replica, progress).await?;
@@ -285,14 +289,14 @@ pub(super) async fn compare_tables(
     join_all(compared).await
 }
 
-/// Runs a job `tables` to its end, which must be good.
+/// Runs a job `tables` and requires it to succeed.
 async fn run(end: &End, script: &[u8], what: &str) -> Result<Job, Error> {
     lease::job(&end.agent, "tables", script, "").await?;
     let job = end.agent.ended("tables").await?;
-    if job.exit == Some(0) { Ok(job) } else { Err(told(end, &job, what)) }
+    if job.exit == Some(0) { Ok(job) } else { Err(reported(end, &job, what)) }
 }
 
-/// What was on trial stays, and so does its account. The account first: a replica without one would be none.
+/// Commits the provisional data and the account. The account first: a replica cannot work without one.
 pub(super) async fn accept(plan: &Plan, primary: Option<&End>, lane: &Lane<'_>) -> Result<(), Error> {
     let Some(replica) = &plan.replica else { return Ok(()) };
     if let (AccountPlan::Create { socket, .. }, Some(primary), Some(account), Some(how)) =
@@ -301,9 +305,10 @@ pub(super) async fn accept(plan: &Plan, primary: Option<&End>, lane: &Lane<'_>) 
         let server = (socket.as_str(), replica.defaults_file.as_str());
         lease::keep_account(primary, server, (account, &how.own)).await?;
         return match lease::accept(lane.end, lane.plan).await {
-            // Its word is what counts, whatever became of the reply.
+            // The agent's event counts, even if its reply was lost.
             Err(_) if lane.end.agent.published() => Ok(()),
-            // One that says that it has not. Of one that says nothing nobody knows, and a replica needs its account.
+            // Only if the agent denies the commit. If it was lost, the state is unknown, and a replica would
+            // need its account.
             Err(error @ AgentError::Failed { .. }) => {
                 lease::give_up_account(primary, server, (account, &how.own)).await?;
                 Err(error.into())
@@ -317,9 +322,9 @@ pub(super) async fn accept(plan: &Plan, primary: Option<&End>, lane: &Lane<'_>) 
     }
 }
 
-/// The old server comes back, and does not wait for the release of all. What does not succeed is tried again at the end.
+/// Restores the old server now, before the release of all agents. The release retries what fails here.
 pub(super) async fn give_back(lane: &Lane<'_>) {
-    // What waits for the new server would be in its way.
+    // Jobs that use the new server would delay this.
     for job in ["follow", "tables"] {
         if lane.end.agent.job(job).exit.is_none() {
             let _ = lane.end.agent.call("stop_job", &[job.as_bytes()]).await;
@@ -329,7 +334,7 @@ pub(super) async fn give_back(lane: &Lane<'_>) {
         Ok(_) => {}
         Err(error) => {
             let name = printable(lane.plan.final_path.as_os_str().as_encoded_bytes());
-            tracing::warn!("the old server of {name} is not back yet: {}", chain(&error));
+            tracing::warn!("the old server of {name} is not running again yet: {}", chain(&error));
         }
     }
 }
@@ -339,7 +344,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_position_of_a_replica_is_read_from_what_its_backup_says() {
+    fn position_is_parsed_from_the_backup_of_a_replica() {
         let gtid =
             "SET GLOBAL gtid_slave_pos = '0-1-6,5-9-100';\nCHANGE MASTER TO master_use_gtid = slave_pos;";
         assert_eq!(of_statement(gtid), Some(Position::Gtid("0-1-6,5-9-100".into())));

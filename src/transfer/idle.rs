@@ -1,4 +1,4 @@
-//! A job that shows no movement.
+//! Detection of jobs that make no progress.
 
 use std::time::Duration;
 
@@ -7,7 +7,8 @@ use tokio::time::Instant;
 use super::stream::LOOK;
 use crate::host::agent::Agent;
 
-/// Returns when a job has moved nothing for the idle timeout. Time in which it waits, and says so, does not count.
+/// Returns when a job has made no progress for the idle timeout. Time in which it reports that it waits does
+/// not count.
 pub(super) async fn stands_still(agent: &Agent, job: &str, idle_timeout: Duration) {
     let mut last = 0;
     let mut since = Instant::now();

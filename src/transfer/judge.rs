@@ -1,4 +1,4 @@
-//! Whether a stream arrived as it left, from what both jobs told. Pure.
+//! Verdict on a stream, from the reports of sender and receiver. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::ffi::OsStrExt;
@@ -12,60 +12,68 @@ use crate::plan::{Plan, TargetPlan};
 use crate::shape::Producer;
 use crate::values::{AttributeKind, files};
 
-/// From here on a status says that a program could not be started, or was killed.
+/// Lowest exit status of a program that could not be started or was killed.
 pub(super) const NOT_STARTED: i32 = 126;
-/// What is said of a job that was killed as a whole, and has told of no stage.
-pub(super) const KILLED_AS_A_WHOLE: &str = "its processes were ended from outside";
-/// A status beyond this is that of a stage that a signal ended.
+/// Message for a job that was killed as a whole and has reported no stage.
+pub(super) const KILLED_AS_A_WHOLE: &str = "its processes were killed from outside";
+/// A higher exit status means that a signal ended the stage.
 const KILLED: i32 = 128;
-/// The status of a stage that was killed by SIGPIPE: a consequence of another's end.
+/// Exit status of a stage that SIGPIPE killed: a consequence of another stage's end.
 pub(super) const BROKEN_PIPE: i32 = 141;
-/// GNU tar's status when files changed, shrank or went while it read them.
+/// Exit status of GNU tar when files changed, shrank or disappeared while it read them.
 const TAR_SAW_CHANGES: i32 = 1;
-/// The status of a job that we stopped ourselves.
+/// Exit status of a job that we stopped.
 const STOPPED: i32 = 143;
 
-/// The class of faults that are files which could not be read.
+/// Fault class of files that could not be read.
 const UNREADABLE: &str = "read";
-/// The class of faults that are files of a stream which were not written.
+/// Fault class of files of a stream that were not written.
 const SKIPPED: &str = "skipped";
 
-/// An error that names the cause, the first one if one led to others.
+/// Maximum number of lines or files that a message shows of one program.
+const MOST_SHOWN: usize = 3;
+/// Summaries of GNU tar, which say nothing beside the lines before them.
+const TAR_SUMMARIES: [&str; 2] =
+    ["tar: Exiting with failure status due to previous errors", "tar: Error is not recoverable: exiting now"];
+
+/// Checks that a stream arrived unchanged. The error names the cause, and the first one if it led to others.
 pub fn judge(plan: &Plan, target: &TargetPlan, sender: &Job, receiver: &Job) -> Result<(), Error> {
     let host = &target.endpoint.host;
     let origin = &plan.source.endpoint.host;
     let (sent, received) = (sender.meters.get(WIRE), receiver.meters.get(WIRE));
     let all_arrived = sent.is_some() && sent == received;
-    // Sinks are other targets' business; of our own, a failure shows in what arrived, unless it was killed.
+    // Sinks of other targets do not matter here. A failure of our own sink shows in the data that arrived,
+    // unless it was killed.
     let sink = sink_name(target.number);
     let own = |stage: &str, status: i32| match stage {
-        // Something changed under its eyes, it says, and be it that it could not be read. The digests of all files, and the times
-        // of those that differ, will show it.
+        // tar also uses this status for files that it could not read. With --ignore-changed, the digests of
+        // all files and the times of those that differ will show it.
         "tar" if status == TAR_SAW_CHANGES => !plan.ignore_changed,
         stage => !stage.starts_with("netcat") || stage == sink && status > KILLED,
     };
     let of_sender = failure(sender, own, false);
     if let (Some(algorithm), Some(there), Some(here)) = (plan.stream_digest, &sender.digest, &receiver.digest)
     {
-        // A digest is also taken of what a stage behind it did not take, because it was killed.
+        // The digest also covers data that a killed stage after it never read.
         if there != here && all_arrived && of_sender.is_none() {
             return Err(Error::Verification(format!(
-                "{host}: the stream was altered on its way from {origin}: its {algorithm} there is {there}, here {here}"
+                "{host}: the stream was altered on its way from {origin}: its {algorithm} was {there} there \
+                 and {here} here"
             )));
         }
     }
     if let Some(text) = failure(receiver, |_, _| true, false) {
         let dropped = sender.dropped.contains_key(&sink);
-        // A sender that fails makes its receivers fail, and the other way round by broken pipes only. One without
-        // statuses was ended because nobody received any more.
+        // A failing sender makes its receivers fail; a failing receiver only causes broken pipes in the
+        // sender. A sender without statuses was stopped because no receiver was left.
         return Err(match of_sender {
             Some(cause) if !(sender.stages.is_empty() && sender.exit == Some(STOPPED)) => {
                 Error::Failed(format!("{origin}: {cause}"))
             }
-            _ if dropped => Error::Failed(format!("{host}: {origin} lost its connection to it: {text}")),
+            _ if dropped => Error::Failed(format!("{host}: lost the connection from {origin}: {text}")),
             _ if plan.shape.packed.is_some() && all_arrived && decoder_failed(receiver) => {
                 Error::Failed(format!(
-                    "{host}: {} of {origin} is damaged, or not what it seems: {text}",
+                    "{host}: {} of {origin} is damaged or not in the expected format: {text}",
                     printable(plan.source.endpoint.path.as_os_str().as_bytes())
                 ))
             }
@@ -80,7 +88,7 @@ pub fn judge(plan: &Plan, target: &TargetPlan, sender: &Job, receiver: &Job) -> 
     }
     if !all_arrived {
         return Err(Error::Verification(format!(
-            "{host}: {} bytes left {origin}, {} bytes arrived",
+            "{host}: {origin} sent {} bytes, but {} bytes arrived",
             sent.map_or_else(|| "no".into(), u64::to_string),
             received.map_or_else(|| "no".into(), u64::to_string)
         )));
@@ -94,27 +102,28 @@ pub fn judge(plan: &Plan, target: &TargetPlan, sender: &Job, receiver: &Job) -> 
     lost(plan, target, sender, receiver)?;
     if plan.shape.producer == Producer::Backup && !completed(&sender.log) {
         return Err(Error::Failed(format!(
-            "{origin}: the backup does not say that it is complete{}",
+            "{origin}: the backup program did not report success{}",
             last_words(&sender.log)
         )));
     }
     if plan.stream_digest.is_some() && (sender.digest.is_none() || receiver.digest.is_none()) {
         let blind = if sender.digest.is_none() { origin } else { host };
         return Err(Error::Failed(format!(
-            "{blind}: the digest of the stream could not be taken (is its disk full?)"
+            "{blind}: the digest of the stream could not be computed (disk full?)"
         )));
     }
     if receiver.exit != Some(0) {
-        return Err(Error::Failed(format!("{host}: the receiver ended with status {:?}", receiver.exit)));
+        let status = receiver.exit.map_or_else(|| "unknown".into(), |status| status.to_string());
+        return Err(Error::Failed(format!("{host}: the receiver ended with status {status}")));
     }
     Ok(())
 }
 
-/// An error when a program lost something and ended well all the same.
+/// Fails when a program lost data although it exited with 0.
 fn lost(plan: &Plan, target: &TargetPlan, sender: &Job, receiver: &Job) -> Result<(), Error> {
     if let Some(files) = cannot_read(sender) {
         let origin = &plan.source.endpoint.host;
-        return Err(Error::Failed(format!("{origin}: not all of the source could be read: {files}")));
+        return Err(Error::Failed(format!("{origin}: cannot read all of the source: {files}")));
     }
     let host = &target.endpoint.host;
     if let Some(fault) = receiver.faults.get(SKIPPED) {
@@ -130,7 +139,7 @@ fn lost(plan: &Plan, target: &TargetPlan, sender: &Job, receiver: &Job) -> Resul
     }
 }
 
-/// Attributes that tar could not set, other than those that may be lost.
+/// Describes attributes that tar could not set and whose loss is not allowed.
 fn lost_attributes(may_lose: &BTreeSet<AttributeKind>, receiver: &Job) -> Option<String> {
     let kinds = AttributeKind::ALL.into_iter().filter(|kind| !may_lose.contains(kind));
     let lost: Vec<(AttributeKind, &Fault)> =
@@ -150,13 +159,13 @@ fn lost_attributes(may_lose: &BTreeSet<AttributeKind>, receiver: &Job) -> Option
     ))
 }
 
-/// Files that a job could not read, and why, if there are any.
+/// Describes the files that a job could not read, if there are any.
 pub(super) fn cannot_read(job: &Job) -> Option<String> {
     Some(listed(job.faults.get(UNREADABLE)?, "; "))
 }
 
-/// Attributes that a target did not get, with the numbers of their files: those that the preflight has found and tar was told to
-/// leave out, and those that tar could not set.
+/// Returns the attributes that a target lacks, with the numbers of files: those that tar left out because of
+/// the preflight, and those that it could not set.
 pub(super) fn dropped(target: &TargetPlan, receiver: &Job) -> BTreeMap<AttributeKind, u64> {
     let mut dropped = target.drops.clone();
     for kind in AttributeKind::ALL {
@@ -167,17 +176,19 @@ pub(super) fn dropped(target: &TargetPlan, receiver: &Job) -> BTreeMap<Attribute
     dropped
 }
 
-/// The first files of a fault, and how many more there are.
+/// Lists the first files of a fault and the number of the others.
 fn listed(fault: &Fault, separator: &str) -> String {
-    let named = fault.named.join(separator);
-    match fault.files.saturating_sub(fault.named.len() as u64) {
+    let named = &fault.named[..fault.named.len().min(MOST_SHOWN)];
+    let more = fault.files.saturating_sub(named.len() as u64);
+    let named = named.join(separator);
+    match more {
         0 => named,
         more => format!("{named}{separator}{more} more"),
     }
 }
 
-/// What failed in a job, if anything: the stages with their statuses, and what they said. Broken pipes count only where
-/// `pipes` says so.
+/// Describes the failure of a job, if there is one: failed stages with their statuses, and their messages.
+/// Broken pipes count only if `pipes` is set.
 fn failure(job: &Job, counts: impl Fn(&str, i32) -> bool, pipes: bool) -> Option<String> {
     let failed: Vec<String> = job
         .stages
@@ -187,7 +198,7 @@ fn failure(job: &Job, counts: impl Fn(&str, i32) -> bool, pipes: bool) -> Option
         })
         .map(|(stage, status)| format!("{stage} ended with status {status}"))
         .collect();
-    // A job that was killed as a whole has told of no stage.
+    // A job that was killed as a whole has reported no stage.
     if failed.is_empty() && !(job.stages.is_empty() && job.exit.is_some()) {
         return None;
     }
@@ -200,8 +211,8 @@ fn failure(job: &Job, counts: impl Fn(&str, i32) -> bool, pipes: bool) -> Option
     Some(text)
 }
 
-/// The first stage that failed is one that cannot make sense of what arrived, which was not merely cut short. The digest
-/// never saw the rest, so there is none to compare.
+/// Returns whether the first failed stage is a decoder that rejected the received data, unless the data was
+/// only cut short. In this case the digest is incomplete and cannot be compared.
 fn refused_by_a_decoder(receiver: &Job) -> bool {
     let failed = |(stage, status): &&(String, i32)| *status != 0 && !broken_pipe(receiver, stage, *status);
     let ended = ["premature end", "unexpected end", "incomplete"];
@@ -211,44 +222,63 @@ fn refused_by_a_decoder(receiver: &Job) -> bool {
     })
 }
 
-/// A decoder could not make sense of what it got.
+/// Returns whether the decompressor rejected its input.
 fn decoder_failed(receiver: &Job) -> bool {
     receiver.stages.iter().any(|(stage, status)| stage == "decompress" && (1..NOT_STARTED).contains(status))
 }
 
-/// What openssl says when its reader has gone: while it writes, and at its end.
+/// Messages of openssl when its reader is gone: while it writes, and at its end.
 const OPENSSL_CANNOT_WRITE: [&str; 2] = ["error writing output file", "file_ctrl:Broken pipe"];
 
-/// A stage that ended because its reader had ended. openssl has a status and words of its own for it.
+/// Returns whether a stage ended because its reader had ended. openssl has its own exit status and messages
+/// for this.
 fn broken_pipe(job: &Job, stage: &str, status: i32) -> bool {
     status == BROKEN_PIPE
         || matches!(stage, "encrypt" | "decrypt")
             && job.complaints.iter().any(|line| OPENSSL_CANNOT_WRITE.iter().any(|words| line.contains(words)))
 }
 
-/// What a job's stages said on standard error, as the tail of a message.
+/// Returns the standard error of a job as the tail of a message: the first lines of each program, and the
+/// number of the others.
 pub(super) fn said(job: &Job) -> String {
-    let mut text = String::new();
-    if !job.complaints.is_empty() {
-        text = format!(": {}", job.complaints.join("; "));
+    let telling = |line: &&String| !TAR_SUMMARIES.contains(&line.as_str());
+    let mut lines: Vec<&str> = job.complaints.iter().filter(telling).map(String::as_str).collect();
+    if lines.is_empty() {
+        lines = job.complaints.iter().map(String::as_str).collect();
     }
-    // All that GNU tar says of a short write.
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    let (shown, hidden): (Vec<&str>, Vec<&str>) = lines.into_iter().partition(|&line| {
+        // Lines without the name of their program may come from several ones.
+        let (program, most) = program(line).map_or(("", 2 * MOST_SHOWN), |program| (program, MOST_SHOWN));
+        let count = counts.entry(program).or_default();
+        *count += 1;
+        *count <= most
+    });
+    let mut text = if shown.is_empty() { String::new() } else { format!(": {}", shown.join("; ")) };
+    // GNU tar does not name the reason of a short write.
     if job.complaints.iter().any(|line| line.contains("Wrote only")) {
         text.push_str(" (No space left on device?)");
     }
-    if job.silenced > 0 {
-        text.push_str(&format!(" (and {} lines more)", job.silenced));
+    match job.silenced.saturating_add(hidden.len() as u64) {
+        0 => {}
+        1 => text.push_str(" (and 1 more line)"),
+        more => text.push_str(&format!(" (and {more} more lines)")),
     }
     text
+}
+
+/// Returns the name of the program that a line of standard error begins with, such as `tar` in `tar: ./a: …`.
+fn program(line: &str) -> Option<&str> {
+    line.split_once(": ").map(|(name, _)| name).filter(|name| !name.contains(' '))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// As seen of openssl 3.0, when its reader goes while it writes, and when it goes right before its end.
+    /// Messages of openssl 3.0 when its reader ends while it writes, and right before its end.
     #[test]
-    fn a_decoder_whose_reader_has_gone_has_refused_nothing() {
+    fn decoder_without_a_reader_did_not_reject_its_input() {
         let receiver = |complaint: &str| Job {
             stages: vec![("decrypt".into(), 1), ("tar".into(), 2)],
             complaints: vec!["no space left".into(), "bad decrypt".into(), complaint.into()],
@@ -261,6 +291,26 @@ mod tests {
             assert!(!refused_by_a_decoder(&receiver(gone)), "{gone}");
         }
         assert!(refused_by_a_decoder(&receiver("bad magic number")));
+    }
+
+    #[test]
+    fn message_shows_the_first_lines_of_each_program_and_a_count() {
+        let said = |complaints: &[&str], silenced| {
+            let complaints = complaints.iter().map(ToString::to_string).collect();
+            said(&Job { complaints, silenced, ..Job::default() })
+        };
+        let files: Vec<String> =
+            (1..=12).map(|n| format!("tar: ./{n}: Cannot open: Permission denied")).collect();
+        let mut lines: Vec<&str> = files.iter().map(String::as_str).collect();
+        lines.extend([TAR_SUMMARIES[0], "zstd: error 70: write error"]);
+        assert_eq!(
+            said(&lines, 5),
+            ": tar: ./1: Cannot open: Permission denied; tar: ./2: Cannot open: Permission denied; tar: ./3: \
+             Cannot open: Permission denied; zstd: error 70: write error (and 14 more lines)"
+        );
+        assert_eq!(said(&TAR_SUMMARIES[..1], 0), format!(": {}", TAR_SUMMARIES[0]));
+        assert_eq!(said(&[], 0), "");
+        assert_eq!(said(&["one", "two words: x"], 1), ": one; two words: x (and 1 more line)");
     }
 
     #[test]

@@ -1,15 +1,16 @@
-//! One sender and its receivers, from the first lease to the last publication.
+//! Transfer from one sender to its receivers, from the first lease to the last publication.
 //!
-//! Stage and listen on every target → connect and make sure of the peers ([`connect`]) → stream, watched for a
-//! standstill ([`stream`]) → per target judge ([`judge`]), compare and publish ([`settle`]). A target that fails keeps
-//! its error and the others go on. Nothing is undone here: that is the release of the agents, which `run` always
-//! reaches.
+//! Stage and listen on every target → connect and check the peers ([`connect`]) → stream, with a watch for
+//! stalls ([`stream`]) → per target judge ([`judge`]), compare and publish ([`settle`]). A target that fails
+//! keeps its error, and the others go on. Nothing is rolled back here: this happens when `run` releases the
+//! agents, as it always does.
 
 mod arrive;
 mod connect;
 mod follow;
 mod idle;
 mod judge;
+mod port;
 mod rest;
 mod settle;
 mod stream;
@@ -28,86 +29,87 @@ use crate::plan::{Plan, TargetPlan};
 use crate::progress::{Phase, Progress};
 use crate::run_id::random_hex;
 use crate::values::{AttributeKind, FileDigest};
-pub use connect::{Port, made_to};
 pub use follow::Followed;
 pub use judge::judge;
+pub use port::{Port, made_to};
 use rest::Rest;
 
-/// A target on its way.
+/// State of the transfer to one target.
 #[derive(Debug)]
 struct Lane<'a> {
     plan: &'a TargetPlan,
     end: &'a End,
     port: u16,
-    /// By which its server replicates.
+    /// Replication account of its server.
     account: Option<Account>,
     error: Option<Error>,
 }
 
-/// What became of a target.
+/// Result for one target.
 #[derive(Debug)]
 pub enum Outcome {
     /// The copy has its final name.
     Done(Copied),
-    /// So it had when the run ended early.
+    /// The copy had its final name when the run ended early.
     Published,
-    /// It has not, and why.
+    /// The copy failed.
     Failed(Error),
 }
 
-/// The facts of a good copy.
+/// Facts about a completed copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Copied {
-    /// Files, directories and all else.
+    /// Number of entries: files, directories and others.
     pub entries: u64,
-    /// The sizes of all files, added up.
+    /// Total size of the files.
     pub bytes: u64,
-    /// Bytes that were read from the source: less than `bytes` where files are sparse.
+    /// Bytes read from the source: less than `bytes` if files are sparse.
     pub read_bytes: u64,
-    /// Bytes that crossed the network.
+    /// Bytes sent over the network.
     pub wire_bytes: u64,
-    /// From the first lease to the final name.
+    /// Time from the first lease to the final name.
     pub took: Duration,
-    /// Of that, the stream alone.
+    /// Duration of the stream alone.
     pub streamed: Duration,
-    /// The stream's digest, with its algorithm's name.
+    /// Algorithm of the stream's digest.
     pub stream_digest: Option<String>,
-    /// The stream's digest itself, hexadecimal, as both sides took it.
+    /// Digest of the stream, hexadecimal, identical on both sides.
     pub stream_value: Option<String>,
-    /// The algorithm of the files' digests, and how many were compared.
+    /// Algorithm of the file digests and the number of compared files.
     pub files_compared: Option<(FileDigest, u64)>,
-    /// The SHA-256 of the sorted list of all entries, on both sides.
+    /// SHA-256 of the sorted list of all entries, identical on both sides.
     pub entries_digest: String,
-    /// It was waited for until it was on the disk.
+    /// The copy was synced to disk.
     pub synced: bool,
-    /// Some of it changed on the source meanwhile, which is among the remarks.
+    /// Files changed on the source during the copy; the remarks list them.
     pub changed: bool,
-    /// Names and sizes of all entries were compared with the source's.
+    /// Names and sizes of all entries were compared with the source.
     pub listed: bool,
-    /// Of a hot backup.
+    /// Facts about a hot backup.
     pub backup: Option<Box<BackupFacts>>,
-    /// Of a replica.
+    /// Facts about a replica.
     pub replica: Option<Box<Followed>>,
-    /// Extended attributes that the target's file system cannot hold and that were left out, by kind, with the number of files.
+    /// Extended attributes that were dropped because the target's file system cannot store them: files by
+    /// kind.
     pub dropped: BTreeMap<AttributeKind, u64>,
-    /// What the stages remarked without failing: skipped sockets, mostly.
+    /// Remarks of stages that did not fail, mostly about skipped sockets.
     pub remarks: Vec<String>,
 }
 
-/// What a hot backup says of itself.
+/// Metadata of a hot backup.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BackupFacts {
-    /// What made it, with its version.
+    /// Backup program and its version.
     pub tool: String,
-    /// The version of its server.
+    /// Version of the server that was backed up.
     pub server_version: String,
-    /// It can be started as it is.
+    /// The backup is prepared: a server can start with it.
     pub prepared: bool,
-    /// The GTID of what is in it, as the server writes it; empty where there is none.
+    /// GTID position of the backup as written by the server, or empty.
     pub gtid: String,
-    /// The file of the source's own binary log, and the position in it.
+    /// Position in the source's own binlog: file and offset.
     pub binlog: Option<(String, u64)>,
-    /// On a replica: its source's position, as a statement.
+    /// Position in the upstream's binlog as a statement, if the source is a replica.
     pub source_position: Option<String>,
 }
 
@@ -124,8 +126,8 @@ impl Lane<'_> {
     }
 }
 
-/// Copies the source to all targets, and lets the copies follow the primary where they are to be replicas. The outcomes, with the
-/// last port of each (0: none), are in the order of the plan's targets.
+/// Copies the source to all targets and, for replicas, starts replication from the primary. Returns the
+/// outcomes in the order of the plan's targets, each with its last port (0: none).
 pub async fn transfer(
     plan: &Plan,
     (source, primary): (&End, Option<&End>),
@@ -141,7 +143,7 @@ pub async fn transfer(
         .collect();
     let (streamed, copied) = match body(plan, (source, primary), &mut lanes, progress, began).await {
         Ok(result) => result,
-        // What ends all targets, such as a source that fails, is told for each of them.
+        // An error that ends all targets, such as a failed source, is reported for each of them.
         Err(error) => {
             let text = error.chain();
             let mut error = Some(error);
@@ -164,7 +166,7 @@ pub async fn transfer(
     lanes.iter_mut().map(|lane| (lane.port, outcome(lane))).collect()
 }
 
-/// Returns how long the stream took and the copies of the lanes that are live at the end.
+/// Returns the duration of the stream and the copies of the lanes that are live at the end.
 async fn body(
     plan: &Plan,
     (source, primary): (&End, Option<&End>),
@@ -173,7 +175,8 @@ async fn body(
     began: Instant,
 ) -> Result<(Duration, Vec<Copied>), Error> {
     let key = Zeroizing::new(if plan.encrypt {
-        random_hex::<32>().map_err(|error| Error::Failed(format!("no random numbers for a key: {error}")))?
+        random_hex::<32>()
+            .map_err(|error| Error::Failed(format!("cannot get random numbers for a key: {error}")))?
     } else {
         String::new()
     });
@@ -191,7 +194,7 @@ async fn body(
         return Ok((Duration::ZERO, Vec::new()));
     }
 
-    // As late as can be: nobody is to wait for us longer than for the copy.
+    // As late as possible: servers are down only for the copy itself.
     let rest = Rest::begin(plan, source).await?;
     progress.phase(Phase::Copying);
     let stream_began = Instant::now();
@@ -201,12 +204,13 @@ async fn body(
     source.agent.call("open_gate", &[]).await?;
     let sender = stream::stream(plan, source, lanes, progress).await?;
     let streamed = stream_began.elapsed();
-    // Where files are compared they are still being read.
+    // If files are compared, they are still being read.
     if !plan.shape.compares_files() {
         rest.end().await?;
     }
 
-    // The port is free again, and may become another run's: no hole to it stays. The release tries once more.
+    // The port is free again and may be taken by another run: close the firewall now. On failure the release
+    // retries.
     join_all(
         lanes
             .iter()

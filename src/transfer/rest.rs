@@ -1,5 +1,5 @@
-//! What of the source rests while it is copied: servers, and what they replicate. Their leases are undone as soon as nothing
-//! is read any more, and by the agent's end in any case.
+//! Quiescing of the source during the copy: its servers or their replication. The leases are rolled back as
+//! soon as the source has been read, and by the release of the agent in any case.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -8,18 +8,18 @@ use crate::error::Error;
 use crate::lease::{self, End};
 use crate::plan::Plan;
 
-/// Something that rests, or nothing where the plan wants nothing to.
+/// Servers or replication that are stopped for the copy, if the plan requires it.
 pub(super) struct Rest<'a> {
     plan: &'a Plan,
     source: &'a End,
-    /// Something was at work, and is stopped.
+    /// A server or replication was running and was stopped.
     any: bool,
     began: Instant,
     took: OnceLock<Duration>,
 }
 
 impl<'a> Rest<'a> {
-    /// Stops what has to rest.
+    /// Stops the servers or the replication of the source.
     pub(super) async fn begin(plan: &'a Plan, source: &'a End) -> Result<Self, Error> {
         let mut rest = Self {
             plan,
@@ -32,14 +32,15 @@ impl<'a> Rest<'a> {
             let stopped = lease::stop_replication(source, &plan.source.endpoint.path, backup).await?;
             rest.any |= stopped > 0;
             if stopped == 0 {
-                tracing::warn!("{}: --stop-replication: it replicates nothing", source.agent.host());
+                tracing::warn!("{}: --stop-replication: the server replicates nothing", source.agent.host());
             }
         }
         lease::stop_servers(source, &plan.source.servers).await?;
         Ok(rest)
     }
 
-    /// It runs again. An error, too, when somebody else has started it, who may have written to what was copied.
+    /// Restores the servers or the replication. Fails, too, if a server was started by others: it may have
+    /// written to the data during the copy.
     pub(super) async fn end(&self) -> Result<(), Error> {
         if !self.plan.rests() || self.took.get().is_some() {
             return Ok(());
@@ -48,18 +49,27 @@ impl<'a> Rest<'a> {
         self.took.get_or_init(|| self.began.elapsed());
         match already.first() {
             Some(unit) => Err(Error::Failed(format!(
-                "{}: {unit} was started by somebody else while it had to rest",
+                "{}: {unit} was started from outside this run while it had to be down",
                 self.source.agent.host()
             ))),
             None => Ok(()),
         }
     }
 
-    /// That it did, and how long.
+    /// Returns a remark about the downtime, if there was one.
     pub(super) fn remark(&self) -> Option<String> {
         let seconds = self.took.get().filter(|_| self.any)?.as_secs_f64();
+        let host = self.source.agent.host();
         let units: Vec<&str> = self.plan.source.servers.iter().map(|server| server.unit.as_str()).collect();
-        let who = if units.is_empty() { "what it replicates".into() } else { units.join(", ") };
-        Some(format!("{}: {who} rested for {seconds:.1} s, and is again as it was", self.source.agent.host()))
+        Some(match units.as_slice() {
+            [] => format!("{host}: replication was stopped for {seconds:.1} s; it was restored"),
+            [unit] => format!(
+                "{host}: {unit} was down for {seconds:.1} s; it is running again and replication was restored"
+            ),
+            units => format!(
+                "{host}: {} were down for {seconds:.1} s; they are running again and replication was restored",
+                units.join(", ")
+            ),
+        })
     }
 }

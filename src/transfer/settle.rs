@@ -1,4 +1,4 @@
-//! After the stream: compares what lies on the disks, and publishes what is proven.
+//! Verification of the copies after the stream, and publication of those that passed.
 
 use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ use crate::settings::Replace;
 use crate::shape::{Consumer, Publication};
 use crate::verify;
 
-/// Verifies and publishes every live lane; returns their copies in order. The error is the source's own.
+/// Verifies and publishes every live lane, and returns the copies in order. Fails only if the source does.
 pub(super) async fn settle(
     plan: &Plan,
     (source, primary): (&End, Option<&End>),
@@ -37,14 +37,14 @@ pub(super) async fn settle(
         }
         let listed = async {
             let listed = digested(plan, source, "manifest", LIST).await?;
-            // What has changed before its server is at work again.
+            // Before the source's server runs again and changes files.
             if plan.ignore_changed {
                 run(source, "changed", &jobs::changed(plan), "list what has changed").await?;
             }
             Ok(listed)
         };
         let listed = listed.await;
-        // Whatever became of that, nobody waits for the targets.
+        // In any case before the targets are done: the server must not stay down for them.
         rest.end().await?;
         listed
     };
@@ -78,18 +78,18 @@ pub(super) async fn settle(
     Ok(good)
 }
 
-/// A copy that is what was sent, or that has its name.
+/// A verified copy, before or after its publication.
 struct Published {
     arrived: Arrived,
-    /// What changed on the source meanwhile.
+    /// Files that changed on the source during the copy.
     changes: Vec<String>,
-    /// What else is to be known.
+    /// Other remarks.
     notes: Vec<String>,
-    /// Of a replica.
+    /// Facts about a replica.
     followed: Option<Followed>,
 }
 
-/// Compares one target with the source, and gives its copy to whom it is to belong.
+/// Compares one target with the source, and changes the owner of the copy if requested.
 async fn prove(
     plan: &Plan,
     source: &End,
@@ -105,7 +105,7 @@ async fn prove(
     let mut notes = Vec::new();
     if plan.shape.consumer == Consumer::File {
         let name = printable(lane.plan.final_path.as_os_str().as_bytes());
-        notes.push(format!("it is {name}, with its digest beside it"));
+        notes.push(format!("the archive is {name}, with its digest beside it"));
     }
     Ok(Published { arrived, changes, notes, followed: None })
 }
@@ -122,8 +122,9 @@ async fn publish(plan: &Plan, lane: &Lane<'_>, mut copy: Published) -> Result<Pu
         match (&named, restarted) {
             (Ok(()), Err(error)) => return Err(without_server(lane, &error)),
             (Ok(()), Ok(already)) => {
-                copy.notes.push("the server runs with the new data; what it replicates rests".into());
-                copy.notes.extend(already.iter().map(|unit| format!("{unit} was started by somebody else")));
+                copy.notes.push("the server runs with the new data; its replication is stopped".into());
+                copy.notes
+                    .extend(already.iter().map(|unit| format!("{unit} was started from outside this run")));
             }
             (Err(_), Err(error)) => tracing::warn!("{}", chain(&error)),
             (Err(_), Ok(_)) => {}
@@ -134,7 +135,7 @@ async fn publish(plan: &Plan, lane: &Lane<'_>, mut copy: Published) -> Result<Pu
     Ok(copy)
 }
 
-/// Gives a copy its final name on trial, and makes it a replica. Where that fails, the old server is back.
+/// Publishes a copy provisionally and makes it a replica. On failure the old server is restored.
 async fn follow(
     plan: &Plan,
     primary: Option<&End>,
@@ -144,7 +145,7 @@ async fn follow(
 ) -> Result<Published, Error> {
     let (Some(replica), Some(how), Some(backup)) = (&plan.replica, &lane.plan.follow, &copy.arrived.backup)
     else {
-        return Err(Error::Failed("no replica was planned there".into()));
+        return Err(Error::Failed("no replica was planned".into()));
     };
     let followed = async {
         lease::stop_servers(lane.end, &lane.plan.servers).await?;
@@ -169,7 +170,7 @@ async fn follow(
     Ok(copy)
 }
 
-/// Compares the tables of replicas that have caught up, where that was asked for, and accepts those that agree.
+/// Compares the tables of replicas that have caught up, if requested, and commits those that agree.
 async fn compare_tables(
     plan: &Plan,
     (source, primary): (&End, Option<&End>),
@@ -228,27 +229,29 @@ async fn accept(
     }
 }
 
-/// An old one that was only kept until now goes at the end. One that does not is told, and no more: the copy is what it is to be.
+/// Removes old data that was kept only until the copy was committed. A failure is only a remark: the copy is
+/// good.
 async fn drop_old(plan: &Plan, lane: &Lane<'_>, copy: &mut Published) {
     if plan.replace == Replace::Remove && lane.end.agent.old_kept() {
         if let Err(error) = lease::drop_old(lane.end, lane.plan).await {
-            copy.notes.push(format!("the old one stays: {}", chain(&error)));
+            copy.notes.push(format!("the old data was not removed: {}", chain(&error)));
         }
     }
 }
 
-/// What becomes of a copy that has its name, and whose server does not run: the old one is kept.
+/// Returns the error for a published copy whose server did not start: the old data is kept.
 fn without_server(lane: &Lane<'_>, error: &AgentError) -> Error {
     let old = printable(lane.plan.old_path.as_os_str().as_bytes());
-    let old = if lane.end.agent.old_kept() { format!("; the old one is {old}") } else { String::new() };
+    let old = if lane.end.agent.old_kept() { format!("; the old data is {old}") } else { String::new() };
     let name = printable(lane.plan.final_path.as_os_str().as_bytes());
     Error::Failed(format!(
-        "{}; {name} is the copy, complete and verified, but its server does not run{old}",
+        "{}; {name} is the copy, complete and verified, but its server is not running{old}",
         chain(error)
     ))
 }
 
-/// Compares the lists of both sides. Returns what changed meanwhile, where that may be; anything else is an error.
+/// Compares the lists of both sides. Returns differences that are explained by changes on the source, if
+/// these are allowed; others are errors.
 async fn compare(
     plan: &Plan,
     source: &End,
@@ -283,7 +286,8 @@ async fn compare(
     Ok(changes)
 }
 
-/// An error unless the copy has its name, whatever came after that.
+/// Gives the copy its final name. Succeeds if the name was given, even if a later step of the publication
+/// failed.
 async fn give_name(plan: &Plan, lane: &Lane<'_>) -> Result<(), Error> {
     let agent = &lane.end.agent;
     let staged = lane.plan.inbox().join(&plan.staged);
@@ -295,7 +299,7 @@ async fn give_name(plan: &Plan, lane: &Lane<'_>) -> Result<(), Error> {
         Publication::Name => {
             let old = lane.plan.old_path.as_os_str().as_bytes();
             let seen = lane.plan.old.as_deref().unwrap_or_default().as_bytes();
-            // Under a server the old one goes when the new one has shown that it runs.
+            // The old data of a server is removed only after the server has started with the new data.
             let how = match plan.replace {
                 Replace::Remove if lane.plan.keeps_old_until_it_runs() => Replace::Keep,
                 how => how,
@@ -307,16 +311,16 @@ async fn give_name(plan: &Plan, lane: &Lane<'_>) -> Result<(), Error> {
     };
     match reply {
         Err(AgentError::Failed { host, code, .. }) if code == "exists" => Err(Error::Failed(format!(
-            "{host}: {} was {} by somebody else meanwhile and is left as it is",
+            "{host}: {} was {} by another process during the copy and is left as it is",
             printable(name),
-            if plan.shape.publication == Publication::Fill { "filled" } else { "made" }
+            if plan.shape.publication == Publication::Fill { "filled" } else { "created" }
         ))),
         Err(AgentError::Failed { host, code, text, .. }) if code == "sync" => {
             let name = printable(name);
             let state = if agent.published() {
-                "is there and may not outlast a power cut"
+                "was published, but may not survive a power cut"
             } else {
-                "would not outlast a power cut, and is as it was before"
+                "would not survive a power cut and is left as it was"
             };
             Err(Error::Failed(format!("{host}: {name} {state}: {text}")))
         }

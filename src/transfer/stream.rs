@@ -1,5 +1,4 @@
-//! The stream itself: waits for the end of the sender and of every receiver, tells how far they are, and notices a
-//! standstill.
+//! The stream: waits for the sender and all receivers, reports the progress, and detects stalls.
 
 use std::time::{Duration, Instant};
 
@@ -13,27 +12,27 @@ use crate::pipeline::build::{READ, WIRE, sink_name};
 use crate::plan::Plan;
 use crate::progress::Progress;
 
-/// How often the progress is looked at; the hosts tell it once a second.
+/// Interval of progress checks; the hosts report once a second.
 pub(super) const LOOK: Duration = Duration::from_millis(500);
-/// How long a sender may go on when all of its receivers are gone.
+/// Time for a sender to end by itself once all of its receivers are gone.
 const GRACE: Duration = Duration::from_secs(1);
-/// How long a receiver that gets nothing more may take to end and to say why.
+/// Time for a receiver that gets no more data to end and report why.
 const LAST_WORDS: Duration = Duration::from_secs(5);
-/// By how much the source's own patience with one of several targets comes first.
+/// Margin by which the source drops a stalled target before we declare the whole stream stalled.
 const DROP_MARGIN: Duration = Duration::from_secs(10);
 
-/// How the watch over a stream ended.
+/// Reason why the watch over a stream ended.
 enum Verdict {
-    /// Nobody receives any more.
+    /// No receiver is left.
     Futile,
-    /// It stands still.
+    /// The stream has stalled.
     Still,
     /// The source's agent is gone.
     Lost(AgentError),
 }
 
-/// Waits until all have ended, or those that have not are given up. A lane has failed afterwards when its agent was lost,
-/// when its sink was dropped or when it has not ended; the error is one of the source or a standstill of all.
+/// Waits until all jobs have ended or are given up. Marks lanes as failed whose agent was lost, whose sink
+/// was dropped or which did not end. Fails only if the source does.
 pub(super) async fn stream(
     plan: &Plan,
     source: &End,
@@ -44,7 +43,7 @@ pub(super) async fn stream(
         let sink = sink_name(lane.plan.number);
         tokio::select! {
             _ = lane.end.agent.ended("receiver") => {}
-            // The one that was dropped may never end by itself.
+            // The receiver of a dropped sink may never end by itself.
             _ = source.agent.until("sender", |job| job.dropped.contains_key(&sink)) => {
                 let _ = tokio::time::timeout(LAST_WORDS, lane.end.agent.ended("receiver")).await;
             }
@@ -60,10 +59,10 @@ pub(super) async fn stream(
         Some(Verdict::Lost(error)) => return Err(error.clone().into()),
         Some(Verdict::Futile) => {
             source.agent.call("stop_job", &[b"sender"]).await?;
-            // What still runs on the targets then is ended by their release.
+            // Receivers that still run after that are ended by the release of their agents.
             let _ = tokio::time::timeout(LAST_WORDS, ends).await;
         }
-        // Where the sender has sent everything, targets that have all of it may be done.
+        // Some targets may still be complete: those that have ended are judged as usual.
         Some(Verdict::Still) | None => {}
     }
     report(plan, source, progress);
@@ -72,39 +71,39 @@ pub(super) async fn stream(
     }
     let sender = source.agent.job("sender");
     for lane in lanes.iter_mut().filter(|lane| lane.is_live()) {
-        // Whose receiver went with it.
+        // Its receiver is lost, too.
         if lane.end.agent.is_lost() {
             lane.fail(lane.end.agent.lost().await.into());
             continue;
         }
         let host = &lane.plan.endpoint.host;
-        let told = lane.end.agent.job("receiver");
+        let receiver = lane.end.agent.job("receiver");
         match sender.dropped.get(&sink_name(lane.plan.number)).map(String::as_str) {
             Some("stalled") => lane.fail(Error::Failed(format!(
-                "{host}: dropped from the stream: it took nothing for {} s (--idle-timeout)",
+                "{host}: dropped from the stream: it accepted no data for {} s (--idle-timeout)",
                 plan.idle_timeout.as_secs()
             ))),
-            // A receiver that failed by itself says why.
-            Some(_) if told.exit.is_none_or(|status| status == 0) => lane
+            // A receiver that failed by itself has a better reason.
+            Some(_) if receiver.exit.is_none_or(|status| status == 0) => lane
                 .fail(Error::Failed(format!("{host}: dropped from the stream: its connection was closed"))),
             _ => {}
         }
-        if told.exit.is_none() || sender.exit.is_none() {
+        if receiver.exit.is_none() || sender.exit.is_none() {
             lane.fail(Error::Failed(match &verdict {
                 Some(Verdict::Still) => format!(
                     "no byte has moved for {} s (--idle-timeout) between {} and {host}",
                     plan.idle_timeout.as_secs(),
                     plan.source.endpoint.host
                 ),
-                _ => format!("{host}: the receiver does not end"),
+                _ => format!("{host}: the receiver did not end"),
             }));
         }
     }
     Ok(sender)
 }
 
-/// Never ends well: returns when nothing has moved for the idle timeout, when nobody receives any more, or when the
-/// source's agent is lost.
+/// Watches a stream and returns only on trouble: nothing has moved for the idle timeout, no receiver is left,
+/// or the source's agent is lost.
 async fn watch(plan: &Plan, source: &End, lanes: &[Lane<'_>], progress: &Progress) -> Verdict {
     let live: Vec<&Lane<'_>> = lanes.iter().filter(|lane| lane.is_live()).collect();
     // With several targets the source drops the one that stalls, so that the others go on.
@@ -120,12 +119,12 @@ async fn watch(plan: &Plan, source: &End, lanes: &[Lane<'_>], progress: &Progres
         }
         report(plan, source, progress);
         let sender = source.agent.job("sender");
-        // Of the stream alone: digests that are taken beside it keep nobody waiting.
+        // Only the stream counts: progress of the digests beside it does not mean that the stream moves.
         let moved = live
             .iter()
             .map(|lane| lane.end.agent.job("receiver"))
             .fold(sender.moved(), |sum, job| sum.saturating_add(job.moved()));
-        // The end of one is a movement, too: what is left may now begin to flow.
+        // The end of a job is progress, too: the rest of the data may begin to flow now.
         let ended = live.iter().filter(|lane| lane.end.agent.job("receiver").exit.is_some()).count()
             + usize::from(sender.exit.is_some())
             + sender.dropped.len();
@@ -140,11 +139,11 @@ async fn watch(plan: &Plan, source: &End, lanes: &[Lane<'_>], progress: &Progres
                 || lane.end.agent.job("receiver").exit.is_some_and(|status| status != 0)
                 || sender.dropped.contains_key(&sink_name(lane.plan.number))
         };
-        // A job whose shell was killed may have stages that go on.
+        // Stages may go on after the shell of their job was killed.
         let headless = sender.exit.is_some() && sender.stages.is_empty();
         let unheard = sender.exit.is_none() && live.iter().filter(gone).count() == live.len();
         if headless || unheard {
-            // A moment for the sender to notice by itself, and to tell the statuses of its stages.
+            // The sender gets a moment to notice this by itself and to report the statuses of its stages.
             if futile_since.get_or_insert_with(Instant::now).elapsed() > GRACE {
                 return Verdict::Futile;
             }
@@ -157,7 +156,7 @@ fn report(plan: &Plan, source: &End, progress: &Progress) {
     progress.moved(bytes_read(&sender), plan.expected_bytes(), sender.waits.as_deref());
 }
 
-/// What tar has written: before the compression, where there is one.
+/// Returns the number of bytes that tar has written, before compression.
 pub(super) fn bytes_read(sender: &Job) -> u64 {
     sender.meters.get(READ).or_else(|| sender.meters.get(WIRE)).copied().unwrap_or_default()
 }

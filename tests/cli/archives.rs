@@ -57,7 +57,7 @@ fn what_somebody_puts_into_the_directory_meanwhile_is_left_and_the_copy_is_not_g
     hold.reached();
     sandbox.file(target.join("theirs"), "theirs");
     hold.open();
-    running.wait(LONG).expect(1).says("was filled by somebody else meanwhile and is left as it is");
+    running.wait(LONG).expect(1).says("was filled by another process during the copy and is left as it is");
     assert_eq!(names(&target), ["theirs"]);
     sandbox.is_clean(&[]);
 }

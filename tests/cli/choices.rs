@@ -307,7 +307,7 @@ fn what_changes_meanwhile_is_a_failure_unless_it_is_ignored() {
         let words = if ignored { "--ignore-changed" } else { "--ignore-changed=false" };
         let ended = sandbox.run(&[&source, &target, &words]);
         if ignored {
-            ended.expect(0).says("changed while it was copied");
+            ended.expect(0).says("changed during the copy");
             assert_eq!(fs::read(target.join("source/stays")).unwrap().len(), 1000);
         } else {
             assert!(matches!(ended.status.code(), Some(1 | 3)), "{ended}");
@@ -359,10 +359,7 @@ fn a_name_that_cannot_be_made_durable_is_not_given_and_the_old_one_stays() {
         sandbox.shim("sync", "[[ $* == '-- '*/target/ ]] && { echo 'disk on fire' >&2; exit 1; }");
         let mut all: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&source, &target];
         all.extend(words.iter().map(|word| word as &dyn AsRef<std::ffi::OsStr>));
-        sandbox
-            .run(&all)
-            .expect(1)
-            .says("would not outlast a power cut, and is as it was before: disk on fire");
+        sandbox.run(&all).expect(1).says("would not survive a power cut and is left as it was: disk on fire");
         assert_eq!(names(&target), before);
         assert!(old.is_none_or(|old| fs::read_to_string(old).unwrap() == "old"));
         sandbox.is_clean(&[&target]);
@@ -385,7 +382,10 @@ fn only_the_old_one_that_the_preflight_saw_is_replaced() {
         let _ = fs::rename(&name, sandbox.path("old"));
         sandbox.file(&name, "precious");
         hold.open();
-        running.wait(LONG).expect(1).says("was made by somebody else meanwhile and is left as it is");
+        running
+            .wait(LONG)
+            .expect(1)
+            .says("was created by another process during the copy and is left as it is");
         assert_eq!(fs::read_to_string(&name).unwrap(), "precious");
         assert_eq!(names(&target), ["source"]);
     }

@@ -40,7 +40,7 @@ fn a_byte_flipped_on_the_targets_disk_is_named_by_file() {
     sandbox
         .replace(Role::Unpack, r#""$real" "$@" && printf S | dd of=source/small conv=notrunc status=none"#);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
-    sandbox.run(&[&source, &target]).expect(3).says("1 entry differs: source/small (other contents)");
+    sandbox.run(&[&source, &target]).expect(3).says("1 entry differs: source/small (different contents)");
     assert_eq!(names(&target), Vec::<String>::new());
     sandbox.is_clean(&[&target]);
     // The stream's digest cannot see that, and does not claim to.
@@ -55,7 +55,7 @@ fn a_file_that_did_not_arrive_is_named_without_any_digest() {
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     let plain = ["--no-checksum", "--no-encrypt"];
     let ended = sandbox.run(&[&source, &target, &plain[0], &plain[1]]).expect(3);
-    ended.says("1 entry differs: source/small is not on the target");
+    ended.says("1 entry differs: source/small is missing on the target");
     assert_eq!(names(&target), Vec::<String>::new());
     sandbox.is_clean(&[&target]);
 }

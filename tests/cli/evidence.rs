@@ -88,7 +88,7 @@ fn what_tar_calls_shrank_is_compared_whatever_digests_were_asked_for() {
         let mut all: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&source, &target];
         all.extend(words.iter().map(|word| word as &dyn AsRef<std::ffi::OsStr>));
         let ended = sandbox.run(&all);
-        ended.expect(3).says("victim (other contents)");
+        ended.expect(3).says("victim (different contents)");
         assert_eq!(names(&target), Vec::<String>::new());
         sandbox.is_clean(&[&target]);
     }

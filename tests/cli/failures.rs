@@ -100,7 +100,7 @@ fn a_name_that_somebody_took_meanwhile_is_left_as_it_is() {
     // An empty directory: a plain rename would replace it.
     let theirs = sandbox.dir("target/source");
     hold.open();
-    running.wait(LONG).expect(1).says("made by somebody else meanwhile and is left as it is");
+    running.wait(LONG).expect(1).says("created by another process during the copy and is left as it is");
     assert_eq!(names(&theirs), Vec::<String>::new());
     assert_eq!(names(&target), ["source"]);
     sandbox.is_clean(&[&target]);
@@ -186,7 +186,7 @@ fn a_stranger_who_connects_first_gets_nothing_and_spoils_nothing() {
     wait_until("the target listens", LONG, || is_listening(port));
     let stranger = TcpStream::connect(("127.0.0.1", port)).unwrap();
     hold.open();
-    running.wait(LONG).expect(0).says("a stranger").says("trying again");
+    running.wait(LONG).expect(0).says("another client").says("trying again");
     assert_same(&source, &target.join("source"));
     let mut got = Vec::new();
     let _ = std::io::Read::read_to_end(&mut &stranger, &mut got);

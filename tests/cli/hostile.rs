@@ -51,29 +51,29 @@ fn refused(script: &str, why: &str) {
 
 #[test]
 fn a_greeting_without_end_is_no_shell() {
-    refused(r#"exec yes "$rubbish""#, "the host sends more than 1 MiB");
+    refused(r#"exec yes "$rubbish""#, "the host sent more than 1 MiB");
 }
 
 #[test]
 fn a_line_without_end_ends_the_conversation() {
-    refused("while printf %01000d 0; do :; done", "the host sends a line of over 64 KiB");
+    refused("while printf %01000d 0; do :; done", "the host sent a line of more than 64 KiB");
 }
 
 #[test]
 fn an_answer_without_end_is_none() {
-    refused(r#"printf '\nbegin\n'; exec yes "owner"$'\t'"$rubbish""#, "the host sends more than");
+    refused(r#"printf '\nbegin\n'; exec yes "owner"$'\t'"$rubbish""#, "the host sent more than");
 }
 
 #[test]
 fn an_answer_of_empty_lines_fills_no_memory() {
-    refused(r"printf '\nbegin\n'; exec yes ''", "the host sends more than 65536 fields");
+    refused(r"printf '\nbegin\n'; exec yes ''", "the host sent more than 65536 fields");
 }
 
 #[test]
 fn the_last_that_a_host_said_is_shown_in_short_and_commands_no_terminal() {
     let long = r#"printf '\nbegin\n%s%050000d' "$rubbish" 0"#;
-    refused(long, r"(the last it said: \u{1b}[2J\u{1b}]0;title\u{7}\x9b5n\u{202e}\r\u{8}\u{7f}000");
-    refused(r#"printf '%s%050000d' "$rubbish" 0"#, r"(it said: \u{1b}[2J\u{1b}]0;title");
+    refused(long, r"(last output: \x9b5n | 000");
+    refused(r#"printf '%s%050000d' "$rubbish" 0"#, r"(output: \x9b5n | 000");
 }
 
 #[test]

@@ -79,7 +79,7 @@ fn a_target_that_is_altered_comes_before_one_that_failed() {
     let source = sandbox.source("source");
     let (broken, altered) = (sandbox.dir("broken"), sandbox.dir("altered"));
     let ended = sandbox.run(&[&source, &broken, &altered]).expect(3);
-    ended.says("broken: FAILED: ").says("altered: FAILED: ").says("source/small is not on the target");
+    ended.says("broken: FAILED: ").says("altered: FAILED: ").says("source/small is missing on the target");
     sandbox.is_clean(&[&broken, &altered]);
 }
 

@@ -277,7 +277,7 @@ fn a_run_that_is_stopped_for_longer_than_the_lease_says_so_when_it_is_continued(
     terminal.types("\n");
     let ended = terminal.wait().expect(1).says("[end: 1]");
     ended
-        .says("heard nothing from this controller for the lease time")
+        .says("no heartbeat from this controller within the lease time")
         .says("was this machine suspended?")
         .says("nothing of this run is left on the hosts");
     sandbox.is_clean(&[&target]);

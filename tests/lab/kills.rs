@@ -229,7 +229,7 @@ mod alone {
                 let run = scene.start_stream(&[]);
                 Found::of(host, &[&format!("process {job} bash {shell}")]).signal("KILL");
                 let said = expect_end(run, 1, SOON);
-                assert!(said.contains(&format!("{name}: its processes were ended from outside")), "{said}");
+                assert!(said.contains(&format!("{name}: its processes were killed from outside")), "{said}");
                 scene.expect_as_before(LEASE);
             }
         }

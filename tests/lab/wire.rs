@@ -134,7 +134,7 @@ mod alone {
         scene.fails(
             &BARE,
             3,
-            "2 entries differ: source/an\\nother is on the target only, source/file is not on the target",
+            "2 entries differ: source/an\\nother is only on the target, source/file is missing on the target",
         );
         let _tar = after_tar(&scene.db2, "truncate -s 1000 source/file");
         scene.fails(&BARE, 3, "source/file (12582912 bytes on the source, 1000 on the target)");

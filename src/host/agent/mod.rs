@@ -1,5 +1,6 @@
-//! The Rust half of an agent: commands out, replies and events in, and the heartbeat. The other half is `../sh/guard.sh`;
-//! the protocol is in `docs/guard-protocol.md`.
+//! The controller's side of an agent: sends commands and heartbeats, receives replies and events.
+//!
+//! The host's side is `../sh/guard.sh`; the protocol is described in `docs/guard-protocol.md`.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,57 +19,58 @@ use crate::run_id::AgentId;
 pub use told::{Fault, Job, Manifest};
 use told::{Shared, State};
 
-/// The longest that any command may take on the host. All of them sync the journal first, which may wait behind a great
-/// deal of data that was written just before.
+/// Time limit of a command on the host. Commands sync the journal first, which may wait behind a lot of data
+/// that was written just before.
 const REPLY_LIMIT: Duration = Duration::from_secs(900);
-/// How long an agent that takes no commands any more may go on telling.
+/// Time for an agent that no longer reads commands to report why.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// A running agent. When this is dropped its input ends, and it undoes everything.
+/// A running agent. Dropping it closes the agent's input, and the agent rolls back.
 #[derive(Debug)]
 pub struct Agent {
     id: AgentId,
     host: String,
-    /// Whole lines to the agent. Closing this ends the agent's input, after what was sent before.
+    /// Queue of whole lines for the agent. Closing it closes the agent's input once all queued lines were
+    /// written.
     input: Mutex<Option<mpsc::UnboundedSender<Vec<u8>>>>,
     shared: Arc<Shared>,
     reader: JoinHandle<()>,
 }
 
-/// What an agent is told when it starts.
+/// Parameters of a new agent.
 #[derive(Clone, Copy, Debug)]
 pub struct Charge<'a> {
-    /// The end of the run that it agents: `source`, `target` or `controller`.
+    /// Role of the host in the run: `source`, `target` or `controller`.
     pub role: &'a str,
-    /// Silence after which it undoes everything.
+    /// Time without a heartbeat after which the agent rolls back.
     pub lease: Duration,
-    /// How much its jobs stand back, 0 to 19.
+    /// Nice value of its jobs, 0 to 19.
     pub nice: u8,
-    /// The path that the run is about, to be shown.
+    /// Path that the run copies, shown by `status`.
     pub path: &'a [u8],
 }
 
-/// Why a command to an agent had no effect that counts.
+/// Error of a command to an agent.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum AgentError {
-    /// The agent or the way to it is gone. It undoes everything by itself.
+    /// The agent or the connection to it is gone. The host rolls back on its own.
     #[error("{host}: lost the agent of this run ({})", reason(.ending.as_deref()))]
     Lost {
-        /// The host.
+        /// Host of the agent.
         host: String,
-        /// Why, if it could tell.
+        /// Reason, if the agent could still report it.
         ending: Option<String>,
     },
-    /// The host did not do it.
+    /// The command failed.
     #[error("{host}: {action}: {text}")]
     Failed {
-        /// The host.
+        /// Host of the agent.
         host: String,
-        /// The command.
+        /// Command of the protocol.
         action: &'static str,
-        /// A word of the protocol, such as `busy` or `exists`.
+        /// Error code of the protocol, such as `busy` or `exists`.
         code: String,
-        /// What the host said.
+        /// Message of the host.
         text: String,
     },
 }
@@ -76,26 +78,26 @@ pub enum AgentError {
 fn reason(ending: Option<&str>) -> String {
     match ending {
         Some("silence") => {
-            "it heard nothing from this controller for the lease time, --lease-time; was this machine suspended?"
+            "no heartbeat from this controller within the lease time, --lease-time; was this machine suspended?"
                 .to_owned()
         }
-        Some("eof") => "its connection ended".to_owned(),
-        Some(signal @ ("HUP" | "INT" | "TERM")) => format!("it was ended there by SIG{signal}"),
+        Some("eof") => "its connection was closed".to_owned(),
+        Some(signal @ ("HUP" | "INT" | "TERM")) => format!("it was terminated there by SIG{signal}"),
         _ => "its process or the connection ended".to_owned(),
     }
 }
 
-/// What is left of an agent's leases after its end.
+/// Result of releasing an agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Released {
-    /// It said good-bye; these are the leases that it could not undo.
+    /// The agent ended in order and reported these leftovers.
     Told(Vec<String>),
-    /// It went without a word.
+    /// The agent was lost before it reported.
     Lost,
 }
 
 impl Agent {
-    /// Starts an agent on a host and waits until it is ready to take commands.
+    /// Starts an agent on a host and waits until it is ready for commands.
     pub async fn start(
         host: &Host,
         id: &AgentId,
@@ -120,7 +122,8 @@ impl Agent {
         let reader = tokio::spawn({
             let shared = Arc::clone(&shared);
             async move {
-                // A line that is too long, or a broken channel, is the end of an agent as much as its end of output.
+                // A line that is too long or a broken channel means the same as the end of output: the agent
+                // is lost.
                 while let Ok(Some(line)) = read_record(&mut stdout, b'\n').await {
                     shared.take(&decode(&line));
                 }
@@ -155,23 +158,23 @@ impl Agent {
         let host = self.host.clone();
         match said {
             Some(text) => HostError::Refused { host, text },
-            None => HostError::Incomplete { host, action: "start of the agent", said: "nothing".into() },
+            None => HostError::Incomplete { host, action: "start of the agent", said: "none".into() },
         }
     }
 
-    /// The host, as the user named it.
+    /// Returns the host as the user named it.
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// The agent's name.
+    /// Returns the agent's ID.
     #[must_use]
     pub fn id(&self) -> &AgentId {
         &self.id
     }
 
-    /// Sends a command and waits for its reply's fields. Arguments may be secret: they are never logged.
+    /// Sends a command and returns the fields of its reply. Arguments may be secret: they are never logged.
     pub async fn call(&self, action: &'static str, arguments: &[&[u8]]) -> Result<Vec<Field>, AgentError> {
         let Some((sequence, reply)) = self.shared.expect_reply() else {
             return Err(self.gone(&self.shared.state()));
@@ -198,7 +201,7 @@ impl Agent {
         }
     }
 
-    /// False when the agent's input has ended already.
+    /// Queues a line for the agent. Returns false when its input is already closed.
     fn write(&self, fields: &[&[u8]]) -> bool {
         let mut line = encode(fields);
         line.push(b'\n');
@@ -209,51 +212,51 @@ impl Agent {
         self.input.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What a job has told so far.
+    /// Returns a snapshot of a job's state.
     #[must_use]
     pub fn job(&self, name: &str) -> Job {
         self.shared.state().jobs.get(name).cloned().unwrap_or_default()
     }
 
-    /// Forgets what a job told, before another of that name.
+    /// Forgets a job's state, so that another job of this name can start.
     pub fn forget(&self, name: &str) {
         self.shared.state().jobs.remove(name);
     }
 
-    /// Waits until a job has ended. An error when the agent is lost.
+    /// Waits until a job has ended. Fails when the agent is lost.
     pub async fn ended(&self, name: &str) -> Result<Job, AgentError> {
         self.until(name, |job| job.exit.is_some()).await
     }
 
-    /// Waits until a job has told something. An error when the agent is lost.
-    pub async fn until(&self, name: &str, told: impl Fn(&Job) -> bool) -> Result<Job, AgentError> {
+    /// Waits until a job's state satisfies a condition. Fails when the agent is lost.
+    pub async fn until(&self, name: &str, condition: impl Fn(&Job) -> bool) -> Result<Job, AgentError> {
         self.wait_forever(|state| match state.jobs.get(name) {
-            Some(job) if told(job) => Some(Ok(job.clone())),
+            Some(job) if condition(job) => Some(Ok(job.clone())),
             _ if state.lost => Some(Err(self.gone(state))),
             _ => None,
         })
         .await
     }
 
-    /// The copy has its final name, whatever was heard or not heard afterwards.
+    /// Returns whether the agent reported that the copy has its final name.
     #[must_use]
     pub fn published(&self) -> bool {
         self.shared.state().published
     }
 
-    /// What had the final name before the copy was kept under another one.
+    /// Returns whether the data that had the final name before is kept under another name.
     #[must_use]
     pub fn old_kept(&self) -> bool {
         self.shared.state().old_kept
     }
 
-    /// Staging directories that were kept at the end, as the host told them.
+    /// Returns the staging directories that the agent kept on request.
     #[must_use]
     pub fn kept(&self) -> Vec<String> {
         self.shared.state().kept.clone()
     }
 
-    /// Waits until the agent is lost; never returns before.
+    /// Waits until the agent is lost.
     pub async fn lost(&self) -> AgentError {
         self.wait_forever(|state| state.lost.then(|| self.gone(state))).await
     }
@@ -262,15 +265,15 @@ impl Agent {
         AgentError::Lost { host: self.host.clone(), ending: state.ending.clone() }
     }
 
-    /// The agent is gone.
+    /// Returns whether the agent or the connection to it is gone.
     #[must_use]
     pub fn is_lost(&self) -> bool {
         self.shared.state().lost
     }
 
-    /// Tells the agent to undo everything and waits until it has, or until `deadline` has passed.
+    /// Tells the agent to roll back and waits until it has, or until `deadline` has passed.
     pub async fn release(&self, deadline: Duration) -> Released {
-        // Its input ends too: whatever happens to this message, the agent starts.
+        // Its input is closed, too: the agent starts even if this message is lost.
         self.write(&[b"0", b"release"]);
         self.input().take();
         let ended = self
@@ -280,10 +283,7 @@ impl Agent {
         let (ours, others): (Vec<_>, Vec<_>) =
             left.into_iter().partition(|(agent, _)| agent == self.id.as_str());
         for (agent, what) in others {
-            tracing::warn!(
-                "{}: an earlier run ({agent}) left something that cannot be undone: {what}",
-                self.host
-            );
+            tracing::warn!("{}: leftover of an earlier run ({agent}), not rolled back: {what}", self.host);
         }
         Released::Told(ours.into_iter().map(|(_, what)| what).collect())
     }
@@ -294,7 +294,7 @@ impl Agent {
             if let Some(value) = check(&self.shared.state()) {
                 return value;
             }
-            // The sender lives in `self`, so this cannot fail.
+            // Cannot fail: `self` owns the sender.
             let _ = changes.changed().await;
         }
     }
@@ -310,8 +310,8 @@ impl Drop for Agent {
     }
 }
 
-/// Writes, behind the script, line by line, and a heartbeat in between, until nobody sends any more. In a task of its own: a caller that is
-/// cancelled must not leave half a line, which would glue itself to the next command.
+/// Writes queued lines after the script, with heartbeats in between, until the queue is closed. A task of its
+/// own: a cancelled caller must not leave half a line, which would merge with the next command.
 async fn write_lines(
     sent: JoinHandle<io::Result<Input>>,
     mut lines: mpsc::UnboundedReceiver<Vec<u8>>,
@@ -323,7 +323,7 @@ async fn write_lines(
         let mut beat = tokio::time::interval(period);
         loop {
             let line = tokio::select! {
-                // A heartbeat behind the last command would find nobody.
+                // Commands first: a heartbeat after the last one would meet a closed pipe.
                 biased;
                 line = lines.recv() => line,
                 _ = beat.tick() => Some(b"0\tping\n".to_vec()),
@@ -335,8 +335,8 @@ async fn write_lines(
         }
     };
     if write.await.is_err() {
-        // Nobody reads any more. Its output need not end with it: jobs that outlived a killed agent hold it open. One that
-        // ends in order is given the time to say so.
+        // The agent no longer reads. Its output may stay open, held by jobs that outlived a killed agent, so
+        // its end cannot be waited for. An agent that ends in order gets the time to report it.
         tokio::time::sleep(LAST_WORDS).await;
         shared.lose();
     }

@@ -1,4 +1,5 @@
-//! What agents tell, kept in bounded form: replies to whoever waits, and per job its counters and messages.
+//! State reported by agents, kept in bounded memory: replies for their callers, and counters and messages of
+//! each job.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,120 +7,120 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::{oneshot, watch};
 
 use crate::endpoint::MOST_TARGETS;
-use crate::host::wire::{Field, LONGEST_PATH, LONGEST_TEXT, short};
+use crate::host::wire::{Field, LONGEST_PATH, LONGEST_TEXT, message, short};
 
-/// Of what a host says, no more than this is kept.
+/// Maximum number of lines of one kind that are kept of a host.
 pub const MOST_COMPLAINTS: usize = 64;
-/// The last lines of a log.
+/// Maximum number of log lines that are kept of a job.
 pub const MOST_LOG: usize = 100;
-/// Names of one kind: meters, lists, facts.
+/// Maximum number of names of one kind: meters, lists, facts.
 pub const MOST_NAMES: usize = 64;
-/// Stages of a pipeline: of a sender one for each target, and some more.
+/// Maximum number of stages of a pipeline: a sender has one for each target, and a few more.
 pub const MOST_STAGES: usize = MOST_TARGETS + 16;
-/// Classes of faults, and the files that are named of each.
+/// Maximum number of fault classes, and of files that are named in each.
 pub const MOST_FAULTS: usize = 8;
-/// Jobs of an agent.
+/// Maximum number of jobs of an agent.
 pub const MOST_JOBS: usize = 16;
 
-/// What a job has told so far.
+/// State that a job has reported so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Job {
-    /// Bytes that went through each of its meters.
+    /// Bytes that went through each meter.
     pub meters: BTreeMap<String, u64>,
-    /// Its stages' exit statuses, in the pipeline's order.
+    /// Exit statuses of the stages, in the pipeline's order.
     pub stages: Vec<(String, i32)>,
-    /// The digest of the stream, hexadecimal.
+    /// Digest of the stream, hexadecimal.
     pub digest: Option<String>,
-    /// What its stages wrote on standard error.
+    /// First lines that the stages wrote to standard error.
     pub complaints: Vec<String>,
-    /// How many lines more there were.
+    /// Number of further lines on standard error.
     pub silenced: u64,
-    /// What its stages lost, whatever their statuses say, by class.
+    /// Files that the stages lost, by fault class: a stage can lose files and still exit with 0.
     pub faults: BTreeMap<String, Fault>,
-    /// Its manifests, by the list's name.
+    /// Manifests by the name of their list.
     pub manifests: BTreeMap<String, Manifest>,
-    /// The last lines of a log.
+    /// Last lines of the log.
     pub log: Vec<String>,
-    /// It says over and over that it fails, in these words.
+    /// Error message that the job repeats without making progress.
     pub stuck: Option<String>,
-    /// It waits for somebody else, and says so in these words.
+    /// Reason why the job waits, for example for a lock.
     pub waits: Option<String>,
-    /// What it found out, by name.
+    /// Results by name.
     pub facts: BTreeMap<String, String>,
     /// Sinks that were dropped, with the reason.
     pub dropped: BTreeMap<String, String>,
-    /// Its own exit status, once it has ended.
+    /// Exit status of the job, once it has ended.
     pub exit: Option<i32>,
 }
 
 impl Job {
-    /// The sum of all its meters: it grows as long as anything moves.
+    /// Returns the sum of all meters, which grows as long as anything moves.
     #[must_use]
     pub fn moved(&self) -> u64 {
         self.meters.values().fold(0, |sum, bytes| sum.saturating_add(*bytes))
     }
 }
 
-/// Files that something went wrong with.
+/// Files that a program failed to process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fault {
-    /// How many.
+    /// Number of files.
     pub files: u64,
-    /// The first of them, with the reason.
+    /// First files, each with the reason.
     pub named: Vec<String>,
 }
 
-/// A list that lies on the host, in short.
+/// Summary of a list that is stored on the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Manifest {
-    /// Records in it.
+    /// Number of records.
     pub records: u64,
-    /// Sizes of the files in it, added up.
+    /// Total size of the listed files.
     pub bytes: u64,
-    /// The SHA-256 of the list.
+    /// SHA-256 of the list.
     pub digest: String,
 }
 
-/// What an agent has told, for those who wait for it.
+/// State of one agent, shared between its reader and its callers.
 #[derive(Debug, Default)]
 pub struct Shared {
     state: Mutex<State>,
     pub(super) changed: watch::Sender<()>,
 }
 
-/// All of it.
+/// State reported by one agent.
 #[derive(Debug, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "what was told, each once")]
+#[expect(clippy::struct_excessive_bools, reason = "independent reports of the agent")]
 pub struct State {
-    /// Commands are taken.
+    /// The agent accepts commands.
     pub ready: bool,
-    /// Why the agent cannot work.
+    /// Reason why the agent refused to start.
     pub refused: Option<String>,
-    /// It is gone.
+    /// The agent or the connection to it is gone.
     pub lost: bool,
-    /// Why the agent has begun to end, in its own word.
+    /// Reason why the agent began to end: a word of the protocol.
     pub ending: Option<String>,
-    /// It has tried everything.
+    /// The agent has attempted the rollback of every lease and has ended in order.
     pub bye: bool,
     pub(super) next: u64,
     pub(super) waiting: HashMap<u64, oneshot::Sender<Reply>>,
-    /// What its jobs have told, by their names.
+    /// Jobs by name.
     pub jobs: BTreeMap<String, Job>,
-    /// Agent and lease, of earlier runs too.
+    /// Leftovers as agent and lease, those of earlier runs included.
     pub left: Vec<(String, String)>,
     /// The copy has its final name.
     pub published: bool,
-    /// What had it before has another one now.
+    /// The data that had this name before was renamed and still exists.
     pub old_kept: bool,
-    /// Staging directories that were to be kept.
+    /// Staging directories that were kept on request.
     pub kept: Vec<String>,
 }
 
-/// The fields of a good reply, or code and text of one that is none.
+/// Fields of a successful reply, or code and text of a failure.
 pub type Reply = Result<Vec<Field>, (String, String)>;
 
 impl Shared {
-    /// The agent is gone: nobody waits for it any longer.
+    /// Marks the agent as gone and wakes everything that waits for it.
     pub(super) fn lose(&self) {
         let mut state = self.state();
         state.lost = true;
@@ -128,12 +129,13 @@ impl Shared {
         self.changed.send_replace(());
     }
 
-    /// What was told so far.
+    /// Locks and returns the state reported so far.
     pub fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Awaits the reply to a command: its sequence number, and where the reply comes. `None` when the agent is gone.
+    /// Registers a command: returns its sequence number and the receiver of its reply. `None` when the agent
+    /// is gone.
     pub fn expect_reply(&self) -> Option<(u64, oneshot::Receiver<Reply>)> {
         let mut state = self.state();
         if state.lost {
@@ -146,7 +148,8 @@ impl Shared {
         Some((sequence, reply))
     }
 
-    /// Takes in one line of the agent; what is not of the protocol (a login shell's greeting) is ignored.
+    /// Applies one line from the agent. Lines that are not of the protocol, such as a login banner, are
+    /// ignored.
     pub fn take(&self, message: &[Field]) {
         let text = |index: usize| message.get(index).map(|field| shown(field)).unwrap_or_default();
         let number = |index: usize| text(index).parse::<u64>().unwrap_or_default();
@@ -156,7 +159,7 @@ impl Shared {
                 if let Some(waiting) = state.waiting.remove(&number(1)) {
                     let reply = match text(2).as_str() {
                         "ok" => Ok(message[3..].to_vec()),
-                        _ => Err((text(3), text(4))),
+                        _ => Err((text(3), message.get(4).map(|field| said(field)).unwrap_or_default())),
                     };
                     let _ = waiting.send(reply);
                 }
@@ -172,10 +175,11 @@ impl Shared {
 impl State {
     fn event(&mut self, kind: &str, fields: &[Field]) {
         let text = |index: usize| fields.get(index).map(|field| shown(field)).unwrap_or_default();
+        let output = |index: usize| fields.get(index).map(|field| said(field)).unwrap_or_default();
         let number = |index: usize| text(index).parse::<u64>().unwrap_or_default();
         match kind {
             "ready" => self.ready = true,
-            "refused" => self.refused = Some(text(0)),
+            "refused" => self.refused = Some(output(0)),
             "ending" => self.ending = Some(text(0)),
             "bye" => self.bye = true,
             "unpublished" => (self.published, self.old_kept) = (false, false),
@@ -186,8 +190,7 @@ impl State {
             }
             "left" => {
                 if self.left.len() < MOST_COMPLAINTS {
-                    let what = fields.get(1..).unwrap_or_default().join(&b' ');
-                    self.left.push((text(0), short(&what, LONGEST_PATH)));
+                    self.left.push((text(0), leftover(fields.get(1..).unwrap_or_default())));
                 }
             }
             _ => {
@@ -203,20 +206,27 @@ impl State {
                     "dropped" if job.dropped.len() < MOST_TARGETS => {
                         job.dropped.insert(text(1), text(2));
                     }
-                    "stderr" if job.complaints.len() < MOST_COMPLAINTS => job.complaints.push(text(1)),
+                    "stderr" if job.complaints.len() < MOST_COMPLAINTS => {
+                        job.complaints.extend(Some(output(1)).filter(|line| !line.is_empty()));
+                    }
                     "fault" if job.faults.len() < MOST_FAULTS || job.faults.contains_key(&text(1)) => {
                         let fault = job.faults.entry(text(1)).or_default();
                         fault.files = fault.files.max(number(2));
                         if let Some(file) = fields.get(3).filter(|_| fault.named.len() < MOST_FAULTS) {
-                            fault.named.push(shown(file));
+                            fault.named.push(said(file));
                         }
                     }
-                    "log" if job.log.len() < MOST_LOG => job.log.push(text(1)),
-                    "stuck" => job.stuck = Some(text(1)),
-                    "waits" => job.waits = fields.get(1).map(|field| shown(field)),
+                    "log" if job.log.len() < MOST_LOG => job.log.push(output(1)),
+                    "stuck" => job.stuck = Some(output(1)),
+                    "waits" => job.waits = fields.get(1).map(|field| said(field)),
                     "fact" if job.facts.len() < MOST_NAMES => {
-                        let value = fields.get(2).map(|value| short(value, LONGEST_PATH));
-                        job.facts.insert(text(1), value.unwrap_or_default());
+                        let (name, value) = (text(1), fields.get(2).map(Vec::as_slice).unwrap_or_default());
+                        // Other facts are names, in which every character counts.
+                        let value = match name.as_str() {
+                            "error" => message(value, LONGEST_TEXT),
+                            _ => short(value, LONGEST_PATH),
+                        };
+                        job.facts.insert(name, value);
                     }
                     "silenced" => job.silenced = number(1),
                     "stages" => {
@@ -248,9 +258,25 @@ impl State {
     }
 }
 
-/// A text of a host, or the beginning of a long one.
+/// Returns a name or a word of the protocol in a form that can be shown.
 fn shown(field: &[u8]) -> String {
     short(field, LONGEST_TEXT)
+}
+
+/// Returns the words of a lease that was not rolled back, and the output in parentheses that may follow them.
+fn leftover(fields: &[Field]) -> String {
+    match fields {
+        [words @ .., output] if output.starts_with(b"(") => {
+            let words = short(&words.join(&b' '), LONGEST_PATH - 2 * LONGEST_TEXT);
+            format!("{words} {}", said(output))
+        }
+        words => short(&words.join(&b' '), LONGEST_PATH),
+    }
+}
+
+/// Returns the output of a program on a host in a form that can be shown.
+fn said(field: &[u8]) -> String {
+    message(field, LONGEST_TEXT)
 }
 
 #[cfg(test)]
@@ -259,23 +285,24 @@ mod tests {
     use crate::host::wire::decode;
 
     #[test]
-    fn a_hostile_agent_cannot_fill_the_memory() {
+    fn hostile_agent_cannot_fill_the_memory() {
         let mut state = State::default();
         for n in 0..10_000 {
             let name = format!("job{n}").into_bytes();
             state.event("stderr", &[name, b"x".to_vec()]);
-            state.event("stderr", &[b"job0".to_vec(), b"\x1b[2J".to_vec()]);
+            state.event("stderr", &[b"job0".to_vec(), b"\x1b[2Jred\nalert\x07".to_vec()]);
+            state.event("stderr", &[b"job0".to_vec(), b"\x1b[2J\x07".to_vec()]);
             state.event("left", &[vec![b'x'; 60_000], vec![b'x'; 60_000]]);
             state.event("dropped", &[b"job1".to_vec(), n.to_string().into_bytes(), vec![0xff; 60_000]]);
-            state.event("log", &[b"job0".to_vec(), vec![0x1b; 60_000]]);
+            state.event("log", &[b"job0".to_vec(), vec![b'x'; 60_000]]);
             state.event("fact", &[b"job0".to_vec(), n.to_string().into_bytes(), vec![0x1b; 60_000]]);
             state.event("fault", &[b"job0".to_vec(), n.to_string().into_bytes(), b"7".to_vec()]);
-            state.event("fault", &[b"job0".to_vec(), b"0".to_vec(), b"7".to_vec(), vec![0x1b; 60_000]]);
+            state.event("fault", &[b"job0".to_vec(), b"0".to_vec(), b"7".to_vec(), vec![b'x'; 60_000]]);
             state.event("bytes", &[b"job0".to_vec(), n.to_string().into_bytes(), b"7".to_vec()]);
         }
         assert_eq!(state.jobs.len(), MOST_JOBS);
         assert_eq!(state.jobs["job0"].complaints.len(), MOST_COMPLAINTS);
-        assert_eq!(state.jobs["job0"].complaints[1], "\\u{1b}[2J");
+        assert_eq!(state.jobs["job0"].complaints[..3], ["x", "red | alert", "red | alert"]);
         assert_eq!(state.jobs["job0"].log.len(), MOST_LOG);
         assert!(state.jobs["job0"].log[0].len() <= LONGEST_TEXT + 3);
         assert_eq!(state.jobs["job0"].facts.len(), MOST_NAMES);
@@ -289,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_reply_is_shown_in_short_and_numbers_that_are_too_large_do_no_harm() {
+    fn long_replies_are_shortened_and_huge_numbers_saturate() {
         let shared = Shared::default();
         let (sequence, mut reply) = shared.expect_reply().unwrap();
         let text = vec![0x1b; 60_000];
@@ -303,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_of_too_few_fields_does_no_harm() {
+    fn messages_with_too_few_fields_are_harmless() {
         let shared = Shared::default();
         for line in ["", "=", "=\t1", "!", "!\tstages", "!\texit", "!\tleft", "rubbish"] {
             shared.take(&decode(line.as_bytes()));

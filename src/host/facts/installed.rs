@@ -1,74 +1,75 @@
-//! The one server of a host that is meant where no socket and no path was named.
+//! The only server of a host, for commands that name neither a socket nor a path.
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
 use super::{Fields, Instance};
 
-/// How many of each kind are kept.
+/// Maximum number of facts of each kind.
 const MOST: usize = 64;
 
-/// A server that is installed, whether it runs or not.
+/// An installed server, running or not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Installed {
-    /// Its unit of systemd; empty where it runs in none.
+    /// Unit of systemd, or empty.
     pub unit: String,
-    /// It runs.
+    /// The server is running.
     pub runs: bool,
-    /// The units of all servers that run.
+    /// Units of all running servers.
     pub running: Vec<String>,
-    /// What its program says of its version.
+    /// Version output of the server program.
     pub version: String,
-    /// Where it listens.
+    /// Path of the server's socket.
     pub socket: String,
-    /// Where its data is, symbolic links resolved; it need not be there.
+    /// Data directory with symbolic links resolved; it may be missing.
     pub datadir: PathBuf,
     /// Something is mounted at the data directory or below it.
     pub mounted: bool,
-    /// The file in which it keeps for which version its system tables were last upgraded, and that version.
+    /// File that records the version of the last mariadb-upgrade, and this version.
     pub upgraded: Option<(String, String)>,
-    /// What it would start with, by its files of options, as far as a replica needs it.
+    /// Settings from the option files, as far as a replica needs them.
     pub configured: BTreeMap<String, String>,
-    /// What it says itself, if it runs.
+    /// State of the running server.
     pub instance: Instance,
-    /// What it replicates.
+    /// Replication connections to its upstreams.
     pub upstreams: Vec<Upstream>,
-    /// Who replicates from it: server ids and hosts.
+    /// Replicas of this server: server IDs and hosts.
     pub downstreams: Vec<(u32, String)>,
-    /// Some of its databases, those that are not its own.
+    /// Some of the databases, without the system ones.
     pub databases: Vec<String>,
-    /// Who is connected to it over the network, `USER@HOST`; asked of targets.
+    /// Clients connected over the network, `USER@HOST`; queried on targets.
     pub clients: Vec<String>,
-    /// Somebody writes to it; asked of targets.
+    /// Clients write to the server; queried on targets.
     pub written: bool,
-    /// The agents of earlier runs that died while their data was on trial, and whether the host has gone down since.
+    /// Agents of earlier runs that died while their data was provisional, and whether the host was rebooted
+    /// since.
     pub stale: Vec<(String, bool)>,
 }
 
-/// Where a replica gets its data from.
+/// A replication connection to an upstream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "what was told, each once")]
+#[expect(clippy::struct_excessive_bools, reason = "independent columns of the replica status")]
 pub struct Upstream {
-    /// The name of the connection.
+    /// Connection name.
     pub name: String,
-    /// Both threads run.
+    /// Both replication threads are running.
     pub runs: bool,
-    /// The other server's host, as this one calls it.
+    /// Host of the upstream, as configured in this server.
     pub host: String,
-    /// Its port.
+    /// Port of the upstream.
     pub port: u16,
-    /// By GTID.
+    /// The connection uses GTIDs.
     pub by_gtid: bool,
-    /// With TLS.
+    /// The connection uses TLS.
     pub ssl: bool,
-    /// The other server's id; 0 where it was never connected.
+    /// Server ID of the upstream; 0 if it was never connected.
     pub server_id: u32,
-    /// It does not replicate everything.
+    /// Replication filters are configured.
     pub filtered: bool,
 }
 
 impl Installed {
-    /// Its server id: the one that it has, or that it would start with.
+    /// Returns the server ID: the current one, or else the configured one.
     #[must_use]
     pub fn server_id(&self) -> u32 {
         let running = self.instance.variable("server_id");
@@ -76,14 +77,14 @@ impl Installed {
         if running.is_empty() { configured } else { running }.parse().unwrap_or_default()
     }
 
-    /// The id that it will have when it is started again.
+    /// Returns the server ID after the next start.
     #[must_use]
     pub fn next_server_id(&self) -> u32 {
         let configured = self.configured.get("server_id").and_then(|id| id.parse().ok());
         configured.unwrap_or_else(|| self.server_id())
     }
 
-    /// Its port.
+    /// Returns the port: the current one, or else the configured one.
     #[must_use]
     pub fn port(&self) -> u16 {
         let running = self.instance.variable("port");
@@ -91,13 +92,13 @@ impl Installed {
         if running.is_empty() { configured } else { running }.parse().unwrap_or(3306)
     }
 
-    /// It would start with that switch on.
+    /// Returns whether a boolean option is on in the option files.
     #[must_use]
     pub fn starts_with(&self, switch: &str) -> bool {
         self.configured.get(switch).is_some_and(|value| matches!(value.as_str(), "TRUE" | "1" | "ON"))
     }
 
-    /// Options that name a place of its files outside its data directory.
+    /// Returns the options that place files outside the data directory.
     pub fn files_elsewhere(&self) -> impl Iterator<Item = (&str, &str)> {
         const PLACES: [&str; 9] = [
             "aria_log_dir_path",
@@ -153,7 +154,7 @@ impl Installed {
 }
 
 impl Upstream {
-    /// `db1:3306`.
+    /// Returns host and port, such as `db1:3306`.
     #[must_use]
     pub fn place(&self) -> String {
         format!("{}:{}", self.host, self.port)

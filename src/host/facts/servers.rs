@@ -1,55 +1,55 @@
-//! What a host tells of its servers of databases and of archives.
+//! Facts about database servers and archives on a host.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// How many variables of a server are kept, and how many connections and servers.
+/// Maximum number of variables and of connections of a server.
 const MOST: usize = 64;
 
-/// A server that answers behind a socket.
+/// State of a running server, queried through its socket.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Instance {
-    /// Why it could not be asked.
+    /// Error of the query, if it failed.
     pub error: Option<String>,
-    /// Its global variables, of those that we need.
+    /// Global variables, of those that a run needs.
     pub variables: BTreeMap<String, String>,
-    /// What it replicates, whether it runs or not.
+    /// Replication connections, running or not.
     pub connections: Vec<Connection>,
-    /// Whom its data directory belongs to, `USER:GROUP`.
+    /// Owner of the data directory, `USER:GROUP`.
     pub owner: String,
 }
 
-/// A connection of a replica to its source.
+/// A replication connection and the state of its threads.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Connection {
-    /// Its name; that of the only one is empty, mostly.
+    /// Connection name; empty for the default connection.
     pub name: String,
-    /// It fetches.
+    /// The I/O thread is running.
     pub io: bool,
-    /// It applies.
+    /// The SQL thread is running.
     pub sql: bool,
 }
 
 impl Instance {
-    /// A global variable; empty where it is not known.
+    /// Returns a global variable, or an empty string if it is unknown.
     #[must_use]
     pub fn variable(&self, name: &str) -> &str {
         self.variables.get(name).map_or("", String::as_str)
     }
 
-    /// Its version, such as `10.11.6-MariaDB-0+deb12u1`.
+    /// Returns the version, such as `10.11.6-MariaDB-0+deb12u1`.
     #[must_use]
     pub fn version(&self) -> &str {
         self.variable("version")
     }
 
-    /// Its data directory.
+    /// Returns the data directory.
     #[must_use]
     pub fn datadir(&self) -> PathBuf {
         PathBuf::from(self.variable("datadir"))
     }
 
-    /// Its buffer pool, in bytes.
+    /// Returns the size of the buffer pool in bytes.
     #[must_use]
     pub fn buffer_pool(&self) -> u64 {
         self.variable("innodb_buffer_pool_size").parse().unwrap_or_default()
@@ -68,41 +68,41 @@ impl Instance {
     }
 }
 
-/// A server that runs on a host, and whose data a path has to do with.
+/// A running server whose data a path concerns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
-    /// How the path lies to it.
+    /// Relation of the path to the server's data.
     pub relation: Relation,
-    /// Where it works.
+    /// Data directory.
     pub datadir: PathBuf,
-    /// The unit of systemd that it runs in; empty where there is none.
+    /// Unit of systemd, or empty.
     pub unit: String,
-    /// The socket that it listens on; empty where that is not known.
+    /// Path of the socket, or empty if it is unknown.
     pub socket: String,
-    /// Why it does not let us in; empty where it does.
+    /// Error of our login, or empty.
     pub error: String,
 }
 
-/// A server that an ordinary account runs by itself, below what is copied.
+/// A server that an ordinary account runs, with its data below the path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OtherServer {
-    /// Its data directory.
+    /// Data directory.
     pub datadir: PathBuf,
-    /// The account.
+    /// Account that runs the server.
     pub account: String,
 }
 
-/// How a path lies to the data of a server.
+/// Relation of a path to the data directory of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Relation {
-    /// It is the data directory, or something in it.
+    /// The path is the data directory, or inside it.
     Within,
-    /// The data directory is below it.
+    /// The data directory is below the path.
     Around,
 }
 
 impl Relation {
-    /// As the probe calls it.
+    /// Parses the probe's word for a relation.
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
         match word {
@@ -113,23 +113,23 @@ impl Relation {
     }
 }
 
-/// An archive, by what is in it.
+/// An archive and its contents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Archive {
-    /// How it is compressed.
+    /// Compression format.
     pub format: Option<Format>,
-    /// What is in it then.
+    /// Type of the decompressed contents.
     pub content: Content,
-    /// The bytes of that, as far as the format tells.
+    /// Size of the decompressed contents, as far as the format records it.
     pub bytes: Option<u64>,
-    /// There may be more.
+    /// The size is a lower bound.
     pub at_least: bool,
 }
 
-/// How an archive is compressed.
+/// Compression format of an archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// gzip, of one or of several processors
+    /// gzip, also as written by pigz
     Gzip,
     /// Zstandard
     Zstd,
@@ -140,7 +140,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// The program that unpacks it, and its Debian package.
+    /// Returns the program that decompresses this format, and its Debian package.
     #[must_use]
     pub fn program(self) -> (&'static str, &'static str) {
         match self {
@@ -152,16 +152,16 @@ impl Format {
     }
 }
 
-/// What an archive holds.
+/// Contents of an archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Content {
-    /// A tar.
+    /// tar archive.
     Tar,
-    /// A stream of mariadb-backup or xtrabackup.
+    /// Stream of mariadb-backup or xtrabackup.
     Backup,
-    /// Neither.
+    /// Anything else.
     Other,
-    /// The host cannot unpack it.
+    /// Unknown, because the host cannot decompress the archive.
     Unknown,
 }
 

@@ -1,4 +1,5 @@
-//! How a host's servers are found, and which sockets are logged in to: the scripts run here, without a server.
+//! Tests of the discovery of servers and of the choice of sockets for logins. The scripts run here, without a
+//! server.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
@@ -6,11 +7,11 @@ use std::process::{Child, Command, Stdio};
 
 use super::{COMMON, SERVER, Script, TRUST};
 
-/// A process that says when it is ready, and is ended with its test.
+/// A process that reports when it is ready, and is killed when it is dropped.
 struct Process(Child);
 
 impl Process {
-    /// Runs perl with a script that prints a line when it is ready.
+    /// Runs a perl script and waits until it is ready.
     fn perl(script: &str, arguments: &[&Path]) -> Self {
         let mut child = Command::new("perl")
             .args([
@@ -42,7 +43,7 @@ impl Drop for Process {
     }
 }
 
-/// Runs `main` with the functions of servers, and returns what it prints.
+/// Runs `main` with the functions about servers, and returns its output.
 fn run(main: &str, arguments: &[&str]) -> String {
     let main = format!("main() {{ {main}\n}}\n");
     let words: Vec<_> = arguments.iter().map(|word| word.as_bytes().to_vec()).collect();
@@ -58,7 +59,7 @@ fn run(main: &str, arguments: &[&str]) -> String {
     output.split_once("begin\n").unwrap().1.to_owned()
 }
 
-/// Opens the first argument in a mode and locks it.
+/// Returns a perl script that opens its first argument in a mode and locks it.
 fn lock(mode: &str, kind: &str) -> String {
     format!(
         "open($f, q({mode}), $ARGV[0]) or die; $l = pack(q(s s x4 q q l x4), {kind}, 0, 0, 0, 0); \
@@ -77,7 +78,7 @@ fn directory_is_served_while_its_file_is_locked_or_open_for_writing() {
         (lock("+<", "F_WRLCK"), "yes\n"),
         ("open($f, q(+<), $ARGV[0]) or die".to_owned(), "yes\n"),
         (lock("<", "F_RDLCK"), "no\n"),
-        // A name and a working directory say nothing.
+        // Neither the name nor the working directory of a process shows that it serves.
         ("$0 = q(mysqld); $ARGV[0] =~ s{/[^/]*$}{}; chdir $ARGV[0] or die".to_owned(), "no\n"),
     ] {
         let _holder = Process::perl(&script, &[&file]);
@@ -98,7 +99,7 @@ fn relation_of_a_path_to_a_held_directory() {
     }
     let holder = Process::perl(&lock("+<", "F_WRLCK"), &[&data.join("aria_log_control")]);
     let _staging = Process::perl(&lock("+<", "F_WRLCK"), &[&above.join(".transfer-x/ibdata1")]);
-    let told = |path: &Path| {
+    let reported = |path: &Path| {
         run(
             "data_holders \"$1\" | while IFS= read -r line; do split \"$line\"; say \"${words[0]}\" \"${words[1]}\" \
              \"${words[3]}\" \"${words[7]}\"; done",
@@ -109,10 +110,10 @@ fn relation_of_a_path_to_a_held_directory() {
         let shown = data.to_str().unwrap().replace('\n', "\\n");
         format!("{relation}\t{shown}\t{}\tlocked\n", holder.id())
     };
-    assert_eq!(told(&above), line("around"));
-    assert_eq!(told(&data), line("within"));
-    assert_eq!(told(&data.join("shop")), line("within"));
-    assert_eq!(told(Path::new("/proc")), "");
+    assert_eq!(reported(&above), line("around"));
+    assert_eq!(reported(&data), line("within"));
+    assert_eq!(reported(&data.join("shop")), line("within"));
+    assert_eq!(reported(Path::new("/proc")), "");
 }
 
 #[test]
@@ -129,7 +130,8 @@ fn socket_with_a_forged_row_in_its_name_is_not_taken_for_another_one() {
         .unwrap();
     let evil = directory.path().join("evil");
     let _evil = Process::perl(listen, &[&evil]);
-    // Relative to its directory, since names are short; the row in it has the path of the other one.
+    // A relative name, because socket names are limited; the forged row in it has the path of the other
+    // socket.
     let row = format!("x\n0: 00000002 00000000 00010000 0001 01 {inode} {}", evil.display());
     let forge = format!(
         "chdir $ARGV[1] or die; ($d) = $ARGV[0] =~ m{{^(.*)/}}s; $p = q(); \
@@ -156,8 +158,11 @@ fn login_goes_only_to_a_socket_on_a_path_of_its_own() {
     assert_eq!(verdict(&bad), "yes\n");
     let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o777);
     std::fs::set_permissions(&open, everybody).unwrap();
-    let told = verdict(&bad);
-    assert!(told.starts_with(&format!("no login to {}: others than its server", bad.display())), "{told}");
-    let told = verdict(&directory.path().join("none"));
-    assert!(told.contains("cannot connect to the server through"), "{told}");
+    let reported = verdict(&bad);
+    assert!(
+        reported.starts_with(&format!("no login to {}: others than its server", bad.display())),
+        "{reported}"
+    );
+    let reported = verdict(&directory.path().join("none"));
+    assert!(reported.contains("cannot connect to the server through"), "{reported}");
 }

@@ -17,7 +17,7 @@ fuzz_target!(|data: &[u8]| {
     let text = differences.to_string();
     assert_line(&text, MOST);
     if there == here {
-        assert_eq!(text, "the lists of files differ, and no more when read again");
+        assert_eq!(text, "the lists of files differed, but not when read again");
     }
     let _ = done(explain(&differences, changed));
 });

@@ -4,7 +4,9 @@
 
 use libfuzzer_sys::fuzz_target;
 use tokio::io::BufReader;
-use transfer::host::wire::{LONGEST_TEXT, MAX_LINE, decode, encode, printable, read_record, short};
+use transfer::host::wire::{
+    LONGEST_TEXT, MAX_LINE, decode, encode, message, printable, read_record, short,
+};
 use transfer_fuzz::{assert_line, done};
 
 /// Bytes of all lines: several of the longest ones.
@@ -44,6 +46,7 @@ fuzz_target!(|data: &[u8]| {
                 for field in &fields {
                     assert_line(&printable(field), 10 * MAX_LINE);
                     assert_line(&short(field, LONGEST_TEXT), LONGEST_TEXT + 3);
+                    assert_line(&message(field, LONGEST_TEXT), LONGEST_TEXT + 3);
                 }
             }
             Ok(None) => {

@@ -261,7 +261,7 @@ fn stages() -> Vec<Fault> {
                 .at(|moment| moment.is_from("listening") && !moment.is_from("restarting"))
                 .by(few)
                 // Before the connection it costs another try.
-                .ends(&[0, 1], &["its processes were ended from outside"]),
+                .ends(&[0, 1], &["its processes were killed from outside"]),
         );
     }
     faults

@@ -36,7 +36,7 @@ mod alone {
             .transfer(&["db1:/var/lib/mysql", &target, "--stop-server", "source", "--chown", "mysql:mysql"])
             .expect_success();
         assert!(answers(&servers.db1), "{done}");
-        assert!(done.stdout.contains("note: db1: mariadb.service rested for "), "{done}");
+        assert!(done.stdout.contains("note: db1: mariadb.service was down for "), "{done}");
         assert_eq!(checksums(&servers.db1), before);
         servers.start_with(&servers.at("in/mysql"));
         assert_eq!(checksums(&servers.db2), before);
@@ -103,7 +103,7 @@ mod alone {
         assert!(within.contains("works where the copy is to be"), "{within}");
         let hot = [&source[..], &["--replace", "--stop-server", "target"]].concat();
         let done = servers.transfer(&hot).expect_success();
-        assert!(done.stdout.contains("what it replicates rests"), "{done}");
+        assert!(done.stdout.contains("its replication is stopped"), "{done}");
         assert_eq!(replication(&servers.db2), Vec::<String>::new());
         assert!(answers(&servers.db2));
         assert_eq!(checksums(&servers.db2), checksums(&servers.db1));
@@ -146,10 +146,10 @@ mod alone {
         assert!(
             failed
                 .stderr
-                .contains("/var/lib/mysql is the copy, complete and verified, but its server does not run"),
+                .contains("/var/lib/mysql is the copy, complete and verified, but its server is not running"),
             "{failed}"
         );
-        assert!(failed.stderr.contains("the old one is /var/lib/mysql.old-"), "{failed}");
+        assert!(failed.stderr.contains("the old data is /var/lib/mysql.old-"), "{failed}");
         servers.db2.sh(
             "ls /var/lib/mysql.old-*/ibdata1; rm -rf /var/lib/mysql.old-*; chown -R mysql: /var/lib/mysql",
         );

@@ -75,7 +75,7 @@ fn with_sudo_this_machine_is_a_host_like_any_other() {
     let target = format!("dba@db2:{}", scratch.path());
     let as_dba = || lab.program(&[&source, &target, "--sudo"]).user("dba").run();
     let output = as_dba().expect_code(4);
-    let told = "localhost: probe: sudo starts no root shell (it said: sudo: a password is required)";
+    let told = "localhost: probe: sudo did not start a root shell (output: sudo: a password is required)";
     assert!(output.stderr.contains(told), "{output}");
     let _own = sudoers(ctl, "NOPASSWD: ALL");
     as_dba().expect_success();
@@ -109,11 +109,11 @@ fn with_sudo_what_a_crash_left_of_root_is_seen_and_removed() {
 fn sudo_that_refuses_or_is_missing_is_told_with_what_to_do() {
     let Some(scene) = Scene::new(1) else { return };
     let _source = sudoers(&scene.db1, "NOPASSWD: ALL");
-    let fix = "install it where it is missing and let the account use it without a password \
+    let fix = "install sudo and let the account use it without a password \
                (ACCOUNT ALL=(root) NOPASSWD: ALL in a file in /etc/sudoers.d), or log in as root";
     let refused = |said: &str| {
         let output = scene.transfer(["dba@db1", "dba@db2"], &["--sudo"]).expect_code(4);
-        let told = format!("dba@db2: probe: sudo starts no root shell (it said: {said}); {fix}");
+        let told = format!("dba@db2: probe: sudo did not start a root shell (output: {said}); {fix}");
         assert!(output.stderr.contains(&told), "{output}");
         assert!(output.stderr.contains("refused, nothing was changed"), "{output}");
     };
@@ -130,7 +130,7 @@ fn sudo_that_refuses_or_is_missing_is_told_with_what_to_do() {
         let _target = Changed::without(&scene.db2, &["sudo"]);
         refused("sh: 1: sudo: not found");
         let output = scene.lab.transfer(&["--sudo", "status", "dba@db2"]).expect_code(1);
-        assert!(output.stdout.contains("dba@db2: status: sudo starts no root shell"), "{output}");
+        assert!(output.stdout.contains("dba@db2: status: sudo did not start a root shell"), "{output}");
     }
     {
         let noise = "cp -a /home/dba/.bashrc /home/dba/.before; printf 'printf Welcome' >/home/dba/.bashrc";
