@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn the_last_run_of_each_pair_is_told_and_when_one_last_succeeded() {
         let mut pairs = Vec::new();
-        let leftover = Leftover { host: "db4".into(), what: "rule x".into() };
+        let leftover = Leftover { host: "db4".into(), what: "port 4400".into() };
         for record in [
             record("db2:/srv", Report::default(), 100),
             record("db2:/srv", failed(Error::Failed("x".into())), 200),

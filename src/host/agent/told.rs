@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::{oneshot, watch};
 
 use crate::endpoint::MOST_TARGETS;
+use crate::host::leases;
 use crate::host::wire::{Field, LONGEST_PATH, LONGEST_TEXT, short};
 
 /// Of what a host says, no more than this is kept.
@@ -186,8 +187,8 @@ impl State {
             }
             "left" => {
                 if self.left.len() < MOST_COMPLAINTS {
-                    let what = fields.get(1..).unwrap_or_default().join(&b' ');
-                    self.left.push((text(0), short(&what, LONGEST_PATH)));
+                    let lease = fields.get(1..).unwrap_or_default();
+                    self.left.push((text(0), leases::describe(lease)));
                 }
             }
             _ => {
