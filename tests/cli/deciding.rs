@@ -210,7 +210,7 @@ fn records_in_a_directory_of_others_are_neither_written_nor_read() {
     let state = sandbox.dir("state");
     set_mode(&state, 0o777);
     let ended = sandbox.run(&[&sandbox.path("source"), &sandbox.path("target")]).expect(0);
-    ended.says("there will be no record of this run").says(&format!("{} is owned by", state.display()));
+    ended.says("this run will not be recorded").says(&format!("{} is owned by", state.display()));
     assert!(!state.join("transfer-history").exists(), "made in a directory of others");
     sandbox.run(&[&"history"]).expect(1).says("chmod go-w");
     set_mode(&state, 0o755);

@@ -76,7 +76,7 @@ fn a_hook_that_fails_before_ends_the_run_and_those_for_afterwards_run() {
     sandbox
         .run(&[&source, &target, &after_source, &fail, &after_target])
         .expect(1)
-        .says("localhost: the hook before-target ended with status 7: it is pooled");
+        .says("localhost: before-target hook failed with exit status 7: it is pooled");
     assert_eq!(sorted(noted(&sandbox)), ["after-source failed", "after-target failed"]);
     assert_eq!(names(&target), Vec::<String>::new());
     sandbox.is_clean(&[&target]);
