@@ -84,7 +84,9 @@ impl Verb {
                 "run" => {
                     let boot = if field(3) == "other" { ", from before a reboot" } else { "" };
                     let (state, hint) = match field(2) {
-                        "dead" => ("orphaned", format!("; to clean up: {}", look_after(login, "clean", host))),
+                        "dead" => {
+                            ("orphaned", format!("; to clean up: {}", look_after(login, "clean", host)))
+                        }
                         live => (live, String::new()),
                     };
                     writeln!(
@@ -117,20 +119,23 @@ impl Verb {
                     match (what, self) {
                         ("server", Self::Clean { start_servers: false, .. }) => writeln!(
                             text,
-                            "{host}: STOPPED: {} was stopped by run {run} and is not running; to start it: {}",
+                            "{host}: STOPPED: {} was stopped by run {run} and is not running; \
+                             to start it: {}",
                             field(3),
                             look_after(login, "clean --start-servers", host)
                         ),
                         ("replication", Self::Clean { start_servers: false, .. }) => writeln!(
                             text,
-                            "{host}: STOPPED: replication '{}' of the server on {} was stopped by run {run}; to start it: {}",
+                            "{host}: STOPPED: replication '{}' of the server on {} was stopped by run {run}; \
+                             to start it: {}",
                             field(5),
                             field(3),
                             look_after(login, "clean --start-servers", host)
                         ),
                         ("trial", Self::Clean { start_servers: false, .. }) => writeln!(
                             text,
-                            "{host}: PROVISIONAL: {} has provisional data of run {run}; to restore its old data and start it: {}",
+                            "{host}: PROVISIONAL: {} has provisional data of run {run}; to restore its old data and start \
+                             it: {}",
                             field(3),
                             look_after(login, "clean --start-servers", host)
                         ),
@@ -145,8 +150,8 @@ impl Verb {
                         ),
                         ("hook", Self::Clean { .. }) => writeln!(
                             text,
-                            "{host}: NOT DONE: after-{} hook `{}` of run {run}{}; fix it and repeat this command, or do its work \
-                             by hand and then: {}",
+                            "{host}: NOT DONE: after-{} hook `{}` of run {run}{}; fix it and repeat this \
+                             command, or do its work by hand and then: {}",
                             field(3),
                             field(5),
                             leases::failure(field(8)),
@@ -190,8 +195,8 @@ mod tests {
         let (text, exit) = CLEAN.describe("db1", &Login::default(), &[left]);
         assert_eq!(
             text,
-            "db1: STOPPED: mariadb.service was stopped by run r-source and is not running; to start it: transfer clean \
-             --start-servers db1\n"
+            "db1: STOPPED: mariadb.service was stopped by run r-source and is not running; to start it: \
+             transfer clean --start-servers db1\n"
         );
         assert_eq!(exit, Exit::Leftovers);
     }
@@ -204,8 +209,8 @@ mod tests {
         let login = Login { sudo: true, ..Login::default() };
         assert_eq!(
             Verb::Status.describe("db2", &login, &messages).0,
-            "db2: orphaned r-target1: target of /srv, by ctl (pid 7), since 2023-11-14 22:13:20 UTC, from before a reboot; \
-             to clean up: transfer --sudo clean db2\n  holds staging directory /srv/.transfer-r-target1\n"
+            "db2: orphaned r-target1: target of /srv, by ctl (pid 7), since 2023-11-14 22:13:20 UTC, \
+             from before a reboot; to clean up: transfer --sudo clean db2\n  holds staging directory /srv/.transfer-r-target1\n"
         );
         assert_eq!(CLEAN.describe("db2", &login, &[]), ("db2: nothing to undo\n".into(), Exit::Done));
         let left = decode(b"left\tr-target1\tstaging\t/srv/.transfer-r-target1");

@@ -13,7 +13,7 @@ pub const MOST_TARGETS: usize = 1000;
 /// Host as the user named it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum HostName {
-    /// This machine, without SSH: `localhost:`, or no host.
+    /// Local machine, without SSH: `localhost:`, or no host.
     Local,
     /// Argument for `ssh`, `[user@]host`; an IPv6 address without brackets.
     Ssh(String),
@@ -54,7 +54,8 @@ pub enum EndpointError {
     Relative,
     /// Host name that ssh would misread, or an unclosed bracket.
     #[error(
-        "the host name is empty, begins with a dash, or contains blanks, control characters, commas, slashes or brackets"
+        "the host name is empty, begins with a dash, or contains blanks, control characters, commas, slashes or \
+         brackets"
     )]
     Host,
 }

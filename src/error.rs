@@ -1,4 +1,5 @@
-//! Errors that can end a run or one of its targets, with the action and the host. Mapped to exit codes only here.
+//! Errors that can end a run or one of its targets, with the action and the host. Mapped to exit codes only
+//! here.
 
 use crate::exit::Exit;
 use crate::host::HostError;

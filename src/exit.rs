@@ -39,7 +39,8 @@ impl Exit {
         }
     }
 
-    /// Returns the worse of two: 6 before an interruption before 3 before 1 before 5 before 2 before 4 before 0.
+    /// Returns the worse of two: 6 before an interruption before 3 before 1 before 5 before 2 before 4 before
+    /// 0.
     #[must_use]
     pub fn worse(self, other: Self) -> Self {
         if self.weight() >= other.weight() { self } else { other }

@@ -7,8 +7,8 @@ use crate::values::FirewallChoice;
 
 /// Returns the layers of a host that filter packets from `peer` and that `choice` allows to open.
 ///
-/// Chains of iptables-nft are base chains of nftables like any other: `auto` opens all of them with `nft`, and uses
-/// iptables only if there is no `nft`.
+/// Chains of iptables-nft are base chains of nftables like any other: `auto` opens all of them with `nft`,
+/// and uses iptables only if there is no `nft`.
 #[must_use]
 pub fn layers(facts: &Facts, choice: FirewallChoice, peer: IpAddr) -> Vec<Layer> {
     let family = if peer.is_ipv4() { 4 } else { 6 };
@@ -29,7 +29,8 @@ pub fn layers(facts: &Facts, choice: FirewallChoice, peer: IpAddr) -> Vec<Layer>
     found
 }
 
-/// Returns the tables that filter packets from `peer` and that `choice` would open, but that only their owner can change.
+/// Returns the tables that filter packets from `peer` and that `choice` would open, but that only their owner
+/// can change.
 pub fn not_ours_to_open(
     facts: &Facts,
     choice: FirewallChoice,

@@ -1,7 +1,7 @@
 //! Several hosts in one word, in the syntax of `ClusterShell`: `db[1-20]:/srv` and `db{1,3,7}:/srv`.
 //!
-//! Numbers, ranges and lists of both are in brackets or braces, any number of times in a name. Leading zeros are kept
-//! (`db[01-20]`), and so is the order. Nothing is expanded behind the host's colon.
+//! Numbers, ranges and lists of both are in brackets or braces, any number of times in a name. Leading zeros
+//! are kept (`db[01-20]`), and so is the order. Nothing is expanded behind the host's colon.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
@@ -66,7 +66,8 @@ pub fn expand(word: &OsStr) -> Result<Vec<OsString>, FleetError> {
     Ok(words.into_iter().map(|word| OsString::from_vec([&word, &bytes[end..]].concat())).collect())
 }
 
-/// Returns the end of the host: the colon before the path, or the end of the word. A path on this machine has no host.
+/// Returns the end of the host: the colon before the path, or the end of the word. A path on this machine has
+/// no host.
 fn host_end(bytes: &[u8]) -> usize {
     if bytes.first() == Some(&b'/') {
         return 0;

@@ -1,9 +1,9 @@
 //! Records of the runs of this controller: one file per run in a directory; the oldest ones are removed.
 //!
-//! A record is written when its run starts, and locked (flock) while the run's process exists. At the end it is replaced by
-//! the complete record under the same name. A record without an end therefore belongs to a run that is still going on, or
-//! whose process was killed. Only regular files with the names of runs are read, and only if no other account can write to
-//! the directory.
+//! A record is written when its run starts, and locked (flock) while the run's process exists. At the end it
+//! is replaced by the complete record under the same name. A record without an end therefore belongs to a run
+//! that is still going on, or whose process was killed. Only regular files with the names of runs are read,
+//! and only if no other account can write to the directory.
 
 mod record;
 #[cfg(test)]
@@ -225,9 +225,9 @@ impl History {
         match matching[..] {
             [(record, state)] if json => Ok(shown(record, *state)),
             [(record, state)] => Ok(record.describe(*state)),
-            [] => Err(HistoryError::Unknown(format!(
-                "no record of a run {run}; to list all: transfer history"
-            ))),
+            [] => {
+                Err(HistoryError::Unknown(format!("no record of a run {run}; to list all: transfer history")))
+            }
             [(first, _), .., (last, _)] => Err(HistoryError::Unknown(format!(
                 "{run} matches {} runs, from {} to {}; enter more of the name",
                 matching.len(),
@@ -248,7 +248,8 @@ pub struct Recording {
 }
 
 impl Recording {
-    /// Writes the record of a run that starts, after removing the oldest ones: `keep` remain, including this one.
+    /// Writes the record of a run that starts, after removing the oldest ones: `keep` remain, including this
+    /// one.
     ///
     /// # Errors
     /// When it cannot be written.

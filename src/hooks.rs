@@ -1,5 +1,5 @@
-//! Commands of the user, before and after the work on each end. Those for afterwards are leases, so they always run, as
-//! the last ones.
+//! Commands of the user, before and after the work on each end. Those for afterwards are leases, so they
+//! always run, as the last ones.
 
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ const CONCLUDE_LIMIT: Duration = Duration::from_secs(10);
 /// Result of an end, passed to its hooks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// Its copy is published; for the source and the controller: all copies are.
+    /// Copy published; for the source and the controller: all copies are.
     Done,
     /// Not published.
     Failed,
@@ -42,8 +42,8 @@ pub async fn controller(plan: &Plan) -> Result<Option<End>, HostError> {
     Ok(Some(End { agent, host }))
 }
 
-/// Journals the hooks for afterwards and runs the hooks for before: on the controller first, then on all other ends.
-/// Returns the first error.
+/// Journals the hooks for afterwards and runs the hooks for before: on the controller first, then on all
+/// other ends. Returns the first error.
 pub async fn before(
     plan: &Plan,
     controller: Option<&End>,

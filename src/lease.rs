@@ -1,6 +1,8 @@
-//! Effects on a host, each with its undo in the agent's journal: port, firewall rules, staging, servers, processes.
+//! Effects on a host, each with its undo in the agent's journal: port, firewall rules, staging, servers,
+//! processes.
 //!
-//! The undos themselves belong to the agent; nothing is undone here. [`release`] is the only end of a set of agents.
+//! The undos themselves belong to the agent; nothing is undone here. [`release`] is the only end of a set of
+//! agents.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -55,10 +57,14 @@ pub async fn port(end: &End, (first, last): (u16, u16)) -> Result<u16, Error> {
     })?;
     if let Some(ignored) = reply.get(1) {
         let name = short(ignored, LONGEST_TEXT);
-        tracing::warn!("{}: ignored {name}: not a lock of transferpy (those are directories owned by root)", agent.host());
+        tracing::warn!(
+            "{}: ignored {name}: not a lock of transferpy (those are directories owned by root)",
+            agent.host()
+        );
     }
-    leased(&reply, (first, last))
-        .map_err(|text| Error::Failed(format!("{}: expected a port from the agent, got {text:?}", agent.host())))
+    leased(&reply, (first, last)).map_err(|text| {
+        Error::Failed(format!("{}: expected a port from the agent, got {text:?}", agent.host()))
+    })
 }
 
 /// Returns the port of an agent's reply if it is within the range, otherwise the reply.
@@ -116,7 +122,8 @@ pub async fn staging(plan: &Plan, end: &End, target: &TargetPlan) -> Result<(), 
     Ok(())
 }
 
-/// Opens the data to be copied, which must still be the one that the preflight saw; from then on it cannot be exchanged.
+/// Opens the data to be copied, which must still be the one that the preflight saw; from then on it cannot be
+/// exchanged.
 pub async fn hold_source(plan: &Plan, source: &End) -> Result<(), Error> {
     if plan.source.inode.is_empty() {
         return Ok(());
@@ -360,7 +367,8 @@ pub async fn release(end: End, silence: Duration) -> Release {
 /// Makes sure that a lost agent's leases are rolled back; returns those that are not.
 /// `silence` is as in [`Host::connect`].
 pub async fn settle(host: &Host, id: &AgentId, silence: Duration) -> Vec<Leftover> {
-    // If only our side of the connection broke, the agent waits for the whole lease time before it rolls back.
+    // If only our side of the connection broke, the agent waits for the whole lease time before it rolls
+    // back.
     let patience = silence + SETTLE;
     let began = Instant::now();
     let name = host.name().to_string();
@@ -398,7 +406,8 @@ pub async fn settle(host: &Host, id: &AgentId, silence: Duration) -> Vec<Leftove
     }
 }
 
-/// Leftovers in the answer of a host that was asked to settle an agent's leases; `status` is the command that shows more.
+/// Leftovers in the answer of a host that was asked to settle an agent's leases; `status` is the command that
+/// shows more.
 #[must_use]
 pub fn settled(messages: &[Vec<Field>], took: Duration, status: &str) -> Vec<String> {
     let left = |message: &Vec<Field>| match message.first().map(Vec::as_slice) {
@@ -419,8 +428,9 @@ fn unknown(host: &str, error: &str) -> Leftover {
     }
 }
 
-/// Asks a host until an agent's leases are gone, or its lock stays held for `patience`. A process that still holds the
-/// journal then is rolling back, which may take long for a large staging directory, as in [`release`].
+/// Asks a host until an agent's leases are gone, or its lock stays held for `patience`. A process that still
+/// holds the journal then is rolling back, which may take long for a large staging directory, as in
+/// [`release`].
 async fn ask_to_settle(host: &Host, id: &AgentId, patience: Duration) -> Result<Vec<Vec<Field>>, HostError> {
     let seconds = patience.as_secs().to_string();
     let script = Script::admin(&["settle", id.as_str(), &seconds]);

@@ -1,5 +1,6 @@
-//! Metrics file for the textfile collector of Prometheus' `node_exporter`: for each source and target the result of the
-//! last run, and the time of the last success. The values are stored next to the records of runs, and may outlive them.
+//! Metrics file for the textfile collector of Prometheus' `node_exporter`: for each source and target the
+//! result of the last run, and the time of the last success. The values are stored next to the records of
+//! runs, and may outlive them.
 
 use std::io::{self, Read as _};
 use std::path::Path;
@@ -83,8 +84,8 @@ pub fn keep(path: &Path, pairs: &[Pair]) -> io::Result<()> {
     replace(path, &serde_json::to_vec(&kept)?, 0o600)
 }
 
-/// Replaces the metrics file, readable by everyone. Its directory may belong to a collector, but existing entries there
-/// cannot redirect the write or change the owner.
+/// Replaces the metrics file, readable by everyone. Its directory may belong to a collector, but existing
+/// entries there cannot redirect the write or change the owner.
 ///
 /// # Errors
 /// When it cannot be written, or exists and is not a regular file of root or this account.
@@ -209,7 +210,7 @@ mod tests {
 
     #[test]
     fn only_regular_files_are_replaced() {
-        assert!(write(Path::new("/dev/null"), &[]).unwrap_err().to_string().contains("no regular file"));
+        assert!(write(Path::new("/dev/null"), &[]).unwrap_err().to_string().contains("not a regular file"));
         let error = write(Path::new("/proc/none/x.prom"), &[]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound, "{error}");
     }

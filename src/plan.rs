@@ -94,7 +94,8 @@ pub struct SourcePlan {
     pub parent: PathBuf,
     /// Name of the data.
     pub name: OsString,
-    /// Device and inode of the data, as the preflight saw them; empty if it is neither a file nor a directory.
+    /// Device and inode of the data, as the preflight saw them; empty if it is neither a file nor a
+    /// directory.
     pub inode: String,
     /// Whether the data is a directory.
     pub is_directory: bool,
@@ -196,8 +197,8 @@ pub struct TargetPlan {
     pub servers: Vec<StopPlan>,
     /// Kinds of attributes that may be dropped.
     pub may_lose: BTreeSet<AttributeKind>,
-    /// Kinds of attributes to drop because the file system cannot store them, with the number of source files that have
-    /// them.
+    /// Kinds of attributes to drop because the file system cannot store them, with the number of source files
+    /// that have them.
     pub drops: BTreeMap<AttributeKind, u64>,
     /// Program that extracts the stream of a backup.
     pub extractor: &'static str,
@@ -273,12 +274,15 @@ impl Plan {
             // A level without a program was given for another one.
             level: settings.compress_level.min(program.highest_level()),
         });
-        // Encryption alone does not detect an altered byte: CTR has no authentication. If files cannot be compared, the
-        // stream is.
+        // Encryption alone does not detect an altered byte: CTR has no authentication. If files cannot be
+        // compared, the stream is.
         let files = settings.checksum.filter(|_| shape.compares_files());
         let checked = settings.parallel_checksum || settings.encrypt || settings.checksum != files;
-        let stream_digest = (checked || shape.consumer == Consumer::File)
-            .then_some(if all_have("openssl") { StreamDigest::Sha256 } else { StreamDigest::Md5 });
+        let stream_digest = (checked || shape.consumer == Consumer::File).then_some(if all_have("openssl") {
+            StreamDigest::Sha256
+        } else {
+            StreamDigest::Md5
+        });
         let of_source = source_facts.source.clone().unwrap_or_default();
         let addresses: Vec<IpAddr> = targets.iter().map(|target| target.address).collect();
         Self {
@@ -369,7 +373,8 @@ impl Plan {
         !self.source.servers.is_empty() || self.backup.as_ref().is_some_and(|backup| backup.stop_replication)
     }
 
-    /// Number of bytes that tar is expected to write: sparse files count with their data only, each entry has a header.
+    /// Number of bytes that tar is expected to write: sparse files count with their data only, each entry has
+    /// a header.
     #[must_use]
     pub fn expected_bytes(&self) -> u64 {
         let headers = match self.shape.producer {
@@ -415,7 +420,8 @@ fn stops(settings: &Settings, facts: &Facts, wanted: bool) -> Vec<StopPlan> {
 }
 
 impl TargetPlan {
-    /// Directory where a copy arrives. The staging directory above protects it, whatever mode or owner a stream gives it.
+    /// Directory where a copy arrives. The staging directory above protects it, whatever mode or owner a
+    /// stream gives it.
     #[must_use]
     pub fn inbox(&self) -> PathBuf {
         self.staging.join(INBOX)
@@ -493,8 +499,8 @@ impl Prepare {
     }
 }
 
-/// Kinds of attributes that the target's file system cannot store, with the number of source files that have them.
-/// The preflight has checked that they may be dropped.
+/// Kinds of attributes that the target's file system cannot store, with the number of source files that have
+/// them. The preflight has checked that they may be dropped.
 fn drops(settings: &Settings, source: &Facts, target: &Facts) -> BTreeMap<AttributeKind, u64> {
     let lacks = target.target.iter().flat_map(|target| &target.lacks);
     let of_source = |kind: &AttributeKind| Some((*kind, source.source.as_ref()?.attributes.get(kind)?.0));

@@ -227,7 +227,8 @@ async fn find_attributes(
     Ok(())
 }
 
-/// Returns the number of files with each kind of attributes in the answer of a source, and an example of each.
+/// Returns the number of files with each kind of attributes in the answer of a source, and an example of
+/// each.
 #[must_use]
 pub fn attributes(answer: &[Vec<Field>]) -> BTreeMap<AttributeKind, (u64, String)> {
     let of_kind = |message: &Vec<Field>| match message.as_slice() {
@@ -255,8 +256,9 @@ pub fn route(answer: &[Vec<Field>], address: &IpAddr) -> Option<IpAddr> {
     String::from_utf8_lossy(&route[2]).parse().ok()
 }
 
-/// Returns the addresses of a target that the source may connect to, in order of preference: first the one that the
-/// controller reached over SSH, which needs no name resolution on the source. Both ends have a netcat for each.
+/// Returns the addresses of a target that the source may connect to, in order of preference: first the one
+/// that the controller reached over SSH, which needs no name resolution on the source. Both ends have a
+/// netcat for each.
 #[must_use]
 pub fn candidates((source, here): (&HostName, &Facts), (target, there): (&HostName, &Facts)) -> Vec<IpAddr> {
     let reached = match (source, target) {

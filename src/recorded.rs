@@ -1,7 +1,8 @@
-//! A run together with its traces on the controller: record, metrics file, and log entries for its start and end.
+//! A run together with its traces on the controller: record, metrics file, and log entries for its start and
+//! end.
 //!
-//! The run has priority: a failure to record it is only a warning, and a file system that does not respond, such as a
-//! network file system, delays it only for a limited time.
+//! The run has priority: a failure to record it is only a warning, and a file system that does not respond,
+//! such as a network file system, delays it only for a limited time.
 
 use std::io;
 use std::path::Path;
@@ -104,8 +105,8 @@ async fn begin(keep: usize, record: &Record) -> Option<Recording> {
     begun.await.map_err(warn).ok()
 }
 
-/// Writes the metrics file with this run and the last results of other runs. If these cannot be read, nothing is written:
-/// monitoring notices an old file.
+/// Writes the metrics file with this run and the last results of other runs. If these cannot be read, nothing
+/// is written: monitoring notices an old file.
 fn write_metrics(file: &Path, record: &Record) -> Result<(), String> {
     let of_kept = |path: &Path, error: io::Error| format!("{}: {error}", path.display());
     let mut pairs = Vec::new();
@@ -114,7 +115,9 @@ fn write_metrics(file: &Path, record: &Record) -> Result<(), String> {
             history.prepare().map_err(|error| error.to_string())?;
             let path = history.path(LAST_RUNS);
             let lock = take(&history).map_err(|error| match error.kind() {
-                io::ErrorKind::WouldBlock => format!("{} has been locked by another run for too long", path.display()),
+                io::ErrorKind::WouldBlock => {
+                    format!("{} has been locked by another run for too long", path.display())
+                }
                 _ => of_kept(&path, error),
             })?;
             pairs = match metrics::read(&path) {
@@ -142,7 +145,8 @@ fn write_metrics(file: &Path, record: &Record) -> Result<(), String> {
     metrics::write(file, &pairs).map_err(|error| error.to_string())
 }
 
-/// Takes the lock of the records: of two runs that end at the same time, the later one must see the other's values.
+/// Takes the lock of the records: of two runs that end at the same time, the later one must see the other's
+/// values.
 fn take(history: &History) -> io::Result<impl Sized + use<>> {
     let lease = || history.lock()?.ok_or_else(|| io::Error::from(io::ErrorKind::WouldBlock));
     let patience = ConstantBuilder::default().with_delay(Duration::from_millis(20)).with_max_times(250);

@@ -10,8 +10,8 @@ use tempfile::NamedTempFile;
 /// Prefix of the name of an unfinished file. The collector of metrics reads `*.prom`, so it ignores these.
 pub const UNNAMED: &str = ".transfer-";
 
-/// Creates an unnamed file in a directory that may belong to another account. Only this account can read it; it is
-/// removed with the result.
+/// Creates an unnamed file in a directory that may belong to another account. Only this account can read it;
+/// it is removed with the result.
 ///
 /// # Errors
 /// When it cannot be made.

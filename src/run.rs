@@ -39,7 +39,8 @@ pub enum Work<'a> {
 }
 
 impl Work<'_> {
-    /// Returns the source and the targets as records name them: a target with the name that was given for the copy.
+    /// Returns the source and the targets as records name them: a target with the name that was given for the
+    /// copy.
     #[must_use]
     pub fn named(&self, settings: &Settings) -> (String, Vec<String>) {
         match self {
@@ -227,7 +228,9 @@ fn plan(id: &RunId, begun: &Begun, report: &mut Report) -> Result<Plan, Error> {
                     Error::Busy(reasons.join("; "))
                 }
                 Some((_, reasons)) => Error::Refused(reasons.join("; ")),
-                None => Error::Refused("no finding for this target; the run was refused for other reasons".into()),
+                None => {
+                    Error::Refused("no finding for this target; the run was refused for other reasons".into())
+                }
             };
             without_copy(endpoint.clone(), error)
         }));

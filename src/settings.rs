@@ -351,8 +351,8 @@ impl Settings {
         })
     }
 
-    /// Checks the settings for a transfer to these targets. A typed option must have an effect; one from a file may be
-    /// meant for other runs.
+    /// Checks the settings for a transfer to these targets. A typed option must have an effect; one from a
+    /// file may be meant for other runs.
     pub fn check(&self, typed: &Typed, targets: &[Endpoint]) -> Result<(), SettingsError> {
         let contradiction = |text: String| Err(SettingsError::Contradiction(text));
         Self::check_number(targets.len())?;
@@ -416,7 +416,8 @@ impl Settings {
         Ok(())
     }
 
-    /// Returns the address of a target on the data path, if given: for its host, or without a host for the only target.
+    /// Returns the address of a target on the data path, if given: for its host, or without a host for the
+    /// only target.
     #[must_use]
     pub fn address_of(&self, target: &Endpoint, alone: bool) -> Option<IpAddr> {
         let matches = |given: &&TargetAddress| match &given.host {

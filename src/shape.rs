@@ -1,5 +1,5 @@
-//! Form of a copy on the source and on the targets, and its publication there, by the type of the transfer and the kind
-//! of the source. Pure.
+//! Form of a copy on the source and on the targets, and its publication there, by the type of the transfer
+//! and the kind of the source. Pure.
 
 use std::ffi::OsString;
 
@@ -90,8 +90,8 @@ impl Shape {
     }
 }
 
-/// Returns the name of the copy; `None` if it fills the target directory. The name of an archive depends on the
-/// source and the programs there.
+/// Returns the name of the copy; `None` if it fills the target directory. The name of an archive depends on
+/// the source and the programs there.
 #[must_use]
 pub fn final_name(settings: &Settings, source: &Endpoint, facts: Option<&Facts>) -> Option<OsString> {
     match (&settings.rename, settings.transfer_type) {

@@ -1,4 +1,5 @@
-//! Values of options. Each is parsed from one word, in the same way on the command line, in a file and in the environment.
+//! Values of options. Each is parsed from one word, in the same way on the command line, in a file and in the
+//! environment.
 
 mod attributes;
 mod hooks;
@@ -208,7 +209,7 @@ pub enum Compress {
     No,
     /// The first of zstd, pigz and gzip that is present on all ends.
     Auto,
-    /// This program.
+    /// The given program.
     With(Compressor),
 }
 

@@ -148,8 +148,8 @@ impl Record {
             }
             (None, State::Running) => text.push_str("still running\n"),
             (None, _) => text.push_str(
-                "no end recorded: killed, or ended by a second signal (then the hosts roll back on their own), or the record could \
-                 not be written. To see what is left on hosts: transfer status HOST...\n",
+                "no end recorded: killed, or ended by a second signal (then the hosts roll back on their own), \
+                 or the record could not be written. To see what is left on hosts: transfer status HOST...\n",
             ),
         }
         text

@@ -2,7 +2,8 @@
 
 use super::wire::{Field, LONGEST_PATH, short};
 
-/// First words of the description of a kind whose undo starts a server or runs a command; `None` for other kinds.
+/// First words of the description of a kind whose undo starts a server or runs a command; `None` for other
+/// kinds.
 #[must_use]
 pub fn beginning(kind: &str) -> Option<&'static str> {
     match kind {

@@ -71,7 +71,8 @@ impl fmt::Display for Position {
     }
 }
 
-/// Returns whether a text is a GTID in MariaDB's format: domain, server ID and sequence number for each domain.
+/// Returns whether a text is a GTID in MariaDB's format: domain, server ID and sequence number for each
+/// domain.
 #[must_use]
 pub fn is_gtid(text: &str) -> bool {
     let is_number = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
@@ -111,7 +112,8 @@ pub struct Account {
 }
 
 impl Account {
-    /// Creates an account; `None` if the name or the password has control characters or is too long for a server.
+    /// Creates an account; `None` if the name or the password has control characters or is too long for a
+    /// server.
     #[must_use]
     pub fn new(user: String, password: String) -> Option<Self> {
         let password = Zeroizing::new(password);

@@ -1,5 +1,5 @@
-//! Sources of options besides the command line: our configuration file (TOML), transferpy's (INI), a profile in the
-//! file, and the environment. Every error names its place, and in a file the line.
+//! Sources of options besides the command line: our configuration file (TOML), transferpy's (INI), a profile
+//! in the file, and the environment. Every error names its place, and in a file the line.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -44,7 +44,8 @@ impl Sources {
         }
     }
 
-    /// Returns the environment over the profile over the file. `file` and `profile` come from the command line.
+    /// Returns the environment over the profile over the file. `file` and `profile` come from the command
+    /// line.
     pub(super) fn layers(
         &self,
         file: Option<&Path>,

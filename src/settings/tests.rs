@@ -31,8 +31,8 @@ fn settings(file: &str, words: &[&str]) -> Result<Settings, SettingsError> {
     all(file, &[], words)
 }
 
-/// Checks one option in all places: the default, the file, the environment over the file, and the command line over
-/// both.
+/// Checks one option in all places: the default, the file, the environment over the file, and the command
+/// line over both.
 fn check<T: PartialEq + std::fmt::Debug>(
     get: impl Fn(&Settings) -> T,
     default: T,
@@ -377,7 +377,10 @@ fn target_address_requires_a_matching_target() {
     assert!(checked("", &["--target-address", "10.0.0.1"], &["b:/y"]).is_ok());
     assert!(typed(&["--target-address", "10.0.0.1"], &["b:/y", "c:/y"]).contains("use HOST=10.0.0.1"));
     assert!(typed(&["--target-address", "d=10.0.0.1"], &["b:/y"]).contains("d is not a target"));
-    assert!(checked("", &["--target-address", "b=10.0.0.1"], &["root@b:/y"]).is_ok(), "the user does not matter");
+    assert!(
+        checked("", &["--target-address", "b=10.0.0.1"], &["root@b:/y"]).is_ok(),
+        "the user does not matter"
+    );
     // In a file they apply to the runs that have such a target.
     let file = "target_address = [\"10.0.0.9\", \"db2=10.0.0.2\"]";
     let targets = ["b:/y", "root@db2:/y"].map(|word| Endpoint::parse(word.as_ref()).unwrap());

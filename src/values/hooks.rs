@@ -63,8 +63,8 @@ impl Hook {
     fn new(name: &str, command: &str) -> Result<Self, String> {
         let wrong = || {
             format!(
-                "'{name}': expected before-source, before-target, before-controller, after-source, after-target or \
-                 after-controller"
+                "'{name}': expected before-source, before-target, before-controller, after-source, \
+                 after-target or after-controller"
             )
         };
         let (phase, end) = name.split_once(['-', '_']).ok_or_else(wrong)?;

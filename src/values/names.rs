@@ -75,8 +75,8 @@ impl FromStr for UnitName {
     }
 }
 
-/// Pattern of entries to leave out: a shell pattern (`*`, `?`, `[…]`) as tar interprets it. It may match at any name
-/// below the source, or, with a leading slash, at the source itself. `*` and `?` also match slashes.
+/// Pattern of entries to leave out: a shell pattern (`*`, `?`, `[…]`) as tar interprets it. It may match at
+/// any name below the source, or, with a leading slash, at the source itself. `*` and `?` also match slashes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern(pub OsString);
 
@@ -98,7 +98,8 @@ impl Pattern {
         Ok(Self(pattern.to_owned()))
     }
 
-    /// Returns patterns for whole paths `./NAME/…`, which tar (`--anchored`) and find (`-path`) match in the same way.
+    /// Returns patterns for whole paths `./NAME/…`, which tar (`--anchored`) and find (`-path`) match in the
+    /// same way.
     #[must_use]
     pub fn below(&self, name: &OsStr) -> Vec<Vec<u8>> {
         let mut top = b"./".to_vec();

@@ -102,12 +102,9 @@ impl FromStr for Nice {
         match word.to_ascii_lowercase().as_str() {
             "true" => Ok(Self(10)),
             "false" => Ok(Self(0)),
-            word => word
-                .parse()
-                .ok()
-                .filter(|nice| *nice <= 19)
-                .map(Self)
-                .ok_or_else(|| "must be 0 to 19".into()),
+            word => {
+                word.parse().ok().filter(|nice| *nice <= 19).map(Self).ok_or_else(|| "must be 0 to 19".into())
+            }
         }
     }
 }

@@ -200,7 +200,7 @@ fn pipes_and_the_null_device_are_configurations() {
         Named::Config.run(&sandbox, Path::new("/dev/null")).expect(0);
         let fifo = sandbox.path("fifo");
         sandbox.fifo(&fifo);
-        Named::Config.run(&sandbox, &fifo).expect(2).says("it is no regular file");
+        Named::Config.run(&sandbox, &fifo).expect(2).says("not a regular file");
     }
 }
 

@@ -55,11 +55,7 @@ fn each_run_has_a_record_that_is_listed_and_shown() {
     let shown: Value =
         serde_json::from_str(&sandbox.run(&[&"show", &run, &"--json"]).expect(0).stdout).unwrap();
     assert_eq!(shown, all[0]);
-    sandbox
-        .run(&[&"show", &"1999"])
-        .expect(2)
-        .says("no record of a run 1999")
-        .says("transfer history");
+    sandbox.run(&[&"show", &"1999"]).expect(2).says("no record of a run 1999").says("transfer history");
     let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
     assert_eq!(mode(&directory), 0o700);
     for entry in fs::read_dir(&directory).unwrap() {

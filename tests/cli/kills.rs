@@ -142,8 +142,11 @@ fn what_is_left_when_all_are_killed_is_listed_and_cleaned() {
         .says("  holds processes of job ")
         .says("  holds port 4");
 
-    let clean =
-        sandbox.run(&[&"clean", &"localhost"]).expect(0).says("rolled back: processes of job ").says("rolled back: staging directory ");
+    let clean = sandbox
+        .run(&[&"clean", &"localhost"])
+        .expect(0)
+        .says("rolled back: processes of job ")
+        .says("rolled back: staging directory ");
     assert!(!clean.stdout.contains("NOT ROLLED BACK"), "{clean}");
     sandbox.is_clean(&[&target]);
     sandbox.run(&[&"status", &"localhost"]).expect(0).says("localhost: no runs");

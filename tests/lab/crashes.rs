@@ -25,7 +25,10 @@ mod alone {
         let status = scene.lab.transfer(&["status", "db2"]).expect_success().stdout;
         assert!(status.contains(", from before a reboot; to clean up: transfer clean db2\n"), "{status}");
         let cleaned = scene.lab.transfer(&["clean", "db2"]).expect_success().stdout;
-        assert!(cleaned.contains(&format!("db2: rolled back: staging directory {staging} (run ")), "{cleaned}");
+        assert!(
+            cleaned.contains(&format!("db2: rolled back: staging directory {staging} (run ")),
+            "{cleaned}"
+        );
         scene.restore_firewall();
         scene.expect_as_before(SOON);
     }
@@ -171,7 +174,9 @@ mod alone {
         let output = scene.lab.transfer(&["clean", "db2"]).expect_code(6);
         for left in [&precious, &others] {
             assert!(
-                output.stdout.contains(&format!("db2: NOT ROLLED BACK: staging directory {left} (run {agent})\n")),
+                output
+                    .stdout
+                    .contains(&format!("db2: NOT ROLLED BACK: staging directory {left} (run {agent})\n")),
                 "{output}"
             );
         }

@@ -79,7 +79,10 @@ mod alone {
         }
 
         let cleaned = scene.lab.transfer(&["clean", "db1", "db2"]).expect_success().stdout;
-        assert!(cleaned.contains(&format!("db2: rolled back: staging directory {staging} (run {target})\n")), "{cleaned}");
+        assert!(
+            cleaned.contains(&format!("db2: rolled back: staging directory {staging} (run {target})\n")),
+            "{cleaned}"
+        );
         scene.expect_as_before(SOON);
         let status = scene.lab.transfer(&["status", "db1", "db2"]).expect_success().stdout;
         assert_eq!(status, "db1: no runs\ndb2: no runs\n");

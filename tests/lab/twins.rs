@@ -112,7 +112,12 @@ mod alone {
                         "another run writes to {path}: a run that has just started; see: transfer status db2"
                     ),
                 ),
-                (5, format!("{path} was created by another process since the preflight; it is left unchanged")),
+                (
+                    5,
+                    format!(
+                        "{path} was created by another process since the preflight; it is left unchanged"
+                    ),
+                ),
                 (4, format!("{path} exists already")),
             ];
             let reason = reasons.iter().find(|(code, text)| *code == loser.code && said.contains(text));
