@@ -27,7 +27,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_has_its_version_and_name_first() {
+    fn lines_begin_with_version_and_event() {
         let body = serde_json::json!({ "phase": "copying" });
         assert_eq!(line("phase", &body), r#"{"version":2,"event":"phase","phase":"copying"}"#);
     }

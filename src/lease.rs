@@ -168,13 +168,13 @@ pub async fn drop_old(end: &End, target: &TargetPlan) -> Result<(), AgentError> 
 
 /// Stops servers together with their replication, until [`restart`] or the agent's end.
 pub async fn stop_servers(end: &End, servers: &[StopPlan]) -> Result<(), Error> {
-    let mut quiesced = false;
+    let mut some_stopped = false;
     for server in servers {
         let datadir = server.datadir.as_os_str().as_bytes();
         let arguments = [server.socket.as_bytes(), server.defaults_file.as_bytes(), datadir];
         let reply = end.agent.call("note_replication", &arguments).await;
         let reply = reply.map_err(|error| not_quiesced(end, &server.datadir, error))?;
-        quiesced |= reply.first().is_some_and(|word| word == b"rests");
+        some_stopped |= reply.first().is_some_and(|word| word == b"rests");
     }
     for server in servers {
         let seconds = server.timeout.as_secs().to_string();
@@ -184,7 +184,7 @@ pub async fn stop_servers(end: &End, servers: &[StopPlan]) -> Result<(), Error> 
             server.defaults_file.as_bytes(),
             server.datadir.as_os_str().as_bytes(),
             seconds.as_bytes(),
-            if quiesced { b"rests" } else { b"runs" },
+            if some_stopped { b"rests" } else { b"runs" },
         ];
         end.agent.call("stop_server", &arguments).await?;
     }

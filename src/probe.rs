@@ -343,14 +343,14 @@ mod tests {
     }
 
     #[test]
-    fn the_address_that_ssh_reached_comes_first_and_one_that_both_have_never() {
+    fn ssh_address_is_first_and_shared_ones_are_excluded() {
         let source = host("a", "10.0.0.1", &["10.0.0.1", "172.17.0.1"]);
         let target = host("b", "fd77::2", &["10.0.0.2", "172.17.0.1", "fd77::2"]);
         assert_eq!(between(&source, &target), ["fd77::2", "10.0.0.2"]);
     }
 
     #[test]
-    fn an_address_for_which_an_end_has_no_netcat_is_none() {
+    fn addresses_without_a_netcat_are_excluded() {
         let traditional = || vec![Netcat { dialect: Dialect::Traditional, program: "nc".into() }];
         let source = host("a", "10.0.0.1", &["10.0.0.1"]);
         let target = host("b", "fd77::2", &["10.0.0.2", "fd77::2"]);
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_is_known_to_the_source_by_the_address_that_its_connection_came_from() {
+    fn controller_is_reached_at_the_address_of_its_ssh_connection() {
         let (source, target) = (host("a", "10.0.0.1", &[]), host("c", "10.0.0.3", &["10.0.0.9", "fd77::9"]));
         let found = candidates((&HostName::Ssh("db".into()), &source), (&HostName::Local, &target));
         assert_eq!(found, ["10.0.0.9", "fd77::9"].map(|text| text.parse::<IpAddr>().unwrap()));

@@ -48,7 +48,7 @@ fn check<T: PartialEq + std::fmt::Debug>(
 }
 
 #[test]
-fn what_is_copied() {
+fn contents() {
     let patterns = |words: &[&str]| words.iter().map(|word| word.parse().unwrap()).collect::<Vec<Pattern>>();
     check(
         |s| s.exclude.clone(),
@@ -185,7 +185,7 @@ fn rejects_typed_options_without_effect() {
 }
 
 #[test]
-fn what_becomes_of_it() {
+fn publication() {
     let name = |name: &str| Some(name.parse::<FileName>().unwrap());
     check(
         |s| s.rename.clone(),
@@ -247,7 +247,7 @@ fn what_becomes_of_it() {
 }
 
 #[test]
-fn on_the_way() {
+fn stream() {
     check(
         |s| s.compress,
         Compress::Auto,
@@ -595,7 +595,7 @@ fn configuration_of_transferpy_is_read() {
 }
 
 #[test]
-fn the_example_is_the_defaults() {
+fn example_has_the_defaults() {
     let example =
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/transfer.conf.example")).unwrap();
     assert_eq!(settings(&example, &[]).unwrap(), settings("", &[]).unwrap());

@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hook_has_a_phase_an_end_and_a_command() {
+    fn hooks_have_a_phase_an_end_and_a_command() {
         let hook: Hook = "before-source=depool a=b".parse().unwrap();
         assert_eq!((hook.phase, hook.end), (Phase::Before, HookEnd::Source));
         assert_eq!(hook.command, "depool a=b");
