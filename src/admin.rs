@@ -1,4 +1,4 @@
-//! `transfer status` and `transfer clean`: what runs hold on hosts, and the removal of what dead ones left.
+//! `transfer status` and `transfer clean`: leases of runs on hosts, and the rollback of orphaned runs.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -9,12 +9,13 @@ use crate::endpoint::HostName;
 use crate::error::chain;
 use crate::exit::Exit;
 use crate::host::command::look_after;
+use crate::host::leases;
 use crate::host::scripts::Script;
 use crate::host::wire::{Field, LONGEST_PATH, short};
 use crate::host::{AT_ONCE, Host, HostError};
 use crate::settings::Login;
 
-/// Asks all hosts side by side and returns the text for each, in their order, with the worst exit code.
+/// Asks all hosts in parallel; returns their texts in the order of `hosts`, and the worst exit code.
 pub async fn admin(hosts: &[HostName], verb: Verb, login: &Login) -> (String, Exit) {
     let asked = hosts
         .iter()
@@ -40,16 +41,16 @@ pub async fn admin(hosts: &[HostName], verb: Verb, login: &Login) -> (String, Ex
     (text, exit)
 }
 
-/// Which of the two.
+/// Command of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
-    /// List live and dead runs.
+    /// List live and orphaned runs.
     Status,
-    /// Undo what dead runs left.
+    /// Roll back orphaned runs.
     Clean {
-        /// Start servers that they stopped, too, and run their hooks.
+        /// Also start servers that they stopped, and run their hooks.
         start_servers: bool,
-        /// Hooks that have not run are forgotten.
+        /// Forget hooks that have not run.
         forget_hooks: bool,
     },
 }
@@ -70,7 +71,7 @@ async fn ask(name: &HostName, verb: Verb, login: &Login) -> Result<Vec<Vec<Field
 }
 
 impl Verb {
-    /// What a host answered, in words, and whether something is left there.
+    /// Describes the answer of a host; the exit code says whether something is left there.
     #[must_use]
     pub fn describe(self, host: &str, login: &Login, messages: &[Vec<Field>]) -> (String, Exit) {
         let mut text = String::new();
@@ -78,19 +79,19 @@ impl Verb {
         for message in messages {
             let fields: Vec<String> = message.iter().map(|field| short(field, LONGEST_PATH)).collect();
             let field = |index: usize| fields.get(index).map_or("", String::as_str);
-            let rest = |from: usize| fields.get(from..).unwrap_or_default().join(" ");
+            let lease = || leases::describe(message.get(2..).unwrap_or_default());
             let _ = match field(0) {
                 "run" => {
                     let boot = if field(3) == "other" { ", from before a reboot" } else { "" };
-                    let hint = if field(2) == "dead" {
-                        format!("; remove it: {}", look_after(login, "clean", host))
-                    } else {
-                        String::new()
+                    let (state, hint) = match field(2) {
+                        "dead" => {
+                            ("orphaned", format!("; to clean up: {}", look_after(login, "clean", host)))
+                        }
+                        live => (live, String::new()),
                     };
                     writeln!(
                         text,
-                        "{host}: {} {}: {} of {}, by {}, since {}{boot}{hint}",
-                        field(2),
+                        "{host}: {state} {}: {} of {}, by {}, since {}{boot}{hint}",
                         field(1),
                         field(4),
                         field(7),
@@ -98,17 +99,17 @@ impl Verb {
                         when(field(6))
                     )
                 }
-                "lease" => writeln!(text, "  holds {}", rest(2)),
+                "lease" => writeln!(text, "  holds {}", lease()),
                 "kept" => {
-                    writeln!(text, "{host}: kept, as was asked for: {} (run {})", rest(2), field(1))
+                    writeln!(text, "{host}: kept (--keep-staging): {} (run {})", field(2), field(1))
                 }
                 "forgotten" => {
-                    writeln!(text, "{host}: forgotten: the hook '{}' (run {})", field(2), field(1))
+                    writeln!(text, "{host}: forgotten: hook `{}` (run {})", field(2), field(1))
                 }
-                "undone" => writeln!(text, "{host}: undone: {} (run {})", rest(2), field(1)),
+                "undone" => writeln!(text, "{host}: rolled back: {} (run {})", lease(), field(1)),
                 "live" => writeln!(
                     text,
-                    "{host}: the live run {} was not touched; see: {}",
+                    "{host}: live run {} was not touched; see: {}",
                     field(1),
                     look_after(login, "status", host)
                 ),
@@ -118,42 +119,45 @@ impl Verb {
                     match (what, self) {
                         ("server", Self::Clean { start_servers: false, .. }) => writeln!(
                             text,
-                            "{host}: STOPPED: {} was stopped by the run {run} and does not run; to start it: {}",
+                            "{host}: STOPPED: {} was stopped by run {run} and is not running; \
+                             to start it: {}",
                             field(3),
                             look_after(login, "clean --start-servers", host)
                         ),
                         ("replication", Self::Clean { start_servers: false, .. }) => writeln!(
                             text,
-                            "{host}: STOPPED: replication ('{}' of the server behind {}) was stopped by the run {run}; to \
-                             start it: {}",
+                            "{host}: STOPPED: replication '{}' of the server on {} was stopped by run {run}; \
+                             to start it: {}",
                             field(5),
                             field(3),
                             look_after(login, "clean --start-servers", host)
                         ),
                         ("trial", Self::Clean { start_servers: false, .. }) => writeln!(
                             text,
-                            "{host}: ON TRIAL: {} has the data that the run {run} made for it, and not its own; to give it \
-                             that back, and start it: {}",
+                            "{host}: PROVISIONAL: {} has provisional data of run {run}; to restore its old data and start \
+                             it: {}",
                             field(3),
                             look_after(login, "clean --start-servers", host)
                         ),
                         ("hook", Self::Clean { start_servers: false, .. }) => writeln!(
                             text,
-                            "{host}: NOT DONE: the hook '{}' for the end of the run {run} {}; to run it: {}",
+                            "{host}: NOT DONE: after-{} hook `{}` of run {run}{}; to run it: {}",
+                            field(3),
                             field(5),
-                            // Behind all that it was called with.
-                            field(8),
+                            // The reason follows the arguments.
+                            leases::failure(field(8)),
                             look_after(login, "clean --start-servers", host)
                         ),
                         ("hook", Self::Clean { .. }) => writeln!(
                             text,
-                            "{host}: NOT DONE: the hook '{}' for the end of the run {run} has failed {}; mend it and say this once \
-                             more, or do by hand what it was to do, and then: {}",
+                            "{host}: NOT DONE: after-{} hook `{}` of run {run}{}; fix it and repeat this \
+                             command, or do its work by hand and then: {}",
+                            field(3),
                             field(5),
-                            field(8),
+                            leases::failure(field(8)),
                             look_after(login, "clean --forget-hooks", host)
                         ),
-                        _ => writeln!(text, "{host}: LEFT BEHIND: {} (run {run})", rest(2)),
+                        _ => writeln!(text, "{host}: NOT ROLLED BACK: {} (run {run})", lease()),
                     }
                 }
                 _ => Ok(()),
@@ -169,7 +173,7 @@ impl Verb {
     }
 }
 
-/// Seconds of the epoch as a time of day, UTC.
+/// Formats seconds since the epoch as a time in UTC.
 fn when(seconds: &str) -> String {
     seconds
         .parse()
@@ -186,27 +190,27 @@ mod tests {
     const CLEAN: Verb = Verb::Clean { start_servers: false, forget_hooks: false };
 
     #[test]
-    fn a_server_that_was_stopped_is_shown_with_the_command_that_starts_it() {
+    fn stopped_server_is_shown_with_its_start_command() {
         let left = decode(b"left\tr-source\tserver\tmariadb.service\t/run/mysqld/mysqld.sock\t\truns");
         let (text, exit) = CLEAN.describe("db1", &Login::default(), &[left]);
         assert_eq!(
             text,
-            "db1: STOPPED: mariadb.service was stopped by the run r-source and does not run; to start it: transfer clean \
-             --start-servers db1\n"
+            "db1: STOPPED: mariadb.service was stopped by run r-source and is not running; to start it: \
+             transfer clean --start-servers db1\n"
         );
         assert_eq!(exit, Exit::Leftovers);
     }
 
     #[test]
-    fn a_dead_run_is_shown_with_the_command_that_removes_it() {
+    fn orphaned_run_is_shown_with_its_clean_up_command() {
         let lines = "run\tr-target1\tdead\tother\ttarget\tctl (pid 7)\t1700000000\t/srv\n\
                      lease\tr-target1\tstaging\t/srv/.transfer-r-target1\nend";
         let messages: Vec<_> = lines.lines().map(|line| decode(line.as_bytes())).collect();
         let login = Login { sudo: true, ..Login::default() };
         assert_eq!(
             Verb::Status.describe("db2", &login, &messages).0,
-            "db2: dead r-target1: target of /srv, by ctl (pid 7), since 2023-11-14 22:13:20 UTC, from before a reboot; \
-             remove it: transfer --sudo clean db2\n  holds staging /srv/.transfer-r-target1\n"
+            "db2: orphaned r-target1: target of /srv, by ctl (pid 7), since 2023-11-14 22:13:20 UTC, \
+             from before a reboot; to clean up: transfer --sudo clean db2\n  holds staging directory /srv/.transfer-r-target1\n"
         );
         assert_eq!(CLEAN.describe("db2", &login, &[]), ("db2: nothing to undo\n".into(), Exit::Done));
         let left = decode(b"left\tr-target1\tstaging\t/srv/.transfer-r-target1");

@@ -1,4 +1,4 @@
-//! Where data comes from and goes to: `[user@]host:/path`, or an absolute path of this machine.
+//! Source or target of a copy: `[user@]host:/path`, or an absolute path on this machine.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -7,15 +7,15 @@ use std::path::{Path, PathBuf};
 
 use crate::printable::printable;
 
-/// The most targets of one run.
+/// Maximum number of targets of one run.
 pub const MOST_TARGETS: usize = 1000;
 
-/// A host as the user named it.
+/// Host as the user named it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum HostName {
-    /// This machine, without SSH: `localhost:` or no host at all.
+    /// Local machine, without SSH: `localhost:`, or no host.
     Local,
-    /// What `ssh` is asked to connect to, `[user@]host`; an IPv6 address without its brackets.
+    /// Argument for `ssh`, `[user@]host`; an IPv6 address without brackets.
     Ssh(String),
 }
 
@@ -28,12 +28,12 @@ impl fmt::Display for HostName {
     }
 }
 
-/// A path on a host.
+/// Path on a host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
-    /// The host that the path is on.
+    /// Host of the path.
     pub host: HostName,
-    /// Absolute, without trailing slashes; any bytes but NUL.
+    /// Absolute path without trailing slashes; any bytes except NUL.
     pub path: PathBuf,
 }
 
@@ -43,24 +43,25 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// Why a word of the command line is no endpoint or no host.
+/// Error in an endpoint or a host on the command line.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum EndpointError {
     /// Neither `host:/path` nor an absolute path.
-    #[error("no path: write it as HOST:/PATH, or /PATH for this machine")]
+    #[error("no path; write HOST:/PATH, or /PATH for this machine")]
     NoPath,
-    /// The path is relative.
-    #[error("the path is not absolute: begin it with /")]
+    /// Relative path.
+    #[error("the path is not absolute; it must begin with /")]
     Relative,
-    /// A host name that ssh would misread, or an unclosed bracket.
+    /// Host name that ssh would misread, or an unclosed bracket.
     #[error(
-        "the host name is empty, begins with a dash, or holds blanks, control characters, commas, slashes or brackets"
+        "the host name is empty, begins with a dash, or contains blanks, control characters, commas, slashes or \
+         brackets"
     )]
     Host,
 }
 
 impl Endpoint {
-    /// Reads one word of the command line.
+    /// Parses one word of the command line.
     pub fn parse(word: &OsStr) -> Result<Self, EndpointError> {
         let bytes = word.as_bytes();
         if bytes.first() == Some(&b'/') {
@@ -82,13 +83,13 @@ impl Endpoint {
         }
     }
 
-    /// The last component of the path; `None` for the root directory.
+    /// Returns the last component of the path; `None` for the root directory.
     #[must_use]
     pub fn name(&self) -> Option<&OsStr> {
         self.path.file_name()
     }
 
-    /// The directory that holds the path; the root directory holds itself.
+    /// Returns the parent directory; the root directory is its own.
     #[must_use]
     pub fn parent(&self) -> &Path {
         self.path.parent().unwrap_or(&self.path)
@@ -96,7 +97,7 @@ impl Endpoint {
 }
 
 impl HostName {
-    /// The same host, whoever logs in.
+    /// Compares the hosts without the user.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
         let host = |name: &Self| match name {
@@ -106,7 +107,7 @@ impl HostName {
         host(self) == host(other)
     }
 
-    /// Reads `[user@]host`; an IPv6 address stands in brackets.
+    /// Parses `[user@]host`, with an IPv6 address in brackets.
     pub fn parse(word: &OsStr) -> Result<Self, EndpointError> {
         let name = word.to_str().ok_or(EndpointError::Host)?;
         let (user, host) = match name.rsplit_once('@') {
@@ -120,7 +121,7 @@ impl HostName {
         let bad = |part: &str| {
             part.is_empty()
                 || part.starts_with('-')
-                // It is shown as it is.
+                // Names are printed without escapes.
                 || printable(part.as_bytes()) != part
                 || part.chars().any(|c| c.is_whitespace() || "/,'\"$`\\;|&<>()[]{}".contains(c))
         };
@@ -135,7 +136,7 @@ impl HostName {
     }
 }
 
-/// Without trailing slashes and doubled ones.
+/// Removes trailing and repeated slashes.
 fn trimmed(path: &[u8]) -> PathBuf {
     let path: PathBuf = PathBuf::from(OsString::from_vec(path.to_vec()));
     path.components().collect()
@@ -166,21 +167,21 @@ mod tests {
     }
 
     #[test]
-    fn a_path_may_hold_colons_brackets_and_any_byte() {
+    fn paths_may_contain_colons_brackets_and_any_byte() {
         assert_eq!(parse("db1:/a:b]:c").unwrap().path, Path::new("/a:b]:c"));
         let raw = OsStr::from_bytes(b"db1:/a\xff\n$(x)");
         assert_eq!(Endpoint::parse(raw).unwrap().path.as_os_str().as_bytes(), b"/a\xff\n$(x)");
     }
 
     #[test]
-    fn ipv6_stands_in_brackets() {
+    fn ipv6_addresses_are_in_brackets() {
         assert_eq!(parse("[fd77::11]:/srv").unwrap().host, HostName::Ssh("fd77::11".into()));
         assert_eq!(parse("root@[fd77::11]:/srv").unwrap().host, HostName::Ssh("root@fd77::11".into()));
         assert_eq!(parse("[fd77::11:/srv"), Err(EndpointError::NoPath));
     }
 
     #[test]
-    fn names_that_ssh_would_misread_are_refused() {
+    fn rejects_names_that_ssh_would_misread() {
         for word in [
             "-oProxyCommand=x:/srv",
             ":/srv",
@@ -196,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn no_path_and_relative_paths_are_refused() {
+    fn rejects_missing_and_relative_paths() {
         assert_eq!(parse("db1"), Err(EndpointError::NoPath));
         assert_eq!(parse("db1:"), Err(EndpointError::NoPath));
         assert_eq!(parse("db1:srv"), Err(EndpointError::Relative));

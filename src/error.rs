@@ -1,42 +1,42 @@
-//! Everything that can end a run or one of its targets, with what was tried and the host; mapped to exit codes here and
-//! nowhere else.
+//! Errors that can end a run or one of its targets, with the action and the host. Mapped to exit codes only
+//! here.
 
 use crate::exit::Exit;
 use crate::host::HostError;
 use crate::host::agent::AgentError;
 use crate::settings::SettingsError;
 
-/// Why something did not end well.
+/// Error of a run or a target.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The configuration is wrong.
+    /// Invalid configuration.
     #[error(transparent)]
     Settings(#[from] SettingsError),
-    /// A host cannot be reached or does not answer.
+    /// Host that is unreachable or does not answer.
     #[error(transparent)]
     Host(#[from] HostError),
-    /// An agent did not do what it was told.
+    /// Agent that failed to carry out a command.
     #[error(transparent)]
     Agent(#[from] AgentError),
-    /// Refused before anything was changed.
+    /// Refusal before anything was changed.
     #[error("{0}")]
     Refused(String),
-    /// The copy or its preparation failed.
+    /// Failed copy, or failed preparation of one.
     #[error("{0}")]
     Failed(String),
-    /// What arrived is not what was sent.
+    /// Mismatch between source and target.
     #[error("{0}")]
     Verification(String),
-    /// Somebody else has what the run needs.
+    /// Resource that another run or program uses.
     #[error("{0}")]
     Busy(String),
-    /// A signal told the run to end.
+    /// Signal that ended the run.
     #[error("interrupted by {}", signal_name(*.0))]
     Interrupted(i32),
 }
 
 impl Error {
-    /// The exit code of a run that ended with this.
+    /// Returns the exit code of a run that ended with this error.
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self {
@@ -49,14 +49,14 @@ impl Error {
         }
     }
 
-    /// The whole chain of causes, in one line.
+    /// Formats the error and all its causes in one line.
     #[must_use]
     pub fn chain(&self) -> String {
         chain(self)
     }
 }
 
-/// An error with the whole chain of its causes, in one line.
+/// Formats an error and all its causes in one line.
 #[must_use]
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();

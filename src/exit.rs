@@ -1,8 +1,8 @@
-//! The exit codes, named. They are part of the command line and documented in `docs/exit-codes.md`.
+//! Exit codes by name. They are part of the command line, see `docs/exit-codes.md`.
 
 use std::process::ExitCode;
 
-/// How a run ended, as its caller sees it.
+/// Result of a run for its caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// 0: every target has its copy, verified.
@@ -11,20 +11,20 @@ pub enum Exit {
     Failed,
     /// 2: the command line or the configuration is wrong.
     Usage,
-    /// 3: what arrived is not what was sent.
+    /// 3: source and target differ.
     Verification,
     /// 4: refused before anything was changed.
     Refused,
-    /// 5: somebody else holds the port, or writes to the final name.
+    /// 5: another run or program uses the port or the final name.
     Busy,
-    /// 6: something could not be undone, whatever else happened.
+    /// 6: not everything was rolled back, whatever else happened.
     Leftovers,
-    /// 128 + signal: interrupted, and everything was undone.
+    /// 128 + signal: interrupted, and everything was rolled back.
     Interrupted(i32),
 }
 
 impl Exit {
-    /// The number that the shell sees.
+    /// Returns the number that the shell sees.
     #[must_use]
     pub fn code(self) -> u8 {
         match self {
@@ -39,7 +39,8 @@ impl Exit {
         }
     }
 
-    /// The worse of two: 6 before an interruption before 3 before 1 before 5 before 2 before 4 before 0.
+    /// Returns the worse of two: 6 before an interruption before 3 before 1 before 5 before 2 before 4 before
+    /// 0.
     #[must_use]
     pub fn worse(self, other: Self) -> Self {
         if self.weight() >= other.weight() { self } else { other }
@@ -70,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn with_several_targets_6_comes_before_3_before_1() {
+    fn leftovers_outweigh_mismatch_outweighs_failure() {
         assert_eq!(Exit::Failed.worse(Exit::Verification), Exit::Verification);
         assert_eq!(Exit::Verification.worse(Exit::Leftovers), Exit::Leftovers);
         assert_eq!(Exit::Leftovers.worse(Exit::Interrupted(2)).code(), 6);

@@ -1,14 +1,14 @@
-//! Which layers of a target's firewall are opened.
+//! Firewall layers to open on a target.
 
 use std::net::IpAddr;
 
 use crate::host::facts::{Facts, Layer};
 use crate::values::FirewallChoice;
 
-/// The layers of a host that see packets from `peer` and that `choice` allows, each to be opened.
+/// Returns the layers of a host that filter packets from `peer` and that `choice` allows to open.
 ///
-/// The chains that iptables-nft made are base chains of nftables like any other: with `auto` they are opened through
-/// `nft`, all at once, and through iptables only where there is no `nft`.
+/// Chains of iptables-nft are base chains of nftables like any other: `auto` opens all of them with `nft`,
+/// and uses iptables only if there is no `nft`.
 #[must_use]
 pub fn layers(facts: &Facts, choice: FirewallChoice, peer: IpAddr) -> Vec<Layer> {
     let family = if peer.is_ipv4() { 4 } else { 6 };
@@ -29,7 +29,8 @@ pub fn layers(facts: &Facts, choice: FirewallChoice, peer: IpAddr) -> Vec<Layer>
     found
 }
 
-/// The tables of a host that see packets from `peer`, that `choice` says to open, and that nobody but their owners can.
+/// Returns the tables that filter packets from `peer` and that `choice` would open, but that only their owner
+/// can change.
 pub fn not_ours_to_open(
     facts: &Facts,
     choice: FirewallChoice,
@@ -45,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_layer_in_use_is_opened_once() {
+    fn each_layer_in_use_is_opened_once() {
         let facts = Facts {
             firewall: vec![
                 (Layer::IptablesLegacy, 4),

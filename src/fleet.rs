@@ -1,30 +1,30 @@
-//! Several hosts in one word, as `ClusterShell` writes them: `db[1-20]:/srv` and `db{1,3,7}:/srv`.
+//! Several hosts in one word, in the syntax of `ClusterShell`: `db[1-20]:/srv` and `db{1,3,7}:/srv`.
 //!
-//! Numbers, ranges of them and lists of both stand in brackets or braces, any number of times in one name; leading zeros are
-//! kept (`db[01-20]`), and the order is that of the word. What stands behind the host's colon is no part of it.
+//! Numbers, ranges and lists of both are in brackets or braces, any number of times in a name. Leading zeros
+//! are kept (`db[01-20]`), and so is the order. Nothing is expanded behind the host's colon.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
-/// The most hosts that one word may name.
+/// Maximum number of hosts in one word.
 const MOST: usize = 1000;
-/// The longest number in one.
+/// Maximum number of digits of a number.
 const DIGITS: usize = 9;
 
-/// Why a word names no hosts.
+/// Error in a word with several hosts.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum FleetError {
-    /// A bracket without its partner, or something else than numbers in it.
+    /// Unbalanced bracket, or something other than numbers inside.
     #[error(
-        "'{0}' is no list of numbers (of at most {DIGITS} digits) and ranges: write db[1-20] or db{{1,3,7}}"
+        "'{0}' is not a list of numbers (at most {DIGITS} digits) and ranges; write db[1-20] or db{{1,3,7}}"
     )]
     List(String),
-    /// More than anybody means.
-    #[error("it names more than {MOST} hosts")]
+    /// Too many hosts.
+    #[error("names more than {MOST} hosts")]
     Most,
 }
 
-/// The words that a word stands for: each with one of its hosts, or the word itself.
+/// Expands a word to one word per host, or to itself.
 ///
 /// # Errors
 /// When brackets or braces in its host hold no list of numbers, or name too many hosts.
@@ -35,7 +35,7 @@ pub fn expand(word: &OsStr) -> Result<Vec<OsString>, FleetError> {
     let mut at = 0;
     while at < end {
         let close = match bytes[at] {
-            // Of an address: there is no list with a colon.
+            // Brackets of an address: a list has no colon.
             b'[' if is_address(&bytes[at..end]) => None,
             b'[' => Some(b']'),
             b'{' => Some(b'}'),
@@ -66,7 +66,8 @@ pub fn expand(word: &OsStr) -> Result<Vec<OsString>, FleetError> {
     Ok(words.into_iter().map(|word| OsString::from_vec([&word, &bytes[end..]].concat())).collect())
 }
 
-/// Where the host ends: at the colon before its path, or with the word. A path of this machine has none.
+/// Returns the end of the host: the colon before the path, or the end of the word. A path on this machine has
+/// no host.
 fn host_end(bytes: &[u8]) -> usize {
     if bytes.first() == Some(&b'/') {
         return 0;
@@ -85,12 +86,12 @@ fn host_end(bytes: &[u8]) -> usize {
         .unwrap_or(bytes.len())
 }
 
-/// Whether an address of IPv6 begins with this bracket.
+/// Returns whether this bracket begins an IPv6 address.
 fn is_address(bytes: &[u8]) -> bool {
     bytes.iter().take_while(|byte| **byte != b']').any(|byte| *byte == b':')
 }
 
-/// `1-3,07` as `1`, `2`, `3`, `07`.
+/// Expands `1-3,07` to `1`, `2`, `3`, `07`.
 fn numbers(list: &[u8]) -> Result<Vec<String>, FleetError> {
     let wrong = || FleetError::List(crate::printable::printable(list));
     let text = std::str::from_utf8(list).map_err(|_| wrong())?;
@@ -98,14 +99,14 @@ fn numbers(list: &[u8]) -> Result<Vec<String>, FleetError> {
     if !text.split(['-', ',']).all(is_number) {
         return Err(wrong());
     }
-    // Before there are so many of them.
+    // Checked before the numbers are generated.
     let parse = |number: &str| number.parse::<usize>().unwrap_or_default();
     let width =
         |range: &str| range.split_once('-').map_or(1, |(first, last)| parse(first).abs_diff(parse(last)) + 1);
     if text.split(',').map(width).sum::<usize>() > MOST {
         return Err(FleetError::Most);
     }
-    // Its own errors tell of names, of which there is none here.
+    // The parser's own errors mention names, but there are none here.
     let named = hostlist_parser::parse(&format!("x[{text}]")).map_err(|_| wrong())?;
     Ok(named.iter().filter_map(|name| Some(name.strip_prefix('x')?.to_owned())).collect())
 }
@@ -120,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_and_lists_become_hosts_in_their_order() {
+    fn ranges_and_lists_expand_in_order() {
         assert_eq!(expanded("db[1-3]:/srv").unwrap(), ["db1:/srv", "db2:/srv", "db3:/srv"]);
         assert_eq!(expanded("db{1,3,7}:/srv").unwrap(), ["db1:/srv", "db3:/srv", "db7:/srv"]);
         assert_eq!(
@@ -136,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_list_of_hosts_stays_as_it_is() {
+    fn other_words_are_unchanged() {
         for word in [
             "db1:/srv/a[1-3]",
             "/srv/{1,2}",
@@ -153,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_or_too_much_is_told() {
+    fn rejects_invalid_lists_and_too_many_hosts() {
         for word in [
             "db[1-",
             "db[]:/srv",
@@ -174,7 +175,7 @@ mod tests {
         assert_eq!(expanded("db[1-100]x[1-100]"), Err(FleetError::Most));
         assert_eq!(
             expanded("db[a]:/srv").unwrap_err().to_string(),
-            "'a' is no list of numbers (of at most 9 digits) and ranges: write db[1-20] or db{1,3,7}"
+            "'a' is not a list of numbers (at most 9 digits) and ranges; write db[1-20] or db{1,3,7}"
         );
     }
 }

@@ -1,8 +1,9 @@
-//! What this machine's runs were: a record of each in a directory of the controller, the oldest of which go.
+//! Records of the runs of this controller: one file per run in a directory; the oldest ones are removed.
 //!
-//! A record is written when its run begins, and locked (flock) as long as the run's process lives; at the end it is written
-//! anew, whole, under the same name. So one without an end is of a run that goes on, or of one whose process was killed.
-//! Nothing in the directory but regular files with the names of runs is looked at, and nothing in one that others may write to.
+//! A record is written when its run starts, and locked (flock) while the run's process exists. At the end it
+//! is replaced by the complete record under the same name. A record without an end therefore belongs to a run
+//! that is still going on, or whose process was killed. Only regular files with the names of runs are read,
+//! and only if no other account can write to the directory.
 
 mod record;
 #[cfg(test)]
@@ -27,12 +28,12 @@ use crate::replace::{self, UNNAMED, replace};
 use crate::run_id::RunId;
 use crate::trust::{self, Distrust};
 
-/// What the name of a record ends in.
+/// Suffix of the name of a record.
 const SUFFIX: &str = ".json";
-/// A file that was begun and got no name within this time never will.
+/// Age after which an unnamed file is a remainder of a killed process.
 const UNFINISHED: Duration = Duration::from_secs(3600);
 
-/// What is known of a run.
+/// State of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum State {
@@ -41,35 +42,35 @@ enum State {
     Ended,
 }
 
-/// A record as it is told.
+/// Record as it is printed.
 #[derive(Serialize)]
-struct Told<'a> {
+struct Shown<'a> {
     #[serde(flatten)]
     record: &'a Record,
     state: State,
 }
 
-/// Why records cannot be shown or kept.
+/// Error of showing or keeping records.
 #[derive(Debug, thiserror::Error)]
 pub enum HistoryError {
-    /// The directory cannot be read or written.
-    #[error("the records of past runs in {}: {error}", directory.display())]
+    /// Directory that cannot be read or written.
+    #[error("records of past runs in {}: {error}", directory.display())]
     Unusable {
         /// The directory.
         directory: PathBuf,
-        /// What is wrong with it.
+        /// Cause.
         error: io::Error,
     },
-    /// There is no such run, or more than one.
+    /// No such run, or more than one.
     #[error("{0}")]
     Unknown(String),
-    /// An account without a place for them.
-    #[error("this account has no place for records of past runs; set HOME or XDG_STATE_HOME")]
+    /// Account without a state directory.
+    #[error("no directory for records of past runs; set HOME or XDG_STATE_HOME")]
     Homeless,
 }
 
 impl HistoryError {
-    /// The exit code of a command that ends with this.
+    /// Returns the exit code of a command that ends with this error.
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self {
@@ -79,35 +80,35 @@ impl HistoryError {
     }
 }
 
-/// The records of this machine and account.
+/// Records of one account on this machine.
 #[derive(Clone, Debug)]
 pub struct History {
     directory: PathBuf,
 }
 
 impl History {
-    /// Where they are: root's in `/var/lib`, others' in their own state directory.
+    /// Returns the records of root in `/var/lib`, of other accounts in their state directory.
     ///
     /// # Errors
-    /// When the account has none.
+    /// When the account has no state directory.
     pub fn of_this_account() -> Result<Self, HistoryError> {
-        let said = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let from = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
         let state = if nix::unistd::geteuid().is_root() {
             Some("/var/lib".into())
         } else {
-            said("XDG_STATE_HOME").or_else(|| Some(said("HOME")?.join(".local/state")))
+            from("XDG_STATE_HOME").or_else(|| Some(from("HOME")?.join(".local/state")))
         };
         let state = state.ok_or(HistoryError::Homeless)?;
         Ok(Self { directory: state.join("transfer-history") })
     }
 
-    /// Makes the directory where it is missing.
+    /// Creates the directory if it is missing.
     ///
     /// # Errors
-    /// When it cannot be made, or others may write to it.
+    /// When it cannot be created, or other accounts can write to it.
     pub fn prepare(&self) -> Result<(), HistoryError> {
         let make = || fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.directory);
-        // First as far as it is there: nothing is made where others lead.
+        // Checks the existing part first: nothing is created below a directory that others control.
         self.check().and_then(|()| make()).and_then(|()| self.check()).map_err(self.unusable())
     }
 
@@ -116,7 +117,7 @@ impl History {
         |error| HistoryError::Unusable { directory, error }
     }
 
-    /// Whether it is a directory of our own, if it is there.
+    /// Checks that the directory, if it exists, is our own.
     fn check(&self) -> io::Result<()> {
         match trust::own_directory(&self.directory) {
             Err(Distrust::Unreadable(error)) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -124,16 +125,16 @@ impl History {
         }
     }
 
-    /// A file in the directory, by its name.
+    /// Returns the path of a file in the directory.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
 
-    /// Nobody else has this as long as the result lives; `None` where somebody has it.
+    /// Locks the records as long as the result exists; `None` if another process has locked them.
     ///
     /// # Errors
-    /// When the directory is not there or cannot be read.
+    /// When the directory is missing or cannot be read.
     pub fn lock(&self) -> io::Result<Option<Flock<File>>> {
         match Flock::lock(File::open(&self.directory)?, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => Ok(Some(lock)),
@@ -142,18 +143,18 @@ impl History {
         }
     }
 
-    /// All records, the oldest first, and how many cannot be read.
+    /// Returns all records, oldest first, and the number of unreadable ones.
     fn records(&self) -> Result<(Vec<(Record, State)>, usize), HistoryError> {
         let paths = self.check().and_then(|()| self.paths()).map_err(self.unusable())?;
         let all: Vec<_> = paths.iter().map(|path| read(path)).collect();
         let unreadable = all.iter().filter(|record| record.is_none()).count();
         let mut records: Vec<(Record, State)> = all.into_iter().flatten().collect();
-        // The names of two of one second are in no order.
+        // Names of the same second have no order.
         records.sort_by_key(|(record, _)| record.began);
         Ok((records, unreadable))
     }
 
-    /// The records' files, the oldest first, as far as their names tell.
+    /// Returns the files of the records, oldest first by name.
     fn paths(&self) -> io::Result<Vec<PathBuf>> {
         let is_record = |name: &str| name.strip_suffix(SUFFIX).is_some_and(RunId::is_name);
         let mut paths = self.files(is_record)?;
@@ -161,7 +162,7 @@ impl History {
         Ok(paths)
     }
 
-    /// The files of some names.
+    /// Returns the files whose names match.
     fn files(&self, is_one: impl Fn(&str) -> bool) -> io::Result<Vec<PathBuf>> {
         let entries = match fs::read_dir(&self.directory) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -172,11 +173,11 @@ impl History {
         Ok(named.map(|entry| entry.path()).collect())
     }
 
-    /// All but so many of the newest records go, and what processes left that were killed while they wrote one.
+    /// Removes all but the newest `keep` records, and unfinished files of killed processes.
     fn rotate(&self, keep: usize) -> io::Result<()> {
         let paths = self.paths()?;
         for old in &paths[..paths.len().saturating_sub(keep)] {
-            // That of a run that goes on is not old.
+            // Keeps the record of a running process.
             if !trust::own_file(old).is_ok_and(is_locked) {
                 let _ = fs::remove_file(old);
             }
@@ -190,15 +191,15 @@ impl History {
         Ok(())
     }
 
-    /// `transfer history`: the last runs, the newest at the end, as a table or as JSON lines.
+    /// Formats the last runs for `transfer history`, newest last, as a table or as JSON lines.
     ///
     /// # Errors
-    /// When the directory is there and cannot be read.
+    /// When the directory exists but cannot be read.
     pub fn list(&self, last: usize, json: bool) -> Result<String, HistoryError> {
         let (records, unreadable) = self.records()?;
         let records = &records[records.len().saturating_sub(last)..];
         if json {
-            return Ok(records.iter().map(|(record, state)| told(record, *state)).collect());
+            return Ok(records.iter().map(|(record, state)| shown(record, *state)).collect());
         }
         let mut text = String::new();
         if records.is_empty() {
@@ -212,24 +213,24 @@ impl History {
         Ok(text)
     }
 
-    /// `transfer show RUN`: one run, by its name or the beginning of it.
+    /// Formats one run for `transfer show RUN`, given by its name or the beginning of it.
     ///
     /// # Errors
     /// When there is no such run, more than one, or the directory cannot be read.
     pub fn show(&self, run: &str, json: bool) -> Result<String, HistoryError> {
         let (records, _) = self.records()?;
-        let meant: Vec<&(Record, State)> =
+        let matching: Vec<&(Record, State)> =
             records.iter().filter(|(record, _)| record.run.starts_with(run)).collect();
         let run = printable(run.as_bytes());
-        match meant[..] {
-            [(record, state)] if json => Ok(told(record, *state)),
+        match matching[..] {
+            [(record, state)] if json => Ok(shown(record, *state)),
             [(record, state)] => Ok(record.describe(*state)),
-            [] => Err(HistoryError::Unknown(format!(
-                "there is no record of a run {run}; to see which there are: transfer history"
-            ))),
+            [] => {
+                Err(HistoryError::Unknown(format!("no record of a run {run}; to list all: transfer history")))
+            }
             [(first, _), .., (last, _)] => Err(HistoryError::Unknown(format!(
-                "{run} is the beginning of {} runs, from {} to {}: say more of the name",
-                meant.len(),
+                "{run} matches {} runs, from {} to {}; enter more of the name",
+                matching.len(),
                 first.run,
                 last.run
             ))),
@@ -237,17 +238,18 @@ impl History {
     }
 }
 
-/// A run that is being recorded.
+/// Record of a run that is in progress.
 #[derive(Debug)]
 pub struct Recording {
     history: History,
     path: PathBuf,
-    /// Until the process ends, however it does.
+    /// Held until the process ends.
     _lock: Flock<File>,
 }
 
 impl Recording {
-    /// Writes the record of a run that begins, after the oldest ones went: `keep` are kept, this one included.
+    /// Writes the record of a run that starts, after removing the oldest ones: `keep` remain, including this
+    /// one.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -255,9 +257,9 @@ impl Recording {
         history.prepare()?;
         let path = history.path(&format!("{}{SUFFIX}", record.run));
         let begun = || {
-            // First, since they may be what fills the disk.
+            // First, because old records may be what fills the disk.
             history.rotate(keep.saturating_sub(1))?;
-            // Locked before it has its name, or who looks would take it for lost.
+            // Locked before it gets its name; otherwise a reader would take the run for lost.
             let (file, hidden) = replace::begin(&history.directory)?.into_parts();
             let mut lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| error)?;
             lock.write_all(line(record).as_bytes())?;
@@ -270,7 +272,7 @@ impl Recording {
         Ok(Self { path, history, _lock: lock })
     }
 
-    /// Writes the whole record, with its end, in place of the one that was begun.
+    /// Replaces the record by the complete one.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -278,15 +280,15 @@ impl Recording {
         replace(&self.path, line(record).as_bytes(), 0o600).map_err(self.history.unusable())
     }
 
-    /// Removes the record: nobody would write its end.
+    /// Removes the record, because its end would never be written.
     pub fn abandon(self) {
         let _ = fs::remove_file(self.path);
     }
 }
 
-/// Reads a record; `None` where that cannot be.
+/// Reads a record; `None` if that is impossible.
 fn read(path: &Path) -> Option<(Record, State)> {
-    // One that has no end and no lock may have got its end meanwhile, as another file.
+    // A record without an end and without a lock may just have been replaced by the complete one.
     for last_look in [false, true] {
         let mut file = trust::own_file(path).ok()?;
         let mut text = String::new();
@@ -306,16 +308,16 @@ fn read(path: &Path) -> Option<(Record, State)> {
     None
 }
 
-/// Whether somebody holds it.
+/// Returns whether another process has locked the file.
 fn is_locked(file: File) -> bool {
     matches!(Flock::lock(file, FlockArg::LockSharedNonblock), Err((_, Errno::EWOULDBLOCK)))
 }
 
 fn line(record: &impl Serialize) -> String {
-    // What we say of ourselves has keys that are texts and no number that is none.
+    // Our own types have string keys and finite numbers only.
     format!("{}\n", serde_json::to_string(record).unwrap_or_default())
 }
 
-fn told(record: &Record, state: State) -> String {
-    line(&Told { record, state })
+fn shown(record: &Record, state: State) -> String {
+    line(&Shown { record, state })
 }

@@ -1,5 +1,5 @@
-//! Commands of the user's, before and after the work on each end. Those for afterwards are leases, so they run however the
-//! run ends, and last.
+//! Commands of the user, before and after the work on each end. Those for afterwards are leases, so they
+//! always run, as the last ones.
 
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
@@ -17,24 +17,24 @@ use crate::plan::Plan;
 use crate::settings::Login;
 use crate::values::{Hook, HookEnd, Phase};
 
-/// How long an end may take to take in how it has ended.
+/// Maximum time for an end to record its result.
 const CONCLUDE_LIMIT: Duration = Duration::from_secs(10);
 
-/// How an end has ended, as its hooks are told.
+/// Result of an end, passed to its hooks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// Its copy has its name; for the source and the controller: so have all.
+    /// Copy published; for the source and the controller: all copies are.
     Done,
-    /// It has not.
+    /// Not published.
     Failed,
 }
 
-/// The controller's own end, if there are hooks for it.
+/// Starts the agent on the controller, if there are hooks for it.
 pub async fn controller(plan: &Plan) -> Result<Option<End>, HostError> {
     if !plan.hooks.iter().any(|hook| hook.end == HookEnd::Controller) {
         return Ok(None);
     }
-    // As the user that we are, whatever we become elsewhere.
+    // As the current user, even if `--sudo` is used on hosts.
     let host = Arc::new(Host::connect(&HostName::Local, &Login::default(), plan.lease_time).await?);
     let path = plan.source.endpoint.path.as_os_str().as_bytes();
     let charge = Charge { role: "controller", lease: plan.lease_time, nice: 0, path };
@@ -42,8 +42,8 @@ pub async fn controller(plan: &Plan) -> Result<Option<End>, HostError> {
     Ok(Some(End { agent, host }))
 }
 
-/// Leases what runs afterwards, and runs what runs before: on the controller, then on all other ends. The first that fails
-/// is the error.
+/// Journals the hooks for afterwards and runs the hooks for before: on the controller first, then on all
+/// other ends. Returns the first error.
 pub async fn before(
     plan: &Plan,
     controller: Option<&End>,
@@ -67,7 +67,7 @@ async fn on(plan: &Plan, end: &End, which: HookEnd) -> Result<(), Error> {
     let targets: Vec<String> = plan.targets.iter().map(|target| target.endpoint.to_string()).collect();
     let targets = targets.join(" ");
     let here = |phase: Phase| plan.hooks.iter().filter(move |hook| hook.end == which && hook.phase == phase);
-    // The journal is undone from its end.
+    // The journal is replayed from its end.
     let mut after: Vec<(usize, &Hook)> = here(Phase::After).enumerate().collect();
     after.reverse();
     for (number, hook) in after {
@@ -87,9 +87,9 @@ async fn on(plan: &Plan, end: &End, which: HookEnd) -> Result<(), Error> {
         let ended = end.agent.ended("hook").await?;
         if ended.exit != Some(0) {
             let status = ended.stages.first().map_or(1, |(_, status)| *status);
-            let said = ended.complaints.last().map_or_else(String::new, |line| format!(": {line}"));
+            let output = ended.complaints.last().map_or_else(String::new, |line| format!(": {line}"));
             return Err(Error::Failed(format!(
-                "{}: the hook {hook} ended with status {status}{said}",
+                "{}: {hook} hook failed with exit status {status}{output}",
                 end.agent.host()
             )));
         }
@@ -97,7 +97,7 @@ async fn on(plan: &Plan, end: &End, which: HookEnd) -> Result<(), Error> {
     Ok(())
 }
 
-/// Tells an end how it has ended, for what runs there afterwards.
+/// Tells an end its result, for the hooks that run there afterwards.
 pub async fn conclude(plan: &Plan, end: &End, which: HookEnd, status: Status) {
     if !plan.hooks.iter().any(|hook| hook.end == which && hook.phase == Phase::After) {
         return;
@@ -106,9 +106,9 @@ pub async fn conclude(plan: &Plan, end: &End, which: HookEnd, status: Status) {
         Status::Done => b"done",
         Status::Failed => b"failed",
     };
-    // One that cannot be told in time says `lost`.
-    let told = tokio::time::timeout(CONCLUDE_LIMIT, end.agent.call("conclude", &[word])).await;
-    if !matches!(told, Ok(Ok(_))) {
-        tracing::debug!(host = end.agent.host(), "not told how the run ended");
+    // An end that does not learn it in time passes `lost` to its hooks.
+    let reply = tokio::time::timeout(CONCLUDE_LIMIT, end.agent.call("conclude", &[word])).await;
+    if !matches!(reply, Ok(Ok(_))) {
+        tracing::debug!(host = end.agent.host(), "cannot pass the result of the run to hooks");
     }
 }

@@ -1,9 +1,10 @@
-//! What `--json` prints: one object per line, with the version of the format and the event's name. docs/json.md
-//! describes each.
+//! Output of `--json`: one object per line, with the format version and the name of the event. See
+//! docs/json.md.
 
 use serde::Serialize;
 
-/// The version of the format. It grows when a field changes its meaning or goes; new fields and events may come.
+/// Format version, increased when a field changes its meaning or is removed. New fields and events may be
+/// added.
 pub const VERSION: u32 = 2;
 
 #[derive(Serialize)]
@@ -14,10 +15,10 @@ struct Line<'a, T> {
     body: &'a T,
 }
 
-/// An event as one line, without its newline. The body is a struct or a map.
+/// Formats an event as one line, without the newline. The body is a struct or a map.
 #[must_use]
 pub fn line(event: &str, body: &impl Serialize) -> String {
-    // What we say of ourselves has keys that are texts and no number that is none.
+    // Our own types have string keys and finite numbers only.
     serde_json::to_string(&Line { version: VERSION, event, body }).unwrap_or_default()
 }
 
@@ -26,7 +27,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_has_its_version_and_name_first() {
+    fn lines_begin_with_version_and_event() {
         let body = serde_json::json!({ "phase": "copying" });
         assert_eq!(line("phase", &body), r#"{"version":2,"event":"phase","phase":"copying"}"#);
     }

@@ -1,6 +1,8 @@
-//! Effects on a host, each with its undo in the agent's journal: port, firewall rules, staging, processes.
+//! Effects on a host, each with its undo in the agent's journal: port, firewall rules, staging, servers,
+//! processes.
 //!
-//! There is no undo here: the agent has it. [`release`] is the only end of a set of agents.
+//! The undos themselves belong to the agent; nothing is undone here. [`release`] is the only end of a set of
+//! agents.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -12,28 +14,26 @@ use backon::{ExponentialBuilder, Retryable as _};
 
 use crate::error::{Error, chain};
 use crate::host::agent::{Agent, AgentError, Released};
+use crate::host::leases;
 use crate::host::scripts::Script;
-use crate::host::wire::{Field, LONGEST_PATH, LONGEST_TEXT, printable, short};
+use crate::host::wire::{Field, LONGEST_TEXT, printable, short};
 use crate::host::{Host, HostError};
 use crate::plan::replica::{Account, Follow};
 use crate::plan::{BackupPlan, Plan, StopPlan, TargetPlan};
 use crate::run_id::AgentId;
 use crate::shape::{Consumer, Publication};
 
-/// How long, beyond the lease time, an agent that was lost or its watchdog is given to undo everything.
+/// Time beyond the lease time that a lost agent or its watchdog gets to roll back.
 const SETTLE: Duration = Duration::from_secs(15);
-/// How long an undo may take: the user is told that it goes on, and may leave with a second signal.
+/// Maximum time of a rollback; the user sees that it continues, and can leave with a second signal.
 const UNDO_LIMIT: Duration = Duration::from_secs(24 * 3600);
 
-/// Between two questions whether everything is undone.
+/// Pause between two questions whether the rollback is complete.
 const ASK_PAUSE: Duration = Duration::from_secs(1);
-/// Of what a host could not undo, no more is told.
+/// Maximum number of leftovers that are kept per host.
 const MOST_LEFT: usize = 64;
 
-/// What is said of a lease that could not be undone.
-const NOT_UNDONE: &str = "could not be undone: ";
-
-/// An end of a run: its agent and the connection to its host.
+/// One end of a run: its agent and the connection to its host.
 #[derive(Debug)]
 pub struct End {
     /// The agent.
@@ -42,7 +42,7 @@ pub struct End {
     pub host: Arc<Host>,
 }
 
-/// Locks the first port of a range that is free.
+/// Locks the first free port of a range.
 pub async fn port(end: &End, (first, last): (u16, u16)) -> Result<u16, Error> {
     let agent = &end.agent;
     let reply = agent.call("lease_port", &[first.to_string().as_bytes(), last.to_string().as_bytes()]).await;
@@ -51,25 +51,29 @@ pub async fn port(end: &End, (first, last): (u16, u16)) -> Result<u16, Error> {
             format!("{host}: port {first} is taken ({text}); choose another --port, or 0 for any")
         } else {
             let status = end.host.look_after("status");
-            format!("{host}: no port of {first}-{last} is free ({text}); see: {status}")
+            format!("{host}: no free port in {first}-{last} ({text}); see: {status}")
         }),
         other => other.into(),
     })?;
     if let Some(ignored) = reply.get(1) {
         let name = short(ignored, LONGEST_TEXT);
-        tracing::warn!("{}: ignored {name}: locks of transferpy are directories of root", agent.host());
+        tracing::warn!(
+            "{}: ignored {name}: not a lock of transferpy (those are directories owned by root)",
+            agent.host()
+        );
     }
-    leased(&reply, (first, last))
-        .map_err(|text| Error::Failed(format!("{}: the agent leased no port but {text:?}", agent.host())))
+    leased(&reply, (first, last)).map_err(|text| {
+        Error::Failed(format!("{}: expected a port from the agent, got {text:?}", agent.host()))
+    })
 }
 
-/// The port of an agent's reply, which is one of the range; otherwise what it replied.
+/// Returns the port of an agent's reply if it is within the range, otherwise the reply.
 pub fn leased(reply: &[Field], (first, last): (u16, u16)) -> Result<u16, String> {
     let text = reply.first().map(|field| short(field, LONGEST_TEXT)).unwrap_or_default();
     text.parse().ok().filter(|port| (first..=last).contains(port)).ok_or(text)
 }
 
-/// Opens every layer of the target's firewall for the source and that port.
+/// Opens every layer of the target's firewall for the source on that port.
 pub async fn firewall(agent: &Agent, target: &TargetPlan, port: u16) -> Result<(), AgentError> {
     for layer in &target.layers {
         let peer = target.peer.to_string();
@@ -83,7 +87,7 @@ pub async fn firewall(agent: &Agent, target: &TargetPlan, port: u16) -> Result<(
     Ok(())
 }
 
-/// Closes them again, for another port.
+/// Closes the layers again, for another try on another port.
 pub async fn close_firewall(agent: &Agent, target: &TargetPlan, port: u16) -> Result<(), AgentError> {
     for layer in &target.layers {
         agent
@@ -93,7 +97,7 @@ pub async fn close_firewall(agent: &Agent, target: &TargetPlan, port: u16) -> Re
     Ok(())
 }
 
-/// Takes the final name, so that no other run writes to it, and makes the staging directory.
+/// Locks the final name against other runs and creates the staging directory.
 pub async fn staging(plan: &Plan, end: &End, target: &TargetPlan) -> Result<(), Error> {
     let directory = &target.endpoint.path;
     let (name, how) = match plan.shape.publication {
@@ -105,70 +109,72 @@ pub async fn staging(plan: &Plan, end: &End, target: &TargetPlan) -> Result<(), 
     end.agent.call("take_target", &arguments).await.map_err(|error| match error {
         AgentError::Failed { code, text, .. } if code == "busy" => busy(&end.host, &target.final_path, &text),
         AgentError::Failed { host, code, .. } if code == "exists" => Error::Busy(format!(
-            "{host}: {} was {} by somebody else since the preflight and is left as it is",
+            "{host}: {} was {} by another process since the preflight; it is left unchanged",
             printable(target.final_path.as_os_str().as_bytes()),
-            if plan.shape.publication == Publication::Fill { "filled" } else { "made" }
+            if plan.shape.publication == Publication::Fill { "filled" } else { "created" }
         )),
         other => other.into(),
     })?;
     let kind: &[u8] = if plan.keep_staging { b"kept_staging" } else { b"staging" };
-    // What brings no name of its own arrives in a directory.
+    // Data without a name of its own arrives in a directory.
     let inner = if plan.shape.consumer == Consumer::Tree { b"" } else { plan.staged.as_bytes() };
     end.agent.call("make_staging", &[target.staging.as_os_str().as_bytes(), kind, how, inner]).await?;
     Ok(())
 }
 
-/// Opens what is copied, which must be what the preflight saw: nobody exchanges it from then on.
+/// Opens the data to be copied, which must still be the one that the preflight saw; from then on it cannot be
+/// exchanged.
 pub async fn hold_source(plan: &Plan, source: &End) -> Result<(), Error> {
     if plan.source.inode.is_empty() {
         return Ok(());
     }
     let path = plan.source.endpoint.path.as_os_str().as_bytes();
     let held = source.agent.call("hold_source", &[path, plan.source.inode.as_bytes()]).await;
-    held.map(drop).map_err(in_its_words)
+    held.map(drop).map_err(text_only)
 }
 
-/// An error where the source's path leads to something else by now.
+/// Fails if the source's path leads to something else by now.
 pub async fn check_source(plan: &Plan, source: &End) -> Result<(), Error> {
     if plan.source.inode.is_empty() {
         return Ok(());
     }
     let path = plan.source.endpoint.path.as_os_str().as_bytes();
-    source.agent.call("check_source", &[path]).await.map(drop).map_err(in_its_words)
+    source.agent.call("check_source", &[path]).await.map(drop).map_err(text_only)
 }
 
-/// A failure whose text says all of it, without the command that failed.
-fn in_its_words(error: AgentError) -> Error {
+/// Converts a failure whose text is complete without the name of the failed command.
+fn text_only(error: AgentError) -> Error {
     match error {
         AgentError::Failed { host, text, .. } => Error::Failed(format!("{host}: {text}")),
         lost @ AgentError::Lost { .. } => lost.into(),
     }
 }
 
-/// Stops what runs of a server's replication, until [`restart`] or the agent's end. Returns how many connections.
+/// Stops the running replication threads of a server, until [`restart`] or the agent's end.
+/// Returns the number of connections that were stopped.
 pub async fn stop_replication(end: &End, socket: &Path, backup: &BackupPlan) -> Result<u32, Error> {
     let datadir = backup.datadir.as_os_str().as_bytes();
     let arguments = [socket.as_os_str().as_bytes(), backup.defaults_file.as_bytes(), datadir];
     let reply = end.agent.call("stop_replication", &arguments).await;
-    let reply = reply.map_err(|error| resting(end, &backup.datadir, error))?;
+    let reply = reply.map_err(|error| not_quiesced(end, &backup.datadir, error))?;
     Ok(reply.first().and_then(|count| short(count, LONGEST_TEXT).parse().ok()).unwrap_or_default())
 }
 
-/// An old one that was kept until now goes at the end, when the new one is on the disk.
+/// Removes the old data at the agent's end, when the new data is on the disk.
 pub async fn drop_old(end: &End, target: &TargetPlan) -> Result<(), AgentError> {
     let paths = [&target.old_path, &target.final_path].map(|path| path.as_os_str().as_bytes());
     end.agent.call("drop_old", &paths).await.map(drop)
 }
 
-/// Stops servers, and what they replicate with them, until [`restart`] or the agent's end.
+/// Stops servers together with their replication, until [`restart`] or the agent's end.
 pub async fn stop_servers(end: &End, servers: &[StopPlan]) -> Result<(), Error> {
-    let mut rests = false;
+    let mut some_stopped = false;
     for server in servers {
         let datadir = server.datadir.as_os_str().as_bytes();
         let arguments = [server.socket.as_bytes(), server.defaults_file.as_bytes(), datadir];
         let reply = end.agent.call("note_replication", &arguments).await;
-        let reply = reply.map_err(|error| resting(end, &server.datadir, error))?;
-        rests |= reply.first().is_some_and(|word| word == b"rests");
+        let reply = reply.map_err(|error| not_quiesced(end, &server.datadir, error))?;
+        some_stopped |= reply.first().is_some_and(|word| word == b"rests");
     }
     for server in servers {
         let seconds = server.timeout.as_secs().to_string();
@@ -178,18 +184,18 @@ pub async fn stop_servers(end: &End, servers: &[StopPlan]) -> Result<(), Error> 
             server.defaults_file.as_bytes(),
             server.datadir.as_os_str().as_bytes(),
             seconds.as_bytes(),
-            if rests { b"rests" } else { b"runs" },
+            if some_stopped { b"rests" } else { b"runs" },
         ];
         end.agent.call("stop_server", &arguments).await?;
     }
     Ok(())
 }
 
-/// Why a server cannot be made to rest.
-fn resting(end: &End, datadir: &Path, error: AgentError) -> Error {
+/// Explains why a server cannot be quiesced.
+fn not_quiesced(end: &End, datadir: &Path, error: AgentError) -> Error {
     match error {
         AgentError::Failed { host, code, text, .. } if code == "busy" => Error::Busy(format!(
-            "{host}: another run makes the server in {} rest: {text}; see: {}",
+            "{host}: another run has quiesced the server in {}: {text}; see: {}",
             printable(datadir.as_os_str().as_bytes()),
             end.host.look_after("status")
         )),
@@ -197,14 +203,14 @@ fn resting(end: &End, datadir: &Path, error: AgentError) -> Error {
     }
 }
 
-/// Starts again what was stopped; what it replicates rests where the data is another one's now. Returns the units that
-/// somebody else has started meanwhile.
+/// Starts the stopped servers and replication again; replication stays stopped where the data was replaced.
+/// Returns the units that were already running.
 pub async fn restart(agent: &Agent) -> Result<Vec<String>, AgentError> {
     let already = agent.call("restart", &[]).await?;
     Ok(already.iter().map(|unit| short(unit, LONGEST_TEXT)).collect())
 }
 
-/// From now on the old data of a target's server comes back, until [`accept`].
+/// Makes the rollback restore the old data of a target's server, until [`accept`].
 pub async fn put_on_trial(
     plan: &Plan,
     end: &End,
@@ -226,7 +232,7 @@ pub async fn put_on_trial(
     end.agent.call("put_on_trial", &arguments).await.map(drop)
 }
 
-/// Starts a target's server with what is on trial.
+/// Starts a target's server with the provisional data.
 pub async fn start_server(
     end: &End,
     target: &TargetPlan,
@@ -238,12 +244,13 @@ pub async fn start_server(
     end.agent.call("start_server", &arguments).await.map(drop)
 }
 
-/// What is on trial stays.
+/// Commits the provisional data.
 pub async fn accept(end: &End, target: &TargetPlan) -> Result<(), AgentError> {
     end.agent.call("accept", &[target.final_path.as_os_str().as_bytes()]).await.map(drop)
 }
 
-/// Makes an account for replication from one host, at the server behind a socket. It goes, until [`keep_account`].
+/// Creates an account for replication from one host, on the server behind a socket.
+/// The rollback drops it, until [`keep_account`].
 pub async fn make_account(
     end: &End,
     (socket, defaults_file): (&str, &str),
@@ -254,25 +261,25 @@ pub async fn make_account(
     end.agent.call("make_account", &arguments).await.map(drop)
 }
 
-/// It stays.
+/// Keeps the account.
 pub async fn keep_account(
     end: &End,
     server: (&str, &str),
     account: (&Account, &str),
 ) -> Result<(), AgentError> {
-    tell_of_account(end, "keep_account", server, account).await
+    account_action(end, "keep_account", server, account).await
 }
 
-/// One that was kept goes all the same, at the end.
+/// Drops a kept account at the agent's end.
 pub async fn give_up_account(
     end: &End,
     server: (&str, &str),
     account: (&Account, &str),
 ) -> Result<(), AgentError> {
-    tell_of_account(end, "give_up_account", server, account).await
+    account_action(end, "give_up_account", server, account).await
 }
 
-async fn tell_of_account(
+async fn account_action(
     end: &End,
     action: &'static str,
     (socket, defaults_file): (&str, &str),
@@ -282,19 +289,19 @@ async fn tell_of_account(
     end.agent.call(action, &arguments).await.map(drop)
 }
 
-/// Somebody else writes to a name; `who` is what the host tells of him.
+/// Error for a name that another run writes to; `who` describes that run, as reported by the host.
 #[must_use]
 pub fn busy(host: &Host, path: &Path, who: &str) -> Error {
     Error::Busy(format!(
         "{}: another run writes to {}: {}; see: {}",
         host.name(),
         printable(path.as_os_str().as_bytes()),
-        if who.is_empty() { "one that has just begun" } else { who },
+        if who.is_empty() { "a run that has just started" } else { who },
         host.look_after("status")
     ))
 }
 
-/// Starts a job: a script in processes of its own. The key, if there is one, reaches it on a pipe.
+/// Starts a job: a script in processes of its own. A key reaches it on a pipe.
 pub async fn job(agent: &Agent, name: &str, script: &[u8], key: &str) -> Result<(), AgentError> {
     agent.forget(name);
     agent.call("start_job", &[name.as_bytes(), script, key.as_bytes()]).await.map(drop)
@@ -304,69 +311,70 @@ fn family(target: &TargetPlan) -> &'static [u8] {
     if target.peer.is_ipv4() { b"4" } else { b"6" }
 }
 
-/// Something that is still on a host.
+/// Effect of a run that is still on a host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leftover {
     /// The host.
     pub host: String,
-    /// What it is.
+    /// Description of the lease, or the reason why its state is unknown.
     pub what: String,
 }
 
 impl Leftover {
     fn of(host: &str, lease: &str) -> Self {
-        Self { host: host.to_owned(), what: format!("{NOT_UNDONE}{lease}") }
+        Self { host: host.to_owned(), what: lease.to_owned() }
     }
 
-    /// It is a lease of that kind, a word with a space behind it.
+    /// Returns whether this is a lease of that kind, given as a word with a space behind it.
     #[must_use]
     pub fn is(&self, kind: &str) -> bool {
-        self.what.strip_prefix(NOT_UNDONE).is_some_and(|lease| lease.starts_with(kind))
+        leases::beginning(kind.trim_end()).is_some_and(|words| self.what.starts_with(words))
     }
 }
 
-/// The end of an agent.
+/// Result of an agent's end.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Release {
-    /// What it could not undo, or what is not known to be undone.
+    /// Effects that are not rolled back, or not known to be.
     pub leftovers: Vec<Leftover>,
-    /// The copy has its final name.
+    /// Whether the copy has its final name.
     pub published: bool,
-    /// What had the final name before has another one now.
+    /// Whether the data that had the final name before was kept under another one.
     pub old_kept: bool,
-    /// What has arrived and was to be kept, as paths on the host.
+    /// Kept staging directories, as paths on the host.
     pub kept: Vec<String>,
-    /// The last lines that a backup, or its preparation, has logged there.
+    /// Last lines that a backup, or its preparation, has logged there.
     pub log: Vec<String>,
 }
 
-/// Undoes everything that an agent holds, and makes sure of it: an agent that went without a word is asked for over
-/// the connection, or over a new one. `silence` is as in [`Host::connect`].
+/// Releases everything that an agent holds, and makes sure of it: the host of an agent that was lost is asked
+/// over the same connection, or over a new one. `silence` is as in [`Host::connect`].
 pub async fn release(end: End, silence: Duration) -> Release {
     let End { agent, host } = end;
     let name = agent.host().to_owned();
     let id = agent.id().clone();
-    let told = agent.release(UNDO_LIMIT).await;
+    let released = agent.release(UNDO_LIMIT).await;
     let (published, old_kept, kept) = (agent.published(), agent.old_kept(), agent.kept());
     let log = ["sender", "prepare"].into_iter().flat_map(|job| agent.job(job).log).collect();
     drop(agent);
-    let leftovers = match told {
+    let leftovers = match released {
         Released::Told(left) => left.into_iter().map(|lease| Leftover::of(&name, &lease)).collect(),
         Released::Lost => settle(&host, &id, silence).await,
     };
     Release { leftovers, published, old_kept, kept, log }
 }
 
-/// Makes sure that an agent of which nothing is heard any more has undone everything; returns what it has not. `silence` is
-/// as in [`Host::connect`].
+/// Makes sure that a lost agent's leases are rolled back; returns those that are not.
+/// `silence` is as in [`Host::connect`].
 pub async fn settle(host: &Host, id: &AgentId, silence: Duration) -> Vec<Leftover> {
-    // Where only our side of the connection broke, the agent waits for the whole lease time before it begins.
+    // If only our side of the connection broke, the agent waits for the whole lease time before it rolls
+    // back.
     let patience = silence + SETTLE;
     let began = Instant::now();
     let name = host.name().to_string();
     let mut answer = ask_to_settle(host, id, patience).await;
     if let Err(first) = &answer {
-        // As long as the agent itself waits for us, the way to it may come back.
+        // The connection may come back while the agent itself waits for the controller.
         let logins = ExponentialBuilder::default()
             .with_min_delay(Duration::from_secs(1))
             .with_max_delay(Duration::from_secs(10))
@@ -398,16 +406,14 @@ pub async fn settle(host: &Host, id: &AgentId, silence: Duration) -> Vec<Leftove
     }
 }
 
-/// What a host that was asked to settle an agent's leases still has of them; `status` shows more.
+/// Leftovers in the answer of a host that was asked to settle an agent's leases; `status` is the command that
+/// shows more.
 #[must_use]
 pub fn settled(messages: &[Vec<Field>], took: Duration, status: &str) -> Vec<String> {
     let left = |message: &Vec<Field>| match message.first().map(Vec::as_slice) {
-        Some(b"left") => {
-            let lease = message.get(2..).unwrap_or_default().join(&b' ');
-            Some(format!("{NOT_UNDONE}{}", short(&lease, LONGEST_PATH)))
-        }
+        Some(b"left") => Some(leases::describe(message.get(2..).unwrap_or_default())),
         Some(b"held") => Some(format!(
-            "is still held, or being undone, by the run's agent or watchdog after {} s; see: {status}",
+            "rollback still in progress after {} s (by the run's agent or watchdog); see: {status}",
             took.as_secs()
         )),
         _ => None,
@@ -418,12 +424,13 @@ pub fn settled(messages: &[Vec<Field>], took: Duration, status: &str) -> Vec<Str
 fn unknown(host: &str, error: &str) -> Leftover {
     Leftover {
         host: host.to_owned(),
-        what: format!("cannot be asked whether it has undone everything ({error})"),
+        what: format!("cannot confirm that everything was rolled back ({error})"),
     }
 }
 
-/// Asks a host until nothing of an agent is left, or its lock is held by nobody who begins within `patience`. Whoever holds
-/// the journal after that is at work: a large staging directory may take its time, as in [`release`].
+/// Asks a host until an agent's leases are gone, or its lock stays held for `patience`. A process that still
+/// holds the journal then is rolling back, which may take long for a large staging directory, as in
+/// [`release`].
 async fn ask_to_settle(host: &Host, id: &AgentId, patience: Duration) -> Result<Vec<Vec<Field>>, HostError> {
     let seconds = patience.as_secs().to_string();
     let script = Script::admin(&["settle", id.as_str(), &seconds]);
@@ -434,7 +441,7 @@ async fn ask_to_settle(host: &Host, id: &AgentId, patience: Duration) -> Result<
         if !held || Instant::now() > end {
             return Ok(answer);
         }
-        // It has waited itself; one that has not is not asked without a pause.
+        // The host has waited already, unless it answered at once.
         tokio::time::sleep(ASK_PAUSE).await;
     }
 }

@@ -1,4 +1,4 @@
-//! Moves databases and large directory trees between the hosts of a datacenter.
+//! Copies databases and large directory trees between the hosts of a data center.
 //!
 //! ```text
 //! argv ─▶ cli ─▶ settings ─▶ probe ─▶ preflight ─▶ plan ─▶ transfer (1 → N) ─▶ report ─▶ exit code
@@ -8,8 +8,8 @@
 //!                                                                  verify
 //! ```
 //!
-//! Dependencies point down the list of modules in `docs/architecture.md` and never back; `tests/layers.rs` keeps it
-//! so.
+//! Dependencies point down the list of modules in `docs/architecture.md` and never back; `tests/layers.rs` checks
+//! that.
 
 pub mod admin;
 pub mod backup;

@@ -1,8 +1,9 @@
-//! Where the log goes: to standard error, and to journald with fields where that is the journal of systemd anyway. Either way
-//! through a thread of its own: lines that nobody takes are dropped, and hold up nothing.
+//! Destination of the log: standard error, or journald with fields if standard error goes to the systemd
+//! journal. Either way a separate thread writes it: lines that cannot be written are dropped and block
+//! nothing.
 //!
-//! The crate for journald sends from the thread that logs, which must not wait; what is sent is the same (systemd's Native
-//! Journal Protocol): a line `FIELD=value` for each field, in one datagram.
+//! The crate for journald sends from the thread that logs, which must not block here. The format is the same
+//! (systemd's Native Journal Protocol): one datagram with a line `FIELD=value` for each field.
 
 use std::fmt::Write as _;
 use std::io;
@@ -21,49 +22,50 @@ use crate::printable::printable;
 use crate::run_id::RunId;
 use crate::terminal::{has_cursor, over_the_bar};
 
-/// Where journald listens.
+/// Socket of journald.
 const JOURNAL: &str = "/run/systemd/journal/socket";
-/// Priorities, as syslog(3) counts.
+/// Priorities of syslog(3).
 const ERROR: &str = "3";
 const INFO: &str = "6";
-/// How long journald may take for an entry that is waited for.
+/// Maximum time for journald to accept an entry of the report.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What must live as long as there is something to log.
+/// Handle of the log, to be kept while anything is logged.
 #[derive(Debug)]
 pub struct Log {
     worker: WorkerGuard,
-    /// Of the journal.
+    /// Connection to journald, if the log goes there.
     journal: Option<Journal>,
 }
 
 #[derive(Debug)]
 struct Journal {
-    /// Also that of the log, as long as it goes on.
+    /// Socket, shared with the writer of the log.
     socket: Arc<UnixDatagram>,
-    /// Device and inode of its stream.
+    /// Device and inode of the stream to the journal.
     stream: (u64, u64),
-    /// What stands in each entry.
+    /// Fields of the run, part of each entry.
     run: Arc<OnceLock<String>>,
 }
 
 impl Log {
-    /// Whether it goes to journald.
+    /// Returns whether the log goes to journald.
     #[must_use]
     pub fn is_journal(&self) -> bool {
         self.journal.is_some()
     }
 
-    /// Whether a stream goes to journald as well.
+    /// Returns whether a stream goes to journald, too.
     #[must_use]
     pub fn takes(&self, stream: impl AsFd) -> bool {
         self.journal.as_ref().is_some_and(|journal| identity(stream) == Some(journal.stream))
     }
 
-    /// Ends the log, and writes what the run came to as further entries of it. Unlike those of the log these are waited for.
+    /// Ends the log and sends the report as further entries. Unlike those of the log, these are sent
+    /// synchronously.
     ///
     /// # Errors
-    /// When journald does not take them, or there is none.
+    /// When journald does not accept them, or is not used.
     pub fn end_with(self, text: &str, is_good: bool) -> io::Result<()> {
         drop(self.worker);
         let Journal { socket, run, .. } = self.journal.ok_or(io::ErrorKind::NotConnected)?;
@@ -75,7 +77,7 @@ impl Log {
         Ok(())
     }
 
-    /// Which run it is of, from now on.
+    /// Sets the run of all further entries.
     pub fn run(&self, id: &RunId, source: &str, targets: &str) {
         if let Some(Journal { run, .. }) = &self.journal {
             let text = with(String::new(), "TRANSFER_RUN", &id.to_string());
@@ -85,7 +87,7 @@ impl Log {
     }
 }
 
-/// Begins to log. Lines on standard error are in colour only where that is a terminal.
+/// Starts the log. Standard error has colours only on a terminal.
 #[must_use]
 pub fn begin(verbose: bool) -> Log {
     if let Some((socket, stream)) = journal() {
@@ -106,7 +108,7 @@ pub fn begin(verbose: bool) -> Log {
         .with_writer(writer)
         .with_ansi(has_cursor())
         .with_target(false)
-        // Which would panic where standard error is closed.
+        // Internal errors would panic if standard error is closed.
         .log_internal_errors(false);
     if verbose {
         log.with_max_level(tracing::Level::DEBUG).init();
@@ -116,11 +118,11 @@ pub fn begin(verbose: bool) -> Log {
     Log { worker, journal: None }
 }
 
-/// journald, where standard error is a stream of it: systemd says of which by `JOURNAL_STREAM`, `DEVICE:INODE`
-/// (systemd.exec(5)).
+/// Connects to journald if standard error is a stream to it: systemd names that stream in `JOURNAL_STREAM`,
+/// `DEVICE:INODE` (systemd.exec(5)).
 fn journal() -> Option<(UnixDatagram, (u64, u64))> {
-    let said = std::env::var("JOURNAL_STREAM").ok()?;
-    let (device, inode) = said.split_once(':')?;
+    let value = std::env::var("JOURNAL_STREAM").ok()?;
+    let (device, inode) = value.split_once(':')?;
     let stream = (device.parse().ok()?, inode.parse().ok()?);
     if identity(std::io::stderr()) != Some(stream) {
         return None;
@@ -130,12 +132,12 @@ fn journal() -> Option<(UnixDatagram, (u64, u64))> {
     Some((socket, stream))
 }
 
-/// Device and inode of what a stream goes to.
+/// Returns device and inode of a stream.
 fn identity(stream: impl AsFd) -> Option<(u64, u64)> {
     nix::sys::stat::fstat(stream).ok().map(|file| (file.st_dev, file.st_ino))
 }
 
-/// Each write is an entry of the journal.
+/// Writer that sends each write as a journal entry.
 struct Datagrams(Arc<UnixDatagram>);
 
 impl std::io::Write for Datagrams {
@@ -149,7 +151,7 @@ impl std::io::Write for Datagrams {
     }
 }
 
-/// An event as an entry of the journal.
+/// Formatter of events as journal entries.
 struct Entry {
     run: Arc<OnceLock<String>>,
 }
@@ -177,26 +179,26 @@ where
     }
 }
 
-/// The beginning of an entry.
+/// Returns the first fields of an entry.
 fn begun(priority: &str, run: &OnceLock<String>) -> String {
     let fields = with(String::new(), "PRIORITY", priority);
     with(fields, "SYSLOG_IDENTIFIER", "transfer") + run.get().map_or("", String::as_str)
 }
 
-/// An entry with one more field. Its value has no new line, which would need another form.
+/// Appends a field to an entry. `printable` escapes newlines, which would require the binary form of a field.
 fn with(mut fields: String, name: &str, value: &str) -> String {
     let _ = writeln!(fields, "{name}={}", printable(value.as_bytes()));
     fields
 }
 
-/// The fields of an event.
+/// Collector of an event's fields.
 struct Fields(String);
 
 impl Fields {
     fn add(&mut self, field: &Field, value: &str) {
         let name = match field.name() {
             "message" => "MESSAGE".to_owned(),
-            // They are in each entry.
+            // Part of each entry already.
             "source" | "targets" => return,
             name => format!("TRANSFER_{}", name.to_ascii_uppercase()),
         };
@@ -218,7 +220,7 @@ impl Visit for Fields {
     }
 }
 
-/// Warnings as people read them, beside other lines of ours.
+/// Formatter of warnings for people.
 struct Warning;
 
 impl<S, N> FormatEvent<S, N> for Warning
@@ -238,7 +240,7 @@ where
     }
 }
 
-/// Standard error, beside a bar: each write is a whole line.
+/// Writer to standard error next to a progress bar: each write is a whole line.
 struct OverTheBar(std::io::Stderr);
 
 impl std::io::Write for OverTheBar {

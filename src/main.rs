@@ -1,4 +1,4 @@
-//! Parse, log, run, report, exit: nothing else.
+//! Entry point: parse, log, run, report, exit.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -21,21 +21,21 @@ use transfer::signals::Interrupts;
 
 fn main() -> ExitCode {
     if let Err(error) = forbid_dumps() {
-        say(&format!("transfer: core dumps cannot be forbidden: {}", error.desc()));
+        say(&format!("transfer: cannot disable core dumps: {}", error.desc()));
         return Exit::Failed.into();
     }
     let cli = Cli::read(std::env::args_os()).unwrap_or_else(|error| error.exit());
     allow_many_files();
-    // One thread: the work is waiting, and the ssh masters die with the thread that started them.
+    // One thread: the work is mostly waiting, and the ssh masters die with the thread that started them.
     let exit = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => {
             let exit = runtime.block_on(start(cli));
-            // Nothing that still waits may keep us.
+            // Pending blocking work must not delay the exit.
             runtime.shutdown_background();
             exit
         }
         Err(error) => {
-            say(&format!("transfer: no runtime: {error}"));
+            say(&format!("transfer: cannot start the runtime: {error}"));
             Exit::Failed
         }
     };
@@ -43,7 +43,7 @@ fn main() -> ExitCode {
 }
 
 async fn start(cli: Cli) -> Exit {
-    // Whatever is wrong with the configuration, and no signal is waited for.
+    // Needs neither a valid configuration nor signal handling.
     match &cli.command {
         Some(Command::History { last, json }) => {
             return look_back(|history| history.list(last.0 as usize, *json));
@@ -55,7 +55,7 @@ async fn start(cli: Cli) -> Exit {
         Ok(settings) => settings,
         Err(error) => {
             let report = Report { error: Some(Error::from(error)), ..Report::default() };
-            return tell(&report, cli.typed().options.json == Some(true), None);
+            return print(&report, cli.typed().options.json == Some(true), None);
         }
     };
     let log = log::begin(settings.verbose);
@@ -82,14 +82,14 @@ async fn start(cli: Cli) -> Exit {
     let report = match RunId::new() {
         Ok(id) => recorded(&id, &settings, work, &interrupts, &log).await,
         Err(error) => {
-            let error = Error::Failed(format!("no random numbers for a name: {error}"));
+            let error = Error::Failed(format!("cannot name the run, no random numbers: {error}"));
             Report { error: Some(error), ..Report::default() }
         }
     };
-    tell(&report, settings.json, Some(log))
+    print(&report, settings.json, Some(log))
 }
 
-/// Shows or cleans hosts.
+/// Shows or cleans up hosts.
 async fn look_after(
     hosts: &[Fleet<HostName>],
     verb: Verb,
@@ -131,18 +131,18 @@ fn settings(cli: &Cli) -> Result<Settings, SettingsError> {
     Ok(settings)
 }
 
-/// Prints what a run came to: what is good on standard output, all else on standard error, for programs always on
-/// standard output. Where that is the journal it gets the same lines as entries of the run.
-fn tell(report: &Report, json: bool, log: Option<Log>) -> Exit {
+/// Prints the result of a run: success on standard output, everything else on standard error, JSON always on
+/// standard output. If that stream is the journal, the same lines go there as entries of the run.
+fn print(report: &Report, json: bool, log: Option<Log>) -> Exit {
     let (text, exit) = (report.to_string(), report.exit());
     let is_good = exit == Exit::Done && !json;
     let takes = |log: &Log| if is_good { log.takes(std::io::stdout()) } else { log.takes(std::io::stderr()) };
-    // What was logged stands before what it came to.
-    let is_told = log.is_some_and(|log| takes(&log) && log.end_with(&text, exit == Exit::Done).is_ok());
+    // Log lines must precede the report.
+    let is_logged = log.is_some_and(|log| takes(&log) && log.end_with(&text, exit == Exit::Done).is_ok());
     if json {
         let _ = writeln!(std::io::stdout(), "{}", report.to_json());
     }
-    if text.is_empty() || is_told {
+    if text.is_empty() || is_logged {
         return exit;
     }
     if is_good {
@@ -153,7 +153,7 @@ fn tell(report: &Report, json: bool, log: Option<Log>) -> Exit {
     exit
 }
 
-/// A closed standard error must not end a run in a panic.
+/// Prints to standard error without a panic if it is closed.
 fn say(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }

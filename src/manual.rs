@@ -1,4 +1,4 @@
-//! Man pages and completions, from the same definitions as the help. A program of the build, `transfer-manual`, writes them.
+//! Man pages and completions, generated from the definitions of the help by the build tool `transfer-manual`.
 
 use std::fs;
 use std::io;
@@ -11,21 +11,24 @@ use clap_mangen::roff::{Roff, bold, italic, roman};
 
 use crate::cli;
 
-/// Options that are no keys of the configuration file.
+/// Options that are not keys of the configuration file.
 const ONLY_TYPED: [&str; 5] = ["config", "dry-run", "help", "profile", "version"];
 
-/// Files that the program reads and writes, as FILES tells.
+/// Files that the program reads and writes, for the FILES section.
 const FILES: [(&str, &str); 5] = [
     ("/etc/transfer/transfer.conf", "the configuration: transfer.conf(5)"),
     (
         "/var/lib/transfer-history/",
         "on this machine: the records of past runs (without root ~/.local/state/transfer-history/)",
     ),
-    ("/var/lib/transfer/", "on the hosts: what is to be undone there, for each run that goes on or has died"),
+    (
+        "/var/lib/transfer/",
+        "on the hosts: journals of live and orphaned runs, from which they are rolled back",
+    ),
     ("/run/transfer/", "on the hosts: locks of ports and of final names"),
     (
         "TARGET/.transfer-RUN-targetN/",
-        "on the targets: what has arrived, until it is verified and gets its name",
+        "on the targets: staging directory of a copy, until it is verified and published",
     ),
 ];
 
@@ -50,7 +53,7 @@ pub fn write(directory: &Path) -> io::Result<()> {
     fs::write(man.join("transfer.conf.5"), configuration(&command).to_roff())
 }
 
-/// The page of one command.
+/// Writes the man page of one command.
 fn page(command: &Command, names: &[String], directory: &Path) -> io::Result<()> {
     let name = name(command);
     let man = Man::new(command.clone())
@@ -97,12 +100,12 @@ fn page(command: &Command, names: &[String], directory: &Path) -> io::Result<()>
     fs::write(directory.join(format!("{name}.1")), text)
 }
 
-/// `transfer`, `transfer-replica`.
+/// Returns the name of a command's page: `transfer`, `transfer-replica`.
 fn name(command: &Command) -> String {
     command.get_display_name().unwrap_or_else(|| command.get_name()).to_owned()
 }
 
-/// What stands behind the help, paragraph by paragraph, each below a title of its own.
+/// Adds the paragraphs that follow the help, each below a title of its own.
 fn sections(roff: &mut Roff, text: &str) {
     for paragraph in text.split("\n\n").filter(|paragraph| !paragraph.trim().is_empty()) {
         if let Some(codes) = paragraph.strip_prefix("Exit codes: ") {
@@ -119,7 +122,7 @@ fn sections(roff: &mut Roff, text: &str) {
     }
 }
 
-/// transfer.conf(5).
+/// Generates transfer.conf(5).
 fn configuration(command: &Command) -> Roff {
     let mut roff = Roff::new();
     let source = format!("transfer {}", env!("CARGO_PKG_VERSION"));
@@ -127,10 +130,11 @@ fn configuration(command: &Command) -> Roff {
     roff.control("SH", ["NAME"]).text([roman("transfer.conf - configuration of transfer")]);
     roff.control("SH", ["SYNOPSIS"]).text([italic("/etc/transfer/transfer.conf")]);
     roff.control("SH", ["DESCRIPTION"]).text([roman(
-        "A file in TOML. Each key is an option of transfer(1) with _ for -, and has the same values: numbers, texts in double \
-         quotes, true or false for switches, and lists of texts for what can be repeated. An unknown key is an error. The command \
-         line beats the environment (TRANSFER_ and the key in capitals), the environment beats a profile, a profile beats the rest \
-         of the file. The file need not exist; --config names another one.",
+        "A file in TOML. Each key is an option of transfer(1) with _ for -, and takes the same values: numbers, \
+         strings in double quotes, true or false for switches, and lists of strings for options that can be \
+         repeated. An unknown key is an error. The command line overrides the environment (TRANSFER_ and the key \
+         in capitals), the environment overrides a profile, and a profile overrides the rest of the file. The \
+         file is optional; --config names another one.",
     )]);
     let is_key = |argument: &&Arg| {
         let long = argument.get_long().unwrap_or_default();
@@ -157,7 +161,8 @@ fn configuration(command: &Command) -> Roff {
         }
     }
     roff.control("SH", ["PROFILES"]).text([roman(
-        "A table [profile.NAME] holds keys of its own, which --profile NAME (or TRANSFER_PROFILE) puts over those above it.",
+        "A table [profile.NAME] contains keys that override those above it with --profile NAME (or \
+         TRANSFER_PROFILE).",
     )]);
     roff.control("SH", ["EXAMPLES"]).control("nf", []);
     for line in [
@@ -174,11 +179,11 @@ fn configuration(command: &Command) -> Roff {
     roff.control("SH", ["FILES"]);
     for (file, what) in [
         ("/etc/transfer/transfer.conf", "this file"),
-        ("/etc/transferpy/transferpy.conf", "that of transferpy, which is read where there is none of ours"),
         (
-            "/usr/share/doc/transfer/transfer.conf.example",
-            "all keys with their defaults, as a commented file",
+            "/etc/transferpy/transferpy.conf",
+            "configuration of transferpy, read if the file above does not exist",
         ),
+        ("/usr/share/doc/transfer/transfer.conf.example", "all keys with their defaults, commented"),
     ] {
         roff.control("TP", []).text([italic(file)]).text([roman(what)]);
     }
@@ -190,7 +195,7 @@ fn takes_value(argument: &Arg) -> bool {
     argument.get_num_args().is_some_and(|range| range.takes_values())
 }
 
-/// The first sentence, for a page's name.
+/// Returns the first sentence, for the NAME section.
 fn summary(about: &str) -> &str {
     about.split([':', ';']).next().unwrap_or(about).trim_end_matches('.')
 }
@@ -205,17 +210,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_option_is_in_its_page_and_every_key_in_that_of_the_file() {
+    fn every_option_and_key_is_in_its_page() {
         let directory = std::env::temp_dir().join(format!("transfer-manual-{}", std::process::id()));
         write(&directory).unwrap();
         let read = |name: &str| fs::read_to_string(directory.join(name)).unwrap().replace('\\', "");
         let (page, keys) = (read("man/transfer.1"), read("man/transfer.conf.5"));
         for argument in cli::shown().get_arguments().filter(|argument| !argument.is_hide_set()) {
             let Some(long) = argument.get_long() else { continue };
-            let is_told = page
+            let is_documented = page
                 .split(|c: char| c.is_whitespace() || ",=[".contains(c))
                 .any(|word| word.trim_start_matches("fB").split("fR").next() == Some(&format!("--{long}")));
-            assert!(is_told, "{long}: {page}");
+            assert!(is_documented, "{long}: {page}");
             let is_key = !ONLY_TYPED.contains(&long) && !long.starts_with("no-");
             assert_eq!(keys.contains(&format!("fB{}fR", long.replace('-', "_"))), is_key, "{long}: {keys}");
         }

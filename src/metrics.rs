@@ -1,5 +1,6 @@
-//! A file for the textfile collector of Prometheus' `node_exporter`: of each source and target what became of the last run, and
-//! when one last succeeded. What it tells is kept beside the records of runs, which may go before it.
+//! Metrics file for the textfile collector of Prometheus' `node_exporter`: for each source and target the
+//! result of the last run, and the time of the last success. The values are stored next to the records of
+//! runs, and may outlive them.
 
 use std::io::{self, Read as _};
 use std::path::Path;
@@ -11,12 +12,12 @@ use crate::history::Record;
 use crate::replace::replace;
 use crate::trust::{self, Place};
 
-/// The version of the file of what was told. It grows when a field changes its meaning or goes.
+/// Version of the file of values, increased when a field changes its meaning or is removed.
 const VERSION: u32 = 1;
-/// The labels of each value.
+/// Labels of each metric.
 const LABELS: [&str; 2] = ["source", "target"];
 
-/// What is told of one source and target.
+/// Values for one source and target.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Pair {
     source: String,
@@ -28,17 +29,17 @@ pub struct Pair {
     succeeded: Option<f64>,
 }
 
-/// The file of what was told.
+/// File of values.
 #[derive(Deserialize, Serialize)]
 struct Kept {
     version: u32,
     pairs: Vec<Pair>,
 }
 
-/// What was told last, from its file; nothing where there is none.
+/// Reads the stored values; none if there is no file.
 ///
 /// # Errors
-/// When it cannot be read; `InvalidData` when it holds something else.
+/// When it cannot be read; `InvalidData` if it has another content.
 pub fn read(path: &Path) -> io::Result<Vec<Pair>> {
     let mut bytes = Vec::new();
     match trust::own_file(path) {
@@ -49,19 +50,19 @@ pub fn read(path: &Path) -> io::Result<Vec<Pair>> {
     let kept: Kept = serde_json::from_slice(&bytes).map_err(|error| invalid(error.to_string()))?;
     match kept.version {
         VERSION => Ok(kept.pairs),
-        other => Err(invalid(format!("it is of version {other}, and not {VERSION}"))),
+        other => Err(invalid(format!("expected version {VERSION}, found {other}"))),
     }
 }
 
-/// A run ended: what was told of its source and targets is so no more.
+/// Replaces the values of a finished run's source and targets.
 pub fn update(pairs: &mut Vec<Pair>, record: &Record) {
     let Some(end) = &record.end else { return };
     #[expect(clippy::cast_precision_loss, reason = "milliseconds of our time")]
     let ended = end.at.as_millisecond() as f64 / 1000.0;
     for target in &record.targets {
         let exit = target.exit.unwrap_or(end.exit);
-        let is_its = |pair: &Pair| pair.source == record.source && pair.target == target.target;
-        let before = pairs.iter().position(is_its).map(|at| pairs.swap_remove(at));
+        let is_same = |pair: &Pair| pair.source == record.source && pair.target == target.target;
+        let before = pairs.iter().position(is_same).map(|at| pairs.swap_remove(at));
         pairs.push(Pair {
             source: record.source.clone(),
             target: target.target.clone(),
@@ -74,7 +75,7 @@ pub fn update(pairs: &mut Vec<Pair>, record: &Record) {
     }
 }
 
-/// Keeps what is told, for nobody but this account.
+/// Stores the values, readable only by this account.
 ///
 /// # Errors
 /// When it cannot be written.
@@ -83,19 +84,19 @@ pub fn keep(path: &Path, pairs: &[Pair]) -> io::Result<()> {
     replace(path, &serde_json::to_vec(&kept)?, 0o600)
 }
 
-/// Writes the file anew. Everybody may read it. Its directory may belong to a collector: what is there decides neither which
-/// file is written nor whose.
+/// Replaces the metrics file, readable by everyone. Its directory may belong to a collector, but existing
+/// entries there cannot redirect the write or change the owner.
 ///
 /// # Errors
-/// When it cannot be written, or is there and is no regular file of root's or this account's.
+/// When it cannot be written, or exists and is not a regular file of root or this account.
 pub fn write(path: &Path, pairs: &[Pair]) -> io::Result<()> {
     let place = Place::find(path)?;
     let text = text(pairs).map_err(io::Error::other)?;
-    // Its words name the directory by its descriptor.
+    // The error's text would name the directory by its descriptor.
     replace(&place.path(), text.as_bytes(), 0o644).map_err(|error| error.kind().into())
 }
 
-/// In Prometheus' text format.
+/// Formats the values in Prometheus' text format.
 fn text(pairs: &[Pair]) -> prometheus::Result<String> {
     let registry = Registry::new();
     let gauge = |name: &str, help: &str| -> prometheus::Result<GaugeVec> {
@@ -105,7 +106,7 @@ fn text(pairs: &[Pair]) -> prometheus::Result<String> {
     };
     let exit = gauge(
         "transfer_last_run_exit_code",
-        "Exit code of the last run for this target: 0 when it has its copy, and nothing was left behind.",
+        "Exit code of the last run for this target: 0 if the target has its copy and there are no leftovers.",
     )?;
     let ended =
         gauge("transfer_last_run_timestamp_seconds", "When the last run ended, in seconds since the epoch.")?;
@@ -161,9 +162,9 @@ mod tests {
     }
 
     #[test]
-    fn the_last_run_of_each_pair_is_told_and_when_one_last_succeeded() {
+    fn last_run_and_last_success_are_written() {
         let mut pairs = Vec::new();
-        let leftover = Leftover { host: "db4".into(), what: "rule x".into() };
+        let leftover = Leftover { host: "db4".into(), what: "port 4400".into() };
         for record in [
             record("db2:/srv", Report::default(), 100),
             record("db2:/srv", failed(Error::Failed("x".into())), 200),
@@ -192,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_told_is_read_again_and_what_is_something_else_is_no_data() {
+    fn stored_values_are_read_and_other_content_is_rejected() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("last-runs.json");
         assert_eq!(read(&path).unwrap(), []);
@@ -208,8 +209,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_file_is_not_replaced_and_what_cannot_be_written_leaves_nothing() {
-        assert!(write(Path::new("/dev/null"), &[]).unwrap_err().to_string().contains("no regular file"));
+    fn only_regular_files_are_replaced() {
+        assert!(write(Path::new("/dev/null"), &[]).unwrap_err().to_string().contains("not a regular file"));
         let error = write(Path::new("/proc/none/x.prom"), &[]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound, "{error}");
     }

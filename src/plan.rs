@@ -1,4 +1,4 @@
-//! What a run will do, as plain data: settings and facts go in, nothing is decided later.
+//! Plan of a run as plain data: made from settings and facts, so that nothing is decided later.
 
 pub mod replica;
 
@@ -22,205 +22,207 @@ use crate::values::{
 };
 use replica::{Follow, ReplicaPlan};
 
-/// What has arrived is called so until it has its name, where it brings none with it.
+/// Name of the data in the staging directory, if it brings no name with it.
 const STAGED: &str = "data";
-/// The directory in the staging directory in which a copy arrives.
+/// Directory in the staging directory where a copy arrives.
 const INBOX: &str = "copy";
-/// Whose a server's files are, where nothing else is known.
+/// Default owner of a server's files.
 const MYSQL: &str = "mysql:mysql";
 
-/// A run.
+/// Plan of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is one decision")]
 pub struct Plan {
-    /// Its name.
+    /// Name of the run.
     pub run: RunId,
-    /// Where the data is.
+    /// The source.
     pub source: SourcePlan,
-    /// Where it goes, one or more.
+    /// The targets, one or more.
     pub targets: Vec<TargetPlan>,
-    /// What the copy is made of, and what it becomes.
+    /// Contents of the copy on the source and on the targets.
     pub shape: Shape,
-    /// How a running server is copied, if one is.
+    /// Hot backup of a running server.
     pub backup: Option<BackupPlan>,
-    /// What becomes of the copies, where they are to be replicas.
+    /// Replication of the copies, if they become replicas.
     pub replica: Option<ReplicaPlan>,
-    /// Commands of the user's.
+    /// Commands of the user.
     pub hooks: Vec<Hook>,
-    /// Threads that extract a backup; `None`: by the processors there.
+    /// Number of threads that extract a backup; `None`: chosen by the processors of the target.
     pub backup_threads: Option<u32>,
-    /// What has arrived is called so in the staging directory.
+    /// Name of the data in the staging directory.
     pub staged: OsString,
-    /// How it is made smaller on the way.
+    /// Compression of the stream.
     pub compression: Option<Compression>,
-    /// Encrypted with a key of this run.
+    /// Whether the stream is encrypted with a key of this run.
     pub encrypt: bool,
-    /// The digest of the stream, taken on both sides.
+    /// Digest of the stream, computed on both sides.
     pub stream_digest: Option<StreamDigest>,
-    /// By which digest every file is compared, disk against disk.
+    /// Digest by which every file is compared, disk against disk.
     pub file_digest: Option<FileDigest>,
-    /// What is left out.
+    /// Patterns of entries to leave out.
     pub exclude: Vec<Pattern>,
-    /// What changes while it is copied is no failure.
+    /// Whether files that change while they are copied are accepted.
     pub ignore_changed: bool,
-    /// What to do with what has the final name.
+    /// Treatment of data that has the final name already.
     pub replace: Replace,
-    /// Whose the copies become.
+    /// Owner of the copies.
     pub chown: Option<Owner>,
-    /// Keep what has arrived of a failed copy.
+    /// Whether the data of a failed copy is kept.
     pub keep_staging: bool,
-    /// Wait until a copy is on the disk.
+    /// Whether to wait until a copy is on the disk.
     pub fsync: bool,
-    /// Processors that may be used on each host, where it was said.
+    /// Number of processors that may be used on each host, if given.
     pub threads: Option<u32>,
-    /// How much the hosts' programs stand back, 0 to 19.
+    /// Nice value of the programs on hosts, 0 to 19.
     pub nice: u8,
-    /// Which ports may be used.
+    /// Ports that may be used.
     pub ports: PortRange,
-    /// Silence after which an agent undoes everything.
+    /// Silence of the controller after which an agent rolls back.
     pub lease_time: Duration,
-    /// Standstill after which the run has failed.
+    /// Time without progress after which the run fails.
     pub idle_timeout: Duration,
 }
 
-/// The source's end.
+/// Plan of the source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourcePlan {
-    /// As the user wrote it.
+    /// The source as the user wrote it.
     pub endpoint: Endpoint,
-    /// Its agent's name.
+    /// Name of its agent.
     pub agent: AgentId,
-    /// The directory that holds what is copied.
+    /// Directory that contains the data.
     pub parent: PathBuf,
-    /// The name of what is copied.
+    /// Name of the data.
     pub name: OsString,
-    /// Device and inode of what is copied, as the preflight saw them; empty where that is no file and no directory.
+    /// Device and inode of the data, as the preflight saw them; empty if it is neither a file nor a
+    /// directory.
     pub inode: String,
-    /// It is a directory.
+    /// Whether the data is a directory.
     pub is_directory: bool,
-    /// We are root there.
+    /// Whether the login is root.
     pub root: bool,
-    /// Files, directories and all else.
+    /// Number of files, directories and other entries.
     pub entries: u64,
-    /// Regular files.
+    /// Number of regular files.
     pub files: u64,
-    /// Their sizes, added up.
+    /// Sum of their sizes.
     pub bytes: u64,
-    /// What they take on the disk.
+    /// Disk space that they use.
     pub disk_bytes: u64,
-    /// Processors.
+    /// Number of processors.
     pub cores: u32,
-    /// The address that it connects from, if it was said.
+    /// Address that the source connects from, if given.
     pub address: Option<IpAddr>,
-    /// What sends, to all targets.
+    /// Netcat that sends to all targets.
     pub netcat: Netcat,
-    /// Servers that rest while their data is read.
+    /// Servers to quiesce while their data is read.
     pub servers: Vec<StopPlan>,
 }
 
-/// A server that is stopped, and started again.
+/// A server that is stopped and started again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StopPlan {
-    /// Its unit.
+    /// The systemd unit.
     pub unit: String,
-    /// Its socket, empty where it is not known.
+    /// The socket, empty if unknown.
     pub socket: String,
-    /// Options for logins there; empty: the host's own.
+    /// File with login options; empty: the host's default.
     pub defaults_file: String,
-    /// Its data directory.
+    /// Data directory.
     pub datadir: PathBuf,
-    /// How long that may take.
+    /// Maximum time to stop.
     pub timeout: Duration,
 }
 
-/// A hot backup.
+/// Plan of a hot backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackupPlan {
-    /// What copies the files.
+    /// Backup program.
     pub program: String,
-    /// Its data directory.
+    /// Data directory.
     pub datadir: PathBuf,
-    /// Options for logins there; empty: the host's own.
+    /// File with login options; empty: the host's default.
     pub defaults_file: String,
-    /// Threads that read files.
+    /// Number of threads that read files.
     pub threads: u32,
-    /// Where its other files are, as options: those that are not in the data directory.
+    /// Locations of files outside the data directory, as options.
     pub places: Vec<String>,
-    /// It is a replica: the position of its source is in the backup.
+    /// Whether the server is a replica: then the backup contains its replication position.
     pub replica: bool,
-    /// What runs of its replication is stopped meanwhile.
+    /// Whether running replication threads are stopped for the backup.
     pub stop_replication: bool,
 }
 
-/// How a backup is made ready on a target.
+/// Preparation of a backup on a target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Prepare {
-    /// What may do it, by the server of which the backup is. The preflight has made sure that there is one.
+    /// Suitable tools for the version of the server, at least one (checked by the preflight).
     pub tools: Vec<Tool>,
-    /// Bytes of memory that it may take.
+    /// Maximum memory in bytes.
     pub memory: u64,
-    /// Whose the files become.
+    /// Owner of the prepared files.
     pub owner: String,
 }
 
-/// One target's end.
+/// Plan of one target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetPlan {
-    /// As the user wrote it.
+    /// The target as the user wrote it.
     pub endpoint: Endpoint,
-    /// From 1.
+    /// Number of the target, from 1.
     pub number: usize,
-    /// Its agent's name.
+    /// Name of its agent.
     pub agent: AgentId,
-    /// The address it listens on.
+    /// Address that the target listens on.
     pub address: IpAddr,
-    /// The source's address as the target sees it.
+    /// Address of the source as the target sees it.
     pub peer: IpAddr,
-    /// Firewall layers to be opened for the peer.
+    /// Firewall layers to open for the source.
     pub layers: Vec<Layer>,
-    /// Where the data arrives.
+    /// Staging directory.
     pub staging: PathBuf,
-    /// The name it gets when it is proven.
+    /// Path of the published copy.
     pub final_path: PathBuf,
-    /// Device and inode of what had it before the run.
+    /// Device and inode of the data that had the final name before the run.
     pub old: Option<String>,
-    /// The name that what had it before gets, if it is kept.
+    /// Path that the replaced data gets, if it is kept.
     pub old_path: PathBuf,
-    /// We are root there.
+    /// Whether the login is root.
     pub root: bool,
-    /// Processors.
+    /// Number of processors.
     pub cores: u32,
-    /// What receives.
+    /// Netcat that receives.
     pub netcat: Netcat,
-    /// Servers that rest until their data is replaced.
+    /// Servers to quiesce until their data is replaced.
     pub servers: Vec<StopPlan>,
-    /// Kinds of attributes that it may lose.
+    /// Kinds of attributes that may be dropped.
     pub may_lose: BTreeSet<AttributeKind>,
-    /// Those of them that its file system cannot hold: they are left out. With the number of the source's files that have them.
+    /// Kinds of attributes to drop because the file system cannot store them, with the number of source files
+    /// that have them.
     pub drops: BTreeMap<AttributeKind, u64>,
-    /// What takes a backup's stream apart.
+    /// Program that extracts the stream of a backup.
     pub extractor: &'static str,
-    /// How the backup is made ready.
+    /// Preparation of the backup.
     pub prepare: Option<Prepare>,
-    /// How its server follows another one, with the copy.
+    /// Replication of its server, once it has the copy.
     pub follow: Option<Follow>,
 }
 
-/// How the stream is compressed.
+/// Compression of the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Compression {
-    /// The program, which all ends have.
+    /// Program, present on all ends.
     pub program: Compressor,
-    /// Its level.
+    /// Compression level.
     pub level: u8,
 }
 
-/// The digest of the stream.
+/// Digest of the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamDigest {
     /// SHA-256 by openssl.
     Sha256,
-    /// MD5 by md5sum, where an end has no openssl.
+    /// MD5 by md5sum, if an end has no openssl.
     Md5,
 }
 
@@ -233,21 +235,21 @@ impl fmt::Display for StreamDigest {
     }
 }
 
-/// A target with what was learnt about it.
+/// A target with the results of its probe.
 #[derive(Debug)]
 pub struct TargetFactsOf<'a> {
-    /// As the user wrote it.
+    /// The target as the user wrote it.
     pub endpoint: &'a Endpoint,
-    /// What the probe told.
+    /// Result of the probe.
     pub facts: &'a Facts,
-    /// Its address as the source reaches it.
+    /// Address of the target, reachable from the source.
     pub address: IpAddr,
-    /// The source's address when it does.
+    /// Address of the source when it connects to the target.
     pub peer: IpAddr,
 }
 
 impl Plan {
-    /// Decides everything. `targets` have passed the preflight.
+    /// Makes the plan for `targets`, which have passed the preflight.
     #[must_use]
     pub fn new(
         run: &RunId,
@@ -255,10 +257,10 @@ impl Plan {
         (source, source_facts): (&Endpoint, &Facts),
         targets: &[TargetFactsOf<'_>],
     ) -> Self {
-        let everybody_has =
+        let all_have =
             |tool: &str| source_facts.has(tool) && targets.iter().all(|target| target.facts.has(tool));
         let first_common =
-            [Compressor::Zstd, Compressor::Pigz].into_iter().find(|tool| everybody_has(tool.name()));
+            [Compressor::Zstd, Compressor::Pigz].into_iter().find(|tool| all_have(tool.name()));
         let shape = Shape::of(settings, source_facts);
         let program = match (shape.producer, shape.consumer, settings.compress) {
             (Producer::File, ..) => None,
@@ -269,15 +271,18 @@ impl Plan {
         };
         let compression = program.map(|program| Compression {
             program,
-            // Said for another one, where the program was not.
+            // A level without a program was given for another one.
             level: settings.compress_level.min(program.highest_level()),
         });
-        // Encryption alone does not notice an altered byte: CTR has no authentication. Where files cannot be compared, the
-        // stream is.
+        // Encryption alone does not detect an altered byte: CTR has no authentication. If files cannot be
+        // compared, the stream is.
         let files = settings.checksum.filter(|_| shape.compares_files());
         let checked = settings.parallel_checksum || settings.encrypt || settings.checksum != files;
-        let stream_digest = (checked || shape.consumer == Consumer::File)
-            .then_some(if everybody_has("openssl") { StreamDigest::Sha256 } else { StreamDigest::Md5 });
+        let stream_digest = (checked || shape.consumer == Consumer::File).then_some(if all_have("openssl") {
+            StreamDigest::Sha256
+        } else {
+            StreamDigest::Md5
+        });
         let of_source = source_facts.source.clone().unwrap_or_default();
         let addresses: Vec<IpAddr> = targets.iter().map(|target| target.address).collect();
         Self {
@@ -332,7 +337,7 @@ impl Plan {
             stream_digest,
             file_digest: files,
             exclude: if shape.producer == Producer::Tree { settings.exclude.clone() } else { Vec::new() },
-            // Nobody would know what changed.
+            // Without the comparison of files the changes could not be reported.
             ignore_changed: settings.ignore_changed && shape.compares_files(),
             replace: if shape.publication == Publication::Name { settings.replace } else { Replace::No },
             chown: settings.chown.clone(),
@@ -346,7 +351,7 @@ impl Plan {
         }
     }
 
-    /// The same, for copies that become replicas.
+    /// Returns the plan with replication for the copies.
     #[must_use]
     pub fn for_replicas(mut self, replica: ReplicaPlan) -> Self {
         for target in &mut self.targets {
@@ -356,19 +361,20 @@ impl Plan {
         Self { replica: Some(replica), ..self }
     }
 
-    /// What an account is called that is made for the target of that number.
+    /// Name of the account that is created for the target with this number.
     #[must_use]
     pub fn account_name(&self, number: usize) -> String {
         format!("replica-{}-{number}", self.run)
     }
 
-    /// Something on the source rests while it is copied.
+    /// Returns whether something on the source is quiesced while it is copied.
     #[must_use]
     pub fn rests(&self) -> bool {
         !self.source.servers.is_empty() || self.backup.as_ref().is_some_and(|backup| backup.stop_replication)
     }
 
-    /// The bytes that tar is expected to write: data of sparse files counts once, and each entry has a header.
+    /// Number of bytes that tar is expected to write: sparse files count with their data only, each entry has
+    /// a header.
     #[must_use]
     pub fn expected_bytes(&self) -> u64 {
         let headers = match self.shape.producer {
@@ -383,7 +389,7 @@ impl BackupPlan {
     fn new(settings: &Settings, facts: &Facts, instance: &Instance) -> Self {
         let tool = backup::tool(facts, instance);
         let datadir = instance.datadir();
-        // It knows them only from files of options, which may be another server's.
+        // The tool reads these variables only from option files, which may be another server's.
         let places = ["innodb_data_home_dir", "innodb_undo_directory", "innodb_log_group_home_dir"];
         let place = |name: &str| {
             let value = instance.variable(name);
@@ -401,7 +407,7 @@ impl BackupPlan {
     }
 }
 
-/// The servers of an end that are to be stopped.
+/// Servers to stop on one end.
 fn stops(settings: &Settings, facts: &Facts, wanted: bool) -> Vec<StopPlan> {
     let stop = |server: &Server| StopPlan {
         unit: settings.servers.unit.clone().unwrap_or_else(|| server.unit.clone()),
@@ -414,19 +420,20 @@ fn stops(settings: &Settings, facts: &Facts, wanted: bool) -> Vec<StopPlan> {
 }
 
 impl TargetPlan {
-    /// The directory in which a copy arrives, below the staging directory, which protects it whatever a stream does to it.
+    /// Directory where a copy arrives. The staging directory above protects it, whatever mode or owner a
+    /// stream gives it.
     #[must_use]
     pub fn inbox(&self) -> PathBuf {
         self.staging.join(INBOX)
     }
 
-    /// A server is at rest while its data is replaced, and has to run with the new data before the old goes.
+    /// Whether the old data is kept until its server runs with the new data.
     #[must_use]
     pub fn keeps_old_until_it_runs(&self) -> bool {
         !self.servers.is_empty() || self.follow.is_some()
     }
 
-    /// `at_once`: how many of the targets are on its host.
+    /// `at_once`: number of targets on the same host.
     fn new(
         run: &RunId,
         (number, at_once): (usize, u64),
@@ -471,7 +478,7 @@ impl TargetPlan {
 }
 
 impl Prepare {
-    /// `at_once`: how many are prepared on the host at the same time.
+    /// `at_once`: number of backups that are prepared on the host at the same time.
     fn new(settings: &Settings, instance: Option<&Instance>, facts: &Facts, at_once: u64) -> Self {
         let tool = instance.and_then(|instance| backup::tool(facts, instance).ok());
         let pool = instance.map_or(u64::MAX, Instance::buffer_pool);
@@ -492,15 +499,15 @@ impl Prepare {
     }
 }
 
-/// Kinds of attributes that the target's file system cannot hold, with the number of the source's files that have them. The
-/// preflight has made sure that they may be lost.
+/// Kinds of attributes that the target's file system cannot store, with the number of source files that have
+/// them. The preflight has checked that they may be dropped.
 fn drops(settings: &Settings, source: &Facts, target: &Facts) -> BTreeMap<AttributeKind, u64> {
     let lacks = target.target.iter().flat_map(|target| &target.lacks);
     let of_source = |kind: &AttributeKind| Some((*kind, source.source.as_ref()?.attributes.get(kind)?.0));
     lacks.filter(|kind| settings.drop_attributes.contains(kind)).filter_map(of_source).collect()
 }
 
-/// The preflight has made sure that there is one.
+/// Returns the netcat for the addresses; the preflight has checked that there is one.
 fn netcat(facts: &Facts, addresses: &[IpAddr]) -> Netcat {
     facts.netcat(addresses).cloned().unwrap_or_default()
 }

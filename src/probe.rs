@@ -1,4 +1,4 @@
-//! Connects to all hosts of a run and learns everything about them, side by side. Changes nothing.
+//! Connects to all hosts of a run in parallel and collects facts about them. Changes nothing.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -19,7 +19,7 @@ use crate::settings::Settings;
 use crate::shape;
 use crate::values::{AttributeKind, TransferType};
 
-/// What is known of the ends of a run. A target that could not be asked has its error instead.
+/// Results of a probe. A target that could not be probed has its error instead.
 #[derive(Debug)]
 pub struct Probe {
     /// The source.
@@ -30,19 +30,19 @@ pub struct Probe {
     pub hosts: Hosts,
 }
 
-/// Connections by name; ends on one host share one.
+/// Connections by name; ends on the same host share one.
 pub type Hosts = BTreeMap<HostName, Arc<Host>>;
 
-/// One end.
+/// Result for one end.
 #[derive(Clone, Debug)]
 pub struct Probed {
     /// The connection.
     pub host: Arc<Host>,
-    /// What it told.
+    /// Facts that the host reported.
     pub facts: Facts,
-    /// By how many seconds its clock is ahead of ours.
+    /// Seconds by which its clock is ahead of the controller's.
     pub skew: Option<f64>,
-    /// The address that was said to be its own on the data path, and is not.
+    /// Address that was given as its own on the data path but is not.
     pub foreign: Option<IpAddr>,
 }
 
@@ -52,29 +52,29 @@ impl Probed {
     }
 }
 
-/// A target, with the addresses of the data path.
+/// Result for a target, with the addresses of the data path.
 #[derive(Clone, Debug)]
 pub struct ProbedTarget {
-    /// The connection and what it told.
+    /// Connection and facts.
     pub end: Probed,
-    /// Its address on the data path, if it was said.
-    pub said: Option<IpAddr>,
-    /// Its address as the source reaches it, if that could be learnt.
+    /// Address on the data path, if given.
+    pub given: Option<IpAddr>,
+    /// Address that the source can reach, if there is one.
     pub address: Option<IpAddr>,
-    /// The source's address when it does.
+    /// Source's address for connections to the target.
     pub peer: Option<IpAddr>,
 }
 
-/// Connections to hosts, and why there is none to others.
+/// Open connections and failed ones.
 #[derive(Debug, Default)]
 pub struct Connections {
-    /// Those that stand.
+    /// Open connections.
     pub hosts: Hosts,
-    /// Those that do not.
+    /// Errors of the others.
     pub failed: BTreeMap<HostName, HostError>,
 }
 
-/// Connects to hosts, side by side.
+/// Connects to hosts in parallel.
 pub async fn connect(settings: &Settings, mut names: Vec<HostName>) -> Connections {
     names.sort();
     names.dedup();
@@ -98,7 +98,7 @@ pub async fn connect(settings: &Settings, mut names: Vec<HostName>) -> Connectio
     connections
 }
 
-/// Asks the source and the targets. An error is the source's; targets keep theirs.
+/// Probes the source and the targets. Returns the error of the source; those of targets are in the result.
 pub async fn probe(
     settings: &Settings,
     source: &Endpoint,
@@ -114,7 +114,7 @@ pub async fn probe(
     let of_source = Script::source_facts(kind, &path(source), name.as_bytes(), defaults, &exclude);
     let mut answers = BTreeMap::new();
     let mut final_name = shape::final_name(settings, source, None);
-    // An archive is called after what the source is, which has to be known first.
+    // The name of an archive depends on the kind of source, which must be known first.
     let first = settings.transfer_type == TransferType::Compress && final_name.is_none();
     if let (true, Some(host)) = (first, hosts.get(&source.host).map(Arc::clone)) {
         let answer = ask(host, &of_source, settings.source_address).await?;
@@ -124,14 +124,14 @@ pub async fn probe(
     let final_name = final_name.unwrap_or_default();
     let mut asking = JoinSet::new();
     if let (false, Some(host)) = (first, hosts.get(&source.host).map(Arc::clone)) {
-        let said = settings.source_address;
-        asking.spawn(async move { (0, ask(host, &of_source, said).await) });
+        let given = settings.source_address;
+        asking.spawn(async move { (0, ask(host, &of_source, given).await) });
     }
     for (index, endpoint) in targets.iter().enumerate() {
         let Some(host) = hosts.get(&endpoint.host).map(Arc::clone) else { continue };
         let script = Script::target_facts(kind, &path(endpoint), final_name.as_bytes(), owner, defaults);
-        let said = settings.address_of(endpoint, targets.len() == 1);
-        asking.spawn(async move { (index + 1, ask(host, &script, said).await) });
+        let given = settings.address_of(endpoint, targets.len() == 1);
+        asking.spawn(async move { (index + 1, ask(host, &script, given).await) });
     }
     while let Some(joined) = asking.join_next().await {
         if let Ok((index, answer)) = joined {
@@ -142,7 +142,7 @@ pub async fn probe(
     let unreachable = |endpoint: &Endpoint, failed: &mut BTreeMap<HostName, HostError>| {
         failed.remove(&endpoint.host).unwrap_or_else(|| HostError::Connect {
             host: endpoint.host.to_string(),
-            text: "no connection (see the message of its first use)".into(),
+            text: "no connection (reported at its first use)".into(),
             command: try_login(&settings.login, &endpoint.host.to_string()),
         })
     };
@@ -155,7 +155,7 @@ pub async fn probe(
         probed.push(match answers.remove(&(index + 1)) {
             Some(Ok(end)) => Ok(ProbedTarget {
                 end,
-                said: settings.address_of(endpoint, targets.len() == 1),
+                given: settings.address_of(endpoint, targets.len() == 1),
                 address: None,
                 peer: None,
             }),
@@ -172,21 +172,21 @@ pub async fn probe(
     Ok(Probe { source: source_end, targets: probed, hosts })
 }
 
-/// Asks one end, also whether the address that was said is its own.
-async fn ask(host: Arc<Host>, script: &Script, said: Option<IpAddr>) -> Result<Probed, HostError> {
+/// Probes one end; also checks whether the given address is its own.
+async fn ask(host: Arc<Host>, script: &Script, given: Option<IpAddr>) -> Result<Probed, HostError> {
     let messages = host.ask("probe", script).await?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |now| now.as_secs_f64());
     let facts = Facts::parse(&messages);
     let mut foreign = None;
-    // Without the program, which is a finding, nothing is known.
-    if let Some(address) = said.filter(|_| facts.has("ip")) {
+    // Without `ip`, which is a finding, the address cannot be checked.
+    if let Some(address) = given.filter(|_| facts.has("ip")) {
         let answer = host.ask("address query", &Script::routes(&[address.to_string()])).await?;
-        foreign = said.filter(|_| !is_own(&answer));
+        foreign = given.filter(|_| !is_own(&answer));
     }
     Ok(Probed { host, skew: facts.clock.map(|clock| clock - now), foreign, facts })
 }
 
-/// Asks the source for two names that are one on a target that does not tell upper from lower case.
+/// Searches the source for two names that collide on a target with a case-insensitive file system.
 async fn find_twin(endpoint: &Endpoint, exclude: &[Field], source: &mut Probed) -> Result<(), HostError> {
     let name = endpoint.name().unwrap_or_default().as_bytes();
     let script = Script::twins(endpoint.parent().as_os_str().as_bytes(), name, exclude);
@@ -197,14 +197,14 @@ async fn find_twin(endpoint: &Endpoint, exclude: &[Field], source: &mut Probed) 
     Ok(())
 }
 
-/// The name that a source answers of those that are one on the target.
+/// Returns the colliding name in the answer of a source.
 #[must_use]
 pub fn twin(answer: &[Vec<Field>]) -> Option<String> {
     let twin = answer.iter().find(|message| message.len() > 1 && message[0] == b"twin")?;
     Some(short(&twin[1], LONGEST_PATH))
 }
 
-/// Asks the source for extended attributes, where a file system of the targets cannot hold all kinds of them.
+/// Counts extended attributes on the source, if a target's file system cannot store all kinds of them.
 async fn find_attributes(
     settings: &Settings,
     endpoint: &Endpoint,
@@ -218,7 +218,7 @@ async fn find_attributes(
     if lacking.is_empty() || settings.transfer_type != TransferType::File {
         return Ok(());
     }
-    // Others are neither read nor set without privileges.
+    // Without root, other attributes can be neither read nor set.
     let root = source.facts.uid == 0 && lacking.iter().any(|facts| facts.uid == 0);
     let name = endpoint.name().unwrap_or_default().as_bytes();
     let directory = endpoint.parent().as_os_str().as_bytes();
@@ -227,7 +227,8 @@ async fn find_attributes(
     Ok(())
 }
 
-/// The numbers of files with attributes that a source answers, and an example of each kind.
+/// Returns the number of files with each kind of attributes in the answer of a source, and an example of
+/// each.
 #[must_use]
 pub fn attributes(answer: &[Vec<Field>]) -> BTreeMap<AttributeKind, (u64, String)> {
     let of_kind = |message: &Vec<Field>| match message.as_slice() {
@@ -241,13 +242,13 @@ pub fn attributes(answer: &[Vec<Field>]) -> BTreeMap<AttributeKind, (u64, String
     answer.iter().filter_map(of_kind).collect()
 }
 
-/// Whether a host answers that the address is its own.
+/// Returns whether a host answers that the address is its own.
 #[must_use]
 pub fn is_own(answer: &[Vec<Field>]) -> bool {
     answer.iter().any(|message| message.first().is_some_and(|word| word == b"own"))
 }
 
-/// From which of its own addresses a source answers that it reaches another one.
+/// Returns the source's own address for connections to `address`, from its answer.
 #[must_use]
 pub fn route(answer: &[Vec<Field>], address: &IpAddr) -> Option<IpAddr> {
     let text = address.to_string();
@@ -255,17 +256,18 @@ pub fn route(answer: &[Vec<Field>], address: &IpAddr) -> Option<IpAddr> {
     String::from_utf8_lossy(&route[2]).parse().ok()
 }
 
-/// The addresses of a target that the source may connect to, the best one first: that which the controller reached over
-/// SSH, which needs no resolver on the source, and then all others. Both ends have a netcat for each.
+/// Returns the addresses of a target that the source may connect to, in order of preference: first the one
+/// that the controller reached over SSH, which needs no name resolution on the source. Both ends have a
+/// netcat for each.
 #[must_use]
 pub fn candidates((source, here): (&HostName, &Facts), (target, there): (&HostName, &Facts)) -> Vec<IpAddr> {
     let reached = match (source, target) {
         (HostName::Local, HostName::Local) => return vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
-        // The source knows this machine as the address that its SSH connection came from.
+        // The source knows this machine by the address that its SSH connection came from.
         (_, HostName::Local) => here.ssh.map(|(controller, _)| controller),
         _ => there.ssh.map(|(_, own)| own),
     };
-    // One that the source has, too, leads back to it: a bridge for containers, mostly.
+    // An address that both hosts have leads the source back to itself; mostly a bridge for containers.
     let others = there.addresses.iter().copied().filter(|address| !here.addresses.contains(address));
     let leads_there = |address: &IpAddr| !address.is_loopback() || here.same_machine(there);
     let mut candidates = Vec::new();
@@ -277,22 +279,22 @@ pub fn candidates((source, here): (&HostName, &Facts), (target, there): (&HostNa
     candidates
 }
 
-/// An end has a netcat for such addresses; one that has none at all is a finding of its own.
+/// Returns whether an end has a netcat for the address; a host without any is a separate finding.
 fn speaks(facts: &Facts, address: IpAddr) -> bool {
     facts.netcats.is_empty() || facts.netcat(&[address]).is_some()
 }
 
-/// Asks the source which of their addresses it reaches, and from which of its own.
-/// `said`: the one of its own that was said.
+/// Asks the source which of the targets' addresses it can reach, and from which of its own.
+/// `given`: source's address, if the user gave one.
 async fn find_addresses(
-    said: Option<IpAddr>,
+    given: Option<IpAddr>,
     source: &Probed,
     targets: &mut [Result<ProbedTarget, HostError>],
 ) -> Result<(), HostError> {
     let of_targets: Vec<Vec<IpAddr>> = targets
         .iter()
         .flatten()
-        .map(|target| match target.said {
+        .map(|target| match target.given {
             Some(address) => {
                 let ends = [&source.facts, &target.end.facts];
                 [address].into_iter().filter(|address| ends.iter().all(|end| speaks(end, *address))).collect()
@@ -308,8 +310,8 @@ async fn find_addresses(
     }
     let routes = source.host.ask("route query", &Script::routes(&addresses)).await?;
     let own = |address: &IpAddr| {
-        if said.is_some() {
-            return said.filter(|said| said.is_ipv4() == address.is_ipv4());
+        if given.is_some() {
+            return given.filter(|given| given.is_ipv4() == address.is_ipv4());
         }
         route(&routes, address)
     };
@@ -341,14 +343,14 @@ mod tests {
     }
 
     #[test]
-    fn the_address_that_ssh_reached_comes_first_and_one_that_both_have_never() {
+    fn ssh_address_is_first_and_shared_ones_are_excluded() {
         let source = host("a", "10.0.0.1", &["10.0.0.1", "172.17.0.1"]);
         let target = host("b", "fd77::2", &["10.0.0.2", "172.17.0.1", "fd77::2"]);
         assert_eq!(between(&source, &target), ["fd77::2", "10.0.0.2"]);
     }
 
     #[test]
-    fn an_address_for_which_an_end_has_no_netcat_is_none() {
+    fn addresses_without_a_netcat_are_excluded() {
         let traditional = || vec![Netcat { dialect: Dialect::Traditional, program: "nc".into() }];
         let source = host("a", "10.0.0.1", &["10.0.0.1"]);
         let target = host("b", "fd77::2", &["10.0.0.2", "fd77::2"]);
@@ -364,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_is_known_to_the_source_by_the_address_that_its_connection_came_from() {
+    fn controller_is_reached_at_the_address_of_its_ssh_connection() {
         let (source, target) = (host("a", "10.0.0.1", &[]), host("c", "10.0.0.3", &["10.0.0.9", "fd77::9"]));
         let found = candidates((&HostName::Ssh("db".into()), &source), (&HostName::Local, &target));
         assert_eq!(found, ["10.0.0.9", "fd77::9"].map(|text| text.parse::<IpAddr>().unwrap()));

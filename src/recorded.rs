@@ -1,7 +1,8 @@
-//! A run, with what this machine keeps of it: a record, a file of metrics, and its begin and end in the journal.
+//! A run together with its traces on the controller: record, metrics file, and log entries for its start and
+//! end.
 //!
-//! The run comes first: what goes wrong with what is kept of it is a warning, and a file system that does not answer, as one of
-//! another machine may, keeps nobody for long.
+//! The run has priority: a failure to record it is only a warning, and a file system that does not respond,
+//! such as a network file system, delays it only for a limited time.
 
 use std::io;
 use std::path::Path;
@@ -21,12 +22,12 @@ use crate::run_id::RunId;
 use crate::settings::Settings;
 use crate::signals::Interrupts;
 
-/// What the metrics tell, beside the records.
+/// File with the values of the metrics, next to the records.
 const LAST_RUNS: &str = "last-runs.json";
-/// How long a file of this machine is waited for.
+/// Maximum time to wait for a file of this machine.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Does the run.
+/// Executes the run.
 pub async fn recorded(
     id: &RunId,
     settings: &Settings,
@@ -44,15 +45,15 @@ pub async fn recorded(
     log.run(id, &source, &targets);
     let recording =
         if settings.history_size > 0 { begin(settings.history_size, &record).await } else { None };
-    tracing::info!(source, targets, "the run begins");
+    tracing::info!(source, targets, "run started");
     let clock = Instant::now();
     let report = run::run(id, settings, work, interrupts).await;
     let (exit, seconds) = (report.exit().code(), clock.elapsed().as_secs_f64());
     match exit {
-        0 => tracing::info!(source, targets, exit, seconds, "the run has ended: all is done"),
-        // To people the report says it.
+        0 => tracing::info!(source, targets, exit, seconds, "run finished successfully"),
+        // On a terminal the report says so.
         _ if log.is_journal() => {
-            tracing::error!(source, targets, exit, seconds, "the run has ended with exit code {exit}");
+            tracing::error!(source, targets, exit, seconds, "run failed with exit code {exit}");
         }
         _ => {}
     }
@@ -62,19 +63,19 @@ pub async fn recorded(
         if let Err(error) =
             aside(move || recording.finish(&ended).map_err(|error| error.to_string()), drop).await
         {
-            tracing::warn!("the record of this run has no end: {error}");
+            tracing::warn!("the end of this run was not recorded: {error}");
         }
     }
     if let Some(file) = settings.metrics.clone() {
         let name = printable(file.as_os_str().as_encoded_bytes());
-        if let Err(error) = aside(move || tell_metrics(&file, &record), drop).await {
-            tracing::warn!("{name} does not tell of this run (--metrics): {error}");
+        if let Err(error) = aside(move || write_metrics(&file, &record), drop).await {
+            tracing::warn!("{name}: metrics of this run were not written (--metrics): {error}");
         }
     }
     report
 }
 
-/// Work with files, beside everything else and not for ever. What comes too late is handed to `late`.
+/// Works on files in another thread, with a time limit. A result that comes too late is passed to `late`.
 async fn aside<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, String> + Send + 'static,
     late: impl FnOnce(T) + Send + 'static,
@@ -87,7 +88,7 @@ async fn aside<T: Send + 'static>(
     });
     match tokio::time::timeout(PATIENCE, awaited).await {
         Ok(done) => done.unwrap_or_else(|error| Err(error.to_string())),
-        Err(_) => Err(format!("the file system has not answered for {} s", PATIENCE.as_secs())),
+        Err(_) => Err(format!("the file system did not respond within {} s", PATIENCE.as_secs())),
     }
 }
 
@@ -98,15 +99,15 @@ async fn begin(keep: usize, record: &Record) -> Option<Recording> {
         History::of_this_account().and_then(begun).map_err(|error| error.to_string())
     };
     let begun = aside(work, Recording::abandon);
-    let told = |error: String| {
-        tracing::warn!("there will be no record of this run: {error}; without any: --history-size 0");
+    let warn = |error: String| {
+        tracing::warn!("this run will not be recorded: {error}; to disable records: --history-size 0");
     };
-    begun.await.map_err(told).ok()
+    begun.await.map_err(warn).ok()
 }
 
-/// Writes the file of metrics anew, with this run; of others as far as they are known. Where it cannot be known what was told of
-/// them, nothing is written: an old file is noticed.
-fn tell_metrics(file: &Path, record: &Record) -> Result<(), String> {
+/// Writes the metrics file with this run and the last results of other runs. If these cannot be read, nothing
+/// is written: monitoring notices an old file.
+fn write_metrics(file: &Path, record: &Record) -> Result<(), String> {
     let of_kept = |path: &Path, error: io::Error| format!("{}: {error}", path.display());
     let mut pairs = Vec::new();
     let kept = match History::of_this_account() {
@@ -114,7 +115,9 @@ fn tell_metrics(file: &Path, record: &Record) -> Result<(), String> {
             history.prepare().map_err(|error| error.to_string())?;
             let path = history.path(LAST_RUNS);
             let lock = take(&history).map_err(|error| match error.kind() {
-                io::ErrorKind::WouldBlock => format!("another run has {} for too long", path.display()),
+                io::ErrorKind::WouldBlock => {
+                    format!("{} has been locked by another run for too long", path.display())
+                }
                 _ => of_kept(&path, error),
             })?;
             pairs = match metrics::read(&path) {
@@ -122,7 +125,7 @@ fn tell_metrics(file: &Path, record: &Record) -> Result<(), String> {
                     let bad = path.with_extension("json.bad");
                     std::fs::rename(&path, &bad).map_err(|error| of_kept(&path, error))?;
                     tracing::warn!(
-                        "{}: {error}; it is {} now, and what it told of other runs is told no more",
+                        "{}: {error}; renamed to {}, the metrics of other runs are lost",
                         path.display(),
                         bad.display()
                     );
@@ -132,7 +135,7 @@ fn tell_metrics(file: &Path, record: &Record) -> Result<(), String> {
             };
             Some((path, lock))
         }
-        // An account without a place for it tells of this run.
+        // An account without a state directory reports only this run.
         Err(_) => None,
     };
     metrics::update(&mut pairs, record);
@@ -142,7 +145,8 @@ fn tell_metrics(file: &Path, record: &Record) -> Result<(), String> {
     metrics::write(file, &pairs).map_err(|error| error.to_string())
 }
 
-/// Of two runs that end at once, the later one has to know of the other.
+/// Takes the lock of the records: of two runs that end at the same time, the later one must see the other's
+/// values.
 fn take(history: &History) -> io::Result<impl Sized + use<>> {
     let lease = || history.lock()?.ok_or_else(|| io::Error::from(io::ErrorKind::WouldBlock));
     let patience = ConstantBuilder::default().with_delay(Duration::from_millis(20)).with_max_times(250);

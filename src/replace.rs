@@ -1,4 +1,4 @@
-//! Files that are written anew as a whole, by rename, while others may read them.
+//! Files that are replaced atomically by rename, while others may read them.
 
 use std::fs::{File, Permissions};
 use std::io::{self, Write as _};
@@ -7,12 +7,11 @@ use std::path::Path;
 
 use tempfile::NamedTempFile;
 
-/// What the name of a file begins with that has not got its own yet. The collector of metrics reads `*.prom`, and this is not
-/// that.
+/// Prefix of the name of an unfinished file. The collector of metrics reads `*.prom`, so it ignores these.
 pub const UNNAMED: &str = ".transfer-";
 
-/// A file for a directory, perhaps of somebody else, without a name of its own yet. Nobody else may read it; it goes with the
-/// result.
+/// Creates an unnamed file in a directory that may belong to another account. Only this account can read it;
+/// it is removed with the result.
 ///
 /// # Errors
 /// When it cannot be made.
@@ -20,10 +19,10 @@ pub fn begin(directory: &Path) -> io::Result<NamedTempFile> {
     tempfile::Builder::new().prefix(UNNAMED).tempfile_in(directory)
 }
 
-/// Writes a file anew. Behind a power cut it is the old one or the new one, each whole.
+/// Replaces a file. After a power failure, either the old or the new version is there, complete.
 ///
 /// # Errors
-/// When it cannot be written; it is the old one then.
+/// When it cannot be written; then the old version remains.
 pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut file = begin(directory)?;
@@ -35,7 +34,7 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// The names in a directory are on the disk, where it may be opened for that and its file system knows how.
+/// Syncs the names in a directory, if it can be opened and the file system supports that.
 pub fn sync(directory: &Path) {
     let _ = File::open(directory).and_then(|directory| directory.sync_all());
 }

@@ -223,7 +223,7 @@ impl fmt::Display for Report {
             lines.push(format!("seconds: {}", steps.collect::<Vec<_>>().join(", ")));
         }
         for leftover in &self.leftovers {
-            lines.push(format!("{}: LEFT BEHIND: {}", leftover.host, leftover.what));
+            lines.push(format!("{}: NOT ROLLED BACK: {}", leftover.host, leftover.what));
         }
         let mut hosts: Vec<&str> = self.leftovers.iter().map(|leftover| leftover.host.as_str()).collect();
         hosts.sort_unstable();
@@ -413,7 +413,7 @@ mod tests {
             targets: vec![end(copied()), end(Outcome::Failed(Error::Verification("db3: bad".into())))],
             leftovers: vec![Leftover {
                 host: "db2".into(),
-                what: "could not be undone: rule nftables 4".into(),
+                what: "nftables IPv4 rules transfer-r-target1".into(),
             }],
             ..Report::default()
         };

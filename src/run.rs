@@ -1,4 +1,4 @@
-//! The story of a run: probe, preflight, plan, agents, transfer, release, report.
+//! Sequence of a run: probe, preflight, plan, agents, transfer, release, report.
 
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
@@ -29,17 +29,18 @@ use crate::signals::Interrupts;
 use crate::transfer::{self, Outcome};
 use crate::values::HookEnd;
 
-/// What a run is to do.
+/// Work of a run.
 #[derive(Clone, Copy, Debug)]
 pub enum Work<'a> {
     /// A copy.
     Copy(&'a Endpoint, &'a [Endpoint]),
-    /// Replicas.
+    /// Creation of replicas.
     Replica(&'a cli::Replica),
 }
 
 impl Work<'_> {
-    /// What is copied, and where to, as records name it: a target with the name that was said for the copy.
+    /// Returns the source and the targets as records name them: a target with the name that was given for the
+    /// copy.
     #[must_use]
     pub fn named(&self, settings: &Settings) -> (String, Vec<String>) {
         match self {
@@ -52,7 +53,7 @@ impl Work<'_> {
         }
     }
 
-    /// The same of one target.
+    /// Returns the name of one target.
     #[must_use]
     pub fn name(&self, settings: &Settings, target: &Endpoint) -> String {
         match (self, &settings.rename) {
@@ -65,7 +66,7 @@ impl Work<'_> {
     }
 }
 
-/// What is copied, how, and what becomes of it: the plan's input, with what the probe found.
+/// Input of the plan: settings, endpoints, and results of the probe.
 struct Begun {
     settings: Settings,
     source: Endpoint,
@@ -74,7 +75,7 @@ struct Begun {
     probe: Probe,
 }
 
-/// Does what the command line asked for, to the end of its release. Prints nothing.
+/// Executes the command line, up to the end of the release. Prints nothing.
 pub async fn run(id: &RunId, settings: &Settings, work: Work<'_>, interrupts: &Interrupts) -> Report {
     let (progress, renderer) = Progress::start(settings.progress, settings.json);
     let mut report = Report { id: Some(id.clone()), login: settings.login.clone(), ..Report::default() };
@@ -106,7 +107,7 @@ pub async fn run(id: &RunId, settings: &Settings, work: Work<'_>, interrupts: &I
             drop(begun);
             close(hosts).await;
         }
-        // Nothing has been changed, wherever it failed.
+        // Nothing has been changed so far.
         Err(error) => {
             for finding in &report.findings {
                 progress.emit("finding", finding);
@@ -120,7 +121,7 @@ pub async fn run(id: &RunId, settings: &Settings, work: Work<'_>, interrupts: &I
     report
 }
 
-/// Connects to all hosts, and asks them.
+/// Connects to all hosts and probes them.
 async fn begin(settings: &Settings, work: Work<'_>, findings: &mut Vec<Finding>) -> Result<Begun, Error> {
     let begun = |settings: &Settings, (source, targets): (&Endpoint, &[Endpoint]), replica, probe| Begun {
         settings: settings.clone(),
@@ -149,7 +150,7 @@ async fn begin(settings: &Settings, work: Work<'_>, findings: &mut Vec<Finding>)
     }
 }
 
-/// What ends a run before it is done: the first signal, or the longest time that it may take.
+/// Waits for the event that ends a run early: the first signal, or the time limit.
 async fn ending(settings: &Settings, interrupts: &Interrupts) -> Error {
     let too_long = match settings.max_duration {
         Some(limit) => Either::Left(tokio::time::sleep(limit)),
@@ -164,7 +165,7 @@ async fn ending(settings: &Settings, interrupts: &Interrupts) -> Error {
     }
 }
 
-/// Preflight and plan. Findings, and targets that are left out, are in the report.
+/// Runs the preflight and makes the plan. Findings and skipped targets go into the report.
 fn plan(id: &RunId, begun: &Begun, report: &mut Report) -> Result<Plan, Error> {
     let Begun { settings, source, targets, replica, probe } = begun;
     let of_source = Side {
@@ -174,8 +175,8 @@ fn plan(id: &RunId, begun: &Begun, report: &mut Report) -> Result<Plan, Error> {
         foreign: probe.source.foreign,
         peer: None,
     };
-    let mut against: Vec<String> = note(&mut report.findings, preflight::source(settings, of_source));
-    let source_is_good = against.is_empty();
+    let mut refusals: Vec<String> = note(&mut report.findings, preflight::source(settings, of_source));
+    let source_is_good = refusals.is_empty();
     let mut accepted = Vec::new();
     let mut left_out = Vec::new();
     let mut busy: Vec<String> = Vec::new();
@@ -202,10 +203,10 @@ fn plan(id: &RunId, begun: &Begun, report: &mut Report) -> Result<Plan, Error> {
                         good.push(side);
                         continue;
                     }
-                    (_, Some(who)) if reasons.is_empty() => {
+                    (_, Some(writer)) if reasons.is_empty() => {
                         let name = final_name(settings, source, Some(of_source.facts)).unwrap_or_default();
                         let path = endpoint.path.join(name);
-                        let error = lease::busy(&end.host, &path, who);
+                        let error = lease::busy(&end.host, &path, writer);
                         let reason = error.chain();
                         busy.push(reason.clone());
                         vec![reason]
@@ -219,23 +220,25 @@ fn plan(id: &RunId, begun: &Begun, report: &mut Report) -> Result<Plan, Error> {
     }
     let goes_on = source_is_good && !accepted.is_empty() && (left_out.is_empty() || settings.skip_refused);
     if !goes_on {
-        // The run's own error tells people; programs ask for each target.
+        // The run's own error lists everything for people; programs want a status for each target.
         report.targets.extend(targets.iter().map(|endpoint| {
-            let against = left_out.iter().find(|(other, _)| std::ptr::eq(*other, endpoint));
-            let error = match against {
+            let found = left_out.iter().find(|(other, _)| std::ptr::eq(*other, endpoint));
+            let error = match found {
                 Some((_, reasons)) if reasons.iter().all(|reason| busy.contains(reason)) => {
                     Error::Busy(reasons.join("; "))
                 }
                 Some((_, reasons)) => Error::Refused(reasons.join("; ")),
-                None => Error::Refused("nothing stands against it".into()),
+                None => {
+                    Error::Refused("no finding for this target; the run was refused for other reasons".into())
+                }
             };
             without_copy(endpoint.clone(), error)
         }));
-        against.extend(left_out.into_iter().flat_map(|(_, reasons)| reasons));
-        // Somebody else's end mends it.
-        return Err(if busy == against { Error::Busy(busy.join("; ")) } else { refused(&against) });
+        refusals.extend(left_out.into_iter().flat_map(|(_, reasons)| reasons));
+        // All reasons are temporary: other runs are writing.
+        return Err(if busy == refusals { Error::Busy(busy.join("; ")) } else { refused(&refusals) });
     }
-    // The others are changed, so this is no refusal of the run any more.
+    // The other targets are changed, so the run as a whole is no longer refused.
     report.targets.extend(left_out.into_iter().map(|(endpoint, reasons)| {
         let text = format!("left out (--skip-refused): {}", reasons.join("; "));
         without_copy(endpoint.clone(), Error::Failed(text))
@@ -247,7 +250,7 @@ fn plan(id: &RunId, begun: &Begun, report: &mut Report) -> Result<Plan, Error> {
     })
 }
 
-/// Keeps findings for the report, tells of those that are only to be known, and returns those that refuse the run.
+/// Adds findings to the report, logs warnings, and returns the refusals.
 fn note(findings: &mut Vec<Finding>, found: Vec<Finding>) -> Vec<String> {
     let (refusals, warnings): (Vec<&Finding>, Vec<&Finding>) =
         found.iter().partition(|finding| finding.weight == Weight::Refusal);
@@ -272,19 +275,19 @@ fn without_copy(endpoint: Endpoint, error: Error) -> TargetReport {
     }
 }
 
-/// Everything that stands against the run, at once.
+/// Error that lists all refusals.
 fn refused(reasons: &[String]) -> Error {
-    let mut told: Vec<&str> = Vec::new();
+    let mut listed: Vec<&str> = Vec::new();
     for reason in reasons {
-        // A host with two roles lacks the same twice.
-        if !told.contains(&reason.as_str()) {
-            told.push(reason);
+        // A host with two roles can have the same finding twice.
+        if !listed.contains(&reason.as_str()) {
+            listed.push(reason);
         }
     }
-    Error::Refused(format!("refused, nothing was changed:\n  {}", told.join("\n  ")))
+    Error::Refused(format!("refused, nothing was changed:\n  {}", listed.join("\n  ")))
 }
 
-/// Starts the agents, transfers, and releases whatever happened.
+/// Starts the agents, transfers the data, and always releases the agents.
 async fn execute(
     mut plan: Plan,
     hosts: &Hosts,
@@ -299,7 +302,7 @@ async fn execute(
             return;
         }
     };
-    // Not to be interrupted: who has begun is released, and none has made anything yet.
+    // Not cancellable: every agent that started must be released below; none has changed anything yet.
     let ((source, started), primary) = tokio::join!(start_agents(&plan, hosts), start_primary(&plan, hosts));
     let mut targets: Vec<End> = Vec::new();
     let mut lost: Vec<(Arc<Host>, AgentId)> = Vec::new();
@@ -355,15 +358,15 @@ async fn execute(
     let of_lost = join_all(lost.iter().map(|(host, agent)| lease::settle(host, agent, plan.lease_time)));
     let (of_source, of_targets, of_lost) = tokio::join!(of_source, of_targets, of_lost);
     report.leftovers.extend(of_lost.into_iter().flatten());
-    // Behind the targets, of which none that goes back needs its account any more.
+    // After the targets: once they are rolled back, none needs its account.
     report.leftovers.extend(released(primary).await.leftovers);
-    // Who looks on from there is told when everybody else is done.
+    // The hooks of the controller run after those of all hosts.
     if let Some(end) = controller {
         report.leftovers.extend(lease::release(end, plan.lease_time).await.leftovers);
     }
     let (outcomes, error) = match result {
         Ok(outcomes) => (outcomes, error),
-        // Nothing is left that could take too long.
+        // Everything is published, so the time limit no longer matters.
         Err(Error::Failed(_)) if of_targets.iter().all(|release| release.published) => {
             (of_targets.iter().map(|_| (0, Outcome::Published)).collect(), None)
         }
@@ -396,11 +399,11 @@ async fn execute(
     report.leftovers.extend(releases.flat_map(|release| release.leftovers));
 }
 
-/// Tells all ends how they have ended.
+/// Tells each end the result, for its hooks.
 async fn conclude(plan: &Plan, controller: Option<&End>, source: Option<&End>, targets: &[End]) {
     let status = |done: bool| if done { Status::Done } else { Status::Failed };
     let done = |end: &End| end.agent.published();
-    // A publication that was begun ends before its agent hears this, and corrects it.
+    // A publication in progress finishes before its agent reads this, and then corrects the status.
     join_all(targets.iter().map(|end| hooks::conclude(plan, end, HookEnd::Target, status(done(end))))).await;
     let all = status(!targets.is_empty() && targets.iter().all(done));
     let of_others = [(source, HookEnd::Source), (controller, HookEnd::Controller)];
@@ -413,7 +416,7 @@ async fn conclude(plan: &Plan, controller: Option<&End>, source: Option<&End>, t
     .await;
 }
 
-/// An agent that is not to be had; one that may have begun all the same is to be settled.
+/// Error of an agent that did not start; `lost` if it may be running nevertheless and must be settled.
 struct NotStarted {
     error: Error,
     lost: Option<(Arc<Host>, AgentId)>,
@@ -425,7 +428,7 @@ impl From<Error> for NotStarted {
     }
 }
 
-/// The agents of the source and of the targets, side by side.
+/// Starts the agents of the source and of the targets in parallel.
 async fn start_agents(plan: &Plan, hosts: &Hosts) -> (Result<End, NotStarted>, Vec<Result<End, NotStarted>>) {
     let start = |endpoint, id, role| start_agent(plan, hosts, endpoint, id, role);
     tokio::join!(
@@ -434,7 +437,7 @@ async fn start_agents(plan: &Plan, hosts: &Hosts) -> (Result<End, NotStarted>, V
     )
 }
 
-/// The agent of the server where accounts are made, if they are.
+/// Starts the agent on the upstream, if accounts are to be created there.
 async fn start_primary(plan: &Plan, hosts: &Hosts) -> Option<Result<End, NotStarted>> {
     match plan.replica.as_ref().map(|replica| &replica.account) {
         Some(AccountPlan::Create { place, .. }) => {
@@ -464,13 +467,13 @@ async fn start_agent(
     }
 }
 
-/// What a second signal leaves on the screen.
+/// Text that a second signal prints.
 fn farewell(hosts: &Hosts, login: &Login) -> String {
     let names: Vec<String> = hosts.keys().map(ToString::to_string).collect();
     let names = names.join(" ");
     format!(
-        "transfer: left at once; the hosts go on undoing what this run did there\n  \
-         to see what is left: {}\n  to remove it: {}",
+        "transfer: exiting at once; the hosts continue to roll back this run\n  \
+         to see what is left: {}\n  to clean up: {}",
         look_after(login, "status", &names),
         look_after(login, "clean", &names)
     )

@@ -1,15 +1,15 @@
-//! The name of a run: in every file, rule and process name that it leaves on a host for a while.
+//! Name of a run: part of every file, rule and process name that it creates on a host.
 
 use std::fmt;
 
 use zeroize::Zeroizing;
 
-/// `20261120-231502-9f3c1a`: when it began (UTC) and 24 random bits.
+/// Run ID, `20261120-231502-9f3c1a`: start time (UTC) and 24 random bits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunId(String);
 
 impl RunId {
-    /// A name that no other run has.
+    /// Creates a unique name.
     ///
     /// # Errors
     /// When the system has no random numbers.
@@ -18,7 +18,7 @@ impl RunId {
         Ok(Self(format!("{now}-{}", random_hex::<3>()?)))
     }
 
-    /// Whether a word has the shape of one.
+    /// Returns whether a word has the form of a run ID.
     #[must_use]
     pub fn is_name(word: &str) -> bool {
         let is_digits = |part: &str, most: usize, digit: fn(&u8) -> bool| {
@@ -34,25 +34,25 @@ impl RunId {
         }
     }
 
-    /// The name of the run's agent at its source.
+    /// Returns the name of the run's agent on the source.
     #[must_use]
     pub fn source_agent(&self) -> AgentId {
         AgentId(format!("{self}-source"))
     }
 
-    /// The name of the run's agent at its controller.
+    /// Returns the name of the run's agent on the controller.
     #[must_use]
     pub fn controller_agent(&self) -> AgentId {
         AgentId(format!("{self}-controller"))
     }
 
-    /// The name of the run's agent at the server that its replicas follow.
+    /// Returns the name of the run's agent on the upstream of its replicas.
     #[must_use]
     pub fn primary_agent(&self) -> AgentId {
         AgentId(format!("{self}-primary"))
     }
 
-    /// The name of the run's agent at its target of that number, from 1.
+    /// Returns the name of the run's agent on the target with this number, from 1.
     #[must_use]
     pub fn target_agent(&self, number: usize) -> AgentId {
         AgentId(format!("{self}-target{number}"))
@@ -65,12 +65,12 @@ impl fmt::Display for RunId {
     }
 }
 
-/// The name of one agent: that of its run and the end that it agents.
+/// Name of an agent: the run and the end that the agent works on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AgentId(String);
 
 impl AgentId {
-    /// As text; safe as a file name and as a firewall rule's comment.
+    /// Returns the name, which is safe as a file name and as a comment of a firewall rule.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -83,7 +83,7 @@ impl fmt::Display for AgentId {
     }
 }
 
-/// `N` random bytes of the system's generator as `2 * N` hexadecimal digits.
+/// Returns `N` random bytes of the system's generator as `2 * N` hexadecimal digits.
 ///
 /// # Errors
 /// When the system has no random numbers.
@@ -93,7 +93,7 @@ pub fn random_hex<const N: usize>() -> Result<String, getrandom::Error> {
     Ok(hex(&*bytes))
 }
 
-/// Bytes as hexadecimal digits.
+/// Formats bytes as hexadecimal digits.
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()

@@ -1,4 +1,4 @@
-//! What was meant: the command line over the environment over the configuration over the defaults, with nothing left open.
+//! Resolved settings: command line over environment over configuration over defaults; nothing is left open.
 
 mod sources;
 #[cfg(test)]
@@ -20,122 +20,122 @@ use crate::values::{
     ProgressChoice, TargetAddress, TransferType,
 };
 
-/// The ports of which one is taken when none is asked for.
+/// Default port range.
 const PORTS: PortRange = PortRange { first: 4400, last: 4500 };
 
-/// The records of runs that are kept where nothing is said.
+/// Default number of records of past runs.
 const HISTORY_SIZE: usize = 1000;
 
-/// How a run is to be done.
+/// Settings of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is one option of the command line")]
 pub struct Settings {
-    /// What to transfer.
+    /// Type of the transfer.
     pub transfer_type: TransferType,
     /// Commands before and after the work.
     pub hooks: Vec<Hook>,
-    /// What it is to do with servers.
+    /// Treatment of database servers.
     pub servers: Servers,
-    /// What is left out.
+    /// Patterns of entries to leave out.
     pub exclude: Vec<Pattern>,
-    /// What changes while it is copied is no failure.
+    /// Whether files that change while they are copied are accepted.
     pub ignore_changed: bool,
-    /// Kinds of attributes that may be lost where the target's file system cannot hold them.
+    /// Kinds of attributes that may be dropped if the target's file system cannot store them.
     pub drop_attributes: BTreeSet<AttributeKind>,
-    /// The final name, where it is not the source's.
+    /// Final name, if it is not the source's.
     pub rename: Option<FileName>,
-    /// What to do with what has the final name.
+    /// Treatment of data that has the final name already.
     pub replace: Replace,
-    /// Whose the copy becomes; `None`: as on the source.
+    /// Owner of the copy; `None`: as on the source.
     pub chown: Option<Owner>,
-    /// Keep what has arrived of a failed copy.
+    /// Whether the data of a failed copy is kept.
     pub keep_staging: bool,
-    /// Wait until the copy is on the disk.
+    /// Whether to wait until the copy is on the disk.
     pub fsync: bool,
-    /// Leave out targets that are refused.
+    /// Whether to continue without targets that were refused.
     pub skip_refused: bool,
-    /// Target directories that other accounts of a host can replace are no refusal.
+    /// Whether target directories that other accounts of a host can replace are accepted.
     pub allow_shared_path: bool,
-    /// Whether and how to compress.
+    /// Compression of the stream.
     pub compress: Compress,
-    /// The level, as the program counts.
+    /// Compression level, on the scale of the program.
     pub compress_level: u8,
-    /// Encrypt on the way.
+    /// Whether to encrypt the stream.
     pub encrypt: bool,
-    /// Processors that may be used on each host; `None`: by their number there.
+    /// Number of processors that may be used on each host; `None`: chosen by their number there.
     pub threads: Option<u32>,
-    /// How much our programs stand back, 0 to 19.
+    /// Nice value of the programs on hosts, 0 to 19.
     pub nice: u8,
-    /// Compare every file, disk against disk, by this digest.
+    /// Digest by which every file is compared, disk against disk.
     pub checksum: Option<FileDigest>,
-    /// Compare a digest of the stream even where it is not encrypted.
+    /// Whether to compare a digest of the stream even without encryption.
     pub parallel_checksum: bool,
-    /// Which ports may be listened on.
+    /// Ports that targets may listen on.
     pub ports: PortRange,
-    /// Which layers of the firewall may be opened.
+    /// Firewall layers that may be opened.
     pub firewall: FirewallChoice,
-    /// The source's address on the data path, where it was said.
+    /// Source's address on the data path, if given.
     pub source_address: Option<IpAddr>,
-    /// The targets' addresses on the data path, where they were said.
+    /// Targets' addresses on the data path, if given.
     pub target_address: Vec<TargetAddress>,
-    /// How to log in.
+    /// Login on hosts.
     pub login: Login,
-    /// Silence after which an agent undoes everything.
+    /// Silence of the controller after which an agent rolls back.
     pub lease_time: Duration,
-    /// Standstill after which a transfer has failed.
+    /// Time without progress after which a transfer fails.
     pub idle_timeout: Duration,
-    /// The longest that the run may take.
+    /// Maximum time of the run.
     pub max_duration: Option<Duration>,
-    /// Print the plan, change nothing.
+    /// Whether to print the plan and change nothing.
     pub dry_run: bool,
-    /// How to show progress.
+    /// Display of progress.
     pub progress: ProgressChoice,
-    /// Events and report as JSON.
+    /// Whether to print events and the report as JSON.
     pub json: bool,
-    /// Tell every step.
+    /// Whether to log every step.
     pub verbose: bool,
-    /// The file for Prometheus.
+    /// Metrics file for Prometheus.
     pub metrics: Option<PathBuf>,
-    /// How many records of runs are kept.
+    /// Number of records of past runs to keep.
     pub history_size: usize,
 }
 
-/// What is to be done with servers of databases, and how they are reached.
+/// Treatment of database servers, and access to them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Servers {
-    /// Threads of a hot backup and of its extraction; `None`: by the processors there.
+    /// Threads of a hot backup and of its extraction; `None`: chosen by the processors there.
     pub threads: Option<u32>,
-    /// Stop the source's replication meanwhile.
+    /// Whether to stop the donor's replication for the backup.
     pub stop_replication: bool,
-    /// Make a backup ready to be started.
+    /// Whether to prepare a backup, so that a server can be started with it.
     pub prepare: bool,
-    /// Bytes of memory for that; `None`: by what the source's server has, and what is available.
+    /// Bytes of memory for that; `None`: chosen by the donor's buffer pool and the available memory.
     pub prepare_memory: Option<u64>,
-    /// Whose servers are stopped while their data is copied or replaced.
+    /// Ends whose servers are stopped while their data is copied or replaced.
     pub stop: Ends,
-    /// Their unit, where it was said.
+    /// The systemd unit of the servers, if given.
     pub unit: Option<String>,
-    /// How long one may take to stop.
+    /// Maximum time for a server to stop.
     pub timeout: Duration,
-    /// Copy what a running server works on.
+    /// Whether to copy data that a running server has open.
     pub allow_running: bool,
-    /// Options for logins, a file on the hosts.
+    /// File with login options on the hosts.
     pub defaults_file: Option<String>,
 }
 
-/// What to do with what has the final name already.
+/// Treatment of data that has the final name already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Replace {
     /// Refuse.
     No,
-    /// Remove it after the copy took its place.
+    /// Remove it after the copy has taken its place.
     Remove,
     /// Keep it under another name.
     Keep,
 }
 
 impl Replace {
-    /// As agents call it.
+    /// Word for agents.
     #[must_use]
     pub fn word(self) -> &'static [u8] {
         match self {
@@ -146,50 +146,50 @@ impl Replace {
     }
 }
 
-/// How to log in on hosts.
+/// Login on hosts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Login {
-    /// Become root there.
+    /// Whether to become root with sudo.
     pub sudo: bool,
-    /// ssh's configuration file, where it is not the user's own.
+    /// SSH configuration file, if not the user's own.
     pub config: Option<PathBuf>,
-    /// Options of ssh, `KEY=VALUE`.
+    /// SSH options, `KEY=VALUE`.
     pub options: Vec<String>,
 }
 
-/// Why there are no settings.
+/// Error in the command line or the configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
-    /// The file is not there, cannot be read or holds something wrong.
+    /// Configuration file that is missing, unreadable or invalid.
     #[error("configuration file {}: {text}", printable(path.as_os_str().as_encoded_bytes()))]
     File {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it, and where.
+        /// Error and its place in the file.
         text: String,
     },
-    /// ssh's configuration is not there, or others can change it.
+    /// SSH configuration file that is missing, or that other accounts can change.
     #[error("--ssh-config {}: {text}", printable(path.as_os_str().as_encoded_bytes()))]
     Ssh {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Error.
         text: String,
     },
-    /// A variable of the environment is wrong.
+    /// Invalid environment variable.
     #[error("environment variable {}: {text}", printable(name.as_bytes()))]
     Variable {
-        /// Its name.
+        /// Name of the variable.
         name: String,
-        /// What is wrong with it.
+        /// Error.
         text: String,
     },
-    /// There is no such profile.
-    #[error("--profile {name}: there is no [profile.{name}]: {place}")]
+    /// Unknown profile.
+    #[error("--profile {name}: no [profile.{name}]: {place}")]
     Profile {
-        /// Its name, as it may be shown.
+        /// Name of the profile, printable.
         name: String,
-        /// Where it was looked for, likewise.
+        /// Existing profiles, printable.
         place: String,
     },
     /// Options that contradict each other.
@@ -198,13 +198,13 @@ pub enum SettingsError {
 }
 
 impl Settings {
-    /// Puts what was typed over what the other sources say.
+    /// Resolves the command line over the other sources.
     pub fn load(typed: &Typed, sources: &Sources) -> Result<Self, SettingsError> {
         let below = sources.layers(typed.config.as_deref(), typed.profile.as_deref())?;
         Self::resolve(typed.layer().over(below), typed.dry_run)
     }
 
-    /// Checks the files that programs of ours obey and we do not read.
+    /// Checks files that programs on this machine obey but this one does not read.
     pub fn check_files(&self) -> Result<(), SettingsError> {
         self.login.config.as_deref().map_or(Ok(()), sources::check_ssh)
     }
@@ -265,18 +265,18 @@ impl Settings {
         let replace = match (replace.unwrap_or(false), keep_old.unwrap_or(false)) {
             (true, true) => Replace::Keep,
             (true, false) => Replace::Remove,
-            // As a key of a file: whenever something is replaced.
+            // In a file `keep_old` applies only to runs that replace something.
             (false, _) => Replace::No,
         };
         if port.is_some_and(|port| port != 0) && port_range.is_some() {
-            return contradiction("--port and --port-range cannot be said together");
+            return contradiction("--port and --port-range cannot be used together");
         }
         let compress = compress.unwrap_or(Compress::Auto);
         let level = compress_level.map_or(1, |level| u8::try_from(level.0).unwrap_or(u8::MAX));
         if let Compress::With(program) = compress {
             if level > program.highest_level() {
                 return Err(SettingsError::Contradiction(format!(
-                    "--compress-level {level}: the highest of {} is {}",
+                    "--compress-level {level}: the maximum for {} is {}",
                     program.name(),
                     program.highest_level()
                 )));
@@ -284,7 +284,7 @@ impl Settings {
         }
         let transfer_type = transfer_type.unwrap_or(TransferType::File);
         let ignore_changed = ignore_changed.unwrap_or(false);
-        // Otherwise a program's word would be all that tells a change from a fault of a disk.
+        // Otherwise only a program's message would tell a change from a disk error.
         let needs_digests = ignore_changed && transfer_type == TransferType::File;
         if needs_digests && checksum == Some(false) {
             return contradiction(
@@ -294,7 +294,7 @@ impl Settings {
         let parallel_checksum_only = parallel_checksum == Some(true) && checksum != Some(true);
         let checksum = if needs_digests { true } else { checksum.unwrap_or(parallel_checksum != Some(true)) };
         if keep_staging == Some(true) && replace == Replace::Remove {
-            return contradiction("--keep-staging is not with --replace unless there is --keep-old, too");
+            return contradiction("--keep-staging with --replace requires --keep-old");
         }
         Ok(Self {
             transfer_type,
@@ -351,13 +351,13 @@ impl Settings {
         })
     }
 
-    /// What is wrong for a transfer to these targets, and not for other work. What was typed must have an effect; what
-    /// stands in a file may be for other runs.
+    /// Checks the settings for a transfer to these targets. A typed option must have an effect; one from a
+    /// file may be meant for other runs.
     pub fn check(&self, typed: &Typed, targets: &[Endpoint]) -> Result<(), SettingsError> {
         let contradiction = |text: String| Err(SettingsError::Contradiction(text));
         Self::check_number(targets.len())?;
         if typed.options.keep_old == Some(true) && self.replace == Replace::No {
-            return contradiction("--keep-old is only with --replace".into());
+            return contradiction("--keep-old requires --replace".into());
         }
         let kind = self.transfer_type;
         if let Some(option) = without_effect(kind, &typed.options) {
@@ -367,13 +367,13 @@ impl Settings {
         let replaces = typed.options.replace == Some(true);
         if replaces && !has_name && kind != TransferType::Compress {
             return contradiction(format!(
-                "--replace is for a copy with a name of its own: say --as NAME, too (--type {} fills the directory)",
+                "--replace requires --as NAME with --type {} (otherwise the copy fills the target directory)",
                 kind.name()
             ));
         }
         if replaces && kind == TransferType::Compress {
             return contradiction(
-                "--replace is not with --type compress: choose another name with --as".into(),
+                "--replace cannot be used with --type compress; choose another name with --as".into(),
             );
         }
         let hosts: Vec<&HostName> = targets.iter().map(|target| &target.host).collect();
@@ -382,32 +382,32 @@ impl Settings {
 
     fn check_number(targets: usize) -> Result<(), SettingsError> {
         if targets > MOST_TARGETS {
-            let text = format!("{targets} targets: one run has at most {MOST_TARGETS}");
+            let text = format!("{targets} targets: the maximum for a run is {MOST_TARGETS}");
             return Err(SettingsError::Contradiction(text));
         }
         Ok(())
     }
 
-    /// The same, for replicas on these hosts.
+    /// Checks the settings for replicas on these hosts.
     pub fn check_replicas(typed: &Typed, targets: &[HostName]) -> Result<(), SettingsError> {
         Self::check_number(targets.len())?;
         if typed.options.keep_old == Some(true) && typed.options.replace != Some(true) {
-            return Err(SettingsError::Contradiction("--keep-old is only with --replace".into()));
+            return Err(SettingsError::Contradiction("--keep-old requires --replace".into()));
         }
         Self::check_addresses(typed, &targets.iter().collect::<Vec<_>>())
     }
 
-    /// Addresses of the data path are of targets.
+    /// Checks that each address on the data path belongs to a target.
     fn check_addresses(typed: &Typed, targets: &[&HostName]) -> Result<(), SettingsError> {
         let contradiction = |text: String| Err(SettingsError::Contradiction(text));
-        for said in typed.options.target_address.iter().flatten() {
-            let address = said.address;
-            let text = match &said.host {
+        for given in typed.options.target_address.iter().flatten() {
+            let address = given.address;
+            let text = match &given.host {
                 None if targets.len() > 1 => {
-                    format!("--target-address {address}: of several targets, say HOST={address}")
+                    format!("--target-address {address}: with several targets, use HOST={address}")
                 }
                 Some(host) if !targets.iter().any(|target| target.is_same(host)) => {
-                    format!("--target-address {host}={address}: {host} is no target")
+                    format!("--target-address {host}={address}: {host} is not a target")
                 }
                 _ => continue,
             };
@@ -416,21 +416,22 @@ impl Settings {
         Ok(())
     }
 
-    /// The address of a target on the data path, if it was said: with its host, or where it is the only target.
+    /// Returns the address of a target on the data path, if given: for its host, or without a host for the
+    /// only target.
     #[must_use]
     pub fn address_of(&self, target: &Endpoint, alone: bool) -> Option<IpAddr> {
-        let its = |said: &&TargetAddress| match &said.host {
+        let matches = |given: &&TargetAddress| match &given.host {
             Some(host) => target.host.is_same(host),
             None => alone,
         };
-        self.target_address.iter().rev().find(its).map(|said| said.address)
+        self.target_address.iter().rev().find(matches).map(|given| given.address)
     }
 }
 
-/// The first of the options of one type that were typed with another one.
+/// Returns the first typed option that has no effect with this type.
 fn without_effect(kind: TransferType, typed: &Options) -> Option<&'static str> {
     use TransferType::{Backup, Compress, Decompress, File};
-    let on = |said: Option<bool>| said == Some(true);
+    let on = |option: Option<bool>| option == Some(true);
     let stops = typed.stop_server.unwrap_or(Ends::None);
     let of: [(bool, &'static str, &[TransferType]); 9] = [
         (typed.exclude.is_some(), "--exclude", &[File, Compress]),
@@ -443,5 +444,5 @@ fn without_effect(kind: TransferType, typed: &Options) -> Option<&'static str> {
         (stops.target(), "--stop-server target", &[File, Backup, Decompress]),
         (on(typed.allow_running), "--allow-running", &[File, Compress]),
     ];
-    of.into_iter().find(|(said, _, types)| *said && !types.contains(&kind)).map(|(_, option, _)| option)
+    of.into_iter().find(|(given, _, types)| *given && !types.contains(&kind)).map(|(_, option, _)| option)
 }

@@ -1,5 +1,5 @@
-//! What a copy is made of on the source, what takes it on a target, and how it gets its name there: by the type of the
-//! transfer and by what the source is. Pure.
+//! Form of a copy on the source and on the targets, and its publication there, by the type of the transfer
+//! and the kind of the source. Pure.
 
 use std::ffi::OsString;
 
@@ -8,56 +8,56 @@ use crate::host::facts::{Content, Facts, Format, Instance};
 use crate::settings::Settings;
 use crate::values::{Compress, Compressor, TransferType};
 
-/// What begins the stream.
+/// First stage of the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Producer {
-    /// tar, of a file or a tree
+    /// tar of a file or a directory tree
     Tree,
     /// A hot backup
     Backup,
-    /// The file as it is
+    /// The file itself
     File,
 }
 
-/// What ends it.
+/// Last stage of the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Consumer {
-    /// tar, with the names of the source
+    /// tar, with the source's names
     Tree,
-    /// The files of a hot backup
+    /// Extractor of a hot backup
     Backup,
-    /// What is in an archive
+    /// Extractor of an archive
     Archive,
-    /// One file
+    /// A file
     File,
 }
 
-/// How what has arrived gets its name.
+/// Way in which a copy gets its final name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Publication {
-    /// All of it by one rename
+    /// With one rename
     Name,
-    /// Entry by entry, into the target directory, which is empty
+    /// Entry by entry, into an empty target directory
     Fill,
-    /// Entry by entry, beside others
+    /// Entry by entry, next to existing ones
     Add,
 }
 
-/// All of that.
+/// Form of a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
-    /// On the source.
+    /// First stage, on the source.
     pub producer: Producer,
-    /// How what it produces is compressed already.
+    /// Compression that the source's data has already.
     pub packed: Option<Format>,
-    /// On the targets.
+    /// Last stage, on the targets.
     pub consumer: Consumer,
-    /// There, too.
+    /// Publication on the targets.
     pub publication: Publication,
 }
 
 impl Shape {
-    /// That of a transfer.
+    /// Returns the form for a transfer.
     #[must_use]
     pub fn of(settings: &Settings, source: &Facts) -> Self {
         let filling = if Self::fills(settings) { Publication::Fill } else { Publication::Name };
@@ -76,22 +76,22 @@ impl Shape {
         Self { producer, packed, consumer, publication }
     }
 
-    /// The copy has no name of its own, whatever is copied.
+    /// Returns whether the copy has no name of its own and fills the target directory.
     #[must_use]
     pub fn fills(settings: &Settings) -> bool {
         settings.rename.is_none()
             && matches!(settings.transfer_type, TransferType::Backup | TransferType::Decompress)
     }
 
-    /// Every file can be compared with the source's.
+    /// Returns whether each file can be compared with the source's.
     #[must_use]
     pub fn compares_files(self) -> bool {
         (self.producer, self.consumer) == (Producer::Tree, Consumer::Tree)
     }
 }
 
-/// The name that the copy gets; `None` where it fills the target directory itself. That of an archive depends on what the
-/// source is and has.
+/// Returns the name of the copy; `None` if it fills the target directory. The name of an archive depends on
+/// the source and the programs there.
 #[must_use]
 pub fn final_name(settings: &Settings, source: &Endpoint, facts: Option<&Facts>) -> Option<OsString> {
     match (&settings.rename, settings.transfer_type) {
@@ -102,7 +102,7 @@ pub fn final_name(settings: &Settings, source: &Endpoint, facts: Option<&Facts>)
     }
 }
 
-/// `sqldata.tar.zst`, or `mysql.xb.zst` of a server whose data directory is called `mysql`.
+/// `sqldata.tar.zst`, or `mysql.xb.zst` for a server whose data directory is named `mysql`.
 fn archive_name(settings: &Settings, source: &Endpoint, facts: &Facts) -> OsString {
     let datadir = facts.instance.as_ref().map(Instance::datadir);
     let (path, kind) = datadir.as_deref().map_or((&*source.path, "tar"), |datadir| (datadir, "xb"));
@@ -114,7 +114,7 @@ fn archive_name(settings: &Settings, source: &Endpoint, facts: &Facts) -> OsStri
     name
 }
 
-/// What compresses an archive that is made of the source: the first of those that it has.
+/// Returns the compressor for an archive of the source: the first one that the source has.
 #[must_use]
 pub fn archiver(settings: &Settings, facts: &Facts) -> Option<Compressor> {
     match settings.compress {

@@ -1,4 +1,4 @@
-//! SIGINT, SIGTERM and SIGHUP, in one place: the first one cancels, the second one leaves at once.
+//! SIGINT, SIGTERM and SIGHUP in one place: the first one cancels, the second one exits at once.
 
 use std::future::pending;
 use std::io::Write as _;
@@ -10,10 +10,10 @@ use tokio::sync::watch;
 
 use crate::terminal::over_the_bar;
 
-/// How long somebody may take to read what a second signal prints.
+/// Maximum time to print the text for a second signal.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 
-/// Tells of the first signal to whoever asks.
+/// Receiver of the first signal.
 #[derive(Clone, Debug)]
 pub struct Interrupts {
     first: watch::Receiver<Option<i32>>,
@@ -21,7 +21,7 @@ pub struct Interrupts {
 }
 
 impl Interrupts {
-    /// Begins to listen. An ignored SIGHUP (nohup) stays ignored.
+    /// Starts to listen. An ignored SIGHUP (nohup) stays ignored.
     pub fn listen() -> std::io::Result<Self> {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
@@ -37,12 +37,12 @@ impl Interrupts {
                     () = async { match hangup.as_mut() { Some(s) => drop(s.recv().await), None => pending().await } } => SIGHUP,
                 };
                 if sender.borrow().is_some() {
-                    // The terminal may be gone, or take nothing: that must not keep us.
+                    // The terminal may be gone or blocked; that must not delay the exit.
                     let words = format!("{}{}", over_the_bar(), *last_words.borrow());
-                    let (said, done) = std::sync::mpsc::channel::<()>();
+                    let (printed, done) = std::sync::mpsc::channel::<()>();
                     std::thread::spawn(move || {
                         let _ = writeln!(std::io::stderr(), "{words}");
-                        drop(said);
+                        drop(printed);
                     });
                     let _ = done.recv_timeout(LAST_WORDS);
                     std::process::exit(128 + number);
@@ -66,13 +66,13 @@ impl Interrupts {
         }
     }
 
-    /// What a second signal prints before it leaves.
+    /// Sets the text that a second signal prints before the exit.
     pub fn on_second(&self, text: String) {
         self.farewell.send_replace(text);
     }
 }
 
-/// Whether we were started with that signal ignored, as the kernel tells.
+/// Returns whether this process was started with the signal ignored, according to the kernel.
 fn is_ignored(signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     status

@@ -1,8 +1,10 @@
-//! Files and directories of the controller that decide what a run does, and the accounts that could have changed them.
+//! Trusted files and directories of the controller: those that decide what a run does, and who can change
+//! them.
 //!
-//! A file decides where it names commands, hosts or an account. It is used only where root and the account of this process
-//! are the only ones who can change it: its owner and mode, and those of every directory and symbolic link on the way to
-//! it. The way is walked by descriptors, component by component, so that what is read is what was checked.
+//! A file is decisive if it names commands, hosts or an account. It is used only if no account except root
+//! and that of this process can change it. This depends on the owner and mode of the file and of every
+//! directory and symbolic link on its path. The path is walked component by component with descriptors, so
+//! the file that is read is the one that was checked.
 
 mod accounts;
 #[cfg(test)]
@@ -24,65 +26,65 @@ use crate::printable::printable;
 use accounts::Accounts;
 use walk::{Demand, Reached};
 
-/// The largest text that decides; all of ours have a few lines.
+/// Maximum size of a decisive file; real ones have a few lines.
 const LARGEST: usize = 1 << 20;
 
 /// Accounts that may read a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Readers {
-    /// All of them.
+    /// Everyone.
     Any,
-    /// Its owner and root: it holds a password.
+    /// Only its owner and root, because it contains a password.
     Owner,
 }
 
-/// Why a file or directory is not used.
+/// Reason not to use a file or directory.
 #[derive(Debug, thiserror::Error)]
 pub enum Distrust {
-    /// It is not there or cannot be read.
+    /// Missing or unreadable.
     #[error(transparent)]
     Unreadable(#[from] io::Error),
-    /// An account other than root and that of this process can change it, by this component of its path.
+    /// Account other than root and that of this process can change it, through this component of its path.
     #[error(
-        "{} is owned by {owner}, mode {mode:04o}, and only {trusted} may be able to change it",
+        "{} is owned by {owner}, mode {mode:04o}; only {trusted} may be able to change it",
         shown(component)
     )]
     Changeable {
-        /// The file itself, or a directory or symbolic link on the way to it.
+        /// The file itself, or a directory or symbolic link on its path.
         component: PathBuf,
-        /// The name of its owner, or the number where it has none.
+        /// Name of the component's owner, or the number if it has none.
         owner: String,
-        /// Its permissions.
+        /// Permissions.
         mode: u32,
-        /// The accounts that may own it.
+        /// Accounts that may own it.
         trusted: String,
-        /// A command that mends it.
+        /// Command that fixes it.
         fix: String,
     },
-    /// It holds a password, and its mode lets others read it.
+    /// File with a password whose mode lets others read it.
     #[error("others may read it (mode {mode:04o})")]
     Readable {
         /// The file.
         component: PathBuf,
-        /// Its permissions.
+        /// Permissions.
         mode: u32,
     },
-    /// It is a directory, a device, a socket or a named pipe.
-    #[error("it is no regular file")]
+    /// Directory, device, socket or named pipe instead of a file.
+    #[error("not a regular file")]
     NoFile,
-    /// It is something else than a directory.
-    #[error("it is no directory")]
+    /// Something other than a directory.
+    #[error("not a directory")]
     NoDirectory,
-    /// It is too large to be one of ours.
-    #[error("it is larger than {} KiB", LARGEST >> 10)]
+    /// Too large.
+    #[error("larger than {} KiB", LARGEST >> 10)]
     TooLarge,
-    /// It is no text.
-    #[error("it is not UTF-8")]
+    /// Not UTF-8.
+    #[error("not UTF-8")]
     NotText,
 }
 
 impl Distrust {
-    /// The command that mends it, where there is one.
+    /// Returns the command that fixes the problem, if there is one.
     #[must_use]
     pub fn fix(&self) -> Option<String> {
         match self {
@@ -92,7 +94,7 @@ impl Distrust {
         }
     }
 
-    /// The error with its fix, in one line.
+    /// Formats the error with its fix in one line.
     #[must_use]
     pub fn with_fix(&self) -> String {
         match self.fix() {
@@ -115,14 +117,14 @@ fn shown(path: &Path) -> String {
     printable(path.as_os_str().as_encoded_bytes())
 }
 
-/// Reads a text that decides. `/dev/null` is an empty one. A descriptor that the caller of the program opened for it
-/// (`/dev/stdin`, `<(…)`) may be a pipe.
+/// Reads a decisive file. `/dev/null` is an empty one. A descriptor that the caller opened (`/dev/stdin`,
+/// `<(…)`) may be a pipe.
 ///
 /// # Errors
-/// When it cannot be read, or others can change it or read what only `readers` may.
+/// When it cannot be read, or others can change it or read more than `readers` allows.
 pub fn read(path: &Path, readers: Readers) -> Result<Zeroizing<String>, Distrust> {
     let file = open(path, readers)?;
-    // With room for all of it from the beginning: growing would leave a copy of the beginning behind.
+    // Allocated in full at once: growing would leave a copy of the password in freed memory.
     let mut bytes = Zeroizing::new(Vec::with_capacity(LARGEST + 1));
     file.take(LARGEST as u64 + 1).read_to_end(&mut bytes)?;
     if bytes.len() > LARGEST {
@@ -137,22 +139,22 @@ pub fn read(path: &Path, readers: Readers) -> Result<Zeroizing<String>, Distrust
     }
 }
 
-/// Checks a file that another program opens by its name and obeys. Only root and this account can change what that name
-/// means, so it still means this file then.
+/// Checks a file that another program opens by name and obeys. Only root and this account can change the
+/// meaning of the name, so that program opens the same file.
 ///
 /// # Errors
-/// When it cannot be read or others can change it.
+/// When it cannot be read, or others can change it.
 pub fn check(path: &Path) -> Result<(), Distrust> {
     open(path, Readers::Any).map(drop)
 }
 
-/// Opens a file that decides.
+/// Opens a decisive file.
 fn open(path: &Path, readers: Readers) -> Result<File, Distrust> {
     let accounts = Accounts::of_this_process();
     let (file, component) = match walk::walk(path, &accounts, Demand::All)? {
         Reached::Directory(_) => return Err(Distrust::NoFile),
         Reached::Given(file) => {
-            // What others do with a pipe between the caller and us is the caller's affair.
+            // Protecting a pipe is the responsibility of the caller who created it.
             if file.metadata()?.file_type().is_fifo() {
                 return blocking(file);
             }
@@ -177,21 +179,22 @@ fn open(path: &Path, readers: Readers) -> Result<File, Distrust> {
     Ok(file)
 }
 
-/// Lets reads wait. A file is opened without waiting, since a named pipe without a writer would never open.
+/// Makes reads block. The file was opened with `O_NONBLOCK`, because opening a named pipe without a writer
+/// would hang.
 fn blocking(file: File) -> Result<File, Distrust> {
     fcntl(&file, FcntlArg::F_SETFL(OFlag::empty())).map_err(io::Error::from)?;
     Ok(file)
 }
 
-/// Whether this is `/dev/null`, by its number.
+/// Returns whether this is `/dev/null`, by device number.
 fn is_null(found: &std::fs::Metadata) -> bool {
     found.file_type().is_char_device() && found.rdev() == nix::sys::stat::makedev(1, 3)
 }
 
-/// Checks a directory of this account, and the way to it.
+/// Checks that a directory and its path belong to this account.
 ///
 /// # Errors
-/// When it is not there, or an account other than this one and root can change what it holds.
+/// When it is missing, or an account other than this one and root can change its contents.
 pub fn own_directory(path: &Path) -> Result<(), Distrust> {
     let accounts = Accounts::of_this_process();
     let Reached::Directory(directory) = walk::walk(path, &accounts, Demand::All)? else {
@@ -200,10 +203,10 @@ pub fn own_directory(path: &Path) -> Result<(), Distrust> {
     accounts.is_own(&directory.path, &directory.found()?)
 }
 
-/// Opens a file of this account in a directory of its own, which was checked.
+/// Opens a file of this account in a directory that was checked before.
 ///
 /// # Errors
-/// When it is a link, no regular file, or belongs to another account.
+/// When it is a link, is not a regular file, or belongs to another account.
 pub fn own_file(path: &Path) -> io::Result<File> {
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
     let file = File::options().read(true).custom_flags(flags.bits()).open(path)?;
@@ -212,12 +215,12 @@ pub fn own_file(path: &Path) -> io::Result<File> {
         return Err(Distrust::NoFile.into());
     }
     if found.uid() != Uid::effective().as_raw() {
-        return Err(io::Error::other(format!("it belongs to {}", accounts::name(found.uid()))));
+        return Err(io::Error::other(format!("owned by {}", accounts::name(found.uid()))));
     }
     Ok(file)
 }
 
-/// A place for a file in a directory that may be another account's.
+/// Place for a file in a directory that may belong to another account.
 #[derive(Debug)]
 pub struct Place {
     directory: OwnedFd,
@@ -225,11 +228,11 @@ pub struct Place {
 }
 
 impl Place {
-    /// Finds the place of a file to be written or replaced. No symbolic link of another account leads to it, and none is
-    /// followed at its end.
+    /// Finds the place of a file to be written or replaced. Symbolic links of other accounts are rejected on
+    /// the way to it, and no link is followed at its end.
     ///
     /// # Errors
-    /// When there is no such directory, or something else or another account's file has the name.
+    /// When there is no such directory, or the name is that of something else or of another account's file.
     pub fn find(path: &Path) -> Result<Self, Distrust> {
         let accounts = Accounts::of_this_process();
         let name = path.file_name().ok_or(Distrust::NoFile)?.to_owned();
@@ -246,7 +249,7 @@ impl Place {
         }
     }
 
-    /// Its path by way of the directory's descriptor: whatever becomes of the directory's own name.
+    /// Returns its path through the directory's descriptor, which stays valid if the directory is renamed.
     #[must_use]
     pub fn path(&self) -> PathBuf {
         Path::new("/proc/self/fd").join(self.directory.as_raw_fd().to_string()).join(&self.name)

@@ -1,4 +1,5 @@
-//! The values of options: each is read from one word, the same on the command line, in a file and in the environment.
+//! Values of options. Each is parsed from one word, in the same way on the command line, in a file and in the
+//! environment.
 
 mod attributes;
 mod hooks;
@@ -16,13 +17,13 @@ pub use names::{FileName, HostPath, Owner, Pattern, TargetAddress, UnitName};
 pub use numbers::{Memory, Nice, PortRange, Time, Whole};
 pub use words::{from_word, from_words};
 
-/// What to transfer.
+/// Type of a transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TransferType {
     /// A file or a directory tree
     File,
-    /// A hot backup of the server behind a socket
+    /// A hot backup of the server on a socket
     #[value(name = "mariabackup", aliases = ["xtrabackup", "mariadb-backup"])]
     #[serde(rename = "mariabackup", alias = "xtrabackup", alias = "mariadb-backup")]
     Backup,
@@ -33,7 +34,7 @@ pub enum TransferType {
 }
 
 impl TransferType {
-    /// As the option and the probe call it.
+    /// Word for the option and the probe.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -45,17 +46,17 @@ impl TransferType {
     }
 }
 
-/// How the tables of two servers are compared.
+/// Comparison of the tables of two servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum TableCheck {
-    /// By `CHECKSUM TABLE`
+    /// With `CHECKSUM TABLE`
     Checksum,
-    /// By their numbers of rows
+    /// By the number of rows
     Rows,
 }
 
 impl TableCheck {
-    /// As the option and the job call it.
+    /// Word for the option and the job.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -73,27 +74,27 @@ pub enum Ends {
     Source,
     /// The targets
     Target,
-    /// All of them
+    /// Source and targets
     Both,
-    /// None of them
+    /// Neither
     None,
 }
 
 impl Ends {
-    /// The source is one of them.
+    /// Returns whether the source is included.
     #[must_use]
     pub fn source(self) -> bool {
         matches!(self, Self::Source | Self::Both)
     }
 
-    /// The targets are.
+    /// Returns whether the targets are included.
     #[must_use]
     pub fn target(self) -> bool {
         matches!(self, Self::Target | Self::Both)
     }
 }
 
-/// What to open of a firewall.
+/// Firewall layers to open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FirewallChoice {
@@ -107,7 +108,7 @@ pub enum FirewallChoice {
     None,
 }
 
-/// How progress is shown.
+/// Display of progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ProgressChoice {
@@ -115,13 +116,13 @@ pub enum ProgressChoice {
     Auto,
     /// A bar
     Bar,
-    /// Lines, one in ten seconds
+    /// Lines, one every ten seconds
     Plain,
     /// Nothing
     None,
 }
 
-/// The digest of files.
+/// Digest of files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FileDigest {
@@ -134,7 +135,7 @@ pub enum FileDigest {
 }
 
 impl FileDigest {
-    /// As the option calls it.
+    /// Word for the option.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -144,7 +145,7 @@ impl FileDigest {
         }
     }
 
-    /// The program of coreutils that takes it.
+    /// Program of coreutils that computes it.
     #[must_use]
     pub fn program(self) -> &'static str {
         match self {
@@ -155,7 +156,7 @@ impl FileDigest {
     }
 }
 
-/// A program that compresses.
+/// Compression program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compressor {
     /// zstd
@@ -169,7 +170,7 @@ pub enum Compressor {
 }
 
 impl Compressor {
-    /// Its name, which is its program's and its Debian package's.
+    /// Name of the program and of its Debian package.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -180,7 +181,7 @@ impl Compressor {
         }
     }
 
-    /// What names of its files end with.
+    /// Suffix of its files.
     #[must_use]
     pub fn extension(self) -> &'static str {
         match self {
@@ -190,7 +191,7 @@ impl Compressor {
         }
     }
 
-    /// Its highest level without options of its own.
+    /// Highest level that needs no further options.
     #[must_use]
     pub fn highest_level(self) -> u8 {
         match self {
@@ -201,14 +202,14 @@ impl Compressor {
     }
 }
 
-/// Whether and how to compress.
+/// Compression of the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compress {
-    /// Not at all.
+    /// None.
     No,
-    /// With the first of zstd, pigz and gzip that all ends have.
+    /// The first of zstd, pigz and gzip that is present on all ends.
     Auto,
-    /// With this one.
+    /// The given program.
     With(Compressor),
 }
 
@@ -223,7 +224,7 @@ impl FromStr for Compress {
             "pigz" => Self::With(Compressor::Pigz),
             "gzip" => Self::With(Compressor::Gzip),
             "lz4" => Self::With(Compressor::Lz4),
-            _ => return Err("it is none of zstd, pigz, gzip, lz4, true and false".into()),
+            _ => return Err("expected zstd, pigz, gzip, lz4, true or false".into()),
         })
     }
 }

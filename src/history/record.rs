@@ -1,4 +1,4 @@
-//! What is known of one run, and how people see it.
+//! Record of one run, and its presentation.
 
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 use jiff::Timestamp;
@@ -13,68 +13,68 @@ use crate::report::Report;
 use crate::run_id::RunId;
 use crate::transfer::Outcome;
 
-/// The version of a record. It grows when a field changes its meaning or goes.
+/// Version of the record format, increased when a field changes its meaning or is removed.
 pub(super) const VERSION: u32 = 1;
 
-/// One run.
+/// Record of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
-    /// The version of the record.
+    /// Version of the format.
     pub record: u32,
-    /// The run's name.
+    /// Name of the run.
     pub run: String,
-    /// When it began.
+    /// Start of the run.
     pub began: Timestamp,
-    /// The account of this machine that it ran as.
+    /// Account on this machine that it ran as.
     pub user: String,
-    /// Who became that by sudo.
+    /// User who became that account with sudo.
     pub sudo_user: Option<String>,
-    /// Its process.
+    /// Process ID.
     pub pid: u32,
-    /// What was typed, the program's name included, each word as bash takes it.
+    /// Command line including the program's name, each word quoted for bash.
     pub command: Vec<String>,
-    /// What was to be copied: `HOST:/PATH`, or of replicas the host that is their source.
+    /// Source: `HOST:/PATH`; for replicas the host of their upstream.
     pub source: String,
-    /// Where to, and what became of each; before the end nothing has become of them.
+    /// Targets and their results.
     pub targets: Vec<TargetRecord>,
-    /// How it ended; `None` while it goes on, or when its process was killed.
+    /// End of the run; `None` while it is in progress, or if its process was killed.
     pub end: Option<End>,
 }
 
-/// One target of a run.
+/// Record of one target.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TargetRecord {
-    /// `HOST:/PATH`, with the name that the copy gets there if one was said, or of replicas the host.
+    /// `HOST:/PATH`, with the name of the copy if one was given; for replicas the host.
     pub target: String,
-    /// Its exit code, 6 where the run left something behind; `None` before the end.
+    /// Exit code, 6 if the run has leftovers; `None` before the end.
     pub exit: Option<u8>,
-    /// The sizes of all files of its copy, in bytes, if there is one and they are known.
+    /// Sum of the sizes of all files of its copy, if there is one and it is known.
     pub bytes: Option<u64>,
 }
 
 /// The end of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct End {
-    /// When.
+    /// Time of the end.
     pub at: Timestamp,
-    /// How many seconds it took.
+    /// Duration in seconds.
     pub seconds: f64,
-    /// The exit code.
+    /// Exit code.
     pub exit: u8,
-    /// What was printed.
+    /// Text that was printed.
     pub text: String,
-    /// The report, as docs/json.md describes it.
+    /// Report, see docs/json.md.
     pub report: Value,
 }
 
-/// A place as records name it.
+/// Formats an endpoint for records.
 #[must_use]
 pub fn place(endpoint: &Endpoint) -> String {
     format!("{}:{}", endpoint.host, printable(endpoint.path.as_os_str().as_encoded_bytes()))
 }
 
 impl Record {
-    /// That of a run that begins now.
+    /// Creates the record of a run that starts now.
     #[must_use]
     pub fn new(run: &RunId, command: Vec<String>, source: String, targets: Vec<String>) -> Self {
         let uid = nix::unistd::geteuid();
@@ -96,7 +96,7 @@ impl Record {
         }
     }
 
-    /// It ended, so many seconds after its beginning. `name`: what it calls a target of the report.
+    /// Adds the end of the run after `seconds`. `name` returns the record's name of a target of the report.
     pub fn finish(&mut self, report: &Report, seconds: f64, name: impl Fn(&Endpoint) -> String) {
         let exit = report.exit().code();
         for target in &mut self.targets {
@@ -121,8 +121,8 @@ impl Record {
         });
     }
 
-    /// What was typed behind the program's name, as bash takes it.
-    fn what(&self) -> String {
+    /// Returns the command line without the program's name, quoted for bash.
+    fn typed(&self) -> String {
         self.command.iter().skip(1).map(|word| printable(word.as_bytes())).collect::<Vec<_>>().join(" ")
     }
 
@@ -134,7 +134,7 @@ impl Record {
             self.began.strftime("%Y-%m-%d %H:%M:%S UTC"),
             printable(self.user.as_bytes()),
             self.pid,
-            self.what()
+            self.typed()
         );
         match (&self.end, state) {
             (Some(end), _) => {
@@ -146,17 +146,17 @@ impl Record {
                     text.push('\n');
                 }
             }
-            (None, State::Running) => text.push_str("goes on\n"),
+            (None, State::Running) => text.push_str("still running\n"),
             (None, _) => text.push_str(
-                "has no end: it was killed, or left at once by a second signal, and its hosts undo what it did there; or its end \
-                 could not be written here. To see what the hosts hold: transfer status HOST...\n",
+                "no end recorded: killed, or ended by a second signal (then the hosts roll back on their own), \
+                 or the record could not be written. To see what is left on hosts: transfer status HOST...\n",
             ),
         }
         text
     }
 }
 
-/// Seconds as people read them.
+/// Formats a duration for people.
 pub(super) fn took(seconds: f64) -> String {
     if seconds < 100.0 {
         return format!("{seconds:.1} s");
@@ -170,7 +170,7 @@ pub(super) fn took(seconds: f64) -> String {
     format!("{}:{:02}:{:02}", whole / 3600, whole / 60 % 60, whole % 60)
 }
 
-/// Some of them as a table.
+/// Formats records as a table.
 pub(super) fn table(records: &[(Record, State)]) -> String {
     let mut table = Table::new();
     table.load_preset(comfy_table::presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
@@ -184,7 +184,7 @@ pub(super) fn table(records: &[(Record, State)]) -> String {
         };
         let took = end.map_or_else(|| "-".into(), |end| took(end.seconds));
         let began = record.began.strftime("%Y-%m-%d %H:%M:%S").to_string();
-        table.add_row([record.run.clone(), began, took, exit, record.what()]);
+        table.add_row([record.run.clone(), began, took, exit, record.typed()]);
     }
     for column in [2, 3] {
         if let Some(column) = table.column_mut(column) {

@@ -31,7 +31,7 @@ fn finish(recording: Recording, run: &str) {
 }
 
 #[test]
-fn a_run_goes_on_until_it_has_ended_or_its_process_is_gone() {
+fn states_follow_the_record_and_the_process() {
     let history = history("states");
     let going = begin(&history, 10, "20260101-000000-aaaaaa");
     drop(begin(&history, 10, "20260102-000000-bbbbbb"));
@@ -41,10 +41,10 @@ fn a_run_goes_on_until_it_has_ended_or_its_process_is_gone() {
     let table = history.list(2, false).unwrap();
     assert!(table.starts_with("RUN ") && table.lines().count() == 3, "{table}");
     assert!(table.contains("lost") && table.contains(r"'db1:/srv/it'\''s' db2:/srv"), "{table}");
-    assert!(history.show("20260101", false).unwrap().contains("goes on"));
-    assert!(history.show("20260102", false).unwrap().contains("has no end: it was killed"));
+    assert!(history.show("20260101", false).unwrap().contains("still running"));
+    assert!(history.show("20260102", false).unwrap().contains("no end recorded: killed"));
     assert!(history.show("20260103-000000-c", false).unwrap().contains("with exit code 0"));
-    assert!(history.show("2026", false).unwrap_err().to_string().contains("the beginning of 3 runs"));
+    assert!(history.show("2026", false).unwrap_err().to_string().contains("matches 3 runs"));
     assert_eq!(history.show("\u{1b}[", false).unwrap_err().exit(), Exit::Usage);
     assert!(!history.show("\u{1b}[", false).unwrap_err().to_string().contains('\u{1b}'));
     drop(going);
@@ -52,7 +52,7 @@ fn a_run_goes_on_until_it_has_ended_or_its_process_is_gone() {
 }
 
 #[test]
-fn the_oldest_records_go_but_not_that_of_a_run_that_goes_on_nor_what_is_no_record() {
+fn rotation_keeps_running_records_and_other_files() {
     let history = history("rotation");
     let going = begin(&history, 2, "20260101-000000-aaaaaa");
     for name in ["notes.json", ".notes.json", "20250101-000000-aaaaaa.txt"] {
@@ -70,7 +70,7 @@ fn the_oldest_records_go_but_not_that_of_a_run_that_goes_on_nor_what_is_no_recor
 }
 
 #[test]
-fn what_others_may_have_put_there_is_neither_waited_for_nor_shown_as_it_is() {
+fn foreign_files_neither_block_nor_reach_the_terminal() {
     let history = history("hostile");
     drop(begin(&history, 10, "20260101-000000-aaaaaa"));
     nix::unistd::mkfifo(&history.path("20260102-000000-aaaaaa.json"), nix::sys::stat::Mode::S_IRWXU).unwrap();
@@ -97,7 +97,7 @@ fn what_others_may_have_put_there_is_neither_waited_for_nor_shown_as_it_is() {
 }
 
 #[test]
-fn where_there_are_none_nothing_is_made_to_look() {
+fn listing_creates_no_directory() {
     let history = history("none");
     assert!(history.list(20, false).unwrap().starts_with("no runs in "));
     assert_eq!(history.list(20, true).unwrap(), "");
@@ -105,12 +105,12 @@ fn where_there_are_none_nothing_is_made_to_look() {
 }
 
 #[test]
-fn times_are_seconds_until_they_are_long() {
+fn long_durations_have_hours() {
     assert_eq!([0.04, 99.94, 100.0, 3725.4].map(took), ["0.0 s", "99.9 s", "0:01:40", "1:02:05"]);
 }
 
 #[test]
-fn of_targets_in_each_other_each_has_its_own_end() {
+fn nested_targets_have_their_own_results() {
     let named = |word: &str| Endpoint::parse(word.as_ref()).unwrap();
     let end = |word: &str, outcome| TargetReport {
         endpoint: named(word),

@@ -6,6 +6,7 @@
 pub mod agent;
 pub mod command;
 pub mod facts;
+pub mod leases;
 mod local;
 pub mod netcat;
 pub mod scripts;

@@ -1,4 +1,4 @@
-//! What a run does beyond a copy where its copies become replicas, as plain data.
+//! Replication of copies that become replicas, as plain data.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,40 +10,40 @@ use crate::endpoint::{Endpoint, HostName};
 use crate::run_id::hex;
 use crate::values::TableCheck;
 
-/// Copies become replicas.
+/// Plan of the replication.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplicaPlan {
-    /// The server that they replicate from, as the user knows it.
+    /// The upstream, as the user named it.
     pub primary: String,
-    /// Its port.
+    /// Port of the upstream.
     pub port: u16,
-    /// With TLS.
+    /// Whether replicas connect with TLS.
     pub ssl: bool,
-    /// Whose position they begin from.
+    /// Binlog position that the replicas start from.
     pub position: Whose,
-    /// By which account they log in there.
+    /// Replication account on the upstream.
     pub account: AccountPlan,
-    /// A replica is done when it has all that its source had so long ago.
+    /// Maximum lag of a replica that counts as caught up.
     pub max_lag: Duration,
-    /// How their tables are compared with those of the server that was copied.
+    /// Comparison of the replicas' tables with the donor's.
     pub tables: Option<TableCheck>,
-    /// Options for logins to servers; empty: the hosts' own.
+    /// File with login options for servers; empty: the host's default.
     pub defaults_file: String,
-    /// What is to be known of each target.
+    /// Replication settings of each target.
     pub targets: Vec<(HostName, Follow)>,
 }
 
-/// A position in a binary log.
+/// Owner of a binlog position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Whose {
-    /// In that of the server that was copied.
+    /// The donor itself: its copies replicate from it.
     Own,
-    /// In that of the server which it replicates from itself.
+    /// The upstream of the donor, which is a replica.
     Upstream,
 }
 
 impl Whose {
-    /// As jobs call it.
+    /// Word for the jobs.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -53,12 +53,12 @@ impl Whose {
     }
 }
 
-/// Where in a server's binary log a replica begins.
+/// Binlog position that a replica starts from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Position {
-    /// A GTID.
+    /// GTID.
     Gtid(String),
-    /// A file, and bytes of it.
+    /// Binlog file and offset.
     File(String, u64),
 }
 
@@ -71,47 +71,49 @@ impl fmt::Display for Position {
     }
 }
 
-/// Whether a text is a GTID as MariaDB writes it: domain, server and number, of each domain.
+/// Returns whether a text is a GTID in MariaDB's format: domain, server ID and sequence number for each
+/// domain.
 #[must_use]
 pub fn is_gtid(text: &str) -> bool {
     let is_number = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
     text.split(',').all(|part| part.split('-').count() == 3 && part.split('-').all(is_number))
 }
 
-/// How one target follows.
+/// Replication settings of one target.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Follow {
-    /// The unit of its server.
+    /// The systemd unit of its server.
     pub unit: String,
-    /// Where that listens.
+    /// Socket of its server.
     pub socket: String,
-    /// What it calls the host of the server that it replicates from.
+    /// Host of the upstream, as the target reaches it.
     pub host: String,
-    /// From which of its own addresses it gets there.
+    /// Own address that the target connects from.
     pub own: String,
-    /// The file that says for which version the system tables of its data were upgraded, and that version.
+    /// File that records the version for which the system tables of the copy were upgraded, and that version.
     pub upgraded: Option<(String, String)>,
-    /// It may hold databases, which are replaced.
+    /// Whether the old data may contain databases, which are replaced.
     pub holds: bool,
-    /// Its configuration has the scheduler of events at work.
+    /// Whether its configuration enables the event scheduler.
     pub events: bool,
-    /// How long its server may take to stop.
+    /// Maximum time for its server to stop.
     pub timeout: Duration,
 }
 
-/// The longest name of a user, and password, in bytes.
+/// Maximum length of a user name and a password, in bytes.
 const MOST_BYTES: usize = 256;
 
-/// An account for replication.
+/// Account for replication.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Account {
-    /// Its name.
+    /// User name.
     pub user: String,
     password: Zeroizing<String>,
 }
 
 impl Account {
-    /// An account. Neither of the two has control characters, or more bytes than a server takes.
+    /// Creates an account; `None` if the name or the password has control characters or is too long for a
+    /// server.
     #[must_use]
     pub fn new(user: String, password: String) -> Option<Self> {
         let password = Zeroizing::new(password);
@@ -119,16 +121,16 @@ impl Account {
         (good(&user) && good(&password)).then_some(Self { user, password })
     }
 
-    /// What its server keeps of the password (`mysql_native_password`: SHA-1 of SHA-1,
-    /// <https://mariadb.com/docs/server/reference/plugins/authentication-plugins/authentication-plugin-mysql_native_password>), so
-    /// that the password itself goes to its replica only.
+    /// Hash of the password as the server stores it (`mysql_native_password`: SHA-1 of SHA-1,
+    /// <https://mariadb.com/docs/server/reference/plugins/authentication-plugins/authentication-plugin-mysql_native_password>).
+    /// With the hash, the password itself is sent to its replica only.
     #[must_use]
     pub fn hash(&self) -> String {
         let twice = Sha1::digest(Sha1::digest(self.password.as_bytes()));
         format!("*{}", hex(&twice).to_uppercase())
     }
 
-    /// Its password, for hosts only: never for an argument, a log or a report.
+    /// Password, for hosts only: never for an argument, a log or a report.
     #[must_use]
     pub fn password(&self) -> &str {
         &self.password
@@ -141,16 +143,16 @@ impl fmt::Debug for Account {
     }
 }
 
-/// Where the replicas' account comes from.
+/// Origin of the replicas' account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AccountPlan {
-    /// It is there already.
+    /// Existing account.
     Given(Account),
-    /// One for each target is made.
+    /// One account to be created for each target.
     Create {
-        /// The host of the server that the replicas replicate from, and its data directory.
+        /// Host of the upstream, and its data directory.
         place: Endpoint,
-        /// Its socket.
+        /// Socket of the upstream.
         socket: String,
     },
 }
@@ -160,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hash_is_the_one_that_the_server_makes_of_the_password() {
+    fn hash_is_that_of_mysql_native_password() {
         // SELECT PASSWORD('x')
         let account = Account::new("a".into(), "x".into()).unwrap();
         assert!(Account::new("a\n".into(), "x".into()).is_none());
@@ -168,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gtid_is_told_from_what_a_server_might_obey() {
+    fn gtid_is_distinguished_from_other_text() {
         for good in ["0-1-6", "0-1-6,5-99-10000"] {
             assert!(is_gtid(good), "{good}");
         }

@@ -1,5 +1,5 @@
-//! Where options come from besides the command line: a file of ours (TOML), one of transferpy's (INI), a profile of the
-//! file, and the environment. Every error names the place, and in a file the line.
+//! Sources of options besides the command line: our configuration file (TOML), transferpy's (INI), a profile
+//! in the file, and the environment. Every error names its place, and in a file the line.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -12,26 +12,26 @@ use crate::options::Options;
 use crate::printable::printable;
 use crate::trust::{self, Readers};
 
-/// What a variable of the environment begins with.
+/// Prefix of environment variables.
 const PREFIX: &str = "TRANSFER_";
-/// Variables that begin so belong to the tests and to hooks, not to us.
+/// Prefixes of variables that belong to tests and to hooks.
 const NOT_OURS: [&str; 2] = ["TRANSFER_LAB", "TRANSFER_HOOK_"];
-/// How the file of transferpy is told from one of ours.
+/// Section that only transferpy's file has.
 const OLD_SECTION: &str = "DEFAULT";
 
-/// The places.
+/// Places of options.
 #[derive(Clone, Debug)]
 pub struct Sources {
-    /// Our configuration, where none is named.
+    /// Default path of our configuration.
     pub own: PathBuf,
-    /// transferpy's, where there is none of ours.
+    /// Path of transferpy's configuration, read if ours does not exist.
     pub old: PathBuf,
-    /// The variables of the environment that begin with `TRANSFER_`.
+    /// Environment variables that begin with `TRANSFER_`.
     pub environment: Vec<(String, OsString)>,
 }
 
 impl Sources {
-    /// Those of this machine and process.
+    /// Sources of this machine and process.
     #[must_use]
     pub fn real() -> Self {
         let ours = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value));
@@ -44,19 +44,20 @@ impl Sources {
         }
     }
 
-    /// The environment over the profile over the file. `file` and `profile` are those of the command line.
+    /// Returns the environment over the profile over the file. `file` and `profile` come from the command
+    /// line.
     pub(super) fn layers(
         &self,
         file: Option<&Path>,
         profile: Option<&str>,
     ) -> Result<Options, SettingsError> {
-        let said = |name: &str| self.environment.iter().find(|(key, _)| key == name).map(|(_, value)| value);
-        let file = file.map(Path::to_owned).or_else(|| said("TRANSFER_CONFIG").map(PathBuf::from));
+        let given = |name: &str| self.environment.iter().find(|(key, _)| key == name).map(|(_, value)| value);
+        let file = file.map(Path::to_owned).or_else(|| given("TRANSFER_CONFIG").map(PathBuf::from));
         let profile = match profile {
             Some(profile) => Some(profile.to_owned()),
-            None => said("TRANSFER_PROFILE").map(|profile| profile.to_string_lossy().into_owned()),
+            None => given("TRANSFER_PROFILE").map(|profile| profile.to_string_lossy().into_owned()),
         };
-        // One that is there and cannot be read is an error.
+        // A file that exists but cannot be read is an error.
         let is_there = |path: &&PathBuf| path.try_exists().unwrap_or(true);
         let file = file.or_else(|| [&self.own, &self.old].into_iter().find(is_there).cloned());
         let mut below = match &file {
@@ -92,10 +93,10 @@ impl Sources {
                 name: name.clone(),
                 text: printable(text.as_bytes()),
             };
-            let value = value.to_str().ok_or_else(|| wrong("it is not UTF-8".into()))?;
+            let value = value.to_str().ok_or_else(|| wrong("not UTF-8".into()))?;
             let key = name[PREFIX.len()..].to_ascii_lowercase();
             if key == "profile" {
-                return Err(wrong("it is no option".into()));
+                return Err(wrong("no such option".into()));
             }
             one(&key, value).map_err(wrong)?;
             all = all.set_override(&key, value).map_err(|error| wrong(error.to_string()))?;
@@ -108,27 +109,27 @@ impl Sources {
     }
 }
 
-/// Reads one key alone, so that an error is known to be that key's.
+/// Parses one key alone, so that an error can be attributed to it.
 fn one(key: &str, value: &str) -> Result<Options, String> {
     let alone = Config::builder()
         .set_override(key, value)
         .and_then(config::ConfigBuilder::<config::builder::DefaultState>::build);
     alone.and_then(Config::try_deserialize).map_err(|error| {
         let text = error.to_string();
-        if text.contains("unknown field") { "it is no option".into() } else { text }
+        if text.contains("unknown field") { "no such option".into() } else { text }
     })
 }
 
-/// Checks ssh's configuration, which may name commands. ssh does that with the user's own only.
+/// Checks an SSH configuration file, which may name commands. ssh checks only the user's own file.
 pub(super) fn check_ssh(path: &Path) -> Result<(), SettingsError> {
-    // The word for none at all.
+    // ssh's word for no file.
     if path == Path::new("none") {
         return Ok(());
     }
     trust::check(path).map_err(|error| SettingsError::Ssh { path: path.to_owned(), text: error.with_fix() })
 }
 
-/// Reads a file of either kind.
+/// Reads a file of either format.
 fn read(path: &Path) -> Result<Options, SettingsError> {
     let wrong =
         |text: String| SettingsError::File { path: path.to_owned(), text: printable(text.as_bytes()) };
@@ -138,7 +139,7 @@ fn read(path: &Path) -> Result<Options, SettingsError> {
     }
     let file = toml::Deserializer::parse(&text).and_then(Options::deserialize).map_err(|error| {
         let message = error.message();
-        // All the keys there are would fill the screen.
+        // The list of all keys would fill the screen.
         let message = message.split(", expected one of").next().unwrap_or(message);
         let message = message.replace("unknown field", "unknown key");
         wrong(match error.span() {
@@ -154,12 +155,12 @@ fn read(path: &Path) -> Result<Options, SettingsError> {
         })
     })?;
     match file.profile.iter().find(|(_, profile)| !profile.profile.is_empty()) {
-        Some((name, _)) => Err(wrong(format!("[profile.{name}] has a profile of its own"))),
+        Some((name, _)) => Err(wrong(format!("[profile.{name}]: profiles cannot be nested"))),
         None => Ok(file),
     }
 }
 
-/// transferpy's INI: one section, its own name for `type`, and Python's words for true and false.
+/// Parses transferpy's INI: one section, `transfer_type` for `type`, and Python's words for true and false.
 fn read_old(text: &str) -> Result<Options, String> {
     const KEYS: [&str; 8] = [
         "port",

@@ -7,7 +7,7 @@ use super::*;
 use crate::cli::Cli;
 use crate::values::Compressor;
 
-/// Settings of a command line over an environment over a file of this text.
+/// Settings from a command line, an environment and a file with this text.
 fn all(file: &str, environment: &[(&str, &str)], words: &[&str]) -> Result<Settings, SettingsError> {
     let mut on_disk = tempfile::NamedTempFile::new().unwrap();
     on_disk.write_all(file.as_bytes()).unwrap();
@@ -31,7 +31,7 @@ fn settings(file: &str, words: &[&str]) -> Result<Settings, SettingsError> {
     all(file, &[], words)
 }
 
-/// One option in all of its places: by default, from the file, from the environment over that file, and from the command
+/// Checks one option in all places: the default, the file, the environment over the file, and the command
 /// line over both.
 fn check<T: PartialEq + std::fmt::Debug>(
     get: impl Fn(&Settings) -> T,
@@ -48,7 +48,7 @@ fn check<T: PartialEq + std::fmt::Debug>(
 }
 
 #[test]
-fn what_is_copied() {
+fn contents() {
     let patterns = |words: &[&str]| words.iter().map(|word| word.parse().unwrap()).collect::<Vec<Pattern>>();
     check(
         |s| s.exclude.clone(),
@@ -168,7 +168,7 @@ fn databases() {
 }
 
 #[test]
-fn what_was_typed_has_an_effect_with_its_type() {
+fn rejects_typed_options_without_effect() {
     let error = |words: &[&str]| checked("", words, &["b:/y"]).unwrap_err();
     assert_eq!(error(&["--prepare"]), "--prepare has no effect with --type file");
     assert_eq!(
@@ -179,13 +179,13 @@ fn what_was_typed_has_an_effect_with_its_type() {
     assert!(error(&["--type", "mariabackup", "--replace"]).contains("--as NAME"));
     assert!(checked("", &["--type", "mariabackup", "--replace", "--as", "x"], &["b:/y"]).is_ok());
     assert!(error(&["--type", "compress", "--replace"]).contains("choose another name"));
-    // In a file they are for other runs, and the old tool took this one with every type.
+    // In a file they may be meant for other runs, and transferpy accepted this one with every type.
     assert!(checked("prepare = true\nstop_server = \"source\"", &[], &["b:/y"]).is_ok());
     assert!(checked("", &["--stop-slave"], &["b:/y"]).is_ok());
 }
 
 #[test]
-fn what_becomes_of_it() {
+fn publication() {
     let name = |name: &str| Some(name.parse::<FileName>().unwrap());
     check(
         |s| s.rename.clone(),
@@ -247,7 +247,7 @@ fn what_becomes_of_it() {
 }
 
 #[test]
-fn on_the_way() {
+fn stream() {
     check(
         |s| s.compress,
         Compress::Auto,
@@ -333,7 +333,7 @@ fn network() {
         ("TRANSFER_PORT_RANGE", "6000-6009", ports(6000, 6009)),
         (&["--port-range", "7000"], ports(7000, 7000)),
     );
-    // What is said above is said instead.
+    // A higher source replaces both options of a lower one.
     assert_eq!(settings("port = 4444", &["--port-range", "5000-5009"]).unwrap().ports, ports(5000, 5009));
     assert_eq!(settings("port_range = \"5000-5009\"", &["--port", "4444"]).unwrap().ports, ports(4444, 4444));
     assert_eq!(settings("port_range = \"5000-5009\"", &["--port", "0"]).unwrap().ports, ports(5000, 5009));
@@ -362,7 +362,7 @@ fn network() {
     );
 }
 
-/// What a transfer to these targets makes of a command line over a file.
+/// Settings for a transfer to these targets from a command line and a file.
 fn checked(file: &str, words: &[&str], targets: &[&str]) -> Result<Settings, String> {
     let targets: Vec<Endpoint> = targets.iter().map(|word| Endpoint::parse(word.as_ref()).unwrap()).collect();
     let settings = settings(file, words).map_err(|error| error.to_string())?;
@@ -372,13 +372,16 @@ fn checked(file: &str, words: &[&str], targets: &[&str]) -> Result<Settings, Str
 }
 
 #[test]
-fn an_address_belongs_to_a_target() {
+fn target_address_requires_a_matching_target() {
     let typed = |words: &[&str], to: &[&str]| checked("", words, to).unwrap_err();
     assert!(checked("", &["--target-address", "10.0.0.1"], &["b:/y"]).is_ok());
-    assert!(typed(&["--target-address", "10.0.0.1"], &["b:/y", "c:/y"]).contains("say HOST=10.0.0.1"));
-    assert!(typed(&["--target-address", "d=10.0.0.1"], &["b:/y"]).contains("d is no target"));
-    assert!(checked("", &["--target-address", "b=10.0.0.1"], &["root@b:/y"]).is_ok(), "whoever logs in");
-    // In a file they are for those runs that have such a target.
+    assert!(typed(&["--target-address", "10.0.0.1"], &["b:/y", "c:/y"]).contains("use HOST=10.0.0.1"));
+    assert!(typed(&["--target-address", "d=10.0.0.1"], &["b:/y"]).contains("d is not a target"));
+    assert!(
+        checked("", &["--target-address", "b=10.0.0.1"], &["root@b:/y"]).is_ok(),
+        "the user does not matter"
+    );
+    // In a file they apply to the runs that have such a target.
     let file = "target_address = [\"10.0.0.9\", \"db2=10.0.0.2\"]";
     let targets = ["b:/y", "root@db2:/y"].map(|word| Endpoint::parse(word.as_ref()).unwrap());
     let settings = checked(file, &[], &["b:/y"]).unwrap();
@@ -456,17 +459,17 @@ fn limits_and_output() {
 #[test]
 fn contradictions_are_errors() {
     for (words, text) in [
-        (&["--keep-old"][..], "--keep-old is only with --replace"),
-        (&["--replace=false", "--keep-old"], "--keep-old is only with --replace"),
-        (&["--port", "1", "--port-range", "1-2"], "cannot be said together"),
-        (&["--compress=gzip", "--compress-level", "12"], "the highest of gzip is 9"),
-        (&["--replace", "--keep-staging"], "--keep-staging is not with --replace"),
+        (&["--keep-old"][..], "--keep-old requires --replace"),
+        (&["--replace=false", "--keep-old"], "--keep-old requires --replace"),
+        (&["--port", "1", "--port-range", "1-2"], "cannot be used together"),
+        (&["--compress=gzip", "--compress-level", "12"], "the maximum for gzip is 9"),
+        (&["--replace", "--keep-staging"], "--keep-staging with --replace requires --keep-old"),
     ] {
         let error = checked("", words, &["b:/y"]).unwrap_err();
         assert!(error.contains(text), "{words:?}: {error}");
     }
     assert!(settings("port = 1\nport_range = \"1-2\"", &[]).is_err());
-    // In a file they are for other runs, and what is said above counts.
+    // In a file they may be meant for other runs, and a higher source wins.
     assert_eq!(checked("keep_old = true", &[], &["b:/y"]).unwrap().replace, Replace::No);
     assert_eq!(
         checked("replace = true\nkeep_old = true", &["--replace=false"], &["b:/y"]).unwrap().replace,
@@ -482,7 +485,7 @@ fn contradictions_are_errors() {
         (level(&["--compress=zstd"]), level(&["--compress"]), level(&["--compress=lz4"])),
         (15, 15, 1)
     );
-    // The level was another program's.
+    // The level was meant for another program.
     assert_eq!(
         settings("compress = \"zstd\"\ncompress_level = 15", &["--compress=gzip"]).unwrap().compress_level,
         1
@@ -490,7 +493,7 @@ fn contradictions_are_errors() {
 }
 
 #[test]
-fn a_profile_is_over_its_file_and_below_all_else() {
+fn profile_overrides_only_its_file() {
     let file = "port = 1\ncompress = \"gzip\"\n[profile.wan]\ncompress = \"zstd\"\ncompress_level = 9\n[profile.lan]\ncompress = false\n";
     let with = |environment: &[(&str, &str)], words: &[&str]| all(file, environment, words).unwrap();
     assert_eq!(with(&[], &[]).compress, Compress::With(Compressor::Gzip));
@@ -503,7 +506,7 @@ fn a_profile_is_over_its_file_and_below_all_else() {
         Compress::With(Compressor::Lz4)
     );
     let error = all(file, &[], &["--profile", "moon"]).unwrap_err().to_string();
-    assert!(error.contains("there is no [profile.moon]") && error.ends_with("has lan, wan"), "{error}");
+    assert!(error.contains("no [profile.moon]") && error.ends_with("has lan, wan"), "{error}");
     let missing = Path::new("/nonexistent");
     let error = at(missing, missing, &[], &["--profile", "wan"]).unwrap_err().to_string();
     assert!(error.ends_with("there is no configuration file"), "{error}");
@@ -512,44 +515,44 @@ fn a_profile_is_over_its_file_and_below_all_else() {
 }
 
 #[test]
-fn what_is_wrong_with_a_file_is_told_with_its_line() {
-    for (text, told) in [
+fn file_errors_name_the_line() {
+    for (text, expected) in [
         ("port = 1\nencrpyt = true\n", "line 2 (encrpyt = true): unknown key `encrpyt`"),
         ("port = \"many\"", "line 1 (port = \"many\"): invalid type: string \"many\", expected u16"),
         ("port = [\n", "line 1"),
-        ("\n\nlease_time = 1", "line 3 (lease_time = 1): it must be 2 to 86400 seconds"),
+        ("\n\nlease_time = 1", "line 3 (lease_time = 1): must be 2 to 86400 seconds"),
         ("firewall = \"ufw\"", "line 1 (firewall = \"ufw\"): unknown variant `ufw`"),
-        ("compress = \"rar\"", "it is none of zstd, pigz, gzip, lz4"),
-        ("exclude = [\"a\", \"\"]", "it matches nothing"),
-        ("exclude = 7", "it is neither a text nor a list of texts"),
-        ("compress_level = 20", "it must be 1 to 19"),
+        ("compress = \"rar\"", "expected zstd, pigz, gzip, lz4"),
+        ("exclude = [\"a\", \"\"]", "matches nothing"),
+        ("exclude = 7", "expected a string or a list of strings"),
+        ("compress_level = 20", "must be 1 to 19"),
         ("dry_run = true", "unknown key `dry_run`"),
     ] {
         let error = settings(text, &[]).unwrap_err().to_string();
-        assert!(error.starts_with("configuration file /") && error.contains(told), "{text:?}: {error}");
+        assert!(error.starts_with("configuration file /") && error.contains(expected), "{text:?}: {error}");
         assert!(!error.contains('\n') && error.len() < 250, "{error}");
     }
 }
 
 #[test]
-fn what_is_wrong_in_the_environment_is_told_with_its_variable() {
-    for (name, value, told) in [
-        ("TRANSFER_PROT", "1", "environment variable TRANSFER_PROT: it is no option"),
+fn environment_errors_name_the_variable() {
+    for (name, value, expected) in [
+        ("TRANSFER_PROT", "1", "environment variable TRANSFER_PROT: no such option"),
         ("TRANSFER_PORT", "many", "TRANSFER_PORT: "),
-        ("TRANSFER_LEASE_TIME", "1", "TRANSFER_LEASE_TIME: it must be 2 to 86400 seconds"),
-        ("TRANSFER_DRY_RUN", "true", "TRANSFER_DRY_RUN: it is no option"),
+        ("TRANSFER_LEASE_TIME", "1", "TRANSFER_LEASE_TIME: must be 2 to 86400 seconds"),
+        ("TRANSFER_DRY_RUN", "true", "TRANSFER_DRY_RUN: no such option"),
     ] {
         let error = all("", &[(name, value)], &[]).unwrap_err().to_string();
-        assert!(error.contains(told), "{error}");
+        assert!(error.contains(expected), "{error}");
     }
     let raw = vec![("TRANSFER_AS".to_owned(), OsString::from_vec(b"\xff".to_vec()))];
     let sources = Sources { own: "/nonexistent".into(), old: "/nonexistent".into(), environment: raw };
     let cli = Cli::read(["transfer", "a:/x", "b:/y"]).unwrap();
-    assert!(Settings::load(&cli.typed, &sources).unwrap_err().to_string().contains("it is not UTF-8"));
+    assert!(Settings::load(&cli.typed, &sources).unwrap_err().to_string().contains("not UTF-8"));
 }
 
 #[test]
-fn the_file_is_the_one_that_is_named_first() {
+fn first_named_file_is_used() {
     let directory = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str| {
         let path = directory.path().join(name);
@@ -573,7 +576,7 @@ fn the_file_is_the_one_that_is_named_first() {
 }
 
 #[test]
-fn the_old_tools_file_is_understood() {
+fn configuration_of_transferpy_is_read() {
     let file = "# comment\n[DEFAULT]\nport = 4444\ntransfer_type = file\ncompress = False\nencrypt: no\nchecksum = True\n\
                 parallel_checksum = False\nstop_slave = False\nverbose = True\n";
     let read = settings(file, &[]).unwrap();
@@ -592,17 +595,17 @@ fn the_old_tools_file_is_understood() {
 }
 
 #[test]
-fn the_example_is_the_defaults() {
+fn example_has_the_defaults() {
     let example =
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/transfer.conf.example")).unwrap();
     assert_eq!(settings(&example, &[]).unwrap(), settings("", &[]).unwrap());
-    // Each line that is commented out is a key that the file may hold.
+    // Each commented line is a valid key.
     let keys: Vec<&str> = example.lines().filter_map(|line| line.strip_prefix("#:")).collect();
     assert_eq!(
         settings(&keys.join("\n").replace("port = 0\n", ""), &[]).unwrap(),
         settings("", &[]).unwrap()
     );
-    // So is each example, and together they are all there are.
+    // Each example is a valid key, too, and together they are complete.
     let is_key = |line: &&str| {
         line.split_once(" = ")
             .is_some_and(|(key, _)| key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
@@ -621,7 +624,7 @@ fn the_example_is_the_defaults() {
     assert_eq!(names, known);
 }
 
-/// Every key, as serde knows them.
+/// All keys, as known to serde.
 const FIELDS: [&str; 46] = [
     "type",
     "exclude",
@@ -672,17 +675,17 @@ const FIELDS: [&str; 46] = [
 ];
 
 #[test]
-fn the_list_of_keys_is_all_there_are() {
+fn list_of_keys_is_complete() {
     let error = toml::from_str::<Options>("no_such_key = 1").unwrap_err();
     let listed: Vec<&str> = error.message().split('`').skip(3).step_by(2).collect();
-    // The old tool's name of one, and what is no option.
+    // Without transferpy's name of a key, and without `profile`, which is not an option.
     let listed: Vec<&str> =
         listed.into_iter().filter(|key| !["profile", "stop_slave"].contains(key)).collect();
     assert_eq!(listed, FIELDS);
 }
 
 #[test]
-fn every_key_is_in_the_document_of_the_configuration() {
+fn every_key_is_documented() {
     let document = include_str!("../../docs/configuration.md");
     for key in FIELDS {
         assert!(document.lines().any(|line| line.starts_with(&format!("| `{key}` |"))), "{key}");

@@ -1,4 +1,4 @@
-//! The accounts that may change what decides: root, and that of this process.
+//! Accounts that may change decisive files: root, and that of this process.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
@@ -8,16 +8,17 @@ use nix::unistd::{Gid, Group, Uid, User};
 
 use super::{Distrust, shown};
 
-/// The access list of a file or directory beyond its mode.
+/// Extended attribute with the ACL of a file or directory.
 const ACCESS_LIST: &str = "system.posix_acl_access";
 
-/// Root, and the account of this process.
+/// Root and the account of this process.
 pub(super) struct Accounts {
     own: Uid,
 }
 
 impl Accounts {
-    /// Those of this process. Behind sudo that is root alone: who called sudo may not be allowed all that root is.
+    /// Returns the accounts of this process. With sudo it is root alone: the caller may not have all rights
+    /// of root.
     pub(super) fn of_this_process() -> Self {
         Self { own: Uid::effective() }
     }
@@ -26,12 +27,13 @@ impl Accounts {
         uid == 0 || uid == self.own.as_raw()
     }
 
-    /// One of the accounts owns it.
+    /// Checks that one of the accounts owns the component.
     pub(super) fn owns(&self, component: &Path, found: &Metadata) -> Result<(), Distrust> {
         if self.has(found.uid()) { Ok(()) } else { Err(self.changeable(component, found)) }
     }
 
-    /// No other account can change it; in a sticky directory others can make and change files of their own only.
+    /// Checks that no other account can change it. In a sticky directory others can change only files of
+    /// their own.
     pub(super) fn vouch(&self, component: &Path, found: &Metadata) -> Result<(), Distrust> {
         let is_sticky = found.is_dir() && found.mode() & 0o1000 != 0;
         if self.has(found.uid()) && (is_sticky || !self.others_write(component, found)) {
@@ -40,7 +42,7 @@ impl Accounts {
         Err(self.changeable(component, found))
     }
 
-    /// The account of this process owns it, and no other one can write to it.
+    /// Checks that the account of this process owns it, and no other one can write to it.
     pub(super) fn is_own(&self, component: &Path, found: &Metadata) -> Result<(), Distrust> {
         if found.uid() == self.own.as_raw() && !self.others_write(component, found) {
             return Ok(());
@@ -54,7 +56,7 @@ impl Accounts {
         mode & 0o002 != 0 || (mode & 0o020 != 0 && group_is_others())
     }
 
-    /// Whether a group has this account as its only member, as each ordinary account has one on Debian.
+    /// Returns whether this account is the only member of a group, as on Debian for ordinary accounts.
     fn has_private_group(&self, gid: u32) -> bool {
         if self.own.is_root() {
             return false;
@@ -85,7 +87,7 @@ impl Accounts {
     }
 }
 
-/// Whether the accounts of this machine include another one with this group as its primary one.
+/// Returns whether the group is the primary group of another account of this machine.
 fn is_group_of_others(user: &str, gid: u32) -> bool {
     let Ok(accounts) = std::fs::read_to_string("/etc/passwd") else { return true };
     let gid = gid.to_string();
@@ -95,7 +97,8 @@ fn is_group_of_others(user: &str, gid: u32) -> bool {
         .any(|fields| matches!(fields[..], [name, _, _, primary, ..] if primary == gid && name != user))
 }
 
-/// Whether it has an access list. With one the mode's bits of the group are the most that the list grants to anyone.
+/// Returns whether it has an ACL. With an ACL, the mode's group bits are the maximum that the ACL grants to
+/// anyone.
 fn has_access_list(component: &Path) -> bool {
     use rustix::io::Errno;
     !matches!(
@@ -104,7 +107,7 @@ fn has_access_list(component: &Path) -> bool {
     )
 }
 
-/// The name of an account, or its number where it has none.
+/// Returns the name of an account, or its number if it has none.
 pub(super) fn name(uid: u32) -> String {
     match User::from_uid(Uid::from_raw(uid)) {
         Ok(Some(user)) => user.name,

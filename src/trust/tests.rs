@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::*;
 
-/// A uid that no account has.
+/// UID without an account.
 const OTHER: u32 = 61_234;
 
 struct Place {
@@ -48,7 +48,7 @@ fn refused(path: &Path) -> String {
 }
 
 #[test]
-fn own_files_are_read_whatever_the_way_to_them() {
+fn reads_own_files_on_any_path() {
     let place = Place::new();
     for mode in [0o644, 0o600, 0o400, 0o755] {
         assert_eq!(*read(&place.file("own", mode), Readers::Any).unwrap(), "text", "{mode:o}");
@@ -64,19 +64,19 @@ fn own_files_are_read_whatever_the_way_to_them() {
 }
 
 #[test]
-fn files_that_others_can_write_to_are_refused_by_name() {
+fn rejects_files_writable_by_others() {
     let place = Place::new();
     for mode in [0o666, 0o646, 0o602] {
         let path = place.file("shared", mode);
-        let said = refused(&path);
+        let error = refused(&path);
         let start = format!("{} is owned by ", path.display());
-        assert!(said.starts_with(&start) && said.contains(&format!("mode {mode:04o}")), "{said}");
-        assert!(said.ends_with(&format!("; run: chmod go-w {}", path.display())), "{said}");
+        assert!(error.starts_with(&start) && error.contains(&format!("mode {mode:04o}")), "{error}");
+        assert!(error.ends_with(&format!("; run: chmod go-w {}", path.display())), "{error}");
     }
 }
 
 #[test]
-fn directories_that_others_can_write_to_are_refused_by_name() {
+fn rejects_directories_writable_by_others() {
     let place = Place::new();
     let shared = place.directory("shared", 0o777);
     place.directory("shared/below", 0o755);
@@ -90,7 +90,7 @@ fn directories_that_others_can_write_to_are_refused_by_name() {
 }
 
 #[test]
-fn another_owner_is_refused_wherever_it_is_on_the_way() {
+fn rejects_other_owners_anywhere_on_the_path() {
     if !geteuid().is_root() {
         return;
     }
@@ -101,9 +101,9 @@ fn another_owner_is_refused_wherever_it_is_on_the_way() {
     symlink(&file, &link).unwrap();
     for (component, fix) in [(&file, "chown root "), (&directory, "chown root ")] {
         chown(component, Some(OTHER), None).unwrap();
-        let said = refused(&link);
-        assert!(said.starts_with(&format!("{} is owned by {OTHER}", component.display())), "{said}");
-        assert!(said.ends_with(&format!("; run: {fix}{}", component.display())), "{said}");
+        let error = refused(&link);
+        assert!(error.starts_with(&format!("{} is owned by {OTHER}", component.display())), "{error}");
+        assert!(error.ends_with(&format!("; run: {fix}{}", component.display())), "{error}");
         chown(component, Some(0), None).unwrap();
     }
     std::os::unix::fs::lchown(&link, Some(OTHER), None).unwrap();
@@ -114,7 +114,7 @@ fn another_owner_is_refused_wherever_it_is_on_the_way() {
 }
 
 #[test]
-fn an_access_list_counts_as_write_permission() {
+fn acl_counts_as_write_permission() {
     let place = Place::new();
     let file = place.file("file", 0o644);
     // user::rw- user:OTHER:rw- group::r-- mask::rw- other::r--, as in linux/posix_acl_xattr.h
@@ -132,16 +132,16 @@ fn an_access_list_counts_as_write_permission() {
 }
 
 #[test]
-fn what_is_no_text_is_refused_without_waiting() {
+fn rejects_other_than_text_without_blocking() {
     let place = Place::new();
     mkfifo(&place.path("pipe"), Mode::from_bits_truncate(0o600)).unwrap();
-    assert_eq!(refused(&place.path("pipe")), "it is no regular file");
-    assert_eq!(refused(place.directory.path()), "it is no regular file");
-    assert_eq!(refused(Path::new("/dev/zero")), "it is no regular file");
+    assert_eq!(refused(&place.path("pipe")), "not a regular file");
+    assert_eq!(refused(place.directory.path()), "not a regular file");
+    assert_eq!(refused(Path::new("/dev/zero")), "not a regular file");
     fs::write(place.path("raw"), b"\xff").unwrap();
-    assert_eq!(refused(&place.path("raw")), "it is not UTF-8");
+    assert_eq!(refused(&place.path("raw")), "not UTF-8");
     fs::write(place.path("large"), vec![b'x'; LARGEST + 1]).unwrap();
-    assert_eq!(refused(&place.path("large")), "it is larger than 1024 KiB");
+    assert_eq!(refused(&place.path("large")), "larger than 1024 KiB");
     fs::write(place.path("large"), vec![b'x'; LARGEST]).unwrap();
     assert_eq!(read(&place.path("large"), Readers::Any).unwrap().len(), LARGEST);
     symlink("loop", place.path("loop")).unwrap();
@@ -150,7 +150,7 @@ fn what_is_no_text_is_refused_without_waiting() {
 }
 
 #[test]
-fn descriptors_of_the_caller_are_read() {
+fn reads_descriptors_of_the_caller() {
     use std::io::Write as _;
     let (reader, writer) = nix::unistd::pipe().unwrap();
     let late = std::thread::spawn(move || {
@@ -167,7 +167,7 @@ fn descriptors_of_the_caller_are_read() {
 }
 
 #[test]
-fn a_secret_is_for_its_owner_only() {
+fn rejects_secrets_readable_by_others() {
     let place = Place::new();
     let file = place.file("secret", 0o640);
     let error = read(&file, Readers::Owner).unwrap_err();
@@ -177,7 +177,7 @@ fn a_secret_is_for_its_owner_only() {
 }
 
 #[test]
-fn a_place_is_that_of_its_directory_and_not_of_its_name() {
+fn place_follows_a_renamed_directory() {
     let place = Place::new();
     let directory = place.directory("d", 0o777);
     let found = super::Place::find(&directory.join("file")).unwrap();

@@ -1,4 +1,4 @@
-//! The way to a file, component by component.
+//! Walk along a path, component by component.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata};
@@ -12,32 +12,32 @@ use nix::sys::stat::Mode;
 use super::Distrust;
 use super::accounts::Accounts;
 
-/// As many symbolic links as the kernel follows.
+/// Maximum number of symbolic links, as in the kernel.
 const MOST_LINKS: usize = 40;
 
-/// What has to hold of each component of a path.
+/// Condition for each component of a path.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Demand {
-    /// Nobody else can change it.
+    /// No other account can change it.
     All,
-    /// Symbolic links are those of the accounts; directories may be anybody's.
+    /// Symbolic links belong to the accounts; directories may belong to others.
     Links,
 }
 
-/// The end of the way.
+/// End of a walk.
 pub(super) enum Reached {
-    /// A directory.
+    /// Directory.
     Directory(Directory),
-    /// Something else, by its name in its directory.
+    /// Other file, by its name in its directory.
     Other { directory: Directory, name: OsString },
-    /// An open file that the caller of the program handed over, opened anew.
+    /// File that the caller of the program had open, opened again.
     Given(File),
 }
 
-/// A directory on the way, held by a descriptor.
+/// Directory on the path, held by a descriptor.
 pub(super) struct Directory {
     pub(super) descriptor: OwnedFd,
-    /// Its path without links.
+    /// Path without links.
     pub(super) path: PathBuf,
 }
 
@@ -55,7 +55,7 @@ impl Directory {
         metadata(&self.descriptor)
     }
 
-    /// Whether the links in it are the descriptors of this process.
+    /// Returns whether this is the directory of this process's descriptors.
     fn is_ours_of_descriptors(&self) -> bool {
         self.path == Path::new("/proc").join(std::process::id().to_string()).join("fd")
     }
@@ -65,10 +65,10 @@ fn metadata(descriptor: &OwnedFd) -> io::Result<Metadata> {
     File::from(descriptor.try_clone()?).metadata()
 }
 
-/// Follows a path from the root on, and checks each directory and symbolic link before it is gone through: whoever could
-/// exchange the next component is trusted by then.
+/// Follows a path from the root and checks each directory and symbolic link before going through it. At each
+/// step only trusted accounts can exchange the next component.
 pub(super) fn walk(path: &Path, accounts: &Accounts, demand: Demand) -> Result<Reached, Distrust> {
-    // The current directory's own path counts, too.
+    // Includes the path of the current directory.
     let path = if path.is_absolute() { path.to_owned() } else { std::env::current_dir()?.join(path) };
     let mut here = Directory::root()?;
     let mut links = 0;
@@ -118,7 +118,7 @@ fn vouch(accounts: &Accounts, demand: Demand, directory: &Directory) -> Result<(
     }
 }
 
-/// Puts the components of a path in front of those that are still to come, the next one at the end.
+/// Puts the components of a path in front of the remaining ones; the next one is at the end.
 fn push(rest: &mut Vec<OsString>, path: &Path) {
     let named = path.components().rev().filter_map(|component| match component {
         Component::Normal(name) => Some(name.to_owned()),

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::str::FromStr;
 
-/// A kind of extended attributes.
+/// Kind of extended attributes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AttributeKind {
-    /// Extended attributes of no other kind
+    /// Extended attributes that are not of another kind
     Xattrs,
     /// POSIX ACLs
     Acls,
@@ -15,10 +15,10 @@ pub enum AttributeKind {
 }
 
 impl AttributeKind {
-    /// Every kind.
+    /// All kinds.
     pub const ALL: [Self; 3] = [Self::Xattrs, Self::Acls, Self::Capabilities];
 
-    /// As the option, the hosts and the report call it.
+    /// Word for the option, the hosts and the report.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -28,7 +28,7 @@ impl AttributeKind {
         }
     }
 
-    /// In a sentence.
+    /// Plural noun for messages.
     #[must_use]
     pub fn plural(self) -> &'static str {
         match self {
@@ -38,7 +38,7 @@ impl AttributeKind {
         }
     }
 
-    /// The kind of that name.
+    /// Returns the kind with this name.
     #[must_use]
     pub fn of_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
@@ -61,7 +61,7 @@ impl FromStr for Attributes {
     }
 }
 
-/// A number of files, in words.
+/// Formats a number of files.
 #[must_use]
 pub fn files(number: u64) -> String {
     if number == 1 { "1 file".into() } else { format!("{number} files") }

@@ -1,4 +1,4 @@
-//! Commands of the user's, before and after the work.
+//! Commands of the user that run before and after a run.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,27 +6,27 @@ use std::str::FromStr;
 
 use serde::Deserialize;
 
-/// A command that runs on an end of a run, before or after all else there.
+/// Command that runs on one end of a run, before or after everything else there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hook {
-    /// When.
+    /// Phase of the run.
     pub phase: Phase,
-    /// Where.
+    /// End of the run.
     pub end: HookEnd,
-    /// A command of bash.
+    /// Command for bash.
     pub command: String,
 }
 
-/// When a hook runs.
+/// Phase of a run in which a hook is executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Before anything is changed there
+    /// Before anything is changed on that end
     Before,
-    /// When everything else is undone
+    /// After everything else is rolled back
     After,
 }
 
-/// Where a hook runs.
+/// End of a run on which a hook is executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HookEnd {
     /// On the source
@@ -38,7 +38,7 @@ pub enum HookEnd {
 }
 
 impl HookEnd {
-    /// As it stands in its phase's name.
+    /// Word in the name of a phase.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -63,8 +63,8 @@ impl Hook {
     fn new(name: &str, command: &str) -> Result<Self, String> {
         let wrong = || {
             format!(
-                "'{name}' is none of before-source, before-target, before-controller, after-source, after-target and \
-                 after-controller"
+                "'{name}': expected before-source, before-target, before-controller, after-source, \
+                 after-target or after-controller"
             )
         };
         let (phase, end) = name.split_once(['-', '_']).ok_or_else(wrong)?;
@@ -76,7 +76,7 @@ impl Hook {
         let ends = [HookEnd::Source, HookEnd::Target, HookEnd::Controller];
         let end = ends.into_iter().find(|known| known.name() == end).ok_or_else(wrong)?;
         if command.trim().is_empty() || command.contains('\0') {
-            return Err(format!("{name}: there is no command"));
+            return Err(format!("{name}: the command is missing"));
         }
         Ok(Self { phase, end, command: command.to_owned() })
     }
@@ -86,12 +86,12 @@ impl FromStr for Hook {
     type Err = String;
 
     fn from_str(word: &str) -> Result<Self, String> {
-        let (name, command) = word.split_once('=').ok_or("it is no PHASE=COMMAND")?;
+        let (name, command) = word.split_once('=').ok_or("expected PHASE=COMMAND")?;
         Self::new(name, command)
     }
 }
 
-/// For serde: a table of phases, each with a command or a list of them; or one word, as on the command line.
+/// Deserializes a table of phases with one command or a list of them; or one word, as on the command line.
 pub fn from_hooks<'de, D>(deserializer: D) -> Result<Option<Vec<Hook>>, D::Error>
 where
     D: serde::Deserializer<'de>,
@@ -124,7 +124,7 @@ where
             }
             Ok(Some(hooks))
         }
-        Err(_) => Err(custom("it is no table of phases with their commands".into())),
+        Err(_) => Err(custom("expected a table of phases and their commands".into())),
     }
 }
 
@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hook_has_a_phase_an_end_and_a_command() {
+    fn hooks_have_a_phase_an_end_and_a_command() {
         let hook: Hook = "before-source=depool a=b".parse().unwrap();
         assert_eq!((hook.phase, hook.end), (Phase::Before, HookEnd::Source));
         assert_eq!(hook.command, "depool a=b");

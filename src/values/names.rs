@@ -1,4 +1,4 @@
-//! Names of files and of those who own them, patterns of names, and addresses.
+//! Names of files and owners, patterns of names, and addresses.
 
 use std::ffi::{OsStr, OsString};
 use std::net::IpAddr;
@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use crate::endpoint::HostName;
 
-/// Whom the copy is given to, `USER`, `USER:GROUP` or `:GROUP`: names of the target, or numbers.
+/// Owner of the copy, `USER`, `USER:GROUP` or `:GROUP`: names on the target, or numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owner(pub String);
 
@@ -20,25 +20,25 @@ impl FromStr for Owner {
             !name.starts_with(['-', '+'])
                 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-$".contains(&byte))
         };
-        let said = names.iter().any(|name| !name.is_empty());
-        // `USER:` would mean the user's login group, which nobody sees here.
-        if names.len() > 2 || !said || word.ends_with(':') || !names.into_iter().all(good) {
-            return Err("it is none of USER, USER:GROUP and :GROUP".into());
+        let given = names.iter().any(|name| !name.is_empty());
+        // `USER:` would mean the user's login group, which is not visible here.
+        if names.len() > 2 || !given || word.ends_with(':') || !names.into_iter().all(good) {
+            return Err("expected USER, USER:GROUP or :GROUP".into());
         }
         Ok(Self(word.to_owned()))
     }
 }
 
-/// The name of something in a directory: any bytes but a slash.
+/// Name in a directory: any bytes except a slash and NUL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileName(pub OsString);
 
 impl FileName {
-    /// Reads a name of any bytes.
+    /// Parses a name of any bytes.
     pub fn parse(name: &OsStr) -> Result<Self, String> {
         let bytes = name.as_bytes();
         if matches!(bytes, b"" | b"." | b"..") || bytes.contains(&b'/') || bytes.contains(&0) {
-            return Err("it is no name of a file: not empty, neither . nor .., and without a slash".into());
+            return Err("expected a file name: not empty, not . or .., no slash".into());
         }
         Ok(Self(name.to_owned()))
     }
@@ -53,13 +53,13 @@ impl FromStr for HostPath {
 
     fn from_str(word: &str) -> Result<Self, String> {
         if !word.starts_with('/') || word.contains(['\n', '\0']) {
-            return Err("it is no absolute path".into());
+            return Err("expected an absolute path".into());
         }
         Ok(Self(word.to_owned()))
     }
 }
 
-/// A service of systemd, such as `mariadb@north.service`; `.service` may be left out.
+/// Name of a systemd service, such as `mariadb@north.service`; `.service` may be omitted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnitName(pub String);
 
@@ -69,36 +69,37 @@ impl FromStr for UnitName {
     fn from_str(word: &str) -> Result<Self, String> {
         let good = |byte: u8| byte.is_ascii_alphanumeric() || b":-_.\\@".contains(&byte);
         if word.is_empty() || word.starts_with('-') || word.len() > 200 || !word.bytes().all(good) {
-            return Err("it is no name of a unit".into());
+            return Err("expected the name of a systemd service".into());
         }
         Ok(Self(if word.ends_with(".service") { word.to_owned() } else { format!("{word}.service") }))
     }
 }
 
-/// Which entries are left out: a pattern of the shell (`*`, `?`, `[…]`) as tar takes it, which begins at any name below the
-/// source, or, behind a slash, at the source itself. `*` and `?` match slashes, too.
+/// Pattern of entries to leave out: a shell pattern (`*`, `?`, `[…]`) as tar interprets it. It may match at
+/// any name below the source, or, with a leading slash, at the source itself. `*` and `?` also match slashes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern(pub OsString);
 
 impl Pattern {
-    /// Reads a pattern of any bytes.
+    /// Parses a pattern of any bytes.
     pub fn parse(pattern: &OsStr) -> Result<Self, String> {
         let bytes = pattern.as_bytes();
         if bytes.iter().all(|byte| *byte == b'/') || bytes.ends_with(b"/") || bytes.contains(&0) {
-            return Err("it matches nothing: it is empty or ends with a slash".into());
+            return Err("matches nothing: empty, or ends with a slash".into());
         }
         let steps = bytes.strip_prefix(b"/").unwrap_or(bytes).split(|byte| *byte == b'/');
         if steps.into_iter().any(|step| matches!(step, b"" | b"." | b"..")) {
-            return Err("it matches nothing: a step of it is empty, . or ..".into());
+            return Err("matches nothing: a path component is empty, . or ..".into());
         }
-        // tar takes it for a backslash, find refuses it.
+        // tar takes a trailing backslash literally, find rejects it.
         if bytes.iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1 {
-            return Err("it ends with a backslash that escapes nothing".into());
+            return Err("ends with a backslash that escapes nothing".into());
         }
         Ok(Self(pattern.to_owned()))
     }
 
-    /// As patterns of whole paths `./NAME/…`, which tar (`--anchored`) and find (`-path`) match alike.
+    /// Returns patterns for whole paths `./NAME/…`, which tar (`--anchored`) and find (`-path`) match in the
+    /// same way.
     #[must_use]
     pub fn below(&self, name: &OsStr) -> Vec<Vec<u8>> {
         let mut top = b"./".to_vec();
@@ -111,7 +112,7 @@ impl Pattern {
         self.in_top(&top)
     }
 
-    /// As patterns of whole paths `./…`, from within the source.
+    /// Returns patterns for whole paths `./…` inside the source.
     #[must_use]
     pub fn within(&self) -> Vec<Vec<u8>> {
         self.in_top(b".")
@@ -126,10 +127,10 @@ impl Pattern {
     }
 }
 
-/// The address of a target on the data path: `ADDRESS`, or `HOST=ADDRESS` where there are several targets.
+/// Address of a target on the data path: `ADDRESS`, or `HOST=ADDRESS` with several targets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetAddress {
-    /// Whose it is, where it is said.
+    /// Host of the target, if given.
     pub host: Option<HostName>,
     /// The address.
     pub address: IpAddr,
@@ -152,7 +153,7 @@ impl FromStr for TargetAddress {
                 .trim_start_matches('[')
                 .trim_end_matches(']')
                 .parse()
-                .map_err(|_| "it is no IP address, and no HOST=ADDRESS")?,
+                .map_err(|_| "expected an IP address, or HOST=ADDRESS")?,
         })
     }
 }
@@ -188,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_and_names_that_match_nothing_are_refused() {
+    fn rejects_patterns_and_names_that_match_nothing() {
         for word in ["", "/", "logs/", "a\\", "./tmp", "a//b", "//a", "../x"] {
             assert!(word.parse::<Pattern>().is_err(), "{word}");
         }
@@ -200,14 +201,14 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_stands_below_the_source_whose_own_name_is_no_pattern() {
+    fn source_name_is_escaped_in_patterns() {
         let below = |word: &str| word.parse::<Pattern>().unwrap().below(OsStr::new("a*b"));
         assert_eq!(below("*.log"), [b"./a\\*b/*.log".to_vec(), b"./a\\*b/*/*.log".to_vec()]);
         assert_eq!(below("/tmp"), [b"./a\\*b/tmp".to_vec()]);
     }
 
     #[test]
-    fn a_target_address_may_name_its_host() {
+    fn target_address_may_name_its_host() {
         let address: TargetAddress = "db2=[fd77::12]".parse().unwrap();
         assert_eq!(address.host.unwrap().to_string(), "db2");
         assert_eq!(address.address.to_string(), "fd77::12");

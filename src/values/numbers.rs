@@ -1,10 +1,10 @@
-//! Times, counts, ports.
+//! Durations, counts and ports.
 
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// A time of `MIN` to `MAX` seconds: a number of seconds, or with units as in `90s`, `15m`, `1h30m`.
+/// Duration of `MIN` to `MAX` seconds: a number of seconds, or with units as in `90s`, `15m`, `1h30m`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Time<const MIN: u64, const MAX: u64>(pub Duration);
 
@@ -18,16 +18,16 @@ impl<const MIN: u64, const MAX: u64> FromStr for Time<MIN, MAX> {
                 .parse::<jiff::SignedDuration>()
                 .ok()
                 .and_then(|time| u64::try_from(time.as_secs()).ok())
-                .ok_or("it is neither a number of seconds nor a time like 15m or 1h30m")?,
+                .ok_or("expected a number of seconds, or a duration such as 15m or 1h30m")?,
         };
         if !(MIN..=MAX).contains(&seconds) {
-            return Err(format!("it must be {MIN} to {MAX} seconds"));
+            return Err(format!("must be {MIN} to {MAX} seconds"));
         }
         Ok(Self(Duration::from_secs(seconds)))
     }
 }
 
-/// A whole number of `MIN` to `MAX`.
+/// Integer between `MIN` and `MAX`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Whole<const MIN: u32, const MAX: u32>(pub u32);
 
@@ -36,16 +36,16 @@ impl<const MIN: u32, const MAX: u32> FromStr for Whole<MIN, MAX> {
 
     fn from_str(word: &str) -> Result<Self, String> {
         let number = word.parse().ok().filter(|number| (MIN..=MAX).contains(number));
-        number.map(Self).ok_or_else(|| format!("it must be {MIN} to {MAX}"))
+        number.map(Self).ok_or_else(|| format!("must be {MIN} to {MAX}"))
     }
 }
 
-/// An amount of memory: bytes, or with a unit as in `512M` and `4GiB`; at least 64 MiB.
+/// Amount of memory: bytes, or with a unit as in `512M` and `4GiB`; at least 64 MiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory(pub u64);
 
 impl Memory {
-    /// Less than this no server recovers with, in bytes.
+    /// Minimum in bytes: with less, no server recovers.
     pub const LEAST: u64 = 64 << 20;
 }
 
@@ -53,22 +53,22 @@ impl FromStr for Memory {
     type Err = String;
 
     fn from_str(word: &str) -> Result<Self, String> {
-        // As servers read it: M is 2^20.
+        // As MariaDB interprets them: M is 2^20.
         let size = parse_size::Config::new().with_binary().parse_size(word);
-        let bytes = size.map_err(|_| "it is no amount of memory like 512M or 4GiB")?;
+        let bytes = size.map_err(|_| "expected a size such as 512M or 4GiB")?;
         if bytes < Self::LEAST {
-            return Err("it must be 64M or more".into());
+            return Err("must be at least 64M".into());
         }
         Ok(Self(bytes))
     }
 }
 
-/// First and last port of a range, written `4400-4500`, or one port.
+/// Range of ports, written `4400-4500`, or one port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PortRange {
-    /// The first.
+    /// First port.
     pub first: u16,
-    /// The last; not before the first.
+    /// Last port, not below the first.
     pub last: u16,
 }
 
@@ -80,7 +80,7 @@ impl FromStr for PortRange {
         let port = |text: &str| text.trim().parse::<u16>().ok().filter(|port| *port > 0);
         match (port(first), port(last)) {
             (Some(first), Some(last)) if first <= last => Ok(Self { first, last }),
-            _ => Err("it is no range of ports: write FIRST-LAST, from 1 to 65535".into()),
+            _ => Err("expected FIRST-LAST, ports from 1 to 65535".into()),
         }
     }
 }
@@ -91,7 +91,7 @@ impl fmt::Display for PortRange {
     }
 }
 
-/// How much our programs stand back behind others: 0 (not at all) to 19.
+/// Nice value of the programs on hosts: 0 (default priority) to 19.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Nice(pub u8);
 
@@ -102,12 +102,9 @@ impl FromStr for Nice {
         match word.to_ascii_lowercase().as_str() {
             "true" => Ok(Self(10)),
             "false" => Ok(Self(0)),
-            word => word
-                .parse()
-                .ok()
-                .filter(|nice| *nice <= 19)
-                .map(Self)
-                .ok_or_else(|| "it must be 0 to 19".into()),
+            word => {
+                word.parse().ok().filter(|nice| *nice <= 19).map(Self).ok_or_else(|| "must be 0 to 19".into())
+            }
         }
     }
 }
@@ -122,7 +119,7 @@ mod tests {
         assert_eq!(time("90"), Ok(90));
         assert_eq!(time("90s"), Ok(90));
         assert_eq!(time("1h30m"), Ok(5400));
-        assert_eq!(time("1"), Err("it must be 2 to 86400 seconds".into()));
+        assert_eq!(time("1"), Err("must be 2 to 86400 seconds".into()));
         assert!(time("-5s").is_err() && time("soon").is_err() && time("").is_err());
     }
 
@@ -132,12 +129,12 @@ mod tests {
         assert_eq!(bytes("512M"), Ok(512 << 20));
         assert_eq!(bytes("4GiB"), Ok(4 << 30));
         assert_eq!(bytes("134217728"), Ok(128 << 20));
-        assert_eq!(bytes("63M"), Err("it must be 64M or more".into()));
+        assert_eq!(bytes("63M"), Err("must be at least 64M".into()));
         assert!(bytes("much").is_err() && bytes("-1G").is_err());
     }
 
     #[test]
-    fn ranges_of_ports_have_an_order() {
+    fn port_ranges_are_ordered() {
         let range = |word: &str| word.parse::<PortRange>().map(|range| range.to_string());
         assert_eq!(range("4400-4500"), Ok("4400-4500".into()));
         assert_eq!(range("4444"), Ok("4444".into()));

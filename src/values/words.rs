@@ -1,10 +1,10 @@
-//! How serde reads a value from the word that it would be on the command line.
+//! Deserialization of values from the words that they would be on the command line.
 
 use std::str::FromStr;
 
 use serde::Deserialize;
 
-/// A scalar of any kind, as the word that it would be on the command line.
+/// A scalar of any type, to be converted to a word.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Scalar {
@@ -13,7 +13,7 @@ enum Scalar {
     Text(String),
 }
 
-/// For serde: a value that is read from one word.
+/// Deserializes a value from one word.
 pub fn from_word<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     D: serde::Deserializer<'de>,
@@ -24,13 +24,13 @@ where
         Ok(Scalar::Number(number)) => number.to_string(),
         Ok(Scalar::Text(text)) => text,
         Err(_) => {
-            return Err(serde::de::Error::custom("it is neither a text nor a number nor true or false"));
+            return Err(serde::de::Error::custom("expected a string, a number, true or false"));
         }
     };
     word.parse().map(Some).map_err(serde::de::Error::custom)
 }
 
-/// For serde: one value, or a list of them, each read from one word.
+/// Deserializes one value, or a list of them, each from one word.
 pub fn from_words<'de, D, T>(deserializer: D) -> Result<Option<Vec<T>>, D::Error>
 where
     D: serde::Deserializer<'de>,
@@ -45,7 +45,7 @@ where
     let words = match Words::deserialize(deserializer) {
         Ok(Words::One(word)) => vec![word],
         Ok(Words::Many(words)) => words,
-        Err(_) => return Err(serde::de::Error::custom("it is neither a text nor a list of texts")),
+        Err(_) => return Err(serde::de::Error::custom("expected a string or a list of strings")),
     };
     let values: Result<Vec<T>, String> = words.iter().map(|word| word.parse()).collect();
     values.map(Some).map_err(serde::de::Error::custom)

@@ -34,7 +34,7 @@ fn a_file_that_is_wrong_is_named_with_what_is_wrong() {
         ("encrpyt = true\n", "encrpyt"),
         ("port = \"many\"\n", "port"),
         ("port = 70000\n", "port"),
-        ("lease_time = 1\n", "it must be 2 to 86400 seconds"),
+        ("lease_time = 1\n", "must be 2 to 86400 seconds"),
         ("type = \"tape\"\n", "tape"),
         ("[DEFAULT]\nport = one\n", "line 2 (port)"),
         ("port = [\n", "line 1"),

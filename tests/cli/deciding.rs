@@ -200,7 +200,7 @@ fn pipes_and_the_null_device_are_configurations() {
         Named::Config.run(&sandbox, Path::new("/dev/null")).expect(0);
         let fifo = sandbox.path("fifo");
         sandbox.fifo(&fifo);
-        Named::Config.run(&sandbox, &fifo).expect(2).says("it is no regular file");
+        Named::Config.run(&sandbox, &fifo).expect(2).says("not a regular file");
     }
 }
 
@@ -210,7 +210,7 @@ fn records_in_a_directory_of_others_are_neither_written_nor_read() {
     let state = sandbox.dir("state");
     set_mode(&state, 0o777);
     let ended = sandbox.run(&[&sandbox.path("source"), &sandbox.path("target")]).expect(0);
-    ended.says("there will be no record of this run").says(&format!("{} is owned by", state.display()));
+    ended.says("this run will not be recorded").says(&format!("{} is owned by", state.display()));
     assert!(!state.join("transfer-history").exists(), "made in a directory of others");
     sandbox.run(&[&"history"]).expect(1).says("chmod go-w");
     set_mode(&state, 0o755);

@@ -55,11 +55,7 @@ fn each_run_has_a_record_that_is_listed_and_shown() {
     let shown: Value =
         serde_json::from_str(&sandbox.run(&[&"show", &run, &"--json"]).expect(0).stdout).unwrap();
     assert_eq!(shown, all[0]);
-    sandbox
-        .run(&[&"show", &"1999"])
-        .expect(2)
-        .says("there is no record of a run 1999")
-        .says("transfer history");
+    sandbox.run(&[&"show", &"1999"]).expect(2).says("no record of a run 1999").says("transfer history");
     let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
     assert_eq!(mode(&directory), 0o700);
     for entry in fs::read_dir(&directory).unwrap() {
@@ -79,7 +75,7 @@ fn a_run_that_goes_on_and_one_that_was_killed_are_told_apart() {
     sandbox.run(&[&"history"]).expect(0).says(" running  ");
     let record = &records(&sandbox)[0];
     assert_eq!((&record["end"], &record["state"]), (&Value::Null, &"running".into()));
-    sandbox.run(&[&"show", &record["run"].as_str().unwrap()]).expect(0).says("goes on");
+    sandbox.run(&[&"show", &record["run"].as_str().unwrap()]).expect(0).says("still running");
     running.signal(Signal::SIGKILL);
     hold.open();
     running.wait(LONG);
@@ -112,9 +108,9 @@ fn a_record_that_cannot_be_written_is_a_warning_and_no_failure() {
     let ended = sandbox.run(&[&source, &target, &"--metrics", &metrics]).expect(0);
     // Of the metrics nobody knows what they told of other runs.
     ended
-        .says("there will be no record of this run")
+        .says("this run will not be recorded")
         .says("--history-size 0")
-        .says("does not tell of this run (--metrics)");
+        .says("metrics of this run were not written (--metrics)");
     assert_eq!(fs::read_to_string(metrics).unwrap(), "");
 }
 
@@ -176,7 +172,7 @@ fn metrics_tell_the_last_run_of_each_source_and_target() {
     let kept = sandbox.path("state/transfer-history/last-runs.json");
     fs::write(&kept, "torn").unwrap();
     let ended = sandbox.run(&[&source, &one, &"--replace", &"--metrics", &file]).expect(0);
-    ended.says("what it told of other runs is told no more");
+    ended.says("the metrics of other runs are lost");
     assert_eq!(fs::read_to_string(kept.with_extension("json.bad")).unwrap(), "torn");
     assert_eq!(value("transfer_last_run_exit_code", &one), Some(0.0));
     assert_eq!(value("transfer_last_run_exit_code", &two), None);

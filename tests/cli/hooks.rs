@@ -76,7 +76,7 @@ fn a_hook_that_fails_before_ends_the_run_and_those_for_afterwards_run() {
     sandbox
         .run(&[&source, &target, &after_source, &fail, &after_target])
         .expect(1)
-        .says("localhost: the hook before-target ended with status 7: it is pooled");
+        .says("localhost: before-target hook failed with exit status 7: it is pooled");
     assert_eq!(sorted(noted(&sandbox)), ["after-source failed", "after-target failed"]);
     assert_eq!(names(&target), Vec::<String>::new());
     sandbox.is_clean(&[&target]);
@@ -99,7 +99,7 @@ fn a_hook_that_fails_afterwards_is_reported_once_and_can_be_run_again() {
     sandbox
         .run(&[&"clean", &"localhost"])
         .expect(6)
-        .says("NOT DONE: the hook 'echo again")
+        .says("NOT DONE: after-target hook `echo again")
         .says("(it has failed, or was ended); to run it: ")
         .says("clean --start-servers localhost");
     sandbox.file("ready", "");
@@ -111,12 +111,12 @@ fn a_hook_that_fails_afterwards_is_reported_once_and_can_be_run_again() {
     sandbox.run(&[&source, &target, &fail, &"--as", &"other"]).expect(6);
     for _ in 0..2 {
         let run = sandbox.run(&[&"clean", &"--start-servers", &"localhost"]).expect(6);
-        run.says("has failed (status 3: not ready); mend it and say this once more")
+        run.says("failed (exit status 3: not ready); fix it and repeat this command")
             .says("clean --forget-hooks localhost");
     }
     sandbox.run(&[&"clean", &"localhost"]).expect(6).says("(it has failed, or was ended)");
     let forgotten = sandbox.run(&[&"clean", &"--forget-hooks", &"localhost"]).expect(0);
-    forgotten.says("forgotten: the hook 'echo again");
+    forgotten.says("forgotten: hook `echo again");
     assert_eq!(fs::read_to_string(&count).unwrap(), "again\n".repeat(5));
     sandbox.is_clean(&[&target]);
 }
@@ -138,9 +138,9 @@ fn a_hook_that_was_forgotten_does_not_run_when_something_else_is_still_left() {
     text.push_str("lease\tdisk\tsomething\telse\t.\n");
     fs::write(&journal, text).unwrap();
     let forgotten = sandbox.run(&[&"clean", &"--forget-hooks", &"localhost"]).expect(6);
-    forgotten.says("forgotten: the hook 'echo again").says("LEFT BEHIND: something else");
+    forgotten.says("forgotten: hook `echo again").says("NOT ROLLED BACK: something else");
     let left = sandbox.run(&[&"clean", &"--start-servers", &"localhost"]).expect(6);
-    left.says("LEFT BEHIND: something else");
+    left.says("NOT ROLLED BACK: something else");
     assert_eq!(fs::read_to_string(&count).unwrap(), "again\n", "it ran once, in the run");
     fs::remove_dir_all(sandbox.path("state/transfer")).unwrap();
 }

@@ -83,7 +83,7 @@ fn a_second_signal_leaves_at_once_and_the_agents_go_on_undoing() {
     running.signal(Signal::SIGINT);
     removing.reached();
     running.signal(Signal::SIGTERM);
-    let ended = running.wait(PROMISE).expect(143).says("the hosts go on undoing");
+    let ended = running.wait(PROMISE).expect(143).says("the hosts continue to roll back");
     ended.says("transfer status localhost").says("transfer clean localhost");
     assert_eq!(staging(&target).len(), 1);
     removing.open();

@@ -135,16 +135,19 @@ fn what_is_left_when_all_are_killed_is_listed_and_cleaned() {
 
     let status = sandbox.run(&[&"status", &"localhost"]).expect(0);
     let status = status.says(": source of /").says(&format!(": target of {}", target.display()));
-    assert_eq!(status.stdout.matches("localhost: dead ").count(), 2, "{status}");
+    assert_eq!(status.stdout.matches("localhost: orphaned ").count(), 2, "{status}");
     status
-        .says("; remove it: transfer clean localhost")
-        .says(&format!("  holds staging {}", staging(&target)[0].display()))
-        .says("  holds job ")
+        .says("; to clean up: transfer clean localhost")
+        .says(&format!("  holds staging directory {}", staging(&target)[0].display()))
+        .says("  holds processes of job ")
         .says("  holds port 4");
 
-    let clean =
-        sandbox.run(&[&"clean", &"localhost"]).expect(0).says("undone: job ").says("undone: staging ");
-    assert!(!clean.stdout.contains("LEFT BEHIND"), "{clean}");
+    let clean = sandbox
+        .run(&[&"clean", &"localhost"])
+        .expect(0)
+        .says("rolled back: processes of job ")
+        .says("rolled back: staging directory ");
+    assert!(!clean.stdout.contains("NOT ROLLED BACK"), "{clean}");
     sandbox.is_clean(&[&target]);
     sandbox.run(&[&"status", &"localhost"]).expect(0).says("localhost: no runs");
     sandbox.run(&[&"clean", &"localhost"]).expect(0).says("localhost: nothing to undo");
@@ -171,7 +174,7 @@ fn a_run_that_lives_is_shown_and_not_touched() {
     let status = sandbox.run(&[&"status", &"localhost"]).expect(0);
     assert_eq!(status.stdout.matches("localhost: live ").count(), 2, "{status}");
     let pid = format!("(pid {})", running.pid());
-    status.says(&pid).says("  holds staging ");
+    status.says(&pid).says("  holds staging directory ");
     sandbox.run(&[&"clean", &"localhost"]).expect(0).says("-target1 was not touched");
     // Nor does another run of the same user.
     hold.open();
@@ -208,7 +211,7 @@ fn a_journal_that_was_torn_is_undone_as_far_as_it_goes() {
         ),
     );
     sandbox.run(&[&"status", &"localhost"]).expect(0).says("from before a reboot").says("2023-11-14");
-    sandbox.run(&[&"clean", &"localhost"]).expect(0).says("undone: staging");
+    sandbox.run(&[&"clean", &"localhost"]).expect(0).says("rolled back: staging directory");
     assert_eq!(names(&target), Vec::<String>::new());
     assert!(precious.exists());
     sandbox.is_clean(&[&target]);

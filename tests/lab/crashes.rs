@@ -23,9 +23,12 @@ mod alone {
         scene.target.boot();
         scene.target.sh(&format!("test -d '{staging}'"));
         let status = scene.lab.transfer(&["status", "db2"]).expect_success().stdout;
-        assert!(status.contains(", from before a reboot; remove it: transfer clean db2\n"), "{status}");
+        assert!(status.contains(", from before a reboot; to clean up: transfer clean db2\n"), "{status}");
         let cleaned = scene.lab.transfer(&["clean", "db2"]).expect_success().stdout;
-        assert!(cleaned.contains(&format!("db2: undone: staging {staging} (run ")), "{cleaned}");
+        assert!(
+            cleaned.contains(&format!("db2: rolled back: staging directory {staging} (run ")),
+            "{cleaned}"
+        );
         scene.restore_firewall();
         scene.expect_as_before(SOON);
     }
@@ -83,7 +86,7 @@ mod alone {
         scene.expect_undone(&[&scene.target], 2 * LEASE);
         let said = expect_end(run, 6, GIVEN_UP);
         assert!(
-            said.contains("db2: LEFT BEHIND: cannot be asked whether it has undone everything"),
+            said.contains("db2: NOT ROLLED BACK: cannot confirm that everything was rolled back"),
             "{said}"
         );
         assert!(said.ends_with("to remove what is left: transfer clean db2\n"), "{said}");
@@ -171,7 +174,9 @@ mod alone {
         let output = scene.lab.transfer(&["clean", "db2"]).expect_code(6);
         for left in [&precious, &others] {
             assert!(
-                output.stdout.contains(&format!("db2: LEFT BEHIND: staging {left} (run {agent})\n")),
+                output
+                    .stdout
+                    .contains(&format!("db2: NOT ROLLED BACK: staging directory {left} (run {agent})\n")),
                 "{output}"
             );
         }

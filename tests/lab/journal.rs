@@ -34,8 +34,8 @@ mod alone {
         let first = entries(&name("first"));
         let run = first[0]["TRANSFER_RUN"].as_str().unwrap();
         assert!(first.iter().all(|entry| entry["TRANSFER_RUN"] == run), "{first:?}");
-        assert_eq!(first[0]["MESSAGE"], "the run begins");
-        let end = first.iter().find(|entry| entry["MESSAGE"] == "the run has ended: all is done").unwrap();
+        assert_eq!(first[0]["MESSAGE"], "run started");
+        let end = first.iter().find(|entry| entry["MESSAGE"] == "run finished successfully").unwrap();
         // And then the report.
         let told = first.last().unwrap();
         assert!(told["MESSAGE"].as_str().unwrap().starts_with("  the same on both sides: "), "{first:?}");
@@ -54,7 +54,7 @@ mod alone {
         let all = ctl.sh(&format!("journalctl --output=cat --unit={}", name("second")));
         assert_eq!(all.matches("exists already; ").count(), 1, "{all}");
         let by_field = ctl.sh(&format!("journalctl --output=cat TRANSFER_RUN={run}"));
-        assert!(by_field.contains("the run begins") && by_field.contains("all is done"), "{by_field}");
+        assert!(by_field.contains("run started") && by_field.contains("finished successfully"), "{by_field}");
         ctl.sh("rm -rf /var/lib/transfer-history");
     }
 }

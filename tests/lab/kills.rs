@@ -68,18 +68,21 @@ mod alone {
         let status = scene.lab.transfer(&["status", "db1", "db2"]).expect_success().stdout;
         let staging = scene.join(&format!("in/.transfer-{target}"));
         for expected in [
-            format!("db1: dead {source}: source of {}, by ctl (pid ", scene.join("data")),
-            format!("db2: dead {target}: target of {}, by ctl (pid ", scene.join("in")),
-            "; remove it: transfer clean db1\n".into(),
-            "; remove it: transfer clean db2\n".into(),
-            format!("  holds staging {staging}\n"),
-            format!("  holds rule nftables 4 transfer-{target}\n"),
+            format!("db1: orphaned {source}: source of {}, by ctl (pid ", scene.join("data")),
+            format!("db2: orphaned {target}: target of {}, by ctl (pid ", scene.join("in")),
+            "; to clean up: transfer clean db1\n".into(),
+            "; to clean up: transfer clean db2\n".into(),
+            format!("  holds staging directory {staging}\n"),
+            format!("  holds nftables IPv4 rules transfer-{target}\n"),
         ] {
             assert!(status.contains(&expected), "no '{expected}' in\n{status}");
         }
 
         let cleaned = scene.lab.transfer(&["clean", "db1", "db2"]).expect_success().stdout;
-        assert!(cleaned.contains(&format!("db2: undone: staging {staging} (run {target})\n")), "{cleaned}");
+        assert!(
+            cleaned.contains(&format!("db2: rolled back: staging directory {staging} (run {target})\n")),
+            "{cleaned}"
+        );
         scene.expect_as_before(SOON);
         let status = scene.lab.transfer(&["status", "db1", "db2"]).expect_success().stdout;
         assert_eq!(status, "db1: no runs\ndb2: no runs\n");

@@ -109,10 +109,15 @@ mod alone {
                 (
                     5,
                     format!(
-                        "another run writes to {path}: one that has just begun; see: transfer status db2"
+                        "another run writes to {path}: a run that has just started; see: transfer status db2"
                     ),
                 ),
-                (5, format!("{path} was made by somebody else since the preflight and is left as it is")),
+                (
+                    5,
+                    format!(
+                        "{path} was created by another process since the preflight; it is left unchanged"
+                    ),
+                ),
                 (4, format!("{path} exists already")),
             ];
             let reason = reasons.iter().find(|(code, text)| *code == loser.code && said.contains(text));

@@ -362,7 +362,7 @@ def reasons(run):
             for target in run.targets
             if target['error'] and target['error'] != report['error']
         )
-    lines.extend('%(host)s: left behind: %(what)s' % leftover for leftover in report['leftovers'])
+    lines.extend('%(host)s: not rolled back: %(what)s' % leftover for leftover in report['leftovers'])
     return lines
 
 

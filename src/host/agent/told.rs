@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::{oneshot, watch};
 
 use crate::endpoint::MOST_TARGETS;
+use crate::host::leases;
 use crate::host::wire::{Field, LONGEST_PATH, LONGEST_TEXT, message, short};
 
 /// Maximum number of lines of one kind that are kept of a host.
@@ -190,7 +191,8 @@ impl State {
             }
             "left" => {
                 if self.left.len() < MOST_COMPLAINTS {
-                    self.left.push((text(0), leftover(fields.get(1..).unwrap_or_default())));
+                    let lease = fields.get(1..).unwrap_or_default();
+                    self.left.push((text(0), leases::describe(lease)));
                 }
             }
             _ => {
@@ -261,17 +263,6 @@ impl State {
 /// Returns a name or a word of the protocol in a form that can be shown.
 fn shown(field: &[u8]) -> String {
     short(field, LONGEST_TEXT)
-}
-
-/// Returns the words of a lease that was not rolled back, and the output in parentheses that may follow them.
-fn leftover(fields: &[Field]) -> String {
-    match fields {
-        [words @ .., output] if output.starts_with(b"(") => {
-            let words = short(&words.join(&b' '), LONGEST_PATH - 2 * LONGEST_TEXT);
-            format!("{words} {}", said(output))
-        }
-        words => short(&words.join(&b' '), LONGEST_PATH),
-    }
 }
 
 /// Returns the output of a program on a host in a form that can be shown.

@@ -121,14 +121,14 @@ impl Cell {
         scene.others.clear();
         let wrecks = (self.fault.wrecks)(scene);
         let lease = if self.fault.vanishes { LEASE } else { Duration::ZERO };
-        assert!(*code != 6 || said.contains(": LEFT BEHIND: "), "nothing is said to be left:\n{said}");
+        assert!(*code != 6 || said.contains(": NOT ROLLED BACK: "), "nothing is said to be left:\n{said}");
         if wrecks.is_empty() {
             let mut hosts = scene.hosts();
             hosts.retain(|host| !scene.down.contains(host));
             // What a run says that it leaves behind may stay until that is mended.
             let is_told = |line: &str| {
                 let host = line.split(':').next().unwrap_or_default();
-                *code == 6 && said.contains(&format!("{host}: LEFT BEHIND: "))
+                *code == 6 && said.contains(&format!("{host}: NOT ROLLED BACK: "))
             };
             scene.await_gone(&hosts, *at + lease + CLOSED, |line| is_open(line) && !is_told(line));
         }

@@ -290,12 +290,12 @@ mod alone {
         servers.db1.boot();
         drop(hold);
         let status = servers.transfer(&["status", "db1"]).expect_success().stdout;
-        assert!(status.contains("holds server mariadb.service"), "{status}");
+        assert!(status.contains("holds stopped server mariadb.service"), "{status}");
         // Another run's agent starts nothing.
         servers.transfer(&["db1:/etc/hostname", &format!("db2:{}", servers.at("in"))]).expect_success();
         assert!(!is_active(&servers.db1, "mariadb"));
         let cleaned = servers.transfer(&["clean", "db1"]).expect_code(6);
-        assert!(cleaned.stdout.contains("db1: STOPPED: mariadb.service was stopped by the run"), "{cleaned}");
+        assert!(cleaned.stdout.contains("db1: STOPPED: mariadb.service was stopped by run"), "{cleaned}");
         assert!(!is_active(&servers.db1, "mariadb"));
         servers.transfer(&["clean", "--start-servers", "db1"]).expect_success();
         assert!(answers(&servers.db1));

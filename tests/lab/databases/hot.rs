@@ -149,7 +149,7 @@ mod alone {
         drop((run.wait(), hold));
         let_go(&servers.db3);
         let cleaned = servers.transfer(&["clean", "db3"]).expect_code(6);
-        assert!(cleaned.stdout.contains("db3: STOPPED: replication ('main' of the server"), "{cleaned}");
+        assert!(cleaned.stdout.contains("db3: STOPPED: replication 'main' of the server"), "{cleaned}");
         assert!(cleaned.stdout.contains("transfer clean --start-servers db3"), "{cleaned}");
         assert_eq!(replication(&servers.db3), ["main,No,No"]);
         // Another run cleans up what it may, and starts nothing.

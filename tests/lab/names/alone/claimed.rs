@@ -39,7 +39,7 @@ fn a_name_that_was_made_since_the_preflight_is_not_copied_for() {
     let script = format!("[[ $* == '-w 1 10' ]] && mkdir -p {}", scene.at("in/data"));
     let _flock = Wrapper::new(&scene.db2, "flock", &script);
     let output = scene.transfer(&[]).expect_code(5);
-    assert!(output.stderr.contains("was made by somebody else since the preflight"), "{output}");
+    assert!(output.stderr.contains("was created by another process since the preflight"), "{output}");
     assert_eq!(scene.names(), ["data"]);
     scene.expect_no_runs();
 }
@@ -53,7 +53,7 @@ fn an_old_one_that_is_another_since_the_preflight_is_not_copied_for() {
         format!("[[ $* == '-w 1 10' ]] && cp -a {data} {data}.new && rm -r {data} && mv {data}.new {data}");
     let flock = Wrapper::new(&scene.db2, "flock", &script);
     let output = scene.transfer(&["--replace"]).expect_code(5);
-    assert!(output.stderr.contains("was made by somebody else since the preflight"), "{output}");
+    assert!(output.stderr.contains("was created by another process since the preflight"), "{output}");
     assert!(!output.stderr.contains("copying"), "{output}");
     scene.expect_untouched();
     drop(flock);

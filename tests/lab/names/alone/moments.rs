@@ -153,7 +153,7 @@ fn dies_at_every_moment(death: Death) {
                     scene.db2.boot();
                 }
                 let status = scene.lab.transfer(&["status", "db2"]).expect_success().stdout;
-                assert!(status.contains("db2: dead "), "{status}");
+                assert!(status.contains("db2: orphaned "), "{status}");
                 scene.lab.transfer(&["clean", "db2"]).expect_success();
             }
         }

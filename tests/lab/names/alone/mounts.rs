@@ -59,7 +59,7 @@ fn what_is_mounted_into_the_old_one_at_the_last_moment_is_left_behind_and_not_em
         format!("[[ ${{4-}} == 2 && ${{6-}} == */fd/14/data ]] && {{ {}; }}", scene.mount("in/data/sub"));
     let wrapper = Wrapper::new(&scene.db2, "perl", &script);
     let output = scene.transfer(&["--replace"]).expect_code(6);
-    assert!(output.stderr.contains("LEFT BEHIND: could not be undone: staging "), "{output}");
+    assert!(output.stderr.contains("NOT ROLLED BACK: staging directory "), "{output}");
     drop(wrapper);
     scene.expect_precious();
     scene.expect_copied("in/data");

@@ -97,11 +97,14 @@ fn with_sudo_what_a_crash_left_of_root_is_seen_and_removed() {
     let left = names(db2, scratch.path());
     assert!(left.len() == 1 && left[0].starts_with(".transfer-"), "{left:?}");
     let status = lab.transfer(&["status", "dba@db2", "--sudo"]).expect_success().stdout;
-    assert!(status.contains("dba@db2: dead "), "{status}");
-    assert!(status.contains("from before a reboot; remove it: transfer --sudo clean dba@db2\n"), "{status}");
+    assert!(status.contains("dba@db2: orphaned "), "{status}");
+    assert!(
+        status.contains("from before a reboot; to clean up: transfer --sudo clean dba@db2\n"),
+        "{status}"
+    );
     assert_eq!(lab.transfer(&["clean", "dba@db2"]).expect_success().stdout, "dba@db2: nothing to undo\n");
     let clean = lab.transfer(&["--sudo", "clean", "dba@db2"]).expect_success().stdout;
-    assert!(clean.contains("dba@db2: undone: staging "), "{clean}");
+    assert!(clean.contains("dba@db2: rolled back: staging directory "), "{clean}");
     assert!(names(db2, scratch.path()).is_empty());
 }
 

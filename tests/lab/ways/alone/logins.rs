@@ -127,9 +127,9 @@ fn options_of_ssh_reach_every_login_and_the_advice_that_is_given() {
     drop(moved);
     let _moved = moved_ssh(&scene);
     let status = scene.lab.transfer(&[&["status", "far-away"], &login[..]].concat()).expect_success();
-    assert!(status.stdout.contains(&format!("; remove it: {advice}\n")), "{status}");
+    assert!(status.stdout.contains(&format!("; to clean up: {advice}\n")), "{status}");
     // As it was advised, by a shell.
     let clean = scene.ctl.run(&["bash", "-c", &advice]).expect_success();
-    assert!(clean.stdout.contains("far-away: undone: staging "), "{clean}");
+    assert!(clean.stdout.contains("far-away: rolled back: staging directory "), "{clean}");
     assert!(names(&scene.db2, scene.scratch.path()).is_empty());
 }

@@ -117,7 +117,7 @@ fn what_nobody_was_left_to_undo_is_undone_by_the_next_run() {
     let_go(&host);
     let cleaned = servers.transfer(&["clean", "db2"]).expect_code(6);
     assert!(
-        cleaned.stdout.contains("db2: ON TRIAL: ") && cleaned.stdout.contains("clean --start-servers db2"),
+        cleaned.stdout.contains("db2: PROVISIONAL: ") && cleaned.stdout.contains("clean --start-servers db2"),
         "{cleaned}"
     );
     let again = servers.replica(&["db1", "db2", "--replace", "--create-account"]).expect_success();
@@ -148,7 +148,7 @@ fn a_target_that_goes_down_while_its_data_is_on_trial_gets_it_back_when_that_is_
         "{refused}"
     );
     let cleaned = servers.transfer(&["clean", "db2"]).expect_code(6);
-    assert!(cleaned.stdout.contains("db2: ON TRIAL: mariadb.service has the data"), "{cleaned}");
+    assert!(cleaned.stdout.contains("db2: PROVISIONAL: mariadb.service has provisional data"), "{cleaned}");
     servers.transfer(&["clean", "--start-servers", "db2"]).expect_success();
     servers.expect_old_one("crashed");
     servers.replica(&["db1", "db2", "--replace", "--create-account"]).expect_success();
