@@ -7,61 +7,65 @@ DOCUMENTATION = r"""
 module: transfer
 short_description: Copy a directory tree or a database from one host to others with transfer
 description:
-  - Makes sure that each target directory holds a copy of the source, and runs C(transfer) on the host of the play
-    where one does not.
-  - The host of the play is the controller of the run. Source and targets are other hosts that it reaches by SSH, or
-    paths of its own. They need not be in the inventory.
-  - A target whose final name exists already is left alone and counts as done. Its contents are not looked at. With
-    C(replace) in I(options), or in the configuration of the host, every run transfers and is a change.
-  - With several targets only those are transferred to that lack the copy.
-  - What stands against the source counts only where something is to be transferred. Its host must always be reachable.
+  - Makes sure that each target directory holds a copy of the source. Runs C(transfer) on the host of the play
+    if one does not.
+  - The host of the play is the controller of the run. Source and targets are other hosts that it reaches by
+    SSH, or paths of its own. They do not have to be in the inventory.
+  - A target whose final name exists already is not touched and counts as done. Its contents are not compared.
+    With C(replace) in I(options), or in the configuration of the host, every run transfers and reports a
+    change.
+  - With several targets, only those that lack the copy get one.
+  - Findings about the source count only if something has to be transferred. Its host must always be
+    reachable.
 options:
   source:
     description:
-      - What to copy, as C(transfer) reads it, C(HOST:/PATH) or C(/PATH) of the host of the play.
+      - What to copy, as C(HOST:/PATH), or as C(/PATH) on the host of the play.
     type: str
     required: true
   targets:
     description:
-      - The directories to copy it into, written like I(source). Fleet notation such as C(db[2-9]:/srv) is left
-        to C(transfer).
+      - The directories to copy it into, written like I(source). C(transfer) expands fleet notation such as
+        C(db[2-9]:/srv).
     type: list
     elements: str
     required: true
   state:
     description:
-      - The copy is there.
+      - C(present) means that the copy exists.
     type: str
     choices: [present]
     default: present
   options:
     description:
-      - Options of C(transfer) by their long names, with C(_) or C(-). They are not checked here; one that
-        C(transfer) does not know is exit code 2.
-      - C(true) is C(--NAME). C(false) is C(--no-NAME) where there is such an option, and C(--NAME=false) elsewhere.
-        A list repeats the option. A dictionary repeats it, too, as C(--NAME=KEY=VALUE). An empty value leaves it out.
-      - C(dry_run), C(json) and C(progress) belong to the module and are refused.
-      - No option takes a password. Commands of C(hook) are shown in logs, results and the processes of the hosts.
+      - Options of C(transfer) by their long names, with C(_) or C(-). The module does not check them; an
+        option that C(transfer) does not know gives exit code 2.
+      - C(true) becomes C(--NAME). C(false) becomes C(--no-NAME) if that option exists, otherwise
+        C(--NAME=false). A list repeats the option. So does a dictionary, as C(--NAME=KEY=VALUE). A null value
+        leaves it out.
+      - C(dry_run), C(json) and C(progress) are set by the module and are refused.
+      - No option takes a password. Commands of C(hook) are visible in logs, results and the process lists of
+        the hosts.
     type: dict
     default: {}
   executable:
     description:
-      - The program, by its path or a name to be looked up in C(PATH).
+      - The program, by path, or by a name that is looked up in C(PATH).
     type: str
     default: transfer
 notes:
-  - A transfer may take hours. Without C(async) it ends, and everything is undone, when the connection of the play to
-    its controller is lost.
-  - Replicas (C(transfer replica)) are not made by this module.
+  - A transfer may take hours. Without C(async) it ends and is rolled back when the play loses its connection
+    to the controller.
+  - This module does not build replicas (C(transfer replica)).
 requirements:
   - transfer on the host of the play
 attributes:
   check_mode:
     support: full
-    description: Asks C(transfer --dry-run), which connects to all hosts and finds what would be refused.
+    description: Runs C(transfer --dry-run), which connects to all hosts and reports what would be refused.
   diff_mode:
     support: full
-    description: Shows the steps on each host, and how each would be undone.
+    description: Shows the steps on each host, and how each would be rolled back.
 author:
   - The transfer authors
 """
@@ -72,7 +76,7 @@ EXAMPLES = r"""
     source: db1:/srv/sqldata
     targets: db2:/srv
 
-- name: Copy it to a fleet, in the background, for as long as a day
+- name: Copy it to a fleet, in the background, for up to a day
   transfer:
     source: db1:/srv/sqldata
     targets: ['db[2-9]:/srv']
@@ -82,7 +86,7 @@ EXAMPLES = r"""
   async: "{{ ansible_check_mode | ternary(0, 86400) }}"
   poll: 15
 
-- name: Take a hot backup and replace the one of yesterday
+- name: Take a hot backup and replace yesterday's
   transfer:
     source: db1:/run/mysqld/mysqld.sock
     targets: [backup1:/srv/backups]
@@ -92,7 +96,7 @@ EXAMPLES = r"""
       replace: true
       prepare: true
 
-- name: Wait for somebody else's transfer to the same name
+- name: Wait for another transfer to the same name
   transfer:
     source: db1:/srv/sqldata
     targets: [db2:/srv]
@@ -105,51 +109,52 @@ EXAMPLES = r"""
 RETURN = r"""
 exit_code:
   description:
-    - The exit code of C(transfer), 0 also where there was nothing to do.
-    - 128 + N is signal N. Null where C(transfer) could not be started.
+    - The exit code of C(transfer); also 0 if there was nothing to do.
+    - 128 + N is signal N. Null if C(transfer) could not be started.
   returned: always
   type: int
   sample: 0
 exit_name:
   description:
-    - What that means, one of C(done), C(failed), C(usage), C(verification_failed), C(refused), C(busy), C(leftovers),
-      C(interrupted), C(killed), and C(unknown) for a code that this module does not know.
-    - C(killed) is a run that could not end by itself. The hosts undo it within the lease time.
+    - The name of the exit code, one of C(done), C(failed), C(usage), C(verification_failed), C(refused),
+      C(busy), C(leftovers), C(interrupted), C(killed), and C(unknown) for a code that this module does not
+      know.
+    - C(killed) is a run that could not end normally. The hosts roll back within the lease time.
   returned: always
   type: str
   sample: done
 transferred:
-  description: The targets that got their copy. In check mode those that would, as they were named.
+  description: The targets that got their copy. In check mode those that would get it, as given.
   returned: always
   type: list
   elements: str
   sample: ['db3:/srv']
 present:
-  description: The targets that had the final name already.
+  description: The targets whose final name existed already.
   returned: always
   type: list
   elements: str
   sample: ['db2:/srv']
 msg:
-  description: What was wrong and how it is mended, a line each.
+  description: The problems and their fixes, one per line.
   returned: on failure
   type: str
   sample: 'db1: /srv/sqldata does not exist; check the path'
 clean_command:
-  description: What removes from the hosts what could not be undone.
+  description: The command that removes the leftovers from the hosts.
   returned: with exit code 6
   type: str
   sample: transfer clean db2
 report:
-  description: The last report of C(transfer --json), as docs/json.md describes it. Null where there was none.
+  description: The last report of C(transfer --json), see docs/json.md. Null if there was none.
   returned: always
   type: dict
 plan:
-  description: What would be done on each host and how it would be undone. Null where there is nothing to do.
+  description: The steps on each host, and how each would be rolled back. Null if there is nothing to do.
   returned: in check mode
   type: dict
 command:
-  description: What was run last.
+  description: The last command that was run.
   returned: always
   type: list
   elements: str
@@ -166,11 +171,11 @@ import subprocess
 
 from ansible.module_utils.basic import AnsibleModule
 
-# Options with a --no- of their own; all others are turned off with =false.
+# Options with a --no- form; all others are turned off with =false.
 PAIRS = ('checksum', 'compress', 'encrypt', 'fsync', 'parallel-checksum', 'stop-replication')
-# What transferpy called one of them.
+# transferpy's name of one of them.
 OLD_PAIRS = ('stop-slave',)
-# Those that the module gives itself.
+# Options that the module sets itself.
 RESERVED = ('dry-run', 'json', 'progress')
 
 REFUSED = 4
@@ -185,13 +190,13 @@ EXIT_NAMES = {
     BUSY: 'busy',
     LEFTOVERS: 'leftovers',
 }
-# Bytes of standard error that are kept.
+# Maximum number of bytes of standard error to keep.
 MOST_STDERR = 1 << 20
 STDOUT = 1
 
 
 class Run:
-    """How a run of the program ended."""
+    """Result of one run of the program."""
 
     def __init__(self, command, status, report, stderr):
         self.command = command
@@ -212,14 +217,14 @@ class Run:
 
 
 def text(value):
-    """A value as it is typed."""
+    """Returns a value as it is written on the command line."""
     if isinstance(value, bool):
         return 'true' if value else 'false'
     return str(value)
 
 
 def typed(options):
-    """Options as they are typed."""
+    """Returns the arguments for a dictionary of options."""
     words = []
     for name, value in options.items():
         name = name.replace('_', '-')
@@ -239,7 +244,7 @@ def typed(options):
 
 
 def spelled(target):
-    """A target of a report as it is typed."""
+    """Returns a target of a report as it is written on the command line."""
     user, at, host = target['host'].rpartition('@')
     if ':' in host:
         host = '[%s]' % host
@@ -247,7 +252,7 @@ def spelled(target):
 
 
 def is_there(target, report):
-    """Whether the final name was in the way, whatever else was: what is there takes its space, too."""
+    """Returns whether the final name exists, whatever else was found: the existing copy takes space, too."""
     return any(
         '{host}: {problem}; {fix}'.format(**finding) in (target['error'] or '')
         for finding in report['findings']
@@ -256,7 +261,7 @@ def is_there(target, report):
 
 
 class Output:
-    """What comes from a pipe, in lines of which each is looked at as it comes."""
+    """Lines of a pipe, each handed on as soon as it arrives."""
 
     def __init__(self, pipe, take):
         self.pipe = pipe
@@ -264,7 +269,7 @@ class Output:
         self.rest = b''
 
     def read(self):
-        """Reads what there is. False at the end."""
+        """Reads the available bytes. Returns False at the end of the pipe."""
         chunk = os.read(self.pipe.fileno(), 65536)
         lines = (self.rest + chunk).split(b'\n')
         self.rest = lines.pop() if chunk else b''
@@ -273,8 +278,8 @@ class Output:
         return bool(chunk)
 
 
-class Ears:
-    """The last report of a run, and the end of its standard error. Events may come for hours: none is kept."""
+class Collector:
+    """Last report of a run, and the end of its standard error. Keeps no other event: a run may take hours."""
 
     def __init__(self):
         self.report = None
@@ -293,12 +298,12 @@ class Ears:
 
 
 def execute(command):
-    """Runs the program to its end, and ends it when nobody is left who would hear of it.
+    """Runs the program to its end. Terminates it when the reader of this module's output is gone.
 
-    It is in a session of its own, so that what ends the play does not reach it twice: a second signal would not let it
-    see to the end that all hosts have undone everything.
+    The program has its own session, so that the signal that ends the play does not reach it twice: after a
+    second signal it would not wait until all hosts have rolled back.
     """
-    # The signal comes when this process dies, however that happens.
+    # The kernel sends TERM when this process dies, for whatever reason.
     child = subprocess.Popen(
         ['setpriv', '--pdeathsig', 'TERM', '--'] + command,
         stdin=subprocess.DEVNULL,
@@ -317,15 +322,15 @@ def execute(command):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, end)
 
-    ears = Ears()
+    collector = Collector()
     outputs = {
-        child.stdout.fileno(): Output(child.stdout, ears.event),
-        child.stderr.fileno(): Output(child.stderr, ears.word),
+        child.stdout.fileno(): Output(child.stdout, collector.event),
+        child.stderr.fileno(): Output(child.stderr, collector.word),
     }
     poll = select.poll()
     for number in outputs:
         poll.register(number, select.POLLIN)
-    # Nothing is asked of it; that its reader is gone is told all the same.
+    # With no events requested, poll still reports that the reader of standard output is gone.
     poll.register(STDOUT, 0)
     while outputs:
         for number, _ in poll.poll():
@@ -335,14 +340,14 @@ def execute(command):
             elif not outputs[number].read():
                 poll.unregister(number)
                 del outputs[number]
-    return Run(command, child.wait(), ears.report, ears.stderr)
+    return Run(command, child.wait(), collector.report, collector.stderr)
 
 
 def reasons(run):
-    """What was wrong, a line each."""
+    """Returns the problems of a run, one per line."""
     if run.killed:
         return [
-            'transfer was killed by signal %d; the hosts undo the run by themselves within its lease time'
+            'transfer was killed by signal %d; the hosts roll back on their own within the lease time'
             % (run.exit_code - 128)
         ]
     report = run.report
@@ -353,9 +358,9 @@ def reasons(run):
                 break
             lines.append(line.strip())
         lines = [line for line in lines if line]
-        return lines or ['transfer ended with exit code %d and said nothing' % run.exit_code]
+        return lines or ['transfer ended with exit code %d and printed nothing' % run.exit_code]
     lines = [line.strip() for line in (report['error'] or '').splitlines()]
-    # Those of a run that was refused are told as its own.
+    # After a refusal the errors of the targets repeat that of the run.
     if report['run'] is not None:
         lines.extend(
             '%s: %s' % (spelled(target), target['error'])
@@ -367,7 +372,7 @@ def reasons(run):
 
 
 def clean_command(run):
-    """What the program says that removes what it left."""
+    """Returns the command that removes the leftovers, as the program printed it."""
     for line in run.stderr.splitlines():
         found = re.match(r'to (?:remove|start and run) .*?: (transfer .*)$', line)
         if found:
@@ -376,12 +381,12 @@ def clean_command(run):
 
 
 def shown(plan):
-    """A plan for people."""
+    """Returns a plan as text."""
     lines = []
     for host in plan['hosts']:
         lines.append('%(host)s (%(role)s)' % host)
         for step in host['steps']:
-            # A stage of a pipeline and a check a line.
+            # One line for each stage of a pipeline, and for each check.
             does = step['does'].replace(' | ', '\n              | ').replace('; ', ';\n              ')
             lines.append('  %-11s %s' % (step['kind'], does))
             if step['undo'] is not None:
@@ -432,7 +437,7 @@ def main():
 
     warned = set()
 
-    def tell(run):
+    def record(run):
         result.update(exit_code=run.exit_code, exit_name=run.exit_name, report=run.report, command=run.command)
         for finding in (run.report or {}).get('findings', []):
             warning = '{host}: {problem}; {fix}'.format(**finding)
@@ -446,7 +451,7 @@ def main():
         module.fail_json(msg='\n'.join(reasons(run)), **result)
 
     def sort_out(run, lack):
-        """Which targets lack the copy, where a run was refused."""
+        """Returns the targets that lack the copy, after a run that may have been refused."""
         there = []
         if run.exit_code == REFUSED:
             there = [target for target in run.targets if is_there(target, run.report)]
@@ -459,9 +464,9 @@ def main():
             module.exit_json(**result)
         return lack
 
-    # Nobody is left out, so that the report has all of them.
+    # Without skip-refused, so that the report has all targets.
     look = transfer(named, '--dry-run', **{'skip-refused': False})
-    tell(look)
+    record(look)
     if look.exit_code not in (0, BUSY, REFUSED):
         fail(look)
     lack = sort_out(look, named)
@@ -473,7 +478,7 @@ def main():
         if module._diff and plan:
             result['diff'] = dict(prepared=shown(plan))
         if module.check_mode:
-            tell(look)
+            record(look)
             result['plan'] = plan
             if look.exit_code != 0:
                 fail(look)
@@ -482,8 +487,8 @@ def main():
 
     while True:
         done = transfer(lack)
-        tell(done)
-        # Somebody may have made the name since.
+        record(done)
+        # Another program may have created a final name since the dry run.
         rest = sort_out(done, lack)
         if rest is lack:
             break

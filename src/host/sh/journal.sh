@@ -257,7 +257,7 @@ trial_over() {
   # Until that has succeeded, the server is not started again.
   trial=pending
   if ! may_start_now; then
-    said="its data is on trial${3:+, the old data is $5}"
+    said="its data is provisional${3:+, the old data is $5}"
     return 1
   fi
   said=$(timeout -k 5 "$6" systemctl stop -- "$1" 2>&1) || return 1
