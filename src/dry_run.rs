@@ -1,4 +1,4 @@
-//! A plan as steps: per host and in order what would be done, and how it would be undone.
+//! Steps of a plan for a dry run: for each host, in order, each change and its rollback.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -18,7 +18,7 @@ use crate::settings::Replace;
 use crate::shape::Publication;
 use crate::values::{Hook, HookEnd, Phase, TableCheck};
 
-/// What a dry run tells.
+/// Result of a dry run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct DryRun {
     run: String,
@@ -47,26 +47,26 @@ fn step(kind: &'static str, does: String, undo: impl Into<Option<&'static str>>)
 }
 
 impl DryRun {
-    /// The steps of a plan.
+    /// Returns the steps of a plan.
     #[must_use]
     pub fn of(plan: &Plan) -> Self {
         let sinks: Vec<(usize, IpAddr, u16)> =
             plan.targets.iter().map(|target| (target.number, target.address, plan.ports.first)).collect();
-        // tar works within what it copies, a file is read from the directory that holds it.
+        // tar works in the directory that it copies; a file is read from its parent directory.
         let within = if plan.source.is_directory { &plan.source.endpoint.path } else { &plan.source.parent };
         let send = format!("cd {}; {}", typed(within), render::summary(&build::sender(plan, &sinks)));
         let mut steps = hooks(plan, HookEnd::Source);
-        let back = "start it, as soon as its files are read, and its replication as it was";
+        let back = "start it and restore its replication, as soon as its files are read";
         steps.extend(plan.source.servers.iter().map(|server| stop(server, "before the stream", back)));
         if plan.backup.as_ref().is_some_and(|backup| backup.stop_replication) {
-            let does = "stop the replication that runs, before the stream";
+            let does = "stop the running replication threads, before the stream";
             steps.push(step(
                 "replication",
                 does.into(),
-                "start exactly that again, as soon as the stream has ended",
+                "start the same threads again, as soon as the stream has ended",
             ));
         }
-        steps.push(step("send", send, "end its processes"));
+        steps.push(step("send", send, "kill its processes"));
         let source = HostSteps {
             host: plan.source.endpoint.host.to_string(),
             role: "source",
@@ -97,7 +97,7 @@ fn of_controller(plan: &Plan) -> Option<HostSteps> {
     })
 }
 
-/// The accounts that are made.
+/// Returns the steps on the host where accounts are created.
 fn of_primary(plan: &Plan) -> Option<HostSteps> {
     let replica = plan.replica.as_ref()?;
     let AccountPlan::Create { place, .. } = &replica.account else { return None };
@@ -106,10 +106,8 @@ fn of_primary(plan: &Plan) -> Option<HostSteps> {
         let name = plan.account_name(target.number);
         Step {
             kind: "account",
-            does: format!(
-                "CREATE USER '{name}'@'{own}', with a password that is its replica's alone; GRANT REPLICATION SLAVE"
-            ),
-            undo: Some("DROP USER, unless its replica has caught up".into()),
+            does: format!("CREATE USER '{name}'@'{own}' with a random password; GRANT REPLICATION SLAVE"),
+            undo: Some("DROP USER, unless the replica has caught up".into()),
         }
     };
     Some(HostSteps {
@@ -120,60 +118,56 @@ fn of_primary(plan: &Plan) -> Option<HostSteps> {
     })
 }
 
-/// What makes a copy a replica.
+/// Returns the steps that make a copy a replica.
 fn following(plan: &Plan, target: &TargetPlan) -> Vec<Step> {
     let Some((replica, how)) = plan.replica.as_ref().zip(target.follow.as_ref()) else { return Vec::new() };
     let whose = match replica.position {
-        Whose::Own => "that of the backup",
-        Whose::Upstream => "that which the source has of it",
+        Whose::Own => "of the backup",
+        Whose::Upstream => "of the donor's own replication",
     };
     let mut steps = vec![
-        step(
-            "start",
-            format!("start {} with the copy; it replicates nothing, and takes no writes", how.unit),
-            None,
-        ),
+        step("start", format!("start {} on the copy, read-only and without replication", how.unit), None),
         step(
             "follow",
             format!(
-                "set the position ({whose}, GTID before file and position); CHANGE MASTER TO {}:{}; read_only; START SLAVE",
+                "set the position ({whose}; GTID if there is one, otherwise file and position); CHANGE MASTER TO {}:{}; read_only; START SLAVE",
                 how.host, replica.port
             ),
             None,
         ),
         step(
             "catch up",
-            format!("until it has all that {} had {} s ago", replica.primary, replica.max_lag.as_secs()),
+            format!("wait until it is at most {1} s behind {0}", replica.primary, replica.max_lag.as_secs()),
             None,
         ),
     ];
     if let Some(check) = replica.tables {
         let how = match check {
             TableCheck::Checksum => "CHECKSUM TABLE of all tables",
-            TableCheck::Rows => "count the rows of all tables",
+            TableCheck::Rows => "number of rows of all tables",
         };
-        steps.push(step("compare", format!("{how} on both sides, at one GTID; then catch up again"), None));
+        steps.push(step("compare", format!("{how} on both servers, at one GTID; then catch up again"), None));
     }
-    let last = if plan.replace == Replace::Keep { "" } else { "; the old data is removed" };
-    steps.push(step("accept", format!("the new data stays{last}"), None));
+    let last = if plan.replace == Replace::Keep { "" } else { "; remove the old data" };
+    steps.push(step("accept", format!("commit: keep the new data{last}"), None));
     steps
 }
 
-/// The user's commands on an end.
+/// Returns the hooks of one end.
 fn hooks(plan: &Plan, end: HookEnd) -> Vec<Step> {
     let does = |hook: &Hook| match hook.phase {
         Phase::Before => step("hook", printable(hook.command.as_bytes()), None),
         Phase::After => Step {
             kind: "hook",
-            does: "nothing yet".into(),
-            undo: Some(format!("last of all, however it ends: {}", printable(hook.command.as_bytes()))),
+            does: "runs after everything else, however the run ends".into(),
+            undo: Some(printable(hook.command.as_bytes())),
         },
     };
     plan.hooks.iter().filter(|hook| hook.end == end).map(does).collect()
 }
 
 fn stop(server: &StopPlan, when: &str, back: &'static str) -> Step {
-    step("server", format!("stop {}, which works in {}, {when}", server.unit, shown(&server.datadir)), back)
+    step("server", format!("stop {} (data directory {}), {when}", server.unit, shown(&server.datadir)), back)
 }
 
 fn of_target(plan: &Plan, target: &TargetPlan) -> HostSteps {
@@ -181,71 +175,71 @@ fn of_target(plan: &Plan, target: &TargetPlan) -> HostSteps {
     let choice = if plan.ports.first == plan.ports.last { "" } else { "the first free port of " };
     let mut steps = hooks(plan, HookEnd::Target);
     steps.extend([
-        step("name", format!("lock {path}, so that no other run writes to it"), "free the lock"),
+        step("name", format!("lock {path} against other runs"), "release the lock"),
         Step {
             kind: "stage",
             does: format!("mkdir {staging}"),
             undo: Some(if plan.keep_staging {
-                "rmdir it, if nothing is in it (--keep-staging)".into()
+                "rmdir it if it is empty (--keep-staging)".into()
             } else {
                 format!("rm -rf {staging}")
             }),
         },
-        step("port", format!("lock {choice}{}", plan.ports), "free and remove the lock"),
+        step("port", format!("lock {choice}{}", plan.ports), "release and remove the lock"),
     ]);
     for layer in &target.layers {
         steps.push(Step {
             kind: "firewall",
-            does: format!("{}: insert: tcp from {} to that port: accept", layer.name(), target.peer),
-            undo: Some(format!("delete the rules tagged transfer-{}", target.agent)),
+            does: format!("{}: insert a rule: accept tcp from {} to that port", layer.name(), target.peer),
+            undo: Some(format!("delete the rules with the tag transfer-{}", target.agent)),
         });
     }
     if target.layers.is_empty() {
-        steps.push(step("firewall", "nothing to open".into(), None));
+        steps.push(step("firewall", "no rule needed".into(), None));
     }
     let receive = render::summary(&build::receiver(plan, target, plan.ports.first));
     let receive = format!("cd {}; {receive}", typed(&target.inbox()));
-    steps.push(step("receive", receive, "end its processes"));
+    steps.push(step("receive", receive, "kill its processes"));
     if let Some(how) = &target.prepare {
         let programs: Vec<&str> = how.tools.iter().map(|tool| tool.program.as_str()).collect();
         let memory = HumanBytes(how.memory);
-        let does = format!("{} --prepare, with {memory} of memory", programs.join(" or "));
+        let does = format!("{} --prepare with {memory} of memory", programs.join(" or "));
         steps.push(step("prepare", does, None));
     }
     steps.push(step("verify", build::describe_verification(plan), None));
     let owner = target.prepare.as_ref().map(|how| &how.owner).or(plan.chown.as_ref().map(|owner| &owner.0));
     if let Some(owner) = owner {
-        steps.push(step("chown", format!("give all of it to {owner}"), None));
+        steps.push(step("chown", format!("chown -R {owner}"), None));
     }
     let back = if target.follow.is_some() {
-        "start it with its old data, and its replication as it was, unless the new replica is accepted"
+        "start it with its old data and restore its replication, unless the new data was committed"
     } else {
-        "start it behind that; what it replicates rests with new data, and is as it was with its own"
+        "start it afterwards; its replication is restored with the old data and stays stopped with the new"
     };
     steps.extend(target.servers.iter().map(|server| stop(server, "before the publication", back)));
     let staged = shown(&target.inbox().join(&plan.staged));
     let publish = match plan.replace {
         _ if target.follow.is_some() => {
             let old = shown(&target.old_path);
-            format!("{path}, if it is there, becomes {old}, {staged} becomes {path}, in one step, on trial")
+            format!("rename {path}, if it exists, to {old} and {staged} to {path}, in one step; provisional")
         }
         _ if plan.shape.publication != Publication::Name => {
             let directory = shown(&target.endpoint.path);
-            format!("rename all that is in {staged} into {directory}, one by one, not over existing ones")
+            format!("rename each entry of {staged} into {directory}, never over an existing one")
         }
-        Replace::No => format!("rename {staged} to {path}, not over an existing one"),
+        Replace::No => format!("rename {staged} to {path}, never over an existing one"),
         Replace::Remove if target.keeps_old_until_it_runs() => {
-            format!(
-                "{staged} and {path} change places; the old one is removed when the server runs with the new"
-            )
+            format!("exchange {staged} and {path}; remove the old data when the server runs with the new")
         }
-        Replace::Remove => format!("{staged} and {path} change places; the old one is removed"),
+        Replace::Remove => format!("exchange {staged} and {path}; remove the old data"),
         Replace::Keep => {
-            format!("{path} becomes {}, {staged} becomes {path}, in one step", shown(&target.old_path))
+            format!("rename {path} to {} and {staged} to {path}, in one step", shown(&target.old_path))
         }
     };
-    let undo =
-        target.follow.as_ref().map(|_| "stop its server, and change the names back, until it is accepted");
+    let undo = target
+        .follow
+        .as_ref()
+        .map(|_| "stop its server and change the names back, until the data is committed");
     steps.push(step("publish", publish, undo));
     steps.extend(following(plan, target));
     HostSteps {
@@ -256,7 +250,7 @@ fn of_target(plan: &Plan, target: &TargetPlan) -> HostSteps {
     }
 }
 
-/// A path as it may be typed.
+/// Returns a path quoted for a shell.
 fn typed(path: &Path) -> String {
     typable(path.as_os_str().as_bytes())
 }
@@ -273,15 +267,15 @@ impl fmt::Display for DryRun {
         for HostSteps { host, role, agent, steps } in &self.hosts {
             writeln!(f, "\n{host} ({role}, agent {agent})")?;
             for Step { kind, does, undo } in steps {
-                // A stage of a pipeline and a check a line: all in one nobody can read.
+                // One line for each stage of a pipeline and each check.
                 let does = does.replace(" | ", "\n              | ").replace("; ", ";\n              ");
                 writeln!(f, "  {kind:<11} {does}")?;
                 if let Some(undo) = undo {
-                    writeln!(f, "    undo      {undo}")?;
+                    writeln!(f, "    rollback  {undo}")?;
                 }
             }
         }
-        writeln!(f, "\n$home: the directory of each agent on its host, as long as it runs")?;
-        write!(f, "nothing was changed (dry run)")
+        writeln!(f, "\n$home: directory of the agent on its host while it runs")?;
+        write!(f, "dry run: nothing was changed")
     }
 }

@@ -157,6 +157,7 @@ pub async fn stop_replication(end: &End, socket: &Path, backup: &BackupPlan) -> 
     let arguments = [socket.as_os_str().as_bytes(), backup.defaults_file.as_bytes(), datadir];
     let reply = end.agent.call("stop_replication", &arguments).await;
     let reply = reply.map_err(|error| not_quiesced(end, &backup.datadir, error))?;
+    end.agent.note_stopped("replication");
     Ok(reply.first().and_then(|count| short(count, LONGEST_TEXT).parse().ok()).unwrap_or_default())
 }
 
@@ -186,6 +187,7 @@ pub async fn stop_servers(end: &End, servers: &[StopPlan]) -> Result<(), Error> 
             seconds.as_bytes(),
             if some_stopped { b"rests" } else { b"runs" },
         ];
+        end.agent.note_stopped(&server.unit);
         end.agent.call("stop_server", &arguments).await?;
     }
     Ok(())
@@ -345,6 +347,8 @@ pub struct Release {
     pub kept: Vec<String>,
     /// Last lines that a backup, or its preparation, has logged there.
     pub log: Vec<String>,
+    /// Units and replication that the run has stopped or tried to stop there.
+    pub stopped: Vec<String>,
 }
 
 /// Releases everything that an agent holds, and makes sure of it: the host of an agent that was lost is asked
@@ -356,12 +360,13 @@ pub async fn release(end: End, silence: Duration) -> Release {
     let released = agent.release(UNDO_LIMIT).await;
     let (published, old_kept, kept) = (agent.published(), agent.old_kept(), agent.kept());
     let log = ["sender", "prepare"].into_iter().flat_map(|job| agent.job(job).log).collect();
+    let stopped = agent.stopped();
     drop(agent);
     let leftovers = match released {
         Released::Told(left) => left.into_iter().map(|lease| Leftover::of(&name, &lease)).collect(),
         Released::Lost => settle(&host, &id, silence).await,
     };
-    Release { leftovers, published, old_kept, kept, log }
+    Release { leftovers, published, old_kept, kept, log, stopped }
 }
 
 /// Makes sure that a lost agent's leases are rolled back; returns those that are not.

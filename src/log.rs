@@ -20,7 +20,7 @@ use tracing_subscriber::registry::LookupSpan;
 
 use crate::printable::printable;
 use crate::run_id::RunId;
-use crate::terminal::{has_cursor, over_the_bar};
+use crate::terminal::{has_cursor, now, over_the_bar};
 
 /// Socket of journald.
 const JOURNAL: &str = "/run/systemd/journal/socket";
@@ -234,6 +234,9 @@ where
         mut writer: Writer<'_>,
         event: &tracing::Event<'_>,
     ) -> std::fmt::Result {
+        if !has_cursor() {
+            write!(writer, "{} ", now())?;
+        }
         write!(writer, "transfer: warning: ")?;
         context.format_fields(writer.by_ref(), event)?;
         writeln!(writer)

@@ -1,4 +1,4 @@
-//! What a run came to: one short summary per target, what is left on hosts, and the exit code. Pure.
+//! Report of a run: a summary per target, leftovers on hosts, and the exit code. Pure.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use indicatif::HumanBytes;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 
 use crate::backup::log::completed;
 use crate::dry_run::DryRun;
@@ -24,61 +26,65 @@ use crate::values::{AttributeKind, TableCheck, files};
 
 mod json;
 
-/// Lines of a backup's log that are shown where it failed.
+/// Log lines of a backup that are shown when it failed.
 const LOG_LINES: usize = 5;
 
-/// The end of a run.
+/// Result of a run.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// The run's name; `None` when there was none yet.
+    /// Name of the run; `None` if it had none yet.
     pub id: Option<RunId>,
-    /// What the run was; `None` when it did not come to a plan.
+    /// Time at which the run began and ended.
+    pub time: Option<(Timestamp, Timestamp)>,
+    /// Facts about the run; `None` if it ended before the plan was complete.
     pub run: Option<RunFacts>,
-    /// What became of each target.
+    /// Result of each target.
     pub targets: Vec<TargetReport>,
-    /// What the preflight found: what was refused, and what was only to be known.
+    /// Refusals and warnings of the preflight.
     pub findings: Vec<Finding>,
-    /// What could not be undone, or is not known to be.
+    /// Leases that were not rolled back, or are not known to be.
     pub leftovers: Vec<Leftover>,
-    /// How long each phase took.
+    /// Duration of each phase.
     pub phases: Vec<(&'static str, Duration)>,
-    /// What would have been done.
+    /// Steps of a dry run.
     pub dry_run: Option<DryRun>,
-    /// What ended the run as a whole.
+    /// Error that ended the whole run.
     pub error: Option<Error>,
-    /// How the hosts were logged in on.
+    /// Options of the logins to the hosts.
     pub login: Login,
+    /// Servers and replication of the source that the run had stopped, with their host.
+    pub stopped: Vec<(String, String)>,
 }
 
-/// What a run was.
+/// Facts about a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunFacts {
-    /// Its name.
+    /// Name of the run.
     pub id: String,
-    /// Where the data was.
+    /// Source as typed.
     pub source: Endpoint,
-    /// Files, directories and all else of the source, as the preflight found it.
+    /// Files, directories and other entries of the source, counted by the preflight.
     pub entries: u64,
-    /// Its regular files.
+    /// Regular files of the source.
     pub files: u64,
-    /// Their sizes in bytes, added up.
+    /// Sum of their sizes in bytes.
     pub bytes: u64,
-    /// The bytes that they take on its disk.
+    /// Bytes that they use on the source's disk.
     pub disk_bytes: u64,
-    /// How it was compressed.
+    /// Compression of the stream.
     pub compression: Option<Compression>,
-    /// Whether it was encrypted.
+    /// Whether the stream was encrypted.
     pub encrypted: bool,
-    /// Which digest of the stream was compared.
+    /// Digest of the stream that was compared.
     pub stream_digest: Option<StreamDigest>,
-    /// Patterns of what was left out.
+    /// Patterns of excluded files.
     pub exclude: Vec<String>,
-    /// The last lines that a backup program wrote there.
+    /// Last lines that a backup program wrote on the source.
     pub log: Vec<String>,
 }
 
 impl RunFacts {
-    /// Those of a plan.
+    /// Takes the facts from a plan.
     #[must_use]
     pub fn of(plan: &Plan) -> Self {
         Self {
@@ -97,33 +103,49 @@ impl RunFacts {
     }
 }
 
-/// The end of one target.
+/// Data that had the final name before the run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum OldData {
+    /// There was none, or its state is unknown.
+    #[default]
+    Unknown,
+    /// The run did not change it, or brought it back.
+    Unchanged,
+    /// Replaced by the copy and removed.
+    Removed,
+    /// Replaced by the copy and kept at this path.
+    Kept(PathBuf),
+}
+
+/// Result of one target.
 #[derive(Debug)]
 pub struct TargetReport {
-    /// As the user wrote it.
+    /// Target as typed.
     pub endpoint: Endpoint,
-    /// The path of the copy when it is done, if the run came so far.
+    /// Final path of the copy, if the run got that far.
     pub final_path: Option<PathBuf>,
-    /// Its address on the data path and the source's, if the run came so far.
+    /// Addresses of target and source on the data path, if the run got that far.
     pub addresses: Option<(IpAddr, IpAddr)>,
-    /// The last port that it listened on.
+    /// Last port that the target listened on.
     pub port: Option<u16>,
-    /// What became of it.
+    /// Result of the transfer.
     pub outcome: Outcome,
-    /// Where what has arrived was kept.
+    /// Staging directories that were kept.
     pub kept: Vec<String>,
-    /// Where what had the final name before is now, if it was kept.
-    pub old: Option<PathBuf>,
-    /// The last lines that the preparation of a backup wrote there.
+    /// Data that had the final name before.
+    pub old: OldData,
+    /// Servers of the target that the run had stopped and that run again with their old data.
+    pub restarted: Vec<String>,
+    /// Last lines that the preparation of a backup wrote on the target.
     pub log: Vec<String>,
 }
 
 impl Report {
-    /// The exit code of the whole run.
+    /// Returns the exit code of the whole run.
     #[must_use]
     pub fn exit(&self) -> Exit {
         let mut exit = self.error.as_ref().map_or(Exit::Done, Error::exit);
-        // What stands against targets has come to one thing that stands against the run.
+        // The errors of the targets are part of the run's error.
         if self.ended_before_it_began() {
             return exit;
         }
@@ -137,25 +159,57 @@ impl Report {
 }
 
 impl Report {
-    /// The preflight has ended the run.
+    /// Returns whether the run ended in its preflight.
     fn ended_before_it_began(&self) -> bool {
         self.run.is_none() && self.error.is_some()
     }
 
-    /// Where something went wrong after hosts were changed: that nobody has to look after them.
+    /// Returns the state of the hosts after a run that failed, and whether the command can be repeated.
     fn assurance(&self) -> Option<String> {
         let began = self.run.is_some() && self.dry_run.is_none();
+        if !began || !self.leftovers.is_empty() || self.exit() == Exit::Done {
+            return None;
+        }
         let stays = |target: &TargetReport| {
             !target.kept.is_empty() || matches!(target.outcome, Outcome::Done(_) | Outcome::Published)
         };
-        let else_of = if self.targets.iter().any(stays) { "else of" } else { "of" };
-        (began && self.leftovers.is_empty() && self.exit() != Exit::Done)
-            .then(|| format!("transfer: nothing {else_of} this run is left on the hosts"))
+        Some(if self.targets.iter().any(stays) {
+            "transfer: all other changes on the hosts were rolled back".to_owned()
+        } else {
+            "transfer: all changes on the hosts were rolled back; the same command can be run again"
+                .to_owned()
+        })
+    }
+
+    /// Returns the name and the times of the run, if it changed hosts.
+    fn trailer(&self) -> Option<String> {
+        let run = self.run.as_ref().filter(|_| self.dry_run.is_none())?;
+        let (began, ended) = self.time?;
+        Some(format!("run {}: {} to {}", run.id, local_time(began), local_time(ended)))
+    }
+
+    /// Returns the remarks that all finished copies share, so that they are shown once: they are the source's.
+    fn shared_remarks(&self) -> Vec<&String> {
+        let remarks: Vec<&Vec<String>> = self
+            .targets
+            .iter()
+            .filter_map(|target| match &target.outcome {
+                Outcome::Done(copied) => Some(&copied.remarks),
+                _ => None,
+            })
+            .collect();
+        match remarks.as_slice() {
+            [] | [_] => Vec::new(),
+            [first, others @ ..] => {
+                let is_shared = |remark: &&String| others.iter().all(|other| other.contains(remark));
+                first.iter().filter(is_shared).collect()
+            }
+        }
     }
 }
 
 impl Report {
-    /// Something became a replica.
+    /// Returns whether a target became a replica.
     fn replicates(&self) -> bool {
         let is_one = |target: &TargetReport| matches!(&target.outcome, Outcome::Done(copied) if copied.replica.is_some());
         self.targets.iter().any(is_one)
@@ -169,51 +223,63 @@ impl fmt::Display for Report {
         if let Some(error) = &self.error {
             lines.push(format!("transfer: {}", error.chain()));
         }
+        let shared = self.shared_remarks();
         for target in &self.targets {
             let endpoint = &target.endpoint;
             match &target.outcome {
                 Outcome::Done(copied) => {
                     lines.extend(copied.replica.iter().flat_map(|replica| follows(target, replica)));
                     lines.push(format!(
-                        "{endpoint}: done: {} in {} entries, {:.1} s",
+                        "{}: done: {} in {} entries, {:.1} s",
+                        target.place(),
                         HumanBytes(copied.bytes),
                         copied.entries,
                         copied.took.as_secs_f64()
                     ));
-                    lines.push(format!("  {}", way(target, copied)));
-                    lines.push(format!("  the same on both sides: {}", checks(copied)));
+                    lines.push(format!("  sent: {}", way(self.run.as_ref(), target, copied)));
+                    lines.push(format!("  verified: {}", checks(copied)));
                     lines.extend(dropped(copied));
                     lines.extend(copied.backup.iter().flat_map(|backup| described(backup)));
-                    let left_out = self.run.as_ref().map(|run| run.exclude.join(", "));
+                    let excluded = self.run.as_ref().map(|run| run.exclude.join(", "));
                     lines.extend(
-                        left_out.filter(|list| !list.is_empty()).map(|list| format!("  left out: {list}")),
+                        excluded.filter(|list| !list.is_empty()).map(|list| format!("  excluded: {list}")),
                     );
                     lines.extend(old(target));
-                    lines.extend(copied.remarks.iter().map(|remark| format!("  note: {remark}")));
+                    let own = copied.remarks.iter().filter(|remark| !shared.contains(remark));
+                    lines.extend(own.map(|remark| format!("  note: {remark}")));
                 }
                 Outcome::Published => {
-                    lines.push(format!("{endpoint}: done: verified and published before the interruption"));
+                    lines.push(format!(
+                        "{}: done: verified and published before the interruption",
+                        target.place()
+                    ));
                     lines.extend(old(target));
                 }
-                // Told once for all of them.
-                Outcome::Failed(Error::Interrupted(_)) => {}
+                // The run's own error reports these once.
+                Outcome::Failed(Error::Interrupted(_)) => lines.extend(unharmed(target)),
                 Outcome::Failed(_) if self.ended_before_it_began() => {}
                 Outcome::Failed(error) => {
                     lines.push(format!("{endpoint}: FAILED: {}", error.chain()));
                     let of_source = self.run.as_ref().map_or(&[][..], |run| &run.log);
                     let log = if target.log.is_empty() { of_source } else { target.log.as_slice() };
-                    // What failed behind a backup that went well is not in its log.
+                    // A failure after a successful backup is not in the backup's log.
                     let log = if completed(log) { &[][..] } else { log };
                     let last = &log[log.len().saturating_sub(LOG_LINES)..];
                     lines.extend(last.iter().map(|line| format!("  log: {line}")));
+                    lines.extend(unharmed(target));
                 }
             }
             lines.extend(
                 target
                     .kept
                     .iter()
-                    .map(|path| format!("{endpoint}: what has arrived is kept (--keep-staging): {path}")),
+                    .map(|path| format!("{endpoint}: partial copy kept (--keep-staging): {path}")),
             );
+        }
+        lines.extend(shared.iter().map(|remark| format!("note: {remark}")));
+        if self.exit() != Exit::Done && self.leftovers.is_empty() {
+            let again = |(host, what): &(String, String)| format!("{host}: {what} is running again");
+            lines.extend(self.stopped.iter().map(again));
         }
         if self.replicates() {
             let steps = self
@@ -229,46 +295,64 @@ impl fmt::Display for Report {
         hosts.sort_unstable();
         hosts.dedup();
         if !hosts.is_empty() {
-            let rests = |leftover: &Leftover| {
+            let restarts = |leftover: &Leftover| {
                 ["server ", "replication ", "trial ", "hook "].iter().any(|kind| leftover.is(kind))
             };
-            let (what, clean) = if self.leftovers.iter().any(rests) {
-                ("to start and run what has to, and remove what is left", "clean --start-servers")
+            let (purpose, clean) = if self.leftovers.iter().any(restarts) {
+                ("to roll back, restart servers and run hooks", "clean --start-servers")
             } else {
-                ("to remove what is left", "clean")
+                ("to roll back", "clean")
             };
-            lines.push(format!("{what}: {}", look_after(&self.login, clean, &hosts.join(" "))));
+            lines.push(format!("{purpose}: {}", look_after(&self.login, clean, &hosts.join(" "))));
         }
         lines.extend(self.assurance());
+        lines.extend(self.trailer());
         f.write_str(&lines.join("\n"))
     }
 }
 
-/// What a replica is, in lines.
+impl TargetReport {
+    /// Returns host and final path of the copy.
+    fn place(&self) -> String {
+        match &self.final_path {
+            Some(path) => Endpoint { path: path.clone(), ..self.endpoint.clone() }.to_string(),
+            None => self.endpoint.to_string(),
+        }
+    }
+}
+
+/// Formats a time for a report: local, with its offset from UTC.
+fn local_time(time: Timestamp) -> String {
+    time.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S %:z").to_string()
+}
+
+/// Describes a replica.
 fn follows(target: &TargetReport, replica: &Followed) -> Vec<String> {
     let Followed { primary, place, user, gtid, began, .. } = replica;
     let host = &target.endpoint.host;
     let lag = replica.lag.as_secs_f64();
-    let has = if gtid.is_empty() { String::new() } else { format!("it has GTID {gtid}, and ") };
     let mut lines = vec![
         format!("{host}: replicates from {primary} ({place}), {lag:.1} s behind, read-only"),
-        format!("  {has}it began from {began}"),
+        format!("  started from {began}"),
     ];
+    if !gtid.is_empty() {
+        lines.push(format!("  current GTID {gtid}"));
+    }
     if let Some((check, tables, moment)) = &replica.tables {
         let how = match check {
-            TableCheck::Checksum => "by their checksums",
-            TableCheck::Rows => "by their numbers of rows",
+            TableCheck::Checksum => "by checksum",
+            TableCheck::Rows => "by number of rows",
         };
-        let what = if *tables == 1 { "1 table is that".into() } else { format!("{tables} tables are those") };
-        lines.push(format!("  {what} of the source at {moment}, {how}"));
+        let tables = if *tables == 1 { "1 table".to_owned() } else { format!("all {tables} tables") };
+        lines.push(format!("  verified: {tables} equal to the donor's at {moment}, {how}"));
     }
     if replica.made {
-        lines.push(format!("  the account {user} was made for it on {primary}"));
+        lines.push(format!("  account {user} was created for it on {primary}"));
     }
     lines
 }
 
-/// Bytes a second of the source while it was copied.
+/// Returns the bytes of the source that were copied per second.
 fn rate(copied: &Copied) -> u64 {
     #[expect(clippy::cast_precision_loss, reason = "for display")]
     #[expect(
@@ -279,62 +363,92 @@ fn rate(copied: &Copied) -> u64 {
     ((copied.read_bytes as f64 / copied.streamed.as_secs_f64().max(0.001)) as u64)
 }
 
-/// Where what was replaced is now.
+/// Describes what happened to replaced data.
 fn old(target: &TargetReport) -> Option<String> {
-    let old = printable(target.old.as_ref()?.as_os_str().as_encoded_bytes());
-    Some(format!("  the old one is now {old}"))
+    match &target.old {
+        OldData::Kept(path) => Some(format!(
+            "  replaced: the old data is now {}",
+            printable(path.as_os_str().as_encoded_bytes())
+        )),
+        OldData::Removed => Some("  replaced: the old data was removed".to_owned()),
+        OldData::Unknown | OldData::Unchanged => None,
+    }
 }
 
-/// How it travelled.
-fn way(target: &TargetReport, copied: &Copied) -> String {
-    let mut text = format!(
-        "{} on the wire, {}/s while copying",
-        HumanBytes(copied.wire_bytes),
-        HumanBytes(rate(copied))
-    );
+/// Describes what a failed run has left in place: the old data, and servers that run again.
+fn unharmed(target: &TargetReport) -> Vec<String> {
+    let host = &target.endpoint.host;
+    let mut lines = Vec::new();
+    if target.old == OldData::Unchanged {
+        lines.push(format!("{}: the old data is in place", target.place()));
+    }
+    lines.extend(target.restarted.iter().map(|unit| format!("{host}: {unit} is running again")));
+    lines
+}
+
+/// Describes how the data travelled.
+fn way(run: Option<&RunFacts>, target: &TargetReport, copied: &Copied) -> String {
+    let mut text = format!("{}", HumanBytes(copied.wire_bytes));
+    if let Some(run) = run {
+        let compression = run.compression.map_or_else(
+            || "not compressed".to_owned(),
+            |how| format!("{} level {}", how.program.name(), how.level),
+        );
+        let encryption = if run.encrypted { "encrypted" } else { "not encrypted" };
+        text.push_str(&format!(" ({compression}, {encryption})"));
+    }
+    text.push_str(&format!(", {}/s", HumanBytes(rate(copied))));
     if let (Some((address, peer)), Some(port)) = (target.addresses, target.port) {
         text.push_str(&format!(", {peer} to {address} port {port}"));
     }
     text
 }
 
-/// What a backup is, in lines.
+/// Describes a backup.
 fn described(backup: &BackupFacts) -> Vec<String> {
     let state =
-        if backup.prepared { "prepared" } else { "to be prepared before a server can be started with it" };
-    let mut lines = vec![format!("  a backup of {} by {}, {state}", backup.server_version, backup.tool)];
+        if backup.prepared { "prepared" } else { "not prepared: prepare it before a server starts on it" };
+    let mut lines = vec![format!("  backup of {} by {}, {state}", backup.server_version, backup.tool)];
     if let Some((file, position)) = &backup.binlog {
         let gtid = if backup.gtid.is_empty() { String::new() } else { format!(", GTID {}", backup.gtid) };
-        lines.push(format!("  as of {file}:{position} of its binary log{gtid}"));
+        lines.push(format!("  binlog position {file}:{position}{gtid}"));
     }
     lines.extend(
-        backup
-            .source_position
-            .as_ref()
-            .map(|text| format!("  on the replica that it is of: {}", text.trim())),
+        backup.source_position.as_ref().map(|text| format!("  position of its replication: {}", text.trim())),
     );
     lines
 }
 
-/// The attributes that were dropped, if there are any.
+/// Describes the attributes that were dropped, if any were.
 fn dropped(copied: &Copied) -> Option<String> {
     let of_kind = |(kind, count): (&AttributeKind, &u64)| format!("{} of {}", kind.plural(), files(*count));
     let dropped: Vec<String> = copied.dropped.iter().map(of_kind).collect();
     (!dropped.is_empty()).then(|| format!("  dropped: {}", dropped.join(", ")))
 }
 
-/// What was found to be the same.
+/// Returns the name of a digest as its standard writes it.
+fn digest_name(name: &str) -> &str {
+    match name {
+        "md5" => "MD5",
+        "sha256" => "SHA-256",
+        "blake2b" => "BLAKE2b",
+        other => other,
+    }
+}
+
+/// Describes the checks that the copy passed.
 fn checks(copied: &Copied) -> String {
-    let mut checks =
-        vec![if copied.listed { "all names and sizes" } else { "the number of bytes" }.to_owned()];
-    checks.extend(copied.stream_digest.as_ref().map(|name| format!("{name} of the stream")));
-    let disks = if copied.synced { "on both disks" } else { "(not waiting for the target's disk)" };
-    checks.extend(copied.files_compared.map(|(digest, files)| match files {
-        1 => format!("{} of its file {disks}", digest.name()),
-        _ => format!("{} of {files} files {disks}", digest.name()),
-    }));
+    let mut checks = vec![if copied.listed { "names and sizes" } else { "number of bytes" }.to_owned()];
+    checks.extend(copied.stream_digest.as_ref().map(|name| format!("{} of the stream", digest_name(name))));
+    let disks =
+        if copied.synced { "read back from both disks" } else { "the target's may not be on its disk yet" };
+    checks.extend(
+        copied
+            .files_compared
+            .map(|(digest, count)| format!("{} of {} ({disks})", digest_name(digest.name()), files(count))),
+    );
     if copied.changed {
-        checks.push("but for what changed meanwhile".into());
+        checks.push("except for files that changed during the copy".into());
     }
     checks.join(", ")
 }
@@ -355,7 +469,8 @@ mod tests {
             outcome,
             kept: Vec::new(),
             log: Vec::new(),
-            old: None,
+            old: OldData::Unknown,
+            restarted: Vec::new(),
         }
     }
 
@@ -399,9 +514,9 @@ mod tests {
         let report = Report { targets: vec![end(copied())], ..Report::default() };
         assert_eq!(
             report.to_string(),
-            "db2:/srv: done: 1.00 GiB in 12 entries, 9.8 s\n  \
-             512.00 MiB on the wire, 128.00 MiB/s while copying, 10.77.0.11 to 10.77.0.12 port 4400\n  \
-             the same on both sides: all names and sizes, sha256 of the stream, md5 of 10 files on both disks\n  \
+            "db2:/srv/sqldata: done: 1.00 GiB in 12 entries, 9.8 s\n  \
+             sent: 512.00 MiB, 128.00 MiB/s, 10.77.0.11 to 10.77.0.12 port 4400\n  \
+             verified: names and sizes, SHA-256 of the stream, MD5 of 10 files (read back from both disks)\n  \
              note: tar: ./d/s: socket ignored"
         );
         assert_eq!(report.exit(), Exit::Done);
@@ -419,7 +534,7 @@ mod tests {
         };
         let text = report.to_string();
         assert!(text.contains("db2:/srv: FAILED: db3: bad"), "{text}");
-        assert!(text.ends_with("to remove what is left: transfer clean db2"), "{text}");
+        assert!(text.ends_with("to roll back: transfer clean db2"), "{text}");
         assert_eq!(report.exit(), Exit::Leftovers, "6 whatever else happened");
     }
 }

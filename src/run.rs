@@ -16,14 +16,14 @@ use crate::host::command::look_after;
 use crate::host::{Host, HostError};
 use crate::lease::{self, End};
 use crate::plan::replica::{AccountPlan, ReplicaPlan};
-use crate::plan::{Plan, TargetFactsOf};
+use crate::plan::{Plan, TargetFactsOf, TargetPlan};
 use crate::preflight::{self, Before, Finding, Side, Weight};
 use crate::probe::{self, Hosts, Probe, ProbedTarget};
 use crate::progress::{Phase, Progress};
 use crate::replica::{self, Turned};
-use crate::report::{Report, RunFacts, TargetReport};
+use crate::report::{OldData, Report, RunFacts, TargetReport};
 use crate::run_id::{AgentId, RunId};
-use crate::settings::{Login, Settings};
+use crate::settings::{Login, Replace, Settings};
 use crate::shape::final_name;
 use crate::signals::Interrupts;
 use crate::transfer::{self, Outcome};
@@ -77,6 +77,7 @@ struct Begun {
 
 /// Executes the command line, up to the end of the release. Prints nothing.
 pub async fn run(id: &RunId, settings: &Settings, work: Work<'_>, interrupts: &Interrupts) -> Report {
+    let began = jiff::Timestamp::now();
     let (progress, renderer) = Progress::start(settings.progress, settings.json);
     let mut report = Report { id: Some(id.clone()), login: settings.login.clone(), ..Report::default() };
     let ending = ending(settings, interrupts);
@@ -116,6 +117,7 @@ pub async fn run(id: &RunId, settings: &Settings, work: Work<'_>, interrupts: &I
         }
     }
     report.phases = progress.phases();
+    report.time = Some((began, jiff::Timestamp::now()));
     drop(progress);
     renderer.finish().await;
     report
@@ -271,7 +273,8 @@ fn without_copy(endpoint: Endpoint, error: Error) -> TargetReport {
         outcome: Outcome::Failed(error),
         kept: Vec::new(),
         log: Vec::new(),
-        old: None,
+        old: OldData::Unknown,
+        restarted: Vec::new(),
     }
 }
 
@@ -392,11 +395,31 @@ async fn execute(
             outcome,
             kept: release.kept.clone(),
             log: release.log.clone(),
-            old: release.old_kept.then(|| target.old_path.clone()),
+            old: old_data(&plan, target, release),
+            restarted: if release.published || !release.leftovers.is_empty() {
+                Vec::new()
+            } else {
+                release.stopped.clone()
+            },
         });
     }
+    report.stopped =
+        of_source.stopped.iter().map(|what| (plan.source.endpoint.host.to_string(), what.clone())).collect();
     let releases = [of_source].into_iter().chain(of_targets);
     report.leftovers.extend(releases.flat_map(|release| release.leftovers));
+}
+
+/// Returns what became of the data that had the final name before.
+fn old_data(plan: &Plan, target: &TargetPlan, release: &lease::Release) -> OldData {
+    if release.old_kept {
+        return OldData::Kept(target.old_path.clone());
+    }
+    match (target.old.is_some() && release.leftovers.is_empty(), release.published) {
+        (false, _) => OldData::Unknown,
+        (true, true) if plan.replace == Replace::No => OldData::Unknown,
+        (true, true) => OldData::Removed,
+        (true, false) => OldData::Unchanged,
+    }
 }
 
 /// Tells each end the result, for its hooks.

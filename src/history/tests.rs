@@ -119,7 +119,8 @@ fn nested_targets_have_their_own_results() {
         port: None,
         outcome,
         kept: Vec::new(),
-        old: None,
+        old: crate::report::OldData::Unknown,
+        restarted: Vec::new(),
         log: Vec::new(),
     };
     let failed = || Outcome::Failed(Error::Verification("x".into()));

@@ -1,11 +1,11 @@
-//! A report for programs, as docs/json.md describes it.
+//! Report for programs, as docs/json.md describes it.
 
 use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::{Report, TargetReport, rate};
+use super::{OldData, Report, TargetReport, rate};
 use crate::error::Error;
 use crate::host::wire::printable;
 use crate::json::line;
@@ -13,7 +13,7 @@ use crate::plan::replica::Position;
 use crate::transfer::{Copied, Outcome};
 
 impl Report {
-    /// The last line of `--json`.
+    /// Returns the last line of `--json`.
     #[must_use]
     pub fn to_json(&self) -> String {
         let phases: Map<String, Value> =
@@ -72,16 +72,19 @@ fn target(target: &TargetReport) -> Value {
         "copy": copy,
         "kept_staging": target.kept,
         "log": target.log,
-        "old": target.old.as_deref().map(shown),
+        "old": match &target.old {
+            OldData::Kept(path) => Some(shown(path)),
+            _ => None,
+        },
     })
 }
 
-/// A path as text.
+/// Returns a path as text.
 fn shown(path: &Path) -> String {
     printable(path.as_os_str().as_encoded_bytes())
 }
 
-/// Seconds, to the millisecond.
+/// Returns seconds, rounded to milliseconds.
 fn seconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 1000.0).round() / 1000.0
 }

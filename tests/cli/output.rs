@@ -59,7 +59,7 @@ fn a_dry_run_changes_nothing_and_prints_both_ends_with_their_undos() {
     let before = walk(&sandbox.path(""));
     let ended = sandbox.run(&[&source, &target, &"--dry-run"]).expect(0);
     assert_eq!(walk(&sandbox.path("")), before, "neither staging nor state");
-    let undos = ended.stdout.matches("\n    undo      ").count();
+    let undos = ended.stdout.matches("\n    rollback  ").count();
     assert!(undos >= 4, "{ended}");
     let staging = format!("rm -rf {}/.transfer-", target.display());
     let publish = format!("to {}/source, not over an existing one", target.display());
@@ -72,7 +72,7 @@ fn a_dry_run_changes_nothing_and_prints_both_ends_with_their_undos() {
         .says("tar --create")
         .says("tar --extract")
         .says("2 files, 2097158 bytes")
-        .says("nothing was changed (dry run)");
+        .says("dry run: nothing was changed");
     sandbox.is_clean(&[&target]);
     // It refuses what the run would refuse.
     sandbox.run(&[&source, &sandbox.path("missing"), &"--dry-run"]).expect(4);

@@ -244,6 +244,17 @@ impl Agent {
         self.shared.state().published
     }
 
+    /// Notes that a unit or replication is about to be stopped.
+    pub fn note_stopped(&self, what: &str) {
+        self.shared.state().stopped.push(what.to_owned());
+    }
+
+    /// Returns the units and replication that this run has stopped or tried to stop.
+    #[must_use]
+    pub fn stopped(&self) -> Vec<String> {
+        self.shared.state().stopped.clone()
+    }
+
     /// Returns whether the data that had the final name before is kept under another name.
     #[must_use]
     pub fn old_kept(&self) -> bool {

@@ -113,6 +113,8 @@ pub struct State {
     pub published: bool,
     /// The data that had this name before was renamed and still exists.
     pub old_kept: bool,
+    /// Units and replication that the controller has had stopped.
+    pub stopped: Vec<String>,
     /// Staging directories that were kept on request.
     pub kept: Vec<String>,
 }
