@@ -36,15 +36,15 @@ for ((try = 0; try < 300; try++)); do
     screen >"$tmp/during"
     # In the middle of the copy.
     grep -Eq 'copying (4|5|6)[0-9] %' "$tmp/during" && break
-    ! grep -q 'the same on both sides' "$tmp/during" || { echo "picture: it was too fast to be seen" >&2 && exit 1; }
+    ! grep -q ' verified: ' "$tmp/during" || { echo "picture: it was too fast to be seen" >&2 && exit 1; }
     sleep 0.05
 done
 for ((try = 0; try < 600; try++)); do
     screen >"$tmp/end"
-    grep -q 'the same on both sides' "$tmp/end" && break
+    grep -q ' verified: ' "$tmp/end" && break
     sleep 0.1
 done
-grep -q 'the same on both sides' "$tmp/end" || { echo "picture: the run does not end" >&2 && exit 1; }
+grep -q ' verified: ' "$tmp/end" || { echo "picture: the run does not end" >&2 && exit 1; }
 /usr/bin/python3 - "$tmp/during" "$tmp/end" "$columns" docs/picture.svg <<'PYTHON'
 import re
 import sys

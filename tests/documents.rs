@@ -4,6 +4,8 @@
 use std::fs;
 use std::path::Path;
 
+use pulldown_cmark::{Event, Parser, Tag, TagEnd};
+
 mod markdown;
 
 use markdown::ROOT;
@@ -130,5 +132,68 @@ fn readers_see_where_they_type_and_what_they_write() {
                 );
             }
         }
+    }
+}
+
+/// Documents beside those for users.
+const OTHERS: [&str; 3] = ["CHANGELOG.md", "CONTRIBUTING.md", "tests/lab/README.md"];
+
+/// Links and the anchors of headings of one document.
+fn links_and_anchors(path: &Path) -> (Vec<String>, Vec<String>) {
+    let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let (mut links, mut anchors, mut heading) = (Vec::new(), Vec::new(), None);
+    for event in Parser::new(&text) {
+        match event {
+            Event::Start(Tag::Link { dest_url, .. } | Tag::Image { dest_url, .. }) => {
+                links.push(dest_url.to_string());
+            }
+            Event::Start(Tag::Heading { .. }) => heading = Some(String::new()),
+            Event::Text(more) | Event::Code(more) => {
+                if let Some(heading) = &mut heading {
+                    heading.push_str(&more);
+                }
+            }
+            Event::End(TagEnd::Heading(_)) => anchors.extend(heading.take().map(|text| anchor(&text))),
+            _ => {}
+        }
+    }
+    (links, anchors)
+}
+
+/// Anchor that GitHub gives a heading.
+fn anchor(heading: &str) -> String {
+    let kept = |c: &char| c.is_alphanumeric() || " -_".contains(*c);
+    heading.to_lowercase().chars().filter(kept).map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+#[test]
+fn links_lead_to_files_and_headings() {
+    let mut seen = 0;
+    for path in markdown::all().into_iter().chain(OTHERS.map(ToOwned::to_owned)) {
+        let document = Path::new(ROOT).join(&path);
+        for link in links_and_anchors(&document).0.iter().filter(|link| !link.contains("://")) {
+            let (file, heading) = link.split_once('#').unwrap_or((link, ""));
+            let file = match file {
+                "" => document.clone(),
+                file => document.parent().unwrap().join(file),
+            };
+            assert!(file.exists(), "{path}: {link} leads to no file");
+            if !heading.is_empty() {
+                let anchors = links_and_anchors(&file).1;
+                assert!(anchors.iter().any(|anchor| anchor == heading), "{path}: {link}: {anchors:?}");
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen > 50, "only {seen} links were found");
+}
+
+#[test]
+fn index_names_every_document() {
+    let index = Path::new(ROOT).join("docs/index.md");
+    let links = links_and_anchors(&index).0;
+    for path in markdown::all() {
+        let Some(name) = path.strip_prefix("docs/").filter(|name| *name != "index.md") else { continue };
+        assert!(links.iter().any(|link| link == name), "docs/index.md does not name {path}");
     }
 }

@@ -42,7 +42,10 @@ ctl 'for page in man1/transfer.1 man1/transfer-replica.1 man1/transfer-status.1 
         [[ ! -s /tmp/man ]] || { echo "$page:" >&2 && cat /tmp/man >&2 && exit 1; }
     done
     test -e /usr/share/doc/transfer/README.md
+    test -e /usr/share/doc/transfer/docs/index.md
+    test -e /usr/share/doc/transfer/docs/tutorial.md
     test -e /usr/share/doc/transfer/docs/runbooks/replica.md
+    test -e /usr/share/doc/transfer/docs/design/rollback.md
     test -e /usr/share/doc/transfer/CRATES.gz
     bash -c "source /usr/share/bash-completion/completions/transfer && complete -p transfer &&
         COMP_WORDS=(transfer --parallel) COMP_CWORD=1 && _transfer transfer --parallel transfer &&

@@ -28,6 +28,7 @@ mod alone {
         migration: "docs/migration.md",
         performance: "docs/performance.md",
         security: "docs/security.md",
+        tutorial: "docs/tutorial.md",
         cold_clone: "docs/runbooks/cold-clone.md",
         crash: "docs/runbooks/crash.md",
         failed: "docs/runbooks/failed.md",
