@@ -113,7 +113,7 @@ mod alone {
                     ),
                 ),
                 (5, format!("{path} was made by somebody else since the preflight and is left as it is")),
-                (4, format!("{path} exists already")),
+                (4, format!("{path} already exists")),
             ];
             let reason = reasons.iter().find(|(code, text)| *code == loser.code && said.contains(text));
             let codes = [winner.code, loser.code];
