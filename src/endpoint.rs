@@ -57,6 +57,9 @@ pub enum EndpointError {
         "the host name is empty, begins with a dash, or holds blanks, control characters, commas, slashes or brackets"
     )]
     Host,
+    /// A path where only a host makes sense.
+    #[error("expected a host without a path: HOST, not HOST:/PATH")]
+    HostWithPath,
 }
 
 impl Endpoint {
@@ -108,6 +111,10 @@ impl HostName {
 
     /// Reads `[user@]host`; an IPv6 address stands in brackets.
     pub fn parse(word: &OsStr) -> Result<Self, EndpointError> {
+        let bytes = word.as_bytes();
+        if bytes.starts_with(b"/") || bytes.windows(2).any(|two| two == b":/") {
+            return Err(EndpointError::HostWithPath);
+        }
         let name = word.to_str().ok_or(EndpointError::Host)?;
         let (user, host) = match name.rsplit_once('@') {
             Some((user, host)) => (Some(user), host),
@@ -193,6 +200,14 @@ mod tests {
         ] {
             assert_eq!(parse(word), Err(EndpointError::Host), "{word:?}");
         }
+    }
+
+    #[test]
+    fn host_with_a_path_is_refused_where_only_hosts_make_sense() {
+        for word in ["t2:/var/lib/mysql", "root@t2:/srv", "[fd77::11]:/srv", "/srv"] {
+            assert_eq!(HostName::parse(OsStr::new(word)), Err(EndpointError::HostWithPath), "{word:?}");
+        }
+        assert_eq!(HostName::parse(OsStr::new("t2")), Ok(HostName::Ssh("t2".into())));
     }
 
     #[test]

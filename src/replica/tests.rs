@@ -97,7 +97,7 @@ fn each_finding_names_its_problem_and_fix() {
     };
     let cases: [(&str, Change<'_>); 22] = [
         (
-            "db2: the server keeps files outside its data directory: log_bin=/var/log/mysql/bin; set the option",
+            "db2: the server keeps files outside its data directory: log_bin=/var/log/mysql/bin; set the",
             &|_, target| {
                 installed(target).configured.insert("log_bin".into(), "/var/log/mysql/bin".into());
             },

@@ -191,7 +191,7 @@ mod alone {
             let _other = Wrapper::new(&servers.db1, "mariadb-backup", version);
             let _older = Wrapper::new(&servers.db1, "mariabackup", version);
             let told = refused(SOCKET, &empty, &[]);
-            assert!(told.contains("db1: its mariadb-backup 11.4.2 is not for MariaDB 10.11."), "{told}");
+            assert!(told.contains("db1: mariadb-backup 11.4.2 does not support MariaDB 10.11."), "{told}");
         }
         {
             let _none = Changed::without(&servers.db2, &["mbstream"]);

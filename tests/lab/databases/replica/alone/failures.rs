@@ -14,7 +14,7 @@ fn a_backup_that_cannot_be_prepared_never_touches_the_old_replica() {
     let full = Wrapper::new(&servers.db2, "mariadb-backup", fails);
     let order = ["db1", "db2", "--replace", "--create-account"];
     let failed = servers.replica(&order).expect_code(1).stderr;
-    assert!(failed.contains("its disk is full"), "{failed}");
+    assert!(failed.contains("the disk is full"), "{failed}");
     servers.expect_old_one("full");
     assert_eq!(process(), before);
     drop(full);
