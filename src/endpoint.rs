@@ -46,6 +46,9 @@ impl fmt::Display for Endpoint {
 /// Why a word of the command line is no endpoint or no host.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum EndpointError {
+    /// Path where a host is expected.
+    #[error("expected a host without a path: HOST, not HOST:/PATH")]
+    HostWithPath,
     /// Neither `host:/path` nor an absolute path.
     #[error("no path: write it as HOST:/PATH, or /PATH for this machine")]
     NoPath,
@@ -57,9 +60,6 @@ pub enum EndpointError {
         "the host name is empty, begins with a dash, or holds blanks, control characters, commas, slashes or brackets"
     )]
     Host,
-    /// A path where only a host makes sense.
-    #[error("expected a host without a path: HOST, not HOST:/PATH")]
-    HostWithPath,
 }
 
 impl Endpoint {
@@ -166,6 +166,14 @@ mod tests {
     }
 
     #[test]
+    fn rejects_path_where_a_host_is_expected() {
+        for word in ["t2:/var/lib/mysql", "root@t2:/srv", "[fd77::11]:/srv", "/srv"] {
+            assert_eq!(HostName::parse(OsStr::new(word)), Err(EndpointError::HostWithPath), "{word:?}");
+        }
+        assert_eq!(HostName::parse(OsStr::new("t2")), Ok(HostName::Ssh("t2".into())));
+    }
+
+    #[test]
     fn this_machine_needs_no_host() {
         assert_eq!(parse("/srv").unwrap().host, HostName::Local);
         assert_eq!(parse("localhost:/srv").unwrap().host, HostName::Local);
@@ -200,14 +208,6 @@ mod tests {
         ] {
             assert_eq!(parse(word), Err(EndpointError::Host), "{word:?}");
         }
-    }
-
-    #[test]
-    fn host_with_a_path_is_refused_where_only_hosts_make_sense() {
-        for word in ["t2:/var/lib/mysql", "root@t2:/srv", "[fd77::11]:/srv", "/srv"] {
-            assert_eq!(HostName::parse(OsStr::new(word)), Err(EndpointError::HostWithPath), "{word:?}");
-        }
-        assert_eq!(HostName::parse(OsStr::new("t2")), Ok(HostName::Ssh("t2".into())));
     }
 
     #[test]
