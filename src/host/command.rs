@@ -88,12 +88,12 @@ pub fn look_after(login: &Login, verb: &str, hosts: &str) -> String {
     typed(&["transfer"], sudo.into_iter().chain(config).chain(options), &[verb, hosts])
 }
 
-/// Returns the command with which a user can test a login. Batch mode, as in runs, makes a password prompt a
-/// failure.
+/// Returns the command with which a user can try a login.
 #[must_use]
 pub fn try_login(login: &Login, host: &str) -> String {
     let config = login.config.iter().flat_map(|file| [b"-F".to_vec(), file.as_os_str().as_bytes().to_vec()]);
     let options = login.options.iter().flat_map(|option| [b"-o".to_vec(), option.as_bytes().to_vec()]);
+    // Batch mode, as in runs: a login that asks for a password must fail here, too.
     typed(&["ssh", "-o", "BatchMode=yes"], config.chain(options), &[host, "true"])
 }
 
