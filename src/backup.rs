@@ -2,8 +2,9 @@
 //!
 //! mariadb-backup supports its own series only
 //! (<https://mariadb.com/docs/server/server-usage/backup-and-restore/mariadb-backup>). Percona XtraBackup 2.4
-//! supports MySQL 5.6 and 5.7. From 8.0 on, each XtraBackup series supports the MySQL series of the same name,
-//! up to its own version (<https://docs.percona.com/percona-xtrabackup/8.0/server-version-support.html>).
+//! supports MySQL 5.6 and 5.7. From 8.0 on, each XtraBackup series supports the MySQL series of the same
+//! name, up to its own version
+//! (<https://docs.percona.com/percona-xtrabackup/8.0/server-version-support.html>).
 
 pub mod log;
 

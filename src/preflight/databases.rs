@@ -191,7 +191,7 @@ impl Findings {
         } else if server.socket.is_empty() {
             self.warn(
                 &format!("cannot find the socket of {}", described(server)),
-                "its replication will not be restored: it starts with the server, unless skip_slave_start is set",
+                "replication will not be restored: it starts with the server unless skip_slave_start is set",
             );
         }
     }

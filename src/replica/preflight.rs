@@ -30,7 +30,7 @@ impl Asked<'_> {
         if found.iter().any(|finding| finding.weight == Weight::Refusal) {
             return found;
         }
-        // The new replicas read the primary's binary log, or that of an upstream that was not probed.
+        // Otherwise they read the binary log of an upstream that was not probed.
         if !self.beside() || self.order.from.is_some() {
             Self::binary_log(&self.primary, self.order.chain, &mut found);
         }

@@ -55,7 +55,7 @@ pub(super) struct Whom {
     pub(super) position: Whose,
     /// Whether it is a host of the command, which was probed.
     pub(super) is_asked: bool,
-    /// Its address, if known.
+    /// Address, if known.
     address: Option<IpAddr>,
     /// Whether it runs on the controller.
     is_here: bool,
