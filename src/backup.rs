@@ -1,8 +1,8 @@
 //! Choice of the backup program for a running server. Pure.
 //!
 //! mariadb-backup supports its own series only
-//! (<https://mariadb.com/docs/server/server-usage/backup-and-restore/mariadb-backup>). Percona XtraBackup 2.4
-//! supports MySQL 5.6 and 5.7. From 8.0 on, each XtraBackup series supports the MySQL series of the same
+//! (<https://mariadb.com/docs/server/server-usage/backup-and-restore/mariadb-backup>). Percona's xtrabackup 2.4
+//! supports MySQL 5.6 and 5.7. From 8.0 on, each xtrabackup series supports the MySQL series of the same
 //! name, up to its own version
 //! (<https://docs.percona.com/percona-xtrabackup/8.0/server-version-support.html>).
 

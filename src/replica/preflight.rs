@@ -278,10 +278,10 @@ impl Asked<'_> {
 
     /// Refuses a server that is in use.
     fn use_of(&self, name: &HostName, server: &Installed, found: &mut Vec<Finding>) {
+        const OUT_OF_SERVICE: &str = "take it out of service first, or use --allow-clients";
         if self.order.allow_clients {
             return;
         }
-        const OUT_OF_SERVICE: &str = "take it out of service first, or use --allow-clients";
         let mut refuse = |problem: &str, fix: &str| found.push(refusal(name, problem, fix));
         if !server.clients.is_empty() {
             let some: Vec<&str> = server.clients.iter().take(3).map(String::as_str).collect();
