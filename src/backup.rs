@@ -1,8 +1,10 @@
-//! Which program copies which running server. Pure.
+//! Choice of the backup program for a running server. Pure.
 //!
-//! mariadb-backup knows the data files of its own series only (<https://mariadb.com/docs/server/server-usage/backup-and-restore/mariadb-backup>);
-//! Percona's xtrabackup 2.4 those of MySQL 5.6 and 5.7, and of 8.0 and later each series that of its name, up to its own
-//! version (<https://docs.percona.com/percona-xtrabackup/8.0/server-version-support.html>).
+//! mariadb-backup supports its own series only
+//! (<https://mariadb.com/docs/server/server-usage/backup-and-restore/mariadb-backup>). Percona's xtrabackup 2.4
+//! supports MySQL 5.6 and 5.7. From 8.0 on, each xtrabackup series supports the MySQL series of the same
+//! name, up to its own version
+//! (<https://docs.percona.com/percona-xtrabackup/8.0/server-version-support.html>).
 
 pub mod log;
 
@@ -10,28 +12,28 @@ use std::fmt;
 
 use crate::host::facts::{Facts, Instance};
 
-/// Who made a server, as far as its files are concerned.
+/// Family of a server, by the format of its data files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Vendor {
     /// MariaDB
     MariaDb,
-    /// MySQL, and Percona's
+    /// MySQL and Percona Server
     MySql,
 }
 
 impl Vendor {
-    /// That of a server.
+    /// Returns the vendor of a server.
     #[must_use]
     pub fn of(instance: &Instance) -> Self {
         Self::named(instance.version())
     }
 
-    /// That of a server's own word for its version.
+    /// Returns the vendor by a server's version string.
     fn named(version: &str) -> Self {
         if version.contains("MariaDB") { Self::MariaDb } else { Self::MySql }
     }
 
-    /// What unpacks its backups' streams.
+    /// Returns the program that unpacks the vendor's backup streams.
     #[must_use]
     pub fn extractor(self) -> &'static str {
         match self {
@@ -41,12 +43,12 @@ impl Vendor {
     }
 }
 
-/// A version: series and what comes behind it.
+/// Version of a server or a backup program: major, minor, patch. The first two are the series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version(u32, u32, u32);
 
 impl Version {
-    /// The first number of that kind in a text, such as `10.11.6-MariaDB`.
+    /// Finds the first version in a text such as `10.11.6-MariaDB`.
     #[must_use]
     pub fn find(text: &str) -> Option<Self> {
         text.split(|c: char| !c.is_ascii_digit() && c != '.').find_map(|word| {
@@ -58,7 +60,7 @@ impl Version {
         })
     }
 
-    /// Of one series.
+    /// Returns whether both versions are of the same series.
     #[must_use]
     pub fn is_of(self, other: Self) -> bool {
         (self.0, self.1) == (other.0, other.1)
@@ -71,25 +73,25 @@ impl fmt::Display for Version {
     }
 }
 
-/// A program that copies running servers.
+/// A backup program on a host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tool {
-    /// As it is called on the host.
+    /// Name of the program on the host.
     pub program: String,
-    /// Its version.
+    /// Version of the program.
     pub version: Version,
 }
 
-/// Why a host's programs are not for a server.
+/// Reason why a host has no suitable backup program for a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mismatch {
-    /// What is wrong.
+    /// Description of the problem.
     pub problem: String,
-    /// What to do about it.
+    /// Suggested fix.
     pub fix: String,
 }
 
-/// The host's program for a server, if it has one whose version goes with the server's.
+/// Returns the host's backup program for a server, if its version supports the server.
 pub fn tool(facts: &Facts, instance: &Instance) -> Result<Tool, Mismatch> {
     let vendor = Vendor::of(instance);
     let names: &[&str] = match vendor {
@@ -99,48 +101,47 @@ pub fn tool(facts: &Facts, instance: &Instance) -> Result<Tool, Mismatch> {
     let found: Vec<Tool> = tools(facts).filter(|tool| names.contains(&tool.program.as_str())).collect();
     let Some(server) = Version::find(instance.version()) else {
         return Err(Mismatch {
-            problem: format!("the version of the server is not understood: {:?}", instance.version()),
-            fix: "copy it cold, with --type file --stop-server source".into(),
+            problem: format!("cannot parse the server's version {:?}", instance.version()),
+            fix: "make a cold copy with --type file --stop-server source".into(),
         });
     };
-    if let Some(tool) = found.iter().find(|tool| goes_with(vendor, tool.version, server)) {
+    if let Some(tool) = found.iter().find(|tool| supports(vendor, tool.version, server)) {
         return Ok(tool.clone());
     }
     let package = package(vendor, server);
     Err(match found.first() {
         None => Mismatch {
-            problem: format!("no {} is there, for {} {server}", names[0], name(vendor)),
+            problem: format!("{} for {} {server} is not installed", names[0], name(vendor)),
             fix: format!("apt install {package}"),
         },
         Some(tool) => Mismatch {
-            problem: format!("its {} {} is not for {} {server}", tool.program, tool.version, name(vendor)),
+            problem: format!("{} {} does not support {} {server}", tool.program, tool.version, name(vendor)),
             fix: format!("install {package} of the server's version"),
         },
     })
 }
 
-/// What takes a stream apart of which nothing is known: both know the same format.
+/// Returns the installed extractor, for a stream of unknown origin: both programs read the same format.
 #[must_use]
 pub fn extractor_at_hand(facts: &Facts) -> &'static str {
     if facts.has("mbstream") { Vendor::MariaDb.extractor() } else { Vendor::MySql.extractor() }
 }
 
-/// The program for the backup of a server, by the server's own word for its version; the first one where that is not known. An
-/// error says what is wrong with it.
+/// Chooses the program for a backup by the server's version string; the first program if that has no version.
+/// The error describes the mismatch.
 pub fn choose<'a>(tools: &'a [Tool], server: &str) -> Result<&'a Tool, String> {
-    let first = tools.first().ok_or("no program is there for it")?;
+    let first = tools.first().ok_or("no backup program is installed")?;
     let Some(version) = Version::find(server) else { return Ok(first) };
     let vendor = Vendor::named(server);
     let is_for = |tool: &&Tool| {
-        (tool.program == "xtrabackup") == (vendor == Vendor::MySql)
-            && goes_with(vendor, tool.version, version)
+        (tool.program == "xtrabackup") == (vendor == Vendor::MySql) && supports(vendor, tool.version, version)
     };
     tools.iter().find(is_for).ok_or_else(|| {
-        format!("its {} {} is not for {} {version}", first.program, first.version, name(vendor))
+        format!("{} {} does not support {} {version}", first.program, first.version, name(vendor))
     })
 }
 
-/// The programs of a host that copy running servers, and make copies ready.
+/// Returns a host's programs that make and prepare backups.
 pub fn tools(facts: &Facts) -> impl Iterator<Item = Tool> {
     let of =
         |(name, text): &(String, String)| Some(Tool { program: name.clone(), version: Version::find(text)? });
@@ -154,7 +155,7 @@ fn name(vendor: Vendor) -> &'static str {
     }
 }
 
-fn goes_with(vendor: Vendor, tool: Version, server: Version) -> bool {
+fn supports(vendor: Vendor, tool: Version, server: Version) -> bool {
     match (vendor, server) {
         (Vendor::MariaDb, _) => tool.is_of(server),
         (Vendor::MySql, Version(5, 6 | 7, _)) => tool.is_of(Version(2, 4, 0)),
@@ -162,7 +163,7 @@ fn goes_with(vendor: Vendor, tool: Version, server: Version) -> bool {
     }
 }
 
-/// The Debian package of the program for a server.
+/// Returns the Debian package of the backup program for a server.
 #[must_use]
 pub fn package(vendor: Vendor, Version(major, minor, _): Version) -> String {
     match vendor {
@@ -190,7 +191,7 @@ mod tests {
         "xtrabackup version 8.0.35-30 based on MySQL server 8.0.35 Linux (x86_64) (revision id: 6beb4b49)";
 
     #[test]
-    fn a_server_is_copied_by_a_program_of_its_vendor_and_series() {
+    fn program_is_chosen_by_vendor_and_series() {
         let both = [("mariadb-backup", MARIADB), ("xtrabackup", XTRABACKUP)];
         assert_eq!(found("10.11.4-MariaDB-log", &both).unwrap(), "mariadb-backup");
         assert_eq!(found("10.11.9-MariaDB", &[("mariabackup", MARIADB)]).unwrap(), "mariabackup");
@@ -201,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn pairs_that_do_not_go_together_are_named_with_the_package() {
+    fn mismatch_names_the_package() {
         let refused = |server: &str, tools: &[(&str, &str)]| {
             let mismatch = found(server, tools).unwrap_err();
             format!("{}; {}", mismatch.problem, mismatch.fix)
@@ -209,20 +210,21 @@ mod tests {
         let maria = [("mariadb-backup", MARIADB)];
         assert_eq!(
             refused("11.4.2-MariaDB", &maria),
-            "its mariadb-backup 10.11.6 is not for MariaDB 11.4.2; install mariadb-backup of the server's version"
+            "mariadb-backup 10.11.6 does not support MariaDB 11.4.2; install mariadb-backup of the server's \
+             version"
         );
         assert_eq!(
             refused("8.0.36", &maria),
-            "no xtrabackup is there, for MySQL 8.0.36; apt install percona-xtrabackup-80"
+            "xtrabackup for MySQL 8.0.36 is not installed; apt install percona-xtrabackup-80"
         );
         let percona = [("xtrabackup", XTRABACKUP)];
-        assert!(refused("8.0.36", &percona).starts_with("its xtrabackup 8.0.35 is not for MySQL 8.0.36"));
+        assert!(refused("8.0.36", &percona).starts_with("xtrabackup 8.0.35 does not support MySQL 8.0.36"));
         assert!(refused("8.4.0", &percona).contains("percona-xtrabackup-84"));
         assert!(refused("5.7.44", &percona).contains("percona-xtrabackup-24"));
         assert_eq!(
             refused("10.11.6-MariaDB", &percona),
-            "no mariadb-backup is there, for MariaDB 10.11.6; apt install mariadb-backup"
+            "mariadb-backup for MariaDB 10.11.6 is not installed; apt install mariadb-backup"
         );
-        assert!(refused("next", &maria).contains("not understood"));
+        assert!(refused("next", &maria).contains("cannot parse the server's version \"next\""));
     }
 }

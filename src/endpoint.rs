@@ -46,6 +46,9 @@ impl fmt::Display for Endpoint {
 /// Error in an endpoint or a host on the command line.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum EndpointError {
+    /// Path where a host is expected.
+    #[error("expected a host without a path: HOST, not HOST:/PATH")]
+    HostWithPath,
     /// Neither `host:/path` nor an absolute path.
     #[error("no path; write HOST:/PATH, or /PATH for this machine")]
     NoPath,
@@ -109,6 +112,10 @@ impl HostName {
 
     /// Parses `[user@]host`, with an IPv6 address in brackets.
     pub fn parse(word: &OsStr) -> Result<Self, EndpointError> {
+        let bytes = word.as_bytes();
+        if bytes.starts_with(b"/") || bytes.windows(2).any(|two| two == b":/") {
+            return Err(EndpointError::HostWithPath);
+        }
         let name = word.to_str().ok_or(EndpointError::Host)?;
         let (user, host) = match name.rsplit_once('@') {
             Some((user, host)) => (Some(user), host),
@@ -157,6 +164,14 @@ mod tests {
         assert_eq!(endpoint.path, Path::new("/srv/sqldata"));
         assert_eq!(endpoint.name().unwrap(), "sqldata");
         assert_eq!(endpoint.parent(), Path::new("/srv"));
+    }
+
+    #[test]
+    fn rejects_path_where_a_host_is_expected() {
+        for word in ["t2:/var/lib/mysql", "root@t2:/srv", "[fd77::11]:/srv", "/srv"] {
+            assert_eq!(HostName::parse(OsStr::new(word)), Err(EndpointError::HostWithPath), "{word:?}");
+        }
+        assert_eq!(HostName::parse(OsStr::new("t2")), Ok(HostName::Ssh("t2".into())));
     }
 
     #[test]

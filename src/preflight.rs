@@ -1,4 +1,5 @@
-//! What stands against a run, found before anything is changed and all at once, each finding with its fix. Pure.
+//! Preflight: read-only checks of the probed hosts. All findings are reported at once, each with its fix,
+//! before anything is changed. Pure.
 
 mod attributes;
 mod databases;
@@ -22,48 +23,48 @@ use crate::host::facts::Facts;
 use crate::host::wire::printable;
 use crate::settings::Settings;
 
-/// The package of the netcat that is asked for where none will do.
+/// Package suggested where no usable netcat is installed.
 const NETCAT: &str = "netcat-openbsd";
-/// Clocks that differ by more than this many seconds are told of.
+/// Clock difference in seconds above which a warning is given.
 const MOST_SKEW: f64 = 5.0;
 
-/// An end of a run.
+/// Role of a host in a run.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
     Source,
     Target,
 }
 
-/// How much a finding weighs.
+/// Severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Weight {
-    /// The run is not begun.
+    /// Prevents the run.
     Refusal,
-    /// It may surprise.
+    /// Reported, but does not prevent the run.
     Warning,
 }
 
-/// What programs may want to tell from other findings.
+/// Machine-readable kind of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
-    /// What the copy would be is there already.
+    /// The destination of the copy already exists.
     Exists,
 }
 
-/// Something that must be mended first, or known.
+/// Result of a failed check: a refusal or a warning.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// The host.
+    /// Host that the finding is about.
     pub host: String,
-    /// How much it weighs.
+    /// Severity.
     pub weight: Weight,
-    /// What is wrong.
+    /// Description of the problem.
     pub problem: String,
-    /// What to do about it.
+    /// Suggested fix.
     pub fix: String,
-    /// What it is, where a program may want to know.
+    /// Kind, for findings that programs need to tell apart.
     pub kind: Option<Kind>,
 }
 
@@ -73,22 +74,22 @@ impl fmt::Display for Finding {
     }
 }
 
-/// One end of a run as the probe found it.
+/// One end of a run, with the results of its probe.
 #[derive(Clone, Copy, Debug)]
 pub struct Side<'a> {
-    /// As the user wrote it.
+    /// Endpoint from the command line.
     pub endpoint: &'a Endpoint,
-    /// What it told.
+    /// Facts that the probe collected.
     pub facts: &'a Facts,
-    /// By how many seconds its clock is ahead of the controller's.
+    /// Seconds by which its clock is ahead of the controller's.
     pub skew: Option<f64>,
-    /// The address that was said to be its own on the data path, and is not.
+    /// Address given for it on the data path that is not one of its own.
     pub foreign: Option<IpAddr>,
-    /// The source's address on the data path, as far as it is known; of targets only.
+    /// Source address on the data path, if known. Set for targets only.
     pub peer: Option<IpAddr>,
 }
 
-/// Findings against the source.
+/// Checks the source.
 #[must_use]
 pub fn source(settings: &Settings, side: Side<'_>) -> Vec<Finding> {
     let Side { endpoint, facts, .. } = side;
@@ -101,25 +102,25 @@ pub fn source(settings: &Settings, side: Side<'_>) -> Vec<Finding> {
     findings.servers(settings, side, End::Source);
     if settings.servers.stop_replication && facts.instance.is_none() {
         findings.warn(
-            "--stop-replication has no effect on files",
-            "leave it out, or stop its replication yourself",
+            "--stop-replication has no effect on a copy of files",
+            "omit it, or stop the replication yourself",
         );
     }
     findings.list
 }
 
-/// What counts for one target besides itself: those that were named before it, and what is to become of all of them.
+/// Context of the check of one target: the targets before it, and the purpose of the run.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Before<'a> {
-    /// They become replicas: their servers are started, whatever ran before.
+    /// Targets become replicas: their servers are started even if they were not running before.
     pub replicas: bool,
-    /// All of them.
+    /// All targets before this one.
     pub named: &'a [Side<'a>],
-    /// Those that nothing stands against, so that they will take their space.
+    /// Targets before this one without refusals, which will use disk space and ports.
     pub accepted: &'a [Side<'a>],
 }
 
-/// Findings against one target.
+/// Checks one target.
 #[must_use]
 pub fn target(settings: &Settings, source: Side<'_>, side: Side<'_>, before: Before<'_>) -> Vec<Finding> {
     let mut findings = Findings::of(side.endpoint);
@@ -137,44 +138,44 @@ pub fn target(settings: &Settings, source: Side<'_>, side: Side<'_>, before: Bef
     findings.owners(settings, source, side);
     findings.servers(settings, side, End::Target);
     if !before.replicas {
-        findings.rests(settings, source, side);
+        findings.no_server(settings, source, side);
     }
-    findings.taking(settings, source, side);
+    findings.requirements(settings, source, side);
     findings.foreign(side, "--target-address");
     if let Some(peer) = side.peer {
         findings.firewall(settings, side.facts, peer);
     } else {
-        findings.no_way(source, side);
+        findings.no_route(source, side);
     }
     let beside = before.accepted.iter().any(|other| same_machine(side, *other));
     if settings.ports.first == settings.ports.last && beside {
         findings.refuse(
-            &format!("port {} is for another target on this host", settings.ports),
-            "leave out --port, or say a range with --port-range",
+            &format!("port {} is already used for another target on this host", settings.ports),
+            "omit --port, or give a range with --port-range",
         );
     }
     if let Some(other) = before.named.iter().find(|other| same_place(side, **other)) {
         findings
-            .refuse(&format!("{} is named twice as a target", shown(&other.endpoint.path)), "name it once");
+            .refuse(&format!("{} is given twice as a target", shown(&other.endpoint.path)), "give it once");
     }
     if let Some(skew) = source.skew.zip(side.skew).map(|(there, here)| here - there) {
         if skew.abs() > MOST_SKEW {
             let direction = if skew > 0.0 { "ahead of" } else { "behind" };
             findings.warn(
-                &format!("its clock is {:.0} s {direction} that of {}", skew.abs(), source.endpoint.host),
-                "times in the copy are the source's; look after NTP",
+                &format!("the clock is {:.0} s {direction} that of {}", skew.abs(), source.endpoint.host),
+                "check NTP (file times in the copy are those of the source)",
             );
         }
     }
     findings.list
 }
 
-/// Two names of one host.
+/// Returns whether both endpoints are on the same host.
 fn same_machine(one: Side<'_>, other: Side<'_>) -> bool {
     one.endpoint.host == other.endpoint.host || one.facts.same_machine(other.facts)
 }
 
-/// Two names of one directory.
+/// Returns whether both endpoints are the same directory.
 fn same_place(one: Side<'_>, other: Side<'_>) -> bool {
     let of = |side: Side<'_>| side.facts.target.clone().unwrap_or_default();
     let (here, there) = (of(one), of(other));
@@ -196,7 +197,7 @@ impl Findings {
         self.add(Weight::Refusal, problem, fix);
     }
 
-    /// The same, of what is there already.
+    /// Adds a refusal of kind [`Kind::Exists`].
     fn refuse_existing(&mut self, problem: &str, fix: &str) {
         let (host, problem, fix) = (self.host.clone(), problem.into(), fix.into());
         self.list.push(Finding { host, weight: Weight::Refusal, problem, fix, kind: Some(Kind::Exists) });
@@ -210,6 +211,11 @@ impl Findings {
         let (host, problem, fix) = (self.host.clone(), problem.into(), fix.into());
         self.list.push(Finding { host, weight, problem, fix, kind: None });
     }
+}
+
+/// Formats a number with its noun: `1 client`, `2 clients`.
+pub(crate) fn counted(number: u64, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
 fn shown(path: &Path) -> String {

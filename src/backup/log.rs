@@ -1,35 +1,35 @@
-//! What backup programs write into their logs: whether they succeeded, and why they did not. Pure.
+//! Logs of backup programs: whether they succeeded, and the reason why not. Pure.
 
-/// Lines of a log that an error shows.
+/// Most log lines that an error shows.
 const LINES: usize = 3;
 
-/// The program's own word for its success.
+/// Returns whether the log ends with the program's success message.
 #[must_use]
 pub fn completed(log: &[String]) -> bool {
     log.last().is_some_and(|line| line.ends_with("completed OK!"))
 }
 
-/// The last lines that tell of a failure, or the last ones at all, as the tail of a message; and what to do about those
-/// failures that have a remedy.
+/// Returns the end of an error message: the last lines about a failure, or else the last lines of the log,
+/// and the fix if one is known.
 #[must_use]
 pub fn last_words(log: &[String]) -> String {
-    let telling: Vec<&str> = log.iter().map(String::as_str).filter(|line| is_telling(line)).collect();
+    let failures: Vec<&str> = log.iter().map(String::as_str).filter(|line| is_failure(line)).collect();
     let all: Vec<&str> = log.iter().map(String::as_str).collect();
-    let lines = if telling.is_empty() { &all } else { &telling };
+    let lines = if failures.is_empty() { &all } else { &failures };
     if lines.is_empty() {
         return String::new();
     }
     let mut text = format!(": {}", lines[lines.len().saturating_sub(LINES)..].join("; "));
-    if let Some(remedy) = remedy(log) {
-        text.push_str(&format!("; {remedy}"));
+    if let Some(fix) = fix(log) {
+        text.push_str(&format!("; {fix}"));
     }
     text
 }
 
-/// It is about what went wrong, and not one of the many about files with whatever names.
-fn is_telling(line: &str) -> bool {
+/// Returns whether a line is about a failure. Progress lines are not, whatever the names of their files.
+fn is_failure(line: &str) -> bool {
     let lower = line.to_ascii_lowercase();
-    // InnoDB has called it a note.
+    // InnoDB logs it as a note.
     if lower.contains("io error") {
         return true;
     }
@@ -48,15 +48,15 @@ fn is_telling(line: &str) -> bool {
         && !["[note]", "streaming ", " streamed", "error log"].iter().any(|word| lower.contains(word))
 }
 
-fn remedy(log: &[String]) -> Option<&'static str> {
+fn fix(log: &[String]) -> Option<&'static str> {
     let any = |words: &[&str]| log.iter().any(|line| words.iter().any(|word| line.contains(word)));
     if any(&["innodb_log_file_size", "overwritten", "wrapped around"]) {
         Some(
-            "the server wrote over its redo log before the backup had read it: raise innodb_log_file_size there, copy when \
-             less is written, or let the copy be faster",
+            "the server overwrote its redo log before the backup had read it: raise innodb_log_file_size \
+             there, copy when there are fewer writes, or speed up the copy",
         )
     } else if any(&["No space left", "Disk is full", "error number 28", "errno: 28", "Error: 28"]) {
-        Some("its disk is full")
+        Some("the disk is full")
     } else {
         None
     }
@@ -71,14 +71,14 @@ mod tests {
     }
 
     #[test]
-    fn success_is_the_last_word() {
+    fn success_is_the_last_line() {
         assert!(completed(&log(&["x", "[00] 2026-11-21 22:48:21 completed OK!"])));
         assert!(!completed(&log(&["completed OK!", "[00] FATAL ERROR: of the disk"])));
         assert!(!completed(&[]));
     }
 
     #[test]
-    fn the_lines_of_the_failure_are_shown_and_not_those_behind_it() {
+    fn failure_lines_are_shown_without_the_lines_after_them() {
         let failed = log(&[
             "[01] 2026-11-21 22:52:24 Streaming ./shop/errors.ibd to <STDOUT>",
             "[00] FATAL ERROR: 2026-11-21 22:52:25 Failed to read the first page",
@@ -97,8 +97,8 @@ mod tests {
     }
 
     #[test]
-    fn a_redo_log_that_ran_over_has_a_remedy() {
+    fn overwritten_redo_log_has_a_fix() {
         let failed = log(&["[00] 2026-11-21 22:52:25 mariabackup: Try increasing the innodb_log_file_size."]);
-        assert!(last_words(&failed).contains("size.; the server wrote over its redo log before"));
+        assert!(last_words(&failed).contains("size.; the server overwrote its redo log before"));
     }
 }

@@ -94,7 +94,8 @@ pub fn look_after(login: &Login, verb: &str, hosts: &str) -> String {
 pub fn try_login(login: &Login, host: &str) -> String {
     let config = login.config.iter().flat_map(|file| [b"-F".to_vec(), file.as_os_str().as_bytes().to_vec()]);
     let options = login.options.iter().flat_map(|option| [b"-o".to_vec(), option.as_bytes().to_vec()]);
-    typed(&["ssh"], config.chain(options), &[host, "true"])
+    // Batch mode, as in runs: a login that asks for a password must fail here, too.
+    typed(&["ssh", "-o", "BatchMode=yes"], config.chain(options), &[host, "true"])
 }
 
 /// Joins the words of a command line and quotes those in the middle, which may be any bytes.
@@ -147,8 +148,8 @@ mod tests {
             look_after(&login, "clean", "db1 db2"),
             "transfer --sudo '--ssh-config=/etc/my ssh' --ssh-option=Port=2222 clean db1 db2"
         );
-        assert_eq!(try_login(&login, "db1"), "ssh -F '/etc/my ssh' -o Port=2222 db1 true");
-        assert_eq!(try_login(&Login::default(), "db1"), "ssh db1 true");
+        assert_eq!(try_login(&login, "db1"), "ssh -o BatchMode=yes -F '/etc/my ssh' -o Port=2222 db1 true");
+        assert_eq!(try_login(&Login::default(), "db1"), "ssh -o BatchMode=yes db1 true");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Extended attributes that a target's file system cannot hold.
+//! Extended attributes that a target's file system does not support.
 
 use super::{Findings, Side, shown};
 use crate::host::facts::{SourceFacts, TargetFacts};
@@ -6,7 +6,7 @@ use crate::settings::Settings;
 use crate::values::files;
 
 impl Findings {
-    /// Attributes of the source that would be lost, unless that is allowed.
+    /// Refuses to lose attributes of the source, except for kinds that may be dropped.
     pub(super) fn attributes(
         &mut self,
         settings: &Settings,
@@ -17,11 +17,11 @@ impl Findings {
         for (kind, (count, example)) in lost.filter(|(kind, _)| !settings.drop_attributes.contains(kind)) {
             self.refuse(
                 &format!(
-                    "the file system of {} cannot hold {}, which {} of the source {}, such as {example}",
+                    "the file system of {} does not support {}, which are set on {} of the source, such as \
+                     {example}",
                     shown(&side.endpoint.path),
                     kind.plural(),
                     files(*count),
-                    if *count == 1 { "has" } else { "have" },
                 ),
                 &format!(
                     "choose another file system, or allow the loss with --drop-attributes={}",

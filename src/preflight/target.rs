@@ -1,4 +1,4 @@
-//! What can stand against one target, one question each.
+//! Checks of one target.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -7,7 +7,7 @@ use std::path::Path;
 
 use indicatif::HumanBytes;
 
-use super::{Finding, Findings, NETCAT, Side, Weight, same_machine, shown};
+use super::{Finding, Findings, NETCAT, Side, Weight, counted, same_machine, shown};
 use crate::endpoint::Endpoint;
 use crate::firewall;
 use crate::host::command::typable;
@@ -15,21 +15,21 @@ use crate::host::facts::{Facts, Shared, SourceFacts, TargetFacts};
 use crate::host::wire::printable;
 use crate::settings::{Replace, Settings};
 use crate::shape::{Consumer, Shape, final_name};
-use crate::values::{Compress, TransferType};
+use crate::values::{Compress, TransferType, files};
 
-/// The owner that the probe tells where it could not look.
+/// Owner that the probe reports where it could not check.
 const UNKNOWN: &str = "unknown";
-/// The longest name of a file, in bytes, on the file systems of Linux.
+/// Longest file name in bytes on Linux file systems (`NAME_MAX`).
 const LONGEST_NAME: usize = 255;
-/// How many owners of other numbers are told, of users and of groups.
-const MOST_NUMBERS: usize = 20;
-/// What the file beside an archive has more than its name.
+/// Most id mismatches that are reported one by one, for users and for groups.
+const MOST_MISMATCHES: usize = 20;
+/// Length of the suffix of the digest file beside an archive.
 const DIGEST_SUFFIX: usize = ".sha256".len();
-/// What `--keep-old` adds to a name: `.old-` and the name of the run.
+/// Length of the suffix that `--keep-old` adds to a name: `.old-` and the run id.
 const OLD_SUFFIX: usize = ".old-20261120-231502-9f3c1a".len();
 
 impl Findings {
-    /// The directory that the copy arrives in.
+    /// Checks the directory that receives the copy.
     pub(super) fn directory(&mut self, settings: &Settings, side: Side<'_>, of_target: &TargetFacts) {
         if let Some(shared) = of_target.shared.as_ref().filter(|_| !settings.allow_shared_path) {
             self.shared(shared);
@@ -38,13 +38,13 @@ impl Findings {
         match of_target.file_type.as_str() {
             "directory" if of_target.read_only => {
                 self.refuse(
-                    &format!("{path} is on a file system that is mounted read-only"),
-                    "mount it writable",
+                    &format!("{path} is on a read-only file system"),
+                    "remount it read-write, or choose another directory",
                 );
             }
             "directory" if !of_target.writable => self.refuse(
-                &format!("user id {} may not write into {path}", side.facts.uid),
-                "log in as a user who may",
+                &format!("uid {} cannot write to {path}", side.facts.uid),
+                "log in as a user who can",
             ),
             "directory" => {}
             "missing" | "" => self.refuse(
@@ -52,16 +52,16 @@ impl Findings {
                 &format!("mkdir {}", typable(side.endpoint.path.as_os_str().as_bytes())),
             ),
             other => {
-                self.refuse(&format!("{path} is a {other}"), "name a directory: the source arrives in it");
+                self.refuse(&format!("{path} is a {other}"), "give a directory: the copy is created in it");
             }
         }
     }
 
-    /// A target directory is only as safe as all that is above it.
+    /// Refuses a path with a component that other accounts can replace: they could redirect the copy.
     fn shared(&mut self, Shared { component, owner, mode }: &Shared) {
         const ALLOW: &str = "allow it with --allow-shared-path";
         if owner == UNKNOWN {
-            let problem = format!("it cannot be seen which accounts can replace {component}");
+            let problem = format!("cannot determine which accounts can replace {component}");
             return self.refuse(&problem, &format!("choose another directory, or {ALLOW}"));
         }
         let word = typable(component.as_bytes());
@@ -71,7 +71,7 @@ impl Findings {
         );
     }
 
-    /// The name that the copy gets.
+    /// Checks the final name of the copy.
     pub(super) fn name(
         &mut self,
         settings: &Settings,
@@ -82,8 +82,8 @@ impl Findings {
         let Some(name) = final_name(settings, source.endpoint, Some(source.facts)) else {
             if let Some(other) = &of_target.holds {
                 self.refuse_existing(
-                    &format!("{} is not empty: there is {other}", shown(&endpoint.path)),
-                    "empty it, name another directory, or say --as NAME for a copy of that name in it",
+                    &format!("{} is not empty: it contains {other}", shown(&endpoint.path)),
+                    "empty it, choose another directory, or give --as NAME to create the copy inside it",
                 );
             }
             return;
@@ -100,19 +100,19 @@ impl Findings {
         if name.len() > longest {
             self.refuse(
                 &format!(
-                    "the name {} has {} bytes, {longest} are possible",
+                    "the name {} has {} bytes, the limit is {longest}",
                     printable(name.as_bytes()),
                     name.len()
                 ),
-                "give it another one with --as",
+                "choose a shorter one with --as",
             );
         }
         if of_target.exists.is_some() {
             if replace == Replace::No {
                 self.refuse_existing(
                     &format!(
-                        "{final_path} exists already{}",
-                        if suffix == DIGEST_SUFFIX { ", or its digest" } else { "" }
+                        "{final_path}{} already exists",
+                        if suffix == DIGEST_SUFFIX { " or its digest file" } else { "" }
                     ),
                     if suffix == DIGEST_SUFFIX {
                         "move it away, or choose another directory or name (--as)"
@@ -122,14 +122,14 @@ impl Findings {
                 );
             } else if of_target.mounted {
                 self.refuse(
-                    &format!("something is mounted at {final_path} or below it"),
+                    &format!("a file system is mounted at or below {final_path}"),
                     "unmount it, or choose another directory or name (--as)",
                 );
             }
         }
     }
 
-    /// Source and target on one host must not be in each other.
+    /// Refuses a source and a target on one host where one contains the other.
     pub(super) fn overlap(
         &mut self,
         settings: &Settings,
@@ -141,11 +141,11 @@ impl Findings {
             return;
         }
         let path = shown(&side.endpoint.path);
-        // By its path, which leads through mounts, or by its place, which bind mounts do not hide.
+        // Compare paths, which cross mount points, and places, which bind mounts do not hide.
         let below = |inner: &Path, outer: &Path| !outer.as_os_str().is_empty() && inner.starts_with(outer);
         let inside = below(&of_target.real, &of_source.real) || below(&of_target.place, &of_source.place);
         if of_source.file_type == "directory" && inside {
-            self.refuse(&format!("{path} is inside of the source"), "choose a directory outside of it");
+            self.refuse(&format!("{path} is inside the source"), "choose a directory outside it");
         }
         let name = final_name(settings, source.endpoint, Some(source.facts)).unwrap_or_default();
         let final_path = of_target.real.join(&name);
@@ -155,12 +155,13 @@ impl Findings {
         let is_source = of_target.exists.as_ref() == Some(&of_source.inode) && !of_source.inode.is_empty();
         if settings.replace != Replace::No && (is_source || holds_source) {
             self.refuse(
-                &format!("{} is the source, or holds it", shown(&final_path)),
+                &format!("{} is or contains the source", shown(&final_path)),
                 "choose another directory or name (--as)",
             );
         }
     }
 
+    /// Refuses a file system with too little space, counting accepted targets that share it.
     pub(super) fn space(
         &mut self,
         settings: &Settings,
@@ -173,7 +174,7 @@ impl Findings {
             (Consumer::Tree | Consumer::Backup, None) => (of_source.disk_bytes, of_source.entries),
             (_, Some(archive)) => (archive.bytes.unwrap_or(of_source.disk_bytes), 1),
             _ if settings.compress == Compress::No => (of_source.bytes.max(of_source.disk_bytes), 2),
-            // How small it becomes is not known.
+            // The compressed size is not known in advance.
             _ => (0, 2),
         };
         let path = shown(&side.endpoint.path);
@@ -187,61 +188,67 @@ impl Findings {
             })
             .count() as u64;
         let (copies, verb) = match sharing {
-            0 => ("the source".to_owned(), "takes"),
-            n => (format!("{} copies on this file system", n + 1), "take"),
+            0 => ("the source".to_owned(), "needs"),
+            n => (format!("{} copies on this file system", n + 1), "need"),
         };
         let needed = each.saturating_mul(sharing + 1);
         if of_target.free_bytes < needed {
             self.refuse(
                 &format!(
-                    "{path} has {} free ({} bytes), {copies} {verb} {} ({needed} bytes)",
+                    "{path} has {} free ({}), {copies} {verb} {} ({})",
                     HumanBytes(of_target.free_bytes),
-                    of_target.free_bytes,
+                    counted(of_target.free_bytes, "byte"),
                     HumanBytes(needed),
+                    counted(needed, "byte"),
                 ),
-                "free some space or choose another directory",
+                "free some space, or choose another directory",
             );
         }
         let entries = entries.saturating_mul(sharing + 1);
         if of_target.free_inodes.is_some_and(|free| free < entries) {
             self.refuse(
-                &format!("the file system of {path} has too few inodes free for {entries} files"),
+                &format!("the file system of {path} has too few free inodes for {}", files(entries)),
                 "choose another file system",
             );
         }
     }
 
-    /// Names that are two on the source and one on the target.
+    /// Refuses a case-insensitive target for names that differ only in case.
     pub(super) fn case(&mut self, of_source: &SourceFacts, of_target: &TargetFacts, endpoint: &Endpoint) {
         if let (true, Some(twin)) = (of_target.folds_case, &of_source.twin) {
             self.refuse(
                 &format!(
-                    "the file system of {} does not tell {twin} from the same name in another case",
+                    "the file system of {} is case-insensitive, and another name differs from {twin} only in \
+                     case",
                     shown(&endpoint.path)
                 ),
-                "choose another file system, or rename it on the source",
+                "choose another file system, or rename one of them on the source",
             );
         }
     }
 
-    /// An address on the data path was said that is another's.
+    /// Refuses a data-path address that is not an address of the host.
     pub(super) fn foreign(&mut self, side: Side<'_>, option: &str) {
         if let Some(address) = side.foreign {
             self.refuse(
-                &format!("{option} {address} is no address of it (it has {})", addresses(side.facts)),
-                "give one that it has, or leave the option out",
+                &format!(
+                    "{option} {address} is not an address of this host (it has {})",
+                    addresses(side.facts)
+                ),
+                "give one of its addresses, or omit the option",
             );
         }
     }
 
-    /// The source has no way to any address of the target.
-    pub(super) fn no_way(&mut self, source: Side<'_>, side: Side<'_>) {
+    /// Reports that the source cannot reach any known address of the target.
+    pub(super) fn no_route(&mut self, source: Side<'_>, side: Side<'_>) {
         self.refuse(
             &format!(
-                "no address of it is known by which the source can reach it (it has {})",
+                "the source cannot reach any known address of this host (it has {})",
                 addresses(side.facts)
             ),
-            "name both hosts as SSH hosts with addresses of one family (IPv4 or IPv6), or say --target-address",
+            "give both hosts as SSH hosts with addresses of the same family (IPv4 or IPv6), or give \
+             --target-address",
         );
         for end in [source, side] {
             let facts = end.facts;
@@ -249,7 +256,7 @@ impl Findings {
                 self.list.push(Finding {
                     host: end.endpoint.host.to_string(),
                     weight: Weight::Refusal,
-                    problem: "its only netcat is the traditional one, which has no IPv6".into(),
+                    problem: "the only netcat is the traditional one, which does not support IPv6".into(),
                     fix: format!("apt install {NETCAT}"),
                     kind: None,
                 });
@@ -257,69 +264,75 @@ impl Findings {
         }
     }
 
-    /// Layers of the firewall that nobody but their owner opens.
+    /// Refuses nftables tables with an owner: only the owning process can change them.
     pub(super) fn firewall(&mut self, settings: &Settings, facts: &Facts, peer: IpAddr) {
         let ports = match settings.ports {
             ports if ports.first == ports.last => format!("port {ports}"),
-            ports => format!("the ports {ports}"),
+            ports => format!("ports {ports}"),
         };
         for table in firewall::not_ours_to_open(facts, settings.firewall, peer) {
             self.refuse(
                 &format!(
-                    "its nftables table {table} filters what comes in, and only the program that owns it may change it"
+                    "nftables table {table} filters incoming connections and can be changed only by the \
+                     program that owns it"
                 ),
-                &format!("open {ports} for the source in that program and give --firewall none"),
+                &format!("open {ports} for the source in that program, and use --firewall none"),
             );
         }
     }
 
-    /// Whose the copy will be.
+    /// Checks the owners that the copy will have.
     pub(super) fn owners(&mut self, settings: &Settings, source: Side<'_>, side: Side<'_>) {
         let (there, here) = (source.facts, side.facts);
         if settings.chown.is_none() {
-            // Without root on both sides the copy belongs to the account.
+            // Without root on both sides, the copy belongs to the login account.
             let are_kept = Shape::of(settings, there).compares_files();
             if are_kept && there.uid == 0 && here.uid == 0 {
-                self.numbers("user", &there.users, &here.users, source);
-                self.numbers("group", &there.groups, &here.groups, source);
+                self.ids("user", &there.users, &here.users, source);
+                self.ids("group", &there.groups, &here.groups, source);
             }
             return;
         }
         if here.uid != 0 {
-            self.refuse("only root may give files away (--chown)", "log in as root, or with --sudo");
+            self.refuse("--chown requires root", "log in as root, or use --sudo");
         }
         for unknown in here.target.iter().flat_map(|target| &target.unknown_owners) {
-            self.refuse(&format!("there is no {unknown} for --chown"), "create it, or say its number");
+            self.refuse(&format!("{unknown} does not exist (--chown)"), "create it, or give its numeric id");
         }
     }
 
-    pub(super) fn numbers(
+    /// Warns of names that have another id on this host.
+    fn ids(
         &mut self,
         kind: &str,
         there: &BTreeMap<String, u32>,
         here: &BTreeMap<String, u32>,
         source: Side<'_>,
     ) {
+        let id = if kind == "user" { "uid" } else { "gid" };
         let differing = there.iter().filter_map(|(name, number)| {
             let other = here.get(name).filter(|other| *other != number)?;
             Some((name, number, other))
         });
-        let more = differing.clone().count().saturating_sub(MOST_NUMBERS);
-        for (name, number, other) in differing.take(MOST_NUMBERS) {
-            let holder = here.iter().find(|(_, of)| *of == number).map_or("nobody", |(holder, _)| holder);
+        let more = differing.clone().count().saturating_sub(MOST_MISMATCHES) as u64;
+        for (name, number, other) in differing.take(MOST_MISMATCHES) {
+            let holder = here
+                .iter()
+                .find(|(_, of)| *of == number)
+                .map_or_else(|| format!("no such {kind}"), |(holder, _)| holder.clone());
             self.warn(
                 &format!(
-                    "files of the {kind} {name}, {number} on {}, will be those of {number}, {holder}: {name} is {other} \
-                     here",
+                    "{id} mismatch: {name} is {number} on {} but {other} here; the copy would belong to \
+                     {id} {number} ({holder})",
                     source.endpoint.host
                 ),
-                "give the copy its owner with --chown USER:GROUP",
+                "set the owner with --chown USER:GROUP",
             );
         }
         if more > 0 {
             self.warn(
-                &format!("so it is with {more} more of that kind ({kind})"),
-                "give the copy its owner with --chown USER:GROUP",
+                &format!("{id} mismatch: the same applies to {}", counted(more, &format!("more {kind}"))),
+                "set the owner with --chown USER:GROUP",
             );
         }
     }

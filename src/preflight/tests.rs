@@ -53,116 +53,121 @@ fn text(findings: &[Finding]) -> String {
     findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
-/// What stands against `target`, `db2:/srv` unless it is another, with these options.
-fn against(words: &[&str], to: &str, change: impl FnOnce(&mut Facts, &mut Facts)) -> String {
+/// Findings of a copy of `db1:/srv/data` to the target `to`, with these options.
+fn findings(words: &[&str], to: &str, change: impl FnOnce(&mut Facts, &mut Facts)) -> String {
     let (mut there, mut here) = (facts(), facts());
     change(&mut there, &mut here);
     let (from, to) = (endpoint("db1:/srv/data"), endpoint(to));
     text(&target(&settings(words), side(&from, &there), side(&to, &here), Before::default()))
 }
 
-fn against_target(change: impl FnOnce(&mut Facts)) -> String {
-    against(&[], "db2:/srv", |_, here| change(here))
+fn target_findings(change: impl FnOnce(&mut Facts)) -> String {
+    findings(&[], "db2:/srv", |_, here| change(here))
 }
 
-fn against_source(change: impl FnOnce(&mut Facts)) -> String {
+fn source_findings(change: impl FnOnce(&mut Facts)) -> String {
     let mut changed = facts();
     change(&mut changed);
     text(&source(&settings(&[]), side(&endpoint("db1:/srv/data"), &changed)))
 }
 
 #[test]
-fn nothing_stands_against_a_good_run() {
-    assert_eq!(against_target(|_| ()), "");
-    assert_eq!(against_source(|_| ()), "");
+fn good_run_has_no_findings() {
+    assert_eq!(target_findings(|_| ()), "");
+    assert_eq!(source_findings(|_| ()), "");
 }
 
 #[test]
-fn an_address_that_is_another_s_is_refused_with_the_option_that_said_it() {
+fn foreign_address_is_refused_with_its_option() {
     let facts = Facts { addresses: vec!["10.77.0.12".parse().unwrap()], ..facts() };
     let (from, to) = (endpoint("db1:/srv/data"), endpoint("db2:/srv"));
     let foreign = |end| Side { foreign: Some("10.9.9.9".parse().unwrap()), ..side(end, &facts) };
     assert_eq!(
         text(&source(&settings(&[]), foreign(&from))),
-        "db1: --source-address 10.9.9.9 is no address of it (it has 10.77.0.12); give one that it has, or leave the option out"
+        "db1: --source-address 10.9.9.9 is not an address of this host (it has 10.77.0.12); give one of its \
+         addresses, or omit the option"
     );
-    let told = text(&target(&settings(&[]), side(&from, &facts), foreign(&to), Before::default()));
-    assert!(told.starts_with("db2: --target-address 10.9.9.9 is no address of it"), "{told}");
+    let found = text(&target(&settings(&[]), side(&from, &facts), foreign(&to), Before::default()));
+    assert!(found.starts_with("db2: --target-address 10.9.9.9 is not an address of this host"), "{found}");
 }
 
 #[test]
-fn what_bind_mounts_hide_is_seen_by_its_place_in_the_file_system() {
+fn overlap_is_seen_through_bind_mounts() {
     let on = |words: &[&str], place: &str| {
-        against(words, "db1:/mnt", |there, here| {
+        findings(words, "db1:/mnt", |there, here| {
             there.source.as_mut().unwrap().place = "/8:1/data".into();
             let target = here.target.as_mut().unwrap();
             (target.real, target.place) = ("/mnt".into(), place.into());
         })
     };
-    assert!(on(&[], "/8:1/data/sub").contains("/mnt is inside of the source"));
+    assert!(on(&[], "/8:1/data/sub").contains("/mnt is inside the source"));
     assert_eq!(on(&[], "/8:2/data/sub"), "");
     assert_eq!(on(&[], "/8:1/data2"), "");
-    assert!(on(&["--replace"], "/8:1").contains("/mnt/data is the source, or holds it"));
+    assert!(on(&["--replace"], "/8:1").contains("/mnt/data is or contains the source"));
     assert_eq!(on(&["--replace"], ""), "");
 }
 
 #[test]
 fn each_finding_names_its_host_and_its_fix() {
     assert_eq!(
-        against_target(|f| {
+        target_findings(|f| {
             f.netcats.clear();
             f.tools.remove("flock");
         }),
-        "db2: programs are missing: flock, nc; apt install netcat-openbsd util-linux"
+        "db2: not installed: flock, nc; apt install netcat-openbsd util-linux"
     );
     assert_eq!(
-        against_target(|f| f.target.as_mut().unwrap().exists = Some("1:2".into())),
-        "db2: /srv/data exists already; move it away, choose another directory or name (--as), or replace it (--replace)"
+        target_findings(|f| f.target.as_mut().unwrap().exists = Some("1:2".into())),
+        "db2: /srv/data already exists; move it away, choose another directory or name (--as), or replace \
+         it (--replace)"
     );
     assert_eq!(
-        against_target(|f| f.target.as_mut().unwrap().free_bytes = 999),
-        "db2: /srv has 999 B free (999 bytes), the source takes 1000 B (1000 bytes); free some space or choose another directory"
+        target_findings(|f| f.target.as_mut().unwrap().free_bytes = 999),
+        "db2: /srv has 999 B free (999 bytes), the source needs 1000 B (1000 bytes); free some space, or \
+         choose another directory"
     );
-    assert!(against_target(|f| f.target.as_mut().unwrap().free_inodes = Some(9)).contains("inodes"));
-    assert_eq!(against_target(|f| f.target = None), "db2: /srv does not exist; mkdir /srv");
+    assert!(target_findings(|f| f.target.as_mut().unwrap().free_inodes = Some(9)).contains("inodes"));
+    assert_eq!(target_findings(|f| f.target = None), "db2: /srv does not exist; mkdir /srv");
     assert!(
-        against_target(|f| f.target.as_mut().unwrap().writable = false).contains("may not write into /srv")
+        target_findings(|f| f.target.as_mut().unwrap().writable = false)
+            .contains("uid 0 cannot write to /srv")
     );
     assert_eq!(
-        against_target(|f| {
+        target_findings(|f| {
             f.netcats.clear();
             f.tools.insert("nc".into());
         }),
-        "db2: its nc is neither OpenBSD's netcat nor the traditional one nor ncat; apt install netcat-openbsd"
+        "db2: nc is not a supported netcat (OpenBSD, traditional or ncat); apt install netcat-openbsd"
     );
-    assert!(against_source(|f| f.source = None).contains("db1: /srv/data does not exist"));
-    assert!(against_source(|f| f.source.as_mut().unwrap().readable = false).contains("cannot be read"));
+    assert!(source_findings(|f| f.source = None).contains("db1: /srv/data does not exist"));
+    assert!(source_findings(|f| f.source.as_mut().unwrap().readable = false).contains("uid 0 cannot read"));
     assert!(
-        against_source(|f| f.source.as_mut().unwrap().file_type = "socket".into()).contains("is a socket")
+        source_findings(|f| f.source.as_mut().unwrap().file_type = "socket".into()).contains("is a socket")
     );
     assert!(
-        against_source(|f| f.source.as_mut().unwrap().file_type = "symbolic link".into())
-            .contains("name what it points to")
+        source_findings(|f| f.source.as_mut().unwrap().file_type = "symbolic link".into())
+            .contains("give the path that it points to")
     );
 }
 
 #[test]
-fn a_target_inside_of_the_source_is_refused() {
+fn target_inside_the_source_is_refused() {
     let inside = |_: &mut Facts, here: &mut Facts| here.target.as_mut().unwrap().real = "/srv/data/x".into();
-    assert_eq!(against(&[], "db2:/srv", inside), "", "another host");
-    assert!(against(&[], "db1:/srv/data/x", inside).contains("is inside of the source"));
+    assert_eq!(findings(&[], "db2:/srv", inside), "", "another host");
+    assert!(findings(&[], "db1:/srv/data/x", inside).contains("is inside the source"));
 }
 
 #[test]
-fn what_is_replaced_must_be_neither_the_source_nor_mounted() {
+fn replaced_directory_is_neither_source_nor_mount_point() {
     let exists = |_: &mut Facts, here: &mut Facts| here.target.as_mut().unwrap().exists = Some("1:2".into());
-    assert_eq!(against(&["--replace"], "db2:/srv", exists), "");
+    assert_eq!(findings(&["--replace"], "db2:/srv", exists), "");
     let mounted = |there: &mut Facts, here: &mut Facts| {
         exists(there, here);
         here.target.as_mut().unwrap().mounted = true;
     };
     assert!(
-        against(&["--replace"], "db2:/srv", mounted).contains("something is mounted at /srv/data or below")
+        findings(&["--replace"], "db2:/srv", mounted)
+            .contains("a file system is mounted at or below /srv/data")
     );
     // The same file under another path.
     let same = |there: &mut Facts, here: &mut Facts| {
@@ -170,29 +175,30 @@ fn what_is_replaced_must_be_neither_the_source_nor_mounted() {
         there.source.as_mut().unwrap().inode = "1:2".into();
         here.target.as_mut().unwrap().real = "/mnt".into();
     };
-    assert!(against(&["--replace"], "db1:/mnt", same).contains("/mnt/data is the source, or holds it"));
-    assert_eq!(against(&["--replace"], "db2:/mnt", same), "", "inodes of another host are others");
+    assert!(findings(&["--replace"], "db1:/mnt", same).contains("/mnt/data is or contains the source"));
+    assert_eq!(findings(&["--replace"], "db2:/mnt", same), "", "inodes of another host are others");
     let holds = |there: &mut Facts, here: &mut Facts| {
         exists(there, here);
         here.target.as_mut().unwrap().real = "/".into();
     };
     assert!(
-        against(&["--replace", "--as", "srv"], "db1:/", holds).contains("/srv is the source, or holds it")
+        findings(&["--replace", "--as", "srv"], "db1:/", holds).contains("/srv is or contains the source")
     );
 }
 
 #[test]
-fn names_that_are_too_long_are_refused_before_anything_is_sent() {
+fn too_long_names_are_refused() {
     let long = "n".repeat(240);
-    assert_eq!(against(&["--as", &long], "db2:/srv", |_, _| ()), "");
+    assert_eq!(findings(&["--as", &long], "db2:/srv", |_, _| ()), "");
     let kept = ["--as", &long, "--replace", "--keep-old"];
     assert!(
-        against(&kept, "db2:/srv", |_, _| ()).contains("has 240 bytes, 228 are possible; give it another")
+        findings(&kept, "db2:/srv", |_, _| ())
+            .contains("has 240 bytes, the limit is 228; choose a shorter one")
     );
 }
 
 #[test]
-fn two_targets_on_one_host_cannot_listen_on_one_port() {
+fn two_targets_on_one_host_need_two_ports() {
     let (from, one, two, there, here) =
         (endpoint("db1:/srv/data"), endpoint("db2:/srv"), endpoint("db2:/mnt"), facts(), facts());
     let other = side(&one, &here);
@@ -202,13 +208,14 @@ fn two_targets_on_one_host_cannot_listen_on_one_port() {
     };
     assert_eq!(
         found(&["--port", "4444"]),
-        "db2: port 4444 is for another target on this host; leave out --port, or say a range with --port-range"
+        "db2: port 4444 is already used for another target on this host; omit --port, or give a range with \
+         --port-range"
     );
     assert_eq!(found(&["--port-range", "4444-4445"]), "");
 }
 
 #[test]
-fn targets_on_one_file_system_need_its_space_together() {
+fn space_is_counted_for_all_targets_on_a_file_system() {
     let (from, one, two) = (endpoint("db1:/srv/data"), endpoint("db2:/srv"), endpoint("db2:/mnt"));
     let mut here = facts();
     here.target.as_mut().unwrap().device = "42".into();
@@ -222,7 +229,7 @@ fn targets_on_one_file_system_need_its_space_together() {
         side(&two, &other),
         Before { accepted: &[side(&one, &here)], ..Before::default() },
     );
-    assert!(text(&found).contains("2 copies on this file system take 1.95 KiB (2000 bytes)"), "{found:?}");
+    assert!(text(&found).contains("2 copies on this file system need 1.95 KiB (2000 bytes)"), "{found:?}");
     let elsewhere = endpoint("db3:/srv");
     assert!(
         target(
@@ -236,48 +243,58 @@ fn targets_on_one_file_system_need_its_space_together() {
 }
 
 #[test]
-fn accounts_of_other_numbers_are_told_of_and_do_not_refuse() {
+fn id_mismatches_are_warnings() {
     let differ = |there: &mut Facts, here: &mut Facts| {
         there.users.insert("mysql".into(), 105);
         here.users.extend([("mysql".into(), 112), ("ntp".into(), 105)]);
     };
     assert_eq!(
-        against(&[], "db2:/srv", differ),
-        "db2: files of the user mysql, 105 on db1, will be those of 105, ntp: mysql is 112 here; give the copy its owner \
-         with --chown USER:GROUP"
+        findings(&[], "db2:/srv", differ),
+        "db2: uid mismatch: mysql is 105 on db1 but 112 here; the copy would belong to uid 105 (ntp); set \
+         the owner with --chown USER:GROUP"
     );
-    assert_eq!(against(&["--chown", "mysql:mysql"], "db2:/srv", differ), "");
-    let nobody = |_: &mut Facts, here: &mut Facts| {
+    assert_eq!(findings(&["--chown", "mysql:mysql"], "db2:/srv", differ), "");
+    let unused = |there: &mut Facts, here: &mut Facts| {
+        there.groups.insert("mysql".into(), 111);
+        here.groups.insert("mysql".into(), 121);
+    };
+    assert!(findings(&[], "db2:/srv", unused).contains(
+        "gid mismatch: mysql is 111 on db1 but 121 here; the copy would belong to gid 111 (no such group)"
+    ));
+    let unknown = |_: &mut Facts, here: &mut Facts| {
         here.target.as_mut().unwrap().unknown_owners.push("group mysql".into());
     };
     assert!(
-        against(&["--chown", "mysql:mysql"], "db2:/srv", nobody)
-            .contains("there is no group mysql for --chown")
+        findings(&["--chown", "mysql:mysql"], "db2:/srv", unknown)
+            .contains("group mysql does not exist (--chown)")
     );
     let user = |_: &mut Facts, here: &mut Facts| here.uid = 1000;
-    assert!(against(&["--chown", "mysql"], "db2:/srv", user).contains("only root may give files away"));
+    assert!(findings(&["--chown", "mysql"], "db2:/srv", user).contains("--chown requires root"));
 }
 
 #[test]
-fn clocks_and_cases_and_mounts_are_looked_at() {
+fn clock_case_and_read_only_mounts_are_checked() {
     let (from, to, there, here) = (endpoint("db1:/srv/data"), endpoint("db2:/srv"), facts(), facts());
     let late = Side { skew: Some(-61.0), ..side(&to, &here) };
     let found = target(&settings(&[]), side(&from, &there), late, Before::default());
     assert_eq!((found.len(), found[0].weight), (1, Weight::Warning));
-    assert!(found[0].problem.contains("its clock is 61 s behind that of db1"), "{found:?}");
+    assert!(found[0].problem.contains("the clock is 61 s behind that of db1"), "{found:?}");
     let twins = |there: &mut Facts, here: &mut Facts| {
         there.source.as_mut().unwrap().twin = Some("data/readme".into());
         here.target.as_mut().unwrap().folds_case = true;
     };
     assert!(
-        against(&[], "db2:/srv", twins)
-            .contains("does not tell data/readme from the same name in another case")
+        findings(&[], "db2:/srv", twins)
+            .contains("is case-insensitive, and another name differs from data/readme only in case")
     );
-    assert!(against_target(|f| f.target.as_mut().unwrap().read_only = true).contains("mounted read-only"));
+    assert!(
+        target_findings(|f| f.target.as_mut().unwrap().read_only = true)
+            .contains("/srv is on a read-only file system")
+    );
 }
 
 #[test]
-fn attributes_that_a_target_cannot_hold_are_counted_unless_they_may_be_lost() {
+fn unsupported_attributes_are_refused_unless_they_may_be_dropped() {
     use crate::values::AttributeKind::{Acls, Capabilities, Xattrs};
     let lacks = |there: &mut Facts, here: &mut Facts| {
         let attributes = [(Acls, (3, "data/x".to_owned())), (Capabilities, (1, "data/ping".to_owned()))];
@@ -285,15 +302,15 @@ fn attributes_that_a_target_cannot_hold_are_counted_unless_they_may_be_lost() {
         here.target.as_mut().unwrap().lacks = [Xattrs, Acls].into();
     };
     assert_eq!(
-        against(&[], "db2:/srv", lacks),
-        "db2: the file system of /srv cannot hold ACLs, which 3 files of the source have, such as data/x; choose another \
-         file system, or allow the loss with --drop-attributes=acls"
+        findings(&[], "db2:/srv", lacks),
+        "db2: the file system of /srv does not support ACLs, which are set on 3 files of the source, such \
+         as data/x; choose another file system, or allow the loss with --drop-attributes=acls"
     );
-    assert_eq!(against(&["--drop-attributes=acls,xattrs"], "db2:/srv", lacks), "");
+    assert_eq!(findings(&["--drop-attributes=acls,xattrs"], "db2:/srv", lacks), "");
 }
 
 #[test]
-fn programs_are_needed_by_what_is_asked_for() {
+fn required_programs_depend_on_options() {
     let without = |tool: &str| {
         let mut facts = facts();
         facts.tools.remove(tool);
@@ -304,20 +321,23 @@ fn programs_are_needed_by_what_is_asked_for() {
     assert!(found(&[], &without("openssl")).contains("apt install openssl"));
     assert_eq!(found(&["--no-encrypt"], &without("openssl")), "");
     assert_eq!(found(&[], &facts()), "");
-    assert!(found(&["--compress=lz4"], &facts()).contains("missing: lz4; apt install lz4"));
+    assert!(found(&["--compress=lz4"], &facts()).contains("not installed: lz4; apt install lz4"));
     assert!(
         found(&["--checksum-algorithm", "blake2b"], &facts())
-            .contains("missing: b2sum; apt install coreutils")
+            .contains("not installed: b2sum; apt install coreutils")
     );
-    assert!(found(&["--nice"], &facts()).contains("missing: ionice; apt install util-linux"));
-    assert!(found(&["--stop-slave"], &facts()).contains("--stop-replication has no effect on files"));
+    assert!(found(&["--nice"], &facts()).contains("not installed: ionice; apt install util-linux"));
+    assert!(
+        found(&["--stop-slave"], &facts()).contains("--stop-replication has no effect on a copy of files")
+    );
 }
 
 #[test]
-fn a_server_that_is_to_rest_on_the_target_and_does_not_run_is_told() {
-    let told = "db2: no server works in /srv/data: none is stopped, and none is started with the copy; start it yourself";
-    assert!(against(&["--stop-server=both"], "db2:/srv", |_, _| ()).contains(told));
-    assert_eq!(against(&["--stop-server=source"], "db2:/srv", |_, _| ()), "");
+fn stop_server_warns_if_none_is_running_on_the_target() {
+    let warning =
+        "db2: no server is running in /srv/data, so none will be stopped or started with the copy; start it";
+    assert!(findings(&["--stop-server=both"], "db2:/srv", |_, _| ()).contains(warning));
+    assert_eq!(findings(&["--stop-server=source"], "db2:/srv", |_, _| ()), "");
     let (there, here) = (facts(), facts());
     let ends = (endpoint("db1:/srv/data"), endpoint("db2:/srv"));
     let replicas = Before { replicas: true, ..Before::default() };
@@ -326,25 +346,23 @@ fn a_server_that_is_to_rest_on_the_target_and_does_not_run_is_told() {
 }
 
 #[test]
-fn a_table_with_an_owner_stands_against_those_who_would_open_it() {
+fn nftables_table_with_an_owner_is_refused() {
     let found = |words: &[&str], table: &str| {
-        against(words, "db2:/srv", |_, here| here.owned_tables = vec![table.to_owned()])
+        findings(words, "db2:/srv", |_, here| here.owned_tables = vec![table.to_owned()])
     };
     assert_eq!(
         found(&["--port", "4444"], "inet site"),
-        "db2: its nftables table inet site filters what comes in, and only the program that owns it may change it; open \
-         port 4444 for the source in that program and give --firewall none"
+        "db2: nftables table inet site filters incoming connections and can be changed only by the program \
+         that owns it; open port 4444 for the source in that program, and use --firewall none"
     );
-    assert!(
-        found(&["--firewall", "nftables"], "ip site").contains("open the ports 4400-4500 for the source")
-    );
+    assert!(found(&["--firewall", "nftables"], "ip site").contains("open ports 4400-4500 for the source"));
     assert_eq!(found(&["--firewall", "iptables"], "inet site"), "");
     assert_eq!(found(&["--firewall", "none"], "inet site"), "");
-    assert_eq!(found(&[], "ip6 site"), "", "it does not see IPv4");
+    assert_eq!(found(&[], "ip6 site"), "", "IPv6 only");
 }
 
 #[test]
-fn where_no_address_fits_the_end_that_has_no_netcat_for_ipv6_is_told() {
+fn unreachable_target_names_hosts_without_ipv6_netcat() {
     let traditional = || vec![Netcat { dialect: Dialect::Traditional, program: "nc".into() }];
     let found = |change: &dyn Fn(&mut Facts, &mut Facts)| {
         let (mut there, mut here) = (facts(), facts());
@@ -354,16 +372,18 @@ fn where_no_address_fits_the_end_that_has_no_netcat_for_ipv6_is_told() {
         let nowhere = Side { peer: None, ..side(&ends.1, &here) };
         text(&target(&settings(&[]), side(&ends.0, &there), nowhere, Before::default()))
     };
-    let nothing = "db2: no address of it is known by which the source can reach it (it has fd77::12); name both hosts as \
-                   SSH hosts with addresses of one family (IPv4 or IPv6), or say --target-address";
+    let nothing = "db2: the source cannot reach any known address of this host (it has fd77::12); give both \
+                   hosts as SSH hosts with addresses of the same family (IPv4 or IPv6), or give \
+                   --target-address";
     assert_eq!(found(&|_, _| ()), nothing);
-    let only = "its only netcat is the traditional one, which has no IPv6; apt install netcat-openbsd";
+    let only =
+        "the only netcat is the traditional one, which does not support IPv6; apt install netcat-openbsd";
     assert_eq!(found(&|there, _| there.netcats = traditional()), format!("{nothing}\ndb1: {only}"));
     assert_eq!(found(&|_, here| here.netcats = traditional()), format!("{nothing}\ndb2: {only}"));
 }
 
 #[test]
-fn of_many_owners_with_other_numbers_some_are_told_and_the_others_counted() {
+fn many_id_mismatches_are_summarized() {
     let owners = |first: u32| (0..500).map(|n| (format!("user{n}"), first + n)).collect();
     let (mut there, mut here) = (facts(), facts());
     (there.users, here.users) = (owners(1000), owners(5000));
@@ -376,19 +396,25 @@ fn of_many_owners_with_other_numbers_some_are_told_and_the_others_counted() {
         peer: Some(IpAddr::from([10, 0, 0, 1])),
     };
     let found = target(&settings(&[]), side(&a, &there), side(&b, &here), Before::default());
-    let told: Vec<String> =
+    let warnings: Vec<String> =
         found.iter().map(ToString::to_string).filter(|text| text.contains("--chown")).collect();
-    assert_eq!(told.len(), 21, "{told:?}");
-    assert!(told[20].contains("480 more"), "{}", told[20]);
+    assert_eq!(warnings.len(), 21, "{warnings:?}");
+    assert!(warnings[20].contains("the same applies to 480 more users"), "{}", warnings[20]);
 }
 
 #[test]
-fn server_of_an_ordinary_account_is_a_warning_and_stops_no_run() {
-    let told = against_source(|there| {
+fn server_of_an_ordinary_account_is_a_warning() {
+    let found = source_findings(|there| {
         there.other_servers = vec![OtherServer { datadir: "/srv/data/home".into(), account: "eve".into() }];
     });
     assert_eq!(
-        told,
-        "db1: the account eve has files of a server open in /srv/data/home; its copy may be inconsistent"
+        found,
+        "db1: a process of user eve has database files open in /srv/data/home; the copy may be inconsistent"
     );
+}
+
+#[test]
+fn counted_uses_singular_for_one() {
+    assert_eq!(counted(1, "client"), "1 client");
+    assert_eq!([counted(0, "client"), counted(2, "client")], ["0 clients", "2 clients"]);
 }

@@ -1,11 +1,11 @@
-//! What each end must have, whatever is copied.
+//! Programs that every host needs.
 
 use super::{Findings, NETCAT};
 use crate::host::facts::Facts;
 use crate::settings::Settings;
 use crate::values::{Compress, FileDigest};
 
-/// Programs that each end needs, besides one of several netcats, and the Debian packages that have them.
+/// Programs that every host needs in addition to a netcat, with their Debian packages.
 pub(super) const TOOLS: [(&str, &str); 11] = [
     ("awk", "mawk"),
     ("find", "findutils"),
@@ -21,6 +21,7 @@ pub(super) const TOOLS: [(&str, &str); 11] = [
 ];
 
 impl Findings {
+    /// Refuses a host that lacks programs, or has unsupported ones.
     pub(super) fn tools(&mut self, settings: &Settings, facts: &Facts) {
         let mut needed: Vec<(&str, &str)> = TOOLS.to_vec();
         if settings.encrypt {
@@ -46,28 +47,31 @@ impl Findings {
             packages.sort_unstable();
             packages.dedup();
             self.refuse(
-                &format!("programs are missing: {}", tools.join(", ")),
+                &format!("not installed: {}", tools.join(", ")),
                 &format!("apt install {}", packages.join(" ")),
             );
         }
         if facts.netcats.is_empty() && facts.has("nc") {
             self.refuse(
-                "its nc is neither OpenBSD's netcat nor the traditional one nor ncat",
+                "nc is not a supported netcat (OpenBSD, traditional or ncat)",
                 &format!("apt install {NETCAT}"),
             );
         }
         if facts.has("tar") && !facts.tar.contains("GNU tar") {
-            self.refuse("its tar is not GNU tar", "apt install tar");
+            self.refuse("tar is not GNU tar", "apt install tar");
         }
-        // Before 5.1 the key would pass through a temporary file.
+        // Older versions would write the key to a temporary file.
         if facts.bash < (5, 1) {
             self.refuse(
-                &format!("its bash is {}.{}", facts.bash.0, facts.bash.1),
-                "bash 5.1 or newer is needed",
+                &format!("bash {}.{} is too old", facts.bash.0, facts.bash.1),
+                "install bash 5.1 or newer",
             );
         }
         if !facts.syscalls_known {
-            self.refuse(&format!("its processor ({}) is not known", facts.machine), "x86_64 and aarch64 are");
+            self.refuse(
+                &format!("CPU architecture {} is not supported", facts.machine),
+                "use an x86_64 or aarch64 host",
+            );
         }
     }
 }

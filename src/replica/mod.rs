@@ -1,4 +1,5 @@
-//! `transfer replica`: asks for the servers of hosts, and turns what was ordered into a hot copy whose copies follow.
+//! `transfer replica`: probes the servers of all hosts, and turns the command into a hot backup whose copies
+//! become replicas.
 
 mod account;
 mod preflight;
@@ -28,26 +29,27 @@ use crate::settings::{Replace, Settings};
 use crate::values::{Ends, FileName, TransferType};
 use whom::{Asked, Reached, Role, Whom, server};
 
-/// What an order means: a hot copy, and what becomes of it.
+/// A `transfer replica` command, translated to a hot backup and a replica plan.
 #[derive(Clone, Debug)]
 pub struct Turned {
-    /// How it is copied.
+    /// Settings of the backup.
     pub settings: Settings,
-    /// The socket of the server that is copied.
+    /// Socket of the donor.
     pub source: Endpoint,
-    /// The directories that hold the targets' data directories.
+    /// Parents of the targets' data directories.
     pub targets: Vec<Endpoint>,
-    /// What becomes of the copies.
+    /// Plan to make the copies replicas.
     pub replica: ReplicaPlan,
 }
 
-/// All hosts of an order, each once.
+/// Returns all hosts of the command: targets, primary and donor.
 #[must_use]
 pub fn hosts(order: &cli::Replica) -> Vec<HostName> {
     order.hosts().iter().chain([&order.primary]).chain(&order.from).cloned().collect()
 }
 
-/// Asks all hosts, and decides. What was found is told to `note` as it comes, which returns what of it refuses the run.
+/// Probes all hosts and makes the plan. Passes findings to `note` as they come, which returns the refusals
+/// among them.
 pub async fn turn(
     settings: &Settings,
     order: &cli::Replica,
@@ -63,9 +65,9 @@ pub async fn turn(
         primary: named(&order.primary),
         targets: order.hosts().iter().map(named).collect(),
     };
-    let mut against = note(asked.servers());
-    if !against.is_empty() {
-        return Err(against);
+    let mut problems = note(asked.servers());
+    if !problems.is_empty() {
+        return Err(problems);
     }
     let whom = asked.whom().map_err(|finding| note(vec![finding]))?;
     let account = match choose_account(order, &asked, connections, &whom).await {
@@ -81,16 +83,16 @@ pub async fn turn(
     for ((name, facts), reached) in asked.targets.iter().zip(reached.await) {
         match reached {
             Ok(reached) => {
-                against.extend(note(asked.reached(&whom, name, facts, account.as_ref(), &reached)));
+                problems.extend(note(asked.reached(&whom, name, facts, account.as_ref(), &reached)));
                 targets.push((name, facts, reached));
             }
-            Err(error) => against.push(chain(&error)),
+            Err(error) => problems.push(chain(&error)),
         }
     }
-    if !against.is_empty() {
-        return Err(against);
+    if !problems.is_empty() {
+        return Err(problems);
     }
-    Ok(decide(settings, order, &asked, &whom, account, &targets))
+    Ok(plan(settings, order, &asked, &whom, account, &targets))
 }
 
 enum Trouble {
@@ -98,7 +100,8 @@ enum Trouble {
     Host(HostError),
 }
 
-/// Asks all hosts for their servers, side by side. Where a run has died while new data was on trial, that is undone first.
+/// Probes the servers of all hosts in parallel. Rolls back provisional data of orphaned runs on targets
+/// first.
 async fn ask_all(
     settings: &Settings,
     order: &cli::Replica,
@@ -114,7 +117,7 @@ async fn ask_all(
     let names: Vec<HostName> = connections.hosts.keys().cloned().collect();
     let answers = join_all(connections.hosts.iter().map(|(name, host)| async move {
         let facts = ask(settings, host, role(name)).await?;
-        // A host that has gone down since may have served what was on trial: that is for people to decide.
+        // After a reboot, the provisional data may have been in use: an operator has to decide.
         let stale =
             facts.installed.iter().flat_map(|server| &server.stale).filter(|(_, went_down)| !went_down);
         let stale: Vec<&str> = stale.map(|(agent, _)| agent.as_str()).collect();
@@ -124,41 +127,39 @@ async fn ask_all(
         for agent in stale {
             host.ask("clean-up", &Script::admin(&["settle", agent, "0"])).await?;
         }
-        // What is left of it is a finding.
+        // A leftover is a finding.
         Ok((ask(settings, host, role(name)).await?, true))
     }))
     .await;
-    let mut against: Vec<String> = connections.failed.values().map(|error| chain(error)).collect();
+    let mut problems: Vec<String> = connections.failed.values().map(|error| chain(error)).collect();
     let mut all = BTreeMap::new();
     for (name, answer) in names.into_iter().zip(answers) {
         match answer {
             Ok((facts, cleaned)) => {
                 if cleaned && facts.installed.as_ref().is_some_and(|server| server.stale.is_empty()) {
-                    against.extend(note(vec![Finding {
+                    problems.extend(note(vec![Finding {
                         host: name.to_string(),
                         weight: Weight::Warning,
-                        problem: "an earlier run had died while its data was on trial".into(),
-                        fix: "its server has its old data again".into(),
+                        problem: "an orphaned run had left provisional data on the server".into(),
+                        fix: "it was rolled back to the old data".into(),
                         kind: None,
                     }]));
                 }
                 all.insert(name, facts);
             }
-            Err(error) => against.push(chain(&error)),
+            Err(error) => problems.push(chain(&error)),
         }
     }
-    if against.is_empty() { Ok(all) } else { Err(against) }
+    if problems.is_empty() { Ok(all) } else { Err(problems) }
 }
 
 async fn ask(settings: &Settings, host: &Arc<Host>, role: Role) -> Result<Facts, HostError> {
     let unit = settings.servers.unit.as_deref().unwrap_or_default();
     let defaults = settings.servers.defaults_file.as_deref().unwrap_or_default();
-    Ok(Facts::parse(
-        &host.ask("questions to its server", &Script::server_facts(role.name(), unit, defaults)).await?,
-    ))
+    Ok(Facts::parse(&host.ask("server query", &Script::server_facts(role.name(), unit, defaults)).await?))
 }
 
-/// The account that the replicas use; `None` where each gets one of its own.
+/// Returns the account that the replicas use; `None` if each gets one of its own.
 async fn choose_account(
     order: &cli::Replica,
     asked: &Asked<'_>,
@@ -166,7 +167,7 @@ async fn choose_account(
     whom: &Whom,
 ) -> Result<Option<Account>, Trouble> {
     if let Some(file) = &order.account {
-        // A donor may say of any machine that it replicates from there.
+        // The upstream's name comes from the donor, which could name any machine.
         if !whom.is_asked && order.primary_address.is_none() {
             return Err(Trouble::Finding(asked.account_for_unnamed(whom)));
         }
@@ -181,7 +182,7 @@ async fn choose_account(
     if let (Some(upstream), Some(host)) = (upstream, connections.hosts.get(name)) {
         use std::os::unix::ffi::OsStrExt as _;
         let script = Script::account(server.datadir.as_os_str().as_bytes(), &upstream.name);
-        let answer = host.ask("question for its account", &script).await.map_err(Trouble::Host)?;
+        let answer = host.ask("account lookup", &script).await.map_err(Trouble::Host)?;
         let found = answer.iter().find(|message| message.len() > 2 && message[0] == b"account");
         let text = |field: &[u8]| std::str::from_utf8(field).ok().map(ToOwned::to_owned);
         if let Some((user, password)) = found.and_then(|found| text(&found[1]).zip(text(&found[2]))) {
@@ -193,7 +194,7 @@ async fn choose_account(
     Err(Trouble::Finding(asked.no_account()))
 }
 
-/// How a target reaches the server that it is to replicate from.
+/// Tests a target's connection to the server that it will replicate from.
 async fn reach(
     connections: &Connections,
     name: &HostName,
@@ -205,7 +206,7 @@ async fn reach(
     let script = Script::reach(&host, &address, port, credentials);
     let Some(target) = connections.hosts.get(name) else { return Ok(Reached::default()) };
     let mut reached = Reached::default();
-    for message in target.ask("a try to reach its source", &script).await? {
+    for message in target.ask("connection test", &script).await? {
         let text =
             |index: usize| message.get(index).map(|field| short(field, LONGEST_TEXT)).unwrap_or_default();
         match message.first().map(Vec::as_slice) {
@@ -221,8 +222,8 @@ async fn reach(
     Ok(reached)
 }
 
-/// All that is decided, when nothing is against it.
-fn decide(
+/// Makes the plan, after all checks.
+fn plan(
     settings: &Settings,
     order: &cli::Replica,
     asked: &Asked<'_>,
@@ -241,7 +242,7 @@ fn decide(
             socket: server.socket,
             host: reached.host.clone(),
             own: reached.own.clone(),
-            // A backup has no such file; without it the first start upgrades what is as new as the server.
+            // Backups lack this file, without which the first start would upgrade current system tables.
             upgraded: donor.upgraded.clone(),
             holds: order.typed.options.replace == Some(true),
             events: server.configured.get("event_scheduler").is_some_and(|value| value == "ON"),
@@ -254,7 +255,7 @@ fn decide(
     };
     let first = targets.first().map(|(_, facts, _)| datadir(facts)).unwrap_or_default();
     let mut servers = settings.servers.clone();
-    // What a file says of other runs is not for replicas; nothing is stopped where they come from.
+    // Overrides what configuration files set for other runs. Nothing is stopped on the donor.
     (servers.prepare, servers.stop, servers.stop_replication) = (true, Ends::Target, false);
     let (primary_name, primary) = &asked.primary;
     let primary = server(primary);
@@ -263,7 +264,7 @@ fn decide(
             transfer_type: TransferType::Backup,
             servers,
             rename: Some(FileName(first.file_name().unwrap_or(OsStr::new("mysql")).to_owned())),
-            // Whether it may is known by now; an empty one always goes.
+            // The preflight has checked that databases may be replaced, if there are any.
             replace: if settings.replace == Replace::Keep { Replace::Keep } else { Replace::Remove },
             chown: None,
             keep_staging: false,
@@ -295,7 +296,7 @@ fn decide(
     }
 }
 
-/// A refusal of the run.
+/// Makes a refusal.
 pub(crate) fn refusal(host: &impl ToString, problem: &str, fix: &str) -> Finding {
     Finding {
         host: host.to_string(),

@@ -1,4 +1,4 @@
-//! The preflight of replicas, without hosts.
+//! Tests of the preflight of replicas, without hosts.
 
 use std::net::IpAddr;
 
@@ -21,7 +21,7 @@ fn host(name: &str) -> HostName {
     HostName::Ssh(name.into())
 }
 
-/// A server that nothing stands against, on a host whose last number is its id.
+/// Facts of a suitable server on the host with the address 10.0.0.`id`.
 fn runs(id: u32) -> Facts {
     let mut server = Installed {
         unit: "mariadb.service".into(),
@@ -65,7 +65,7 @@ fn follows(facts: &mut Facts, id: u32) {
     facts.installed.as_mut().unwrap().upstreams.push(upstream);
 }
 
-/// Findings where db1 is copied and db2 becomes a replica of it.
+/// Findings of `transfer replica db1 db2` with these options.
 fn found(words: &[&str], change: impl Fn(&mut Facts, &mut Facts)) -> Vec<String> {
     let order = order(&[&["db1", "db2"], words].concat());
     let (mut source, mut target) = (runs(1), runs(2));
@@ -84,78 +84,92 @@ fn installed(facts: &mut Facts) -> &mut Installed {
 }
 
 #[test]
-fn nothing_stands_against_a_good_pair() {
+fn good_pair_has_no_findings() {
     assert_eq!(found(&[], |_, _| {}), Vec::<String>::new());
 }
 
 type Change<'a> = &'a dyn Fn(&mut Facts, &mut Facts);
 
 #[test]
-fn each_thing_that_stands_against_it_is_told_with_its_fix() {
+fn each_finding_names_its_problem_and_fix() {
     let set = |facts: &mut Facts, name: &str, value: &str| {
         installed(facts).instance.variables.insert(name.into(), value.into());
     };
-    let cases: [(&str, Change<'_>); 21] = [
+    let cases: [(&str, Change<'_>); 22] = [
         (
-            "db2: its server keeps files outside its data directory: log_bin=/var/log/mysql/bin; let them be in it",
+            "db2: the server keeps files outside its data directory: log_bin=/var/log/mysql/bin; set the",
             &|_, target| {
                 installed(target).configured.insert("log_bin".into(), "/var/log/mysql/bin".into());
             },
         ),
-        ("db2: its server is a node of a Galera cluster; choose", &|_, target| {
+        ("db2: the server is a Galera cluster node; choose", &|_, target| {
             installed(target).configured.insert("wsrep_on".into(), "ON".into());
         }),
         (
-            "db2: its data is on trial, by the run r-target1, which died there; transfer clean --start-servers db2",
+            "db2: the orphaned run r-target1 has left provisional data on the server; transfer clean \
+             --start-servers db2",
             &|_, target| {
                 installed(target).stale = vec![("r-target1".into(), true)];
             },
         ),
-        ("db1: no MariaDB server runs there; start it", &|source, _| installed(source).runs = false),
-        ("db1: its server cannot be asked: no; log in as root", &|source, _| {
+        ("db1: no MariaDB server is running; start it", &|source, _| installed(source).runs = false),
+        ("db1: cannot query the server: no; log in as root", &|source, _| {
             installed(source).instance.error = Some("no".into());
         }),
-        ("db1: its server is 8.0.36; replicas are made of MariaDB only", &|source, _| {
+        ("db1: the server is 8.0.36; only MariaDB is supported", &|source, _| {
             set(source, "version", "8.0.36");
         }),
-        ("db1: its server writes no binary log", &|source, _| set(source, "log_bin", "OFF")),
-        ("db1: its server listens on 127.0.0.1 only; set bind_address", &|source, _| {
+        ("db1: binary logging is off", &|source, _| set(source, "log_bin", "OFF")),
+        ("db1: the server listens on 127.0.0.1 only; set bind_address", &|source, _| {
             set(source, "bind_address", "127.0.0.1");
         }),
-        ("db1: its server listens on its socket only", &|source, _| set(source, "skip_networking", "ON")),
-        ("db1: its server keeps its binary log for 600 s only", &|source, _| {
+        (
+            "db1: the server has networking off (skip_networking); set skip_networking=0 below [mysqld]",
+            &|source, _| set(source, "skip_networking", "ON"),
+        ),
+        (
+            "db1: the server has networking off (skip_networking); set skip_networking=0 and \
+             bind_address=0.0.0.0 below",
+            &|source, _| {
+                set(source, "skip_networking", "ON");
+                set(source, "bind_address", "127.0.0.1");
+            },
+        ),
+        ("db1: binary logs expire after 600 s", &|source, _| {
             set(source, "binlog_expire_logs_seconds", "600");
         }),
-        ("db1: 2 servers run there: a.service, b.service; say which one with --unit", &|source, _| {
+        ("db1: 2 servers are running: a.service, b.service; choose one with --unit", &|source, _| {
             installed(source).unit.clear();
             installed(source).running = vec!["a.service".into(), "b.service".into()];
         }),
-        ("db2: user id 7 cannot stop and start its server", &|_, target| target.uid = 7),
-        ("db2: it is the host of db1", &|source, target| target.machine_id = source.machine_id.clone()),
+        ("db2: uid 7 cannot stop and start the server", &|_, target| target.uid = 7),
+        ("db2: it is the same host as db1", &|source, target| target.machine_id = source.machine_id.clone()),
         (
-            "db2: no MariaDB server is installed; apt install mariadb-server of the version 10.11.4",
+            "db2: no MariaDB server is installed; apt install mariadb-server (version 10.11.4)",
             &|_, target| {
                 target.installed = None;
             },
         ),
-        ("db2: its server is 11.4.2, that of db1 is 10.11.4", &|_, target| {
+        ("db2: the server is 11.4.2, but that of db1 is 10.11.4", &|_, target| {
             installed(target).version = "mariadbd  Ver 11.4.2-MariaDB".into();
         }),
-        ("db2: something is mounted at /var/lib/mysql", &|_, target| installed(target).mounted = true),
-        ("db2: its server holds databases: a, b, c, …; if they may go, say --replace", &|_, target| {
+        ("db2: a file system is mounted at or below /var/lib/mysql", &|_, target| {
+            installed(target).mounted = true
+        }),
+        ("db2: the server has databases: a, b, c, …; use --replace", &|_, target| {
             installed(target).databases = ["a", "b", "c", "d"].map(Into::into).into();
         }),
-        ("db2: 1 clients are connected to its server: app@10.0.0.7", &|_, target| {
+        ("db2: the server has 1 connected client: app@10.0.0.7", &|_, target| {
             installed(target).clients = vec!["app@10.0.0.7".into()];
         }),
-        ("db2: somebody writes to its server", &|_, target| installed(target).written = true),
+        ("db2: the server receives writes", &|_, target| installed(target).written = true),
         (
-            "db2: its configuration does not say read_only; it will take writes after its next start",
+            "db2: read_only is not set in its configuration; it will accept writes after its next start",
             &|_, target| {
                 installed(target).configured.remove("read_only");
             },
         ),
-        ("db2: its server has no server id; set server_id=2 below [mysqld]", &|_, target| {
+        ("db2: server_id is not set; set server_id=2 below [mysqld]", &|_, target| {
             installed(target).configured.insert("server_id".into(), "0".into());
         }),
     ];
@@ -163,51 +177,49 @@ fn each_thing_that_stands_against_it_is_told_with_its_fix() {
         let found = found(&[], change);
         assert!(found.len() == 1 && found[0].starts_with(expected), "{expected}: {found:?}");
     }
-    // What is only to be known hides nothing.
+    // Warnings do not hide later findings.
     let both = found(&[], |source, target| {
         set(source, "wsrep_on", "ON");
         installed(target).databases = vec!["a".into()];
     });
-    assert!(
-        both.len() == 2 && both[0].starts_with("db1: its server is a node of a Galera cluster"),
-        "{both:?}"
-    );
+    assert!(both.len() == 2 && both[0].starts_with("db1: the server is a Galera cluster node"), "{both:?}");
     let databases = |_: &mut Facts, target: &mut Facts| installed(target).databases = vec!["a".into()];
     assert_eq!(found(&["--replace"], databases), Vec::<String>::new());
     let used = |_: &mut Facts, target: &mut Facts| installed(target).downstreams = vec![(9, String::new())];
-    assert!(found(&[], used)[0].starts_with("db2: 1 servers replicate from its server"));
+    assert!(found(&[], used)[0].starts_with("db2: the server has 1 replica;"));
     assert_eq!(found(&["--allow-clients"], used), Vec::<String>::new());
 }
 
 #[test]
-fn an_id_is_taken_by_those_who_are_there_and_not_by_the_target_itself() {
+fn server_id_of_another_server_is_refused() {
     let same = |_: &mut Facts, target: &mut Facts| {
         installed(target).configured.insert("server_id".into(), "1".into());
     };
-    assert_eq!(
-        found(&[], same),
-        ["db2: its server has the server id 1, as db1 has; set server_id=2 below [mysqld]"]
-    );
+    assert_eq!(found(&[], same), ["db2: server_id 1 is already used by db1; set server_id=2 below [mysqld]"]);
     let other = |source: &mut Facts, _: &mut Facts| {
         installed(source).downstreams = vec![(2, "10.0.0.3".into()), (8, "x".into())];
     };
     assert_eq!(
         found(&[], other),
-        ["db2: its server has the server id 2, as 10.0.0.3 has; set server_id=9 below [mysqld]"]
+        ["db2: server_id 2 is already used by 10.0.0.3; set server_id=9 below [mysqld]"]
     );
-    // One that replicates already keeps its id, and may not take another one's.
+    // A target that is already a replica keeps its id, but cannot take that of another one.
     let renamed = |source: &mut Facts, target: &mut Facts| {
         installed(source).downstreams = vec![(2, String::new()), (3, "10.0.0.3".into())];
         follows(target, 1);
         installed(target).configured.insert("server_id".into(), "3".into());
     };
-    assert!(found(&[], renamed)[0].contains("the server id 3, as 10.0.0.3 has"), "{:?}", found(&[], renamed));
+    assert!(
+        found(&[], renamed)[0].contains("server_id 3 is already used by 10.0.0.3"),
+        "{:?}",
+        found(&[], renamed)
+    );
     let same = |source: &mut Facts, target: &mut Facts| {
         installed(source).downstreams = vec![(2, String::new())];
         follows(target, 1);
     };
     assert_eq!(found(&[], same), Vec::<String>::new());
-    // Its connection may still be known, or again.
+    // The primary may still list the target itself.
     for own in ["10.0.0.2", "db2"] {
         let itself =
             |source: &mut Facts, _: &mut Facts| installed(source).downstreams = vec![(2, own.into())];
@@ -216,7 +228,7 @@ fn an_id_is_taken_by_those_who_are_there_and_not_by_the_target_itself() {
 }
 
 #[test]
-fn whom_they_follow_depends_on_what_was_named() {
+fn upstream_depends_on_the_command() {
     let whom = |words: &[&str], donor: &Facts, primary: &Facts| {
         let order = order(words);
         let donor_name = order.from.clone().unwrap_or(order.primary.clone());
@@ -244,22 +256,17 @@ fn whom_they_follow_depends_on_what_was_named() {
     assert!(not_its.starts_with("db4: it does not replicate from db9"), "{not_its}");
     follows(&mut replica, 5);
     let many = whom(&["db4", "db2"], &replica, &replica).unwrap_err();
-    assert!(
-        many.starts_with(
-            "db4: it replicates from 2 servers; replicate from it with --replicate-from-primary"
-        ),
-        "{many}"
-    );
+    assert!(many.starts_with("db4: it replicates from 2 servers; use --replicate-from-primary"), "{many}");
     assert_eq!(
         whom(&["db1", "db2", "--from", "db4"], &replica, &primary),
         Ok(("db1".into(), 3306, Whose::Upstream))
     );
-    let nobody = whom(&["db1", "db2", "--sibling"], &primary, &primary).unwrap_err();
-    assert!(nobody.starts_with("db1: it replicates from nobody"), "{nobody}");
+    let none = whom(&["db1", "db2", "--sibling"], &primary, &primary).unwrap_err();
+    assert!(none.starts_with("db1: it is not a replica; omit --sibling"), "{none}");
 }
 
 #[test]
-fn an_account_is_tried_only_where_the_user_named_the_primary() {
+fn account_is_used_only_for_a_given_primary() {
     let mut replica = runs(4);
     follows(&mut replica, 1);
     let order = order(&["db4", "db2"]);
@@ -273,13 +280,13 @@ fn an_account_is_tried_only_where_the_user_named_the_primary() {
     assert!(!whom.is_asked);
     assert_eq!(
         asked.account_for_unnamed(&whom).to_string(),
-        "db4: it replicates from 10.0.0.1, which was not named: --account is tried only at hosts that are; \
-         name the primary: transfer replica PRIMARY TARGET --from db4"
+        "db4: it replicates from 10.0.0.1, which was not given: --account is used only for hosts that are; \
+         give the primary: transfer replica PRIMARY TARGET --from db4"
     );
 }
 
 #[test]
-fn a_way_that_is_closed_and_a_login_that_is_refused_are_told_apart() {
+fn closed_port_and_refused_login_have_different_fixes() {
     let order = order(&["db1", "db2"]);
     let asked = Asked {
         order: &order,
@@ -289,7 +296,7 @@ fn a_way_that_is_closed_and_a_login_that_is_refused_are_told_apart() {
     };
     let whom = asked.whom().unwrap();
     let account = Account::new("repl".into(), "secret".into()).unwrap();
-    let said = |reached: &Reached| {
+    let findings = |reached: &Reached| {
         let found = asked.reached(&whom, &host("db2"), &runs(2), Some(&account), reached);
         found.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
     };
@@ -303,21 +310,21 @@ fn a_way_that_is_closed_and_a_login_that_is_refused_are_told_apart() {
         may_replicate: true,
         error: None,
     };
-    assert_eq!(said(&good), "");
+    assert_eq!(findings(&good), "");
     let closed = Reached {
         error: Some("ERROR 2002 (HY000): Can't connect to server on 'db1' (111)".into()),
         ..good.clone()
     };
-    assert!(said(&closed).contains("open port 3306 of db1 for 10.0.0.2"), "{}", said(&closed));
+    assert!(findings(&closed).contains("open port 3306 of db1 for 10.0.0.2"), "{}", findings(&closed));
     let denied = Reached { error: Some("ERROR 1045 (28000): Access denied for user".into()), ..good.clone() };
-    assert!(said(&denied).contains("let repl log in there from 10.0.0.2"), "{}", said(&denied));
+    assert!(findings(&denied).contains("allow repl to log in there from 10.0.0.2"), "{}", findings(&denied));
     let poor = Reached { may_replicate: false, ..good.clone() };
-    assert!(said(&poor).contains("GRANT REPLICATION SLAVE ON *.* TO 'repl'@'%'"), "{}", said(&poor));
+    assert!(findings(&poor).contains("GRANT REPLICATION SLAVE ON *.* TO 'repl'@'%'"), "{}", findings(&poor));
     let mut other = good;
     other.variables.insert("server_id".into(), "7".into());
     assert!(
-        said(&other).contains("db1:3306 is not the server of db1: it has the server id 7"),
+        findings(&other).contains("db1:3306 is not the server of db1: its server_id is 7"),
         "{}",
-        said(&other)
+        findings(&other)
     );
 }

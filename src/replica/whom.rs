@@ -1,4 +1,4 @@
-//! Whom new replicas follow: what was ordered, what the hosts said, and what follows from both. Pure.
+//! Choice of the server that the new replicas replicate from, by the command and the probed hosts. Pure.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -11,17 +11,17 @@ use crate::host::facts::{Facts, Installed, Upstream};
 use crate::plan::replica::Whose;
 use crate::preflight::Finding;
 
-/// What is known where nothing is.
+/// Stands in for the facts of a host without a server.
 static NO_SERVER: LazyLock<Installed> = LazyLock::new(Installed::default);
 
-/// What a host is to a replica.
+/// Role of a host of the command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
-    /// It is replicated from.
+    /// Replicated from.
     Primary,
-    /// It is copied.
+    /// Copied.
     Donor,
-    /// It becomes one.
+    /// Becomes a replica.
     Target,
 }
 
@@ -35,12 +35,12 @@ impl Role {
     }
 }
 
-/// An order, and what its hosts said.
+/// A command, and the facts of its hosts.
 #[derive(Debug)]
 pub(super) struct Asked<'a> {
     pub(super) order: &'a cli::Replica,
     pub(super) donor: (HostName, Facts),
-    /// Where it is the donor, too, the same.
+    /// The same as `donor` if the primary is copied itself.
     pub(super) primary: (HostName, Facts),
     pub(super) targets: Vec<(HostName, Facts)>,
 }
@@ -48,20 +48,20 @@ pub(super) struct Asked<'a> {
 /// The server that is replicated from.
 #[derive(Clone, Debug)]
 pub(super) struct Whom {
-    /// As it is told.
+    /// Host name as the user or the donor gave it.
     pub(super) name: String,
     pub(super) port: u16,
     pub(super) ssl: bool,
     pub(super) position: Whose,
-    /// It is a host of the order, and no other.
+    /// Whether it is a host of the command, which was probed.
     pub(super) is_asked: bool,
-    /// Its own address, if it is known.
+    /// Address, if known.
     address: Option<IpAddr>,
-    /// It is this machine.
+    /// Whether it runs on the controller.
     is_here: bool,
 }
 
-/// How a target reaches it.
+/// Result of a target's connection test to the server that it will replicate from.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Reached {
     pub(super) host: String,
@@ -72,24 +72,24 @@ pub(super) struct Reached {
     pub(super) error: Option<String>,
 }
 
-/// The name without who logs in.
+/// Returns the host name without the user.
 pub(super) fn bare(name: &HostName) -> String {
     let name = name.to_string();
     name.rsplit('@').next().unwrap_or_default().to_owned()
 }
 
-/// The server of a host, or one of which nothing is known.
+/// Returns the server of a host, or an empty one.
 pub(super) fn server(facts: &Facts) -> &Installed {
     facts.installed.as_ref().unwrap_or(&NO_SERVER)
 }
 
 impl Whom {
-    /// What is tried from a target: a name, and the address that it must lead to where that is known.
+    /// Returns the name to try from a target, and the address that it must resolve to, if known.
     pub(super) fn seen_by(&self, order: &cli::Replica, target: &Facts) -> (String, String) {
-        if let Some(said) = &order.primary_address {
-            return (said.clone(), String::new());
+        if let Some(given) = &order.primary_address {
+            return (given.clone(), String::new());
         }
-        // The target knows this machine as the address that its SSH connection came from.
+        // The target sees the controller at the address that its SSH connection comes from.
         let here = target.ssh.map(|(controller, _)| controller).filter(|_| self.is_here);
         match here.or(self.address) {
             Some(address) => (self.name.clone(), address.to_string()),
@@ -103,13 +103,13 @@ impl Asked<'_> {
         server(&self.donor.1)
     }
 
-    /// They replicate from where the donor does.
+    /// Returns whether the new replicas replicate from the donor's upstream.
     pub(super) fn beside(&self) -> bool {
         !self.order.replicate_from_primary
             && (self.order.from.is_some() || !self.donor().upstreams.is_empty())
     }
 
-    /// Where the donor gets from what the order's primary has; the only one, where that is not named.
+    /// Returns the donor's upstream that is the primary of the command; without `--from` its only upstream.
     pub(super) fn upstream(&self) -> Option<&Upstream> {
         let (name, facts) = &self.primary;
         let own = facts.ssh.map(|(_, own)| own);
@@ -125,13 +125,13 @@ impl Asked<'_> {
         self.donor().upstreams.first().filter(|_| self.donor().upstreams.len() == 1)
     }
 
-    /// Whom they replicate from.
+    /// Chooses the server that the new replicas replicate from.
     pub(super) fn whom(&self) -> Result<Whom, Finding> {
         let donor = self.donor();
         let (name, facts) = &self.primary;
         if self.order.sibling && donor.upstreams.is_empty() {
-            let fix = "leave out --sibling, to let the new ones replicate from it";
-            return Err(refusal(&self.donor.0, "it replicates from nobody", fix));
+            let fix = "omit --sibling to make the new replicas replicate from it";
+            return Err(refusal(&self.donor.0, "it is not a replica", fix));
         }
         let of_primary = |port: u16, ssl: bool, position: Whose| Whom {
             name: bare(name),
@@ -149,10 +149,11 @@ impl Asked<'_> {
         let Some(upstream) = self.upstream() else {
             let many = donor.upstreams.len();
             return Err(if self.order.from.is_some() {
-                let fix = "name a replica of it with --from, or leave that out";
+                let fix = "give one of its replicas with --from, or omit --from";
                 refusal(&self.donor.0, &format!("it does not replicate from {name}"), fix)
             } else {
-                let fix = "replicate from it with --replicate-from-primary, or name the one with --from: transfer replica PRIMARY TARGET --from DONOR";
+                let fix = "use --replicate-from-primary to replicate from it, or choose one of them: transfer replica \
+                           PRIMARY TARGET --from DONOR";
                 refusal(&self.donor.0, &format!("it replicates from {many} servers"), fix)
             });
         };

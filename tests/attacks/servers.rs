@@ -61,7 +61,7 @@ mod alone {
         trap.expect_untouched();
         forged.expect_nothing_received();
         let refused = refused.expect_code(4).stderr;
-        assert!(refused.contains("db1: no MariaDB server runs there"), "{refused}");
+        assert!(refused.contains("db1: no MariaDB server is running"), "{refused}");
     }
 
     #[test]

@@ -32,7 +32,7 @@ fn an_archive_fills_an_empty_directory_or_becomes_one() {
     sandbox.run(&[&"--type=decompress", &archive, &named, &"--as", &"tree"]).expect(0);
     assert_same(&source, &named.join("tree"));
     sandbox.run(&[&"--type=decompress", &archive, &named, &"--as=tree", &"--replace"]).expect(0);
-    sandbox.run(&[&"--type=decompress", &archive, &filled]).expect(4).says("is not empty: there is");
+    sandbox.run(&[&"--type=decompress", &archive, &filled]).expect(4).says("is not empty: it contains");
     sandbox.is_clean(&[&filled, &named]);
 }
 
@@ -93,7 +93,7 @@ fn a_tree_becomes_an_archive_beside_others_with_its_digest() {
     sandbox
         .run(&[&"--type=compress", &source, &target, &"--compress=gzip"])
         .expect(4)
-        .says("source.tar.gz exists already");
+        .says("source.tar.gz or its digest file already exists");
     sandbox.is_clean(&[&target]);
 }
 

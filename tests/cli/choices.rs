@@ -99,7 +99,7 @@ fn another_name_is_given_and_looked_at_beforehand() {
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     sandbox.run(&[&source, &target, &"--as", &"new name"]).expect(0);
     assert_same(&source, &target.join("new name"));
-    sandbox.run(&[&source, &target, &"--as", &"new name"]).expect(4).says("new name exists already");
+    sandbox.run(&[&source, &target, &"--as", &"new name"]).expect(4).says("new name already exists");
     sandbox.run(&[&source, &target, &"--as", &"a/b"]).expect(2).says("without a slash");
     sandbox.is_clean(&[&target]);
 }
@@ -193,13 +193,13 @@ fn the_source_itself_is_never_replaced() {
     let link = sandbox.path("link");
     symlink(sandbox.path(""), &link).unwrap();
     for directory in [sandbox.path(""), link] {
-        sandbox.run(&[&source, &directory, &"--replace"]).expect(4).says("is the source, or holds it");
+        sandbox.run(&[&source, &directory, &"--replace"]).expect(4).says("is or contains the source");
     }
     let (inner, outer) = (sandbox.source("source/inner"), sandbox.path(""));
     sandbox
         .run(&[&inner, &outer, &"--replace", &"--as", &"source"])
         .expect(4)
-        .says("is the source, or holds it");
+        .says("is or contains the source");
     assert!(inner.exists());
 }
 
@@ -410,7 +410,7 @@ fn names_that_are_one_on_the_target_are_refused() {
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     sandbox.run(&[&source, &target]).expect(0);
     sandbox.file(source.join("SMALL"), "");
-    let told = "does not tell source/small from the same name in another case";
+    let told = "another name differs from source/small only in case";
     sandbox.run(&[&source, &target, &"--as", &"other"]).expect(4).says(told);
     sandbox
         .run(&[&source, &target, &"--as", &"other", &"--exclude", &"SMALL"])

@@ -71,7 +71,7 @@ fn without_openssl_the_stream_is_checked_with_md5() {
     let Some(mut sandbox) = Sandbox::new() else { return };
     sandbox.without(&["openssl"]);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
-    sandbox.run(&[&source, &target]).expect(4).says("programs are missing: openssl; apt install openssl");
+    sandbox.run(&[&source, &target]).expect(4).says("not installed: openssl; apt install openssl");
     let plain = ["--no-encrypt", "--parallel-checksum"];
     sandbox.run(&[&source, &target, &plain[0], &plain[1]]).expect(0).says("md5 of the stream");
     assert_same(&source, &target.join("source"));

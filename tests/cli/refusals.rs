@@ -48,7 +48,8 @@ fn a_source_that_is_missing_or_no_file_or_directory_is_refused() {
     refused(&sandbox, &[&missing, &target], "missing does not exist; check the path");
     let link = sandbox.path("link");
     symlink(sandbox.dir("real"), &link).unwrap();
-    let fix = format!("is a symbolic link; name what it points to: {}", sandbox.path("real").display());
+    let fix =
+        format!("is a symbolic link; give the path that it points to: {}", sandbox.path("real").display());
     refused(&sandbox, &[&link, &target], &fix);
     let _listener = UnixListener::bind(sandbox.path("socket")).unwrap();
     refused(&sandbox, &[&sandbox.path("socket"), &target], "is a socket; name a file or a directory");
@@ -61,7 +62,7 @@ fn the_root_directory_is_refused_without_a_walk_through_it() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (target, walked) = (sandbox.dir("target"), sandbox.path("walked"));
     sandbox.shim("find", &format!("[[ $1 == / ]] && {{ : >'{}'; exit; }}", walked.display()));
-    sandbox.run(&[&"/", &target]).expect(4).says("/ has no name of its own");
+    sandbox.run(&[&"/", &target]).expect(4).says("/ has no last component");
     assert!(!walked.exists());
 }
 
@@ -74,9 +75,9 @@ fn a_source_that_may_not_be_read_is_refused() {
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     let file = sandbox.file("file", "secret");
     fs::set_permissions(&file, fs::Permissions::from_mode(0o000)).unwrap();
-    refused(&sandbox, &[&file, &target], "cannot be read by user id");
+    refused(&sandbox, &[&file, &target], "cannot read");
     fs::set_permissions(&source, fs::Permissions::from_mode(0o300)).unwrap();
-    sandbox.run(&[&source, &target]).expect(4).says("cannot be read by user id");
+    sandbox.run(&[&source, &target]).expect(4).says("cannot read");
     assert_eq!(names(&target), Vec::<String>::new());
 }
 
@@ -87,10 +88,10 @@ fn a_target_that_cannot_take_it_is_refused() {
     let missing = sandbox.path("missing");
     refused(&sandbox, &[&source, &missing], &format!("missing does not exist; mkdir {}", missing.display()));
     let file = sandbox.file("file", "");
-    refused(&sandbox, &[&source, &file], "is a regular empty file; name a directory");
+    refused(&sandbox, &[&source, &file], "is a regular empty file; give a directory");
     let closed = sandbox.dir("closed");
     fs::set_permissions(&closed, fs::Permissions::from_mode(0o555)).unwrap();
-    refused(&sandbox, &[&source, &closed], "may not write into");
+    refused(&sandbox, &[&source, &closed], "cannot write to");
 }
 
 #[test]
@@ -109,7 +110,7 @@ fn a_name_that_is_taken_is_refused_and_left_alone() {
         refused(
             &sandbox,
             &[&source, &target],
-            "source exists already; move it away, choose another directory or name (--as), or replace it (--replace)",
+            "source already exists; move it away, choose another directory or name (--as), or replace it (--replace)",
         );
         let after = fs::symlink_metadata(&name).unwrap();
         assert_eq!(
@@ -117,7 +118,7 @@ fn a_name_that_is_taken_is_refused_and_left_alone() {
             (after.file_type(), after.modified().unwrap())
         );
     }
-    refused(&sandbox, &[&source, &sandbox.path("")], "exists already");
+    refused(&sandbox, &[&source, &sandbox.path("")], "already exists");
 }
 
 #[test]
@@ -125,11 +126,11 @@ fn a_target_inside_of_the_source_is_refused() {
     let Some(sandbox) = Sandbox::new() else { return };
     let source = sandbox.source("source");
     let inside = sandbox.dir("source/inside");
-    refused(&sandbox, &[&source, &inside], "is inside of the source");
-    refused(&sandbox, &[&source, &source], "is inside of the source");
+    refused(&sandbox, &[&source, &inside], "is inside the source");
+    refused(&sandbox, &[&source, &source], "is inside the source");
     let link = sandbox.path("way in");
     symlink(&inside, &link).unwrap();
-    refused(&sandbox, &[&source, &link], "is inside of the source");
+    refused(&sandbox, &[&source, &link], "is inside the source");
     // A name that only begins alike is another directory.
     let beside = sandbox.dir("source-beside");
     sandbox.run(&[&source, &beside]).expect(0).says("done");
@@ -140,11 +141,11 @@ fn a_target_that_is_named_twice_is_refused() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     let words = [format!("localhost:{}/", target.display()), format!("{}/../target", target.display())];
-    refused(&sandbox, &[&source, &target, &words[0]], "is named twice as a target; name it once");
-    refused(&sandbox, &[&source, &target, &words[1]], "is named twice as a target; name it once");
+    refused(&sandbox, &[&source, &target, &words[0]], "is given twice as a target; give it once");
+    refused(&sandbox, &[&source, &target, &words[1]], "is given twice as a target; give it once");
     let link = sandbox.path("the same");
     symlink(&target, &link).unwrap();
-    refused(&sandbox, &[&source, &target, &link], "is named twice as a target; name it once");
+    refused(&sandbox, &[&source, &target, &link], "is given twice as a target; give it once");
 }
 
 #[test]
@@ -174,11 +175,7 @@ fn a_missing_program_is_refused_with_its_package() {
     let Some(mut sandbox) = Sandbox::new() else { return };
     sandbox.without(&["nc", "nc.openbsd", "nc.traditional", "ncat", "flock"]);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
-    refused(
-        &sandbox,
-        &[&source, &target],
-        "programs are missing: flock, nc; apt install netcat-openbsd util-linux",
-    );
+    refused(&sandbox, &[&source, &target], "not installed: flock, nc; apt install netcat-openbsd util-linux");
 }
 
 #[test]
@@ -189,7 +186,7 @@ fn a_host_without_an_address_is_refused_soon_and_named() {
     for words in [[dead, target.to_str().unwrap()], [source.to_str().unwrap(), dead]] {
         let running = sandbox.spawn(&[&words[0], &words[1]]);
         let ended = running.wait(Duration::from_secs(20)).expect(4).says("cannot connect with ssh");
-        ended.says("ssh no-such-host.invalid true");
+        ended.says("try: ssh -o BatchMode=yes no-such-host.invalid true");
     }
     assert_eq!(names(&target), Vec::<String>::new());
 }

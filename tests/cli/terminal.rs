@@ -191,7 +191,8 @@ fn on_a_terminal_there_is_a_bar_that_is_gone_at_the_end() {
 
 #[test]
 fn warnings_and_steps_take_the_bar_away_and_are_lines_of_their_own() {
-    let warning = "--stop-replication has no effect on files; leave it out, or stop its replication yourself";
+    let warning =
+        "--stop-replication has no effect on a copy of files; omit it, or stop the replication yourself";
     for (option, head) in [("--progress=bar", "transfer: warning: localhost: "), ("--verbose", "")] {
         let Some(scene) = Scene::start("xterm", PLAINLY, &[&"--stop-slave", &option]) else { return };
         scene.terminal.shows("copying");

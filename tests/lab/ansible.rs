@@ -228,7 +228,7 @@ fn each_exit_code_has_its_name_and_says_what_was_wrong() {
               - left is failed and left is changed and left.exit_code == 6 and left.exit_name == 'leftovers'
               - left.transferred == targets and left.clean_command == 'transfer clean --start-servers db1'
               - killed is failed and killed.exit_code == 137 and killed.exit_name == 'killed'
-              - nobody is failed and nobody.exit_code == 4 and 'ssh nohost true' in nobody.msg
+              - nobody is failed and nobody.exit_code == 4 and 'ssh -o BatchMode=yes nohost true' in nobody.msg
               - missing is failed and missing.exit_code is none and 'install the package' in missing.msg
               - reserved is failed and 'check mode' in reserved.msg
         - ansible.builtin.command: ssh db1 touch {{ dir }}/mended

@@ -25,9 +25,9 @@ mod alone {
 
         let refused = transfer(&[]).expect_code(4);
         for told in [
-            "cannot hold extended attributes, which 1 file of the source has, such as data/a",
-            "cannot hold ACLs, which 3 files of the source have, such as data/",
-            "cannot hold capabilities, which 1 file of the source has, such as data/d/c",
+            "does not support extended attributes, which are set on 1 file of the source, such as data/a",
+            "does not support ACLs, which are set on 3 files of the source, such as data/",
+            "does not support capabilities, which are set on 1 file of the source, such as data/d/c",
         ] {
             assert!(refused.stderr.contains(told), "{told}: {refused}");
         }

@@ -374,8 +374,8 @@ mod alone {
 
         for option in [&[][..], &["--firewall", "nftables"], &["--dry-run"]] {
             let output = lab.transfer(&[&args, option].concat()).expect_code(4);
-            let told =
-                "db2: its nftables table inet owned filters what comes in, and only the program that owns it";
+            let told = "db2: nftables table inet owned filters incoming connections and can be changed only by the \
+                 program that owns it";
             assert!(output.stderr.contains(told) && output.stderr.contains("--firewall none"), "{output}");
             assert_eq!(rules(&db2), before);
         }

@@ -49,10 +49,10 @@ mod alone {
         assert_eq!(end["PRIORITY"], "3", "{second:?}");
         let refused = end["TRANSFER_RUN"].as_str().unwrap();
         let why = ctl.sh(&format!("journalctl --output=cat TRANSFER_RUN={refused}"));
-        assert!(why.contains(&format!("db2: {path}/data exists already; ")), "{why}");
+        assert!(why.contains(&format!("db2: {path}/data already exists; ")), "{why}");
         // Once, and not as lines of standard error beside.
         let all = ctl.sh(&format!("journalctl --output=cat --unit={}", name("second")));
-        assert_eq!(all.matches("exists already; ").count(), 1, "{all}");
+        assert_eq!(all.matches("already exists; ").count(), 1, "{all}");
         let by_field = ctl.sh(&format!("journalctl --output=cat TRANSFER_RUN={run}"));
         assert!(by_field.contains("run started") && by_field.contains("finished successfully"), "{by_field}");
         ctl.sh("rm -rf /var/lib/transfer-history");

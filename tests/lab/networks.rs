@@ -182,12 +182,15 @@ mod alone {
     fn a_host_without_a_netcat_or_with_an_unknown_one_is_refused_with_the_package() {
         let Some(scene) = Scene::new(1) else { return };
         let hidden = Changed::without(&scene.db2, &ALL);
-        scene.is_refused(["db1", "db2"], &["db2: programs are missing: nc; apt install netcat-openbsd"]);
+        scene.is_refused(["db1", "db2"], &["db2: not installed: nc; apt install netcat-openbsd"]);
         let unknown = Wrapper::new(&scene.db2, "nc", "echo BusyBox >&2; exit 1");
-        scene.is_refused(["db1", "db2"], &["db2: its nc is neither ", "; apt install netcat-openbsd"]);
+        scene.is_refused(
+            ["db1", "db2"],
+            &["db2: nc is not a supported netcat", "; apt install netcat-openbsd"],
+        );
         drop((hidden, unknown));
         let _hidden = Changed::without(&scene.db1, &ALL);
-        scene.is_refused(["db1", "db2"], &["db1: programs are missing: nc; apt install netcat-openbsd"]);
+        scene.is_refused(["db1", "db2"], &["db1: not installed: nc; apt install netcat-openbsd"]);
     }
 
     #[test]
@@ -201,7 +204,7 @@ mod alone {
         let _ipv6_only = Changed::without_address(&scene.db2, "10.77.0.12/24");
         scene.is_refused(
             by_ipv6,
-            &["fd77::12: its only netcat is the traditional one, which has no IPv6; apt install netcat-openbsd"],
+            &["fd77::12: the only netcat is the traditional one, which does not support IPv6; apt install netcat-openbsd"],
         );
     }
 
@@ -239,7 +242,7 @@ mod alone {
             let _target = Changed::without_address(&scene.db2, "fd77::12/64");
             scene.is_refused(
                 ["db16", "db2"],
-                &["db2: no address of it is known by which the source can reach it (it has 10.77.0.12)"],
+                &["db2: the source cannot reach any known address of this host (it has 10.77.0.12)"],
             );
         }
         let _source = Changed::without_address(&scene.db1, "fd77::11/64");

@@ -34,13 +34,13 @@ fn an_account_of_other_numbers_is_told_with_both_and_chown_gives_the_copy_to_the
 
     let output = transfer(&["--chown", "nosuch:nobodys"]).expect_code(4);
     for unknown in ["user nosuch", "group nobodys"] {
-        let told = format!("db2: there is no {unknown} for --chown; create it, or say its number");
+        let told = format!("db2: {unknown} does not exist (--chown); create it, or give its numeric id");
         assert!(output.stderr.contains(&told), "{output}");
     }
     let output = lab
         .transfer(&[&format!("db1:{source}/table"), &format!("dba@db2:{}", scratch.path()), "--chown=mysql"])
         .expect_code(4);
-    let told = "dba@db2: only root may give files away (--chown); log in as root, or with --sudo";
+    let told = "dba@db2: --chown requires root; log in as root, or use --sudo";
     assert!(output.stderr.contains(told), "{output}");
     assert!(names(&db2, scratch.path()).is_empty());
 }
@@ -59,11 +59,11 @@ fn file_systems_that_are_read_only_or_too_small_are_refused() {
         "mount -o remount,ro '{sealed}'; mkdir '{bound}'; mount --bind '{bound}' '{bound}'; mount -o remount,ro,bind '{bound}'"
     ));
     for (directory, told) in [
-        (&sealed, "is on a file system that is mounted read-only; mount it writable"),
-        (&bound, "is on a file system that is mounted read-only; mount it writable"),
+        (&sealed, "is on a read-only file system; remount it read-write"),
+        (&bound, "is on a read-only file system; remount it read-write"),
         (
             &small,
-            "has 1.00 MiB free (1048576 bytes), the source takes 2.00 MiB (2097152 bytes); free some space",
+            "has 1.00 MiB free (1048576 bytes), the source needs 2.00 MiB (2097152 bytes); free some space",
         ),
     ] {
         let output = lab.transfer(&[&format!("db1:{source}"), &format!("db2:{directory}")]).expect_code(4);
@@ -87,27 +87,27 @@ fn bind_mounts_do_not_hide_that_the_source_and_the_target_are_in_each_other() {
     let from = format!("db1:{source}");
     for directory in [&whole, &below, &format!("{below}/deep"), &format!("{above}/source/sub")] {
         let output = lab.transfer(&[&from, &format!("db1:{directory}")]).expect_code(4);
-        assert!(output.stderr.contains(&format!("db1: {directory} is inside of the source")), "{output}");
+        assert!(output.stderr.contains(&format!("db1: {directory} is inside the source")), "{output}");
         // And the other way round.
         let output =
             lab.transfer(&[&format!("db1:{above}/source"), &format!("db1:{directory}")]).expect_code(4);
-        assert!(output.stderr.contains(&format!("db1: {directory} is inside of the source")), "{output}");
+        assert!(output.stderr.contains(&format!("db1: {directory} is inside the source")), "{output}");
     }
     let output = lab.transfer(&[&from, &format!("db1:{above}")]).expect_code(4);
-    assert!(output.stderr.contains(&format!("db1: {above}/source exists already")), "{output}");
+    assert!(output.stderr.contains(&format!("db1: {above}/source already exists")), "{output}");
     for inner in [&source, &format!("{source}/sub"), &format!("{source}/file"), &below] {
         let output = lab
             .transfer(&[&format!("db1:{inner}"), &format!("db1:{above}"), "--replace", "--as=source"])
             .expect_code(4);
         assert!(
-            output.stderr.contains(&format!("db1: {above}/source is the source, or holds it")),
+            output.stderr.contains(&format!("db1: {above}/source is or contains the source")),
             "{output}"
         );
     }
     let output = lab
         .transfer(&[&from, &format!("db1:{beside}"), &format!("db1:{}", scratch.join("other"))])
         .expect_code(4);
-    assert!(output.stderr.contains(&format!("{beside} is named twice as a target")), "{output}");
+    assert!(output.stderr.contains(&format!("{beside} is given twice as a target")), "{output}");
 
     // One that leads elsewhere is a directory like any other.
     lab.transfer(&[&from, &format!("db1:{beside}")]).expect_success();
@@ -144,13 +144,13 @@ mod alone {
             ])
             .expect_code(4);
         let told = [
-            "db1: programs are missing: openssl; apt install openssl".to_owned(),
-            format!("db1: {link} is a symbolic link; name what it points to: {source}"),
-            "db2: programs are missing: ip, zstd; apt install iproute2 zstd".to_owned(),
-            format!("db2: {link} exists already; move it away"),
-            "db2: there is no user nosuch for --chown".to_owned(),
-            format!("db3: {small} is on a file system that is mounted read-only"),
-            "db3: there is no user nosuch for --chown".to_owned(),
+            "db1: not installed: openssl; apt install openssl".to_owned(),
+            format!("db1: {link} is a symbolic link; give the path that it points to: {source}"),
+            "db2: not installed: ip, zstd; apt install iproute2 zstd".to_owned(),
+            format!("db2: {link} already exists; move it away"),
+            "db2: user nosuch does not exist (--chown)".to_owned(),
+            format!("db3: {small} is on a read-only file system"),
+            "db3: user nosuch does not exist (--chown)".to_owned(),
             format!("db3: {0} does not exist; mkdir {0}", scratch.join("nowhere")),
             "nosuchhost: cannot connect with ssh".to_owned(),
         ];

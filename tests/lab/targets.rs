@@ -100,7 +100,7 @@ fn a_full_target_disk_publishes_nothing_and_leaves_nothing() {
     // And a disk that is too small from the start is not even tried.
     let tiny = scratch.small_disk(&db2, "tiny", 10 << 20);
     let output = lab.transfer(&[&format!("db1:{source}"), &format!("db2:{tiny}")]).expect_code(4);
-    assert!(output.stderr.contains("has 10.00 MiB free (10485760 bytes), the source takes "), "{output}");
+    assert!(output.stderr.contains("has 10.00 MiB free (10485760 bytes), the source needs "), "{output}");
 }
 
 #[test]
@@ -116,11 +116,11 @@ fn one_refused_target_refuses_all_unless_it_is_to_be_skipped() {
     let args = args.map(String::as_str);
 
     let output = lab.transfer(&args).expect_code(4);
-    assert!(output.stderr.contains(&format!("db2: {source} exists already")), "{output}");
+    assert!(output.stderr.contains(&format!("db2: {source} already exists")), "{output}");
     assert!(names(&db3, scratch.path()).is_empty());
 
     let output = lab.transfer(&[&args[..], &["--skip-refused"]].concat()).expect_code(1);
-    assert!(output.stderr.contains("left out") && output.stderr.contains("exists already"), "{output}");
+    assert!(output.stderr.contains("left out") && output.stderr.contains("already exists"), "{output}");
     assert_same((&db1, &source), (&db3, &source));
     assert_eq!(db2.sh(&format!("cat '{source}'")), "old");
 

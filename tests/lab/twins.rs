@@ -118,7 +118,7 @@ mod alone {
                         "{path} was created by another process since the preflight; it is left unchanged"
                     ),
                 ),
-                (4, format!("{path} exists already")),
+                (4, format!("{path} already exists")),
             ];
             let reason = reasons.iter().find(|(code, text)| *code == loser.code && said.contains(text));
             let codes = [winner.code, loser.code];

@@ -23,7 +23,7 @@ mod alone {
         let target = format!("db2:{}", servers.at("in"));
         let refused = servers.transfer(&["db1:/var/lib/mysql", &target]).expect_code(4).stderr;
         assert!(
-            refused.contains("db1: mariadb.service (in /var/lib/mysql) works on what is to be copied"),
+            refused.contains("db1: mariadb.service (in /var/lib/mysql) is running on the data to be copied"),
             "{refused}"
         );
         let above = servers.transfer(&["db1:/var/lib", &target, "--exclude", "dpkg"]).expect_code(4).stderr;
@@ -54,7 +54,7 @@ mod alone {
         let done = servers
             .transfer(&["db1:/var/lib/mysql", &target, "--stop-server", "source", "--chown", "mysql:mysql"])
             .expect_success();
-        assert!(done.stderr.contains("no server works in /var/lib/mysql"), "{done}");
+        assert!(done.stderr.contains("no server is running in /var/lib/mysql"), "{done}");
         assert!(!is_active(&servers.db1, "mariadb"));
     }
 
@@ -96,11 +96,13 @@ mod alone {
         ];
         let refused = servers.transfer(&[&source[..], &["--replace"]].concat()).expect_code(4).stderr;
         assert!(
-            refused.contains("db2: mariadb.service (in /var/lib/mysql) works where the copy is to be"),
+            refused.contains(
+                "db2: mariadb.service (in /var/lib/mysql) is running in the destination of the copy"
+            ),
             "{refused}"
         );
         let within = servers.transfer(&["db1:/etc/hostname", "db2:/var/lib/mysql"]).expect_code(4).stderr;
-        assert!(within.contains("works where the copy is to be"), "{within}");
+        assert!(within.contains("is running in the destination of the copy"), "{within}");
         let hot = [&source[..], &["--replace", "--stop-server", "target"]].concat();
         let done = servers.transfer(&hot).expect_success();
         assert!(done.stdout.contains("its replication is stopped"), "{done}");
@@ -197,7 +199,7 @@ mod alone {
         let cold =
             ["db1:/var/lib/mysql", &target, "--as=other", "--stop-server=source", "--chown=mysql:mysql"];
         let refused = servers.transfer(&cold).expect_code(4).stderr;
-        assert!(refused.contains("another run makes the server of /var/lib/mysql rest"), "{refused}");
+        assert!(refused.contains("another run has quiesced the server of /var/lib/mysql"), "{refused}");
         let_go(&servers.db1);
         run.wait().expect_success();
         drop(hold);
@@ -205,7 +207,7 @@ mod alone {
         let refused =
             servers.transfer(&[&cold[..], &["--defaults-file", &login]].concat()).expect_code(4).stderr;
         assert!(
-            refused.contains("cannot be asked what it replicates") && refused.contains("--defaults-file"),
+            refused.contains("cannot query the replication state of") && refused.contains("--defaults-file"),
             "{refused}"
         );
         assert!(answers(&servers.db1));
@@ -328,7 +330,7 @@ mod alone {
         assert!(eventually(SERVED, || answers(&servers.db1)));
         let refused = servers.transfer(&cold).expect_code(4).stderr;
         assert!(
-            refused.contains("runs in no unit of this host's systemd") && refused.contains("--unit"),
+            refused.contains("does not run in a systemd unit of this host") && refused.contains("--unit"),
             "{refused}"
         );
         servers.db1.sh("mariadb-admin shutdown");

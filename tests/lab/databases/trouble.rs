@@ -75,7 +75,7 @@ mod alone {
         let failed =
             servers.transfer(&["--type=mariabackup", "--prepare", &ends[0], &ends[1]]).expect_code(1);
         assert!(failed.stderr.contains("db2: cannot prepare the backup"), "{failed}");
-        assert!(failed.stderr.contains("its disk is full"), "{failed}");
+        assert!(failed.stderr.contains("the disk is full"), "{failed}");
         assert_eq!(names(&servers.db2, &servers.at("in")), Vec::<String>::new());
         servers.expect_nothing_left();
     }
@@ -113,7 +113,7 @@ mod alone {
         {
             let _mysql = [as_mysql(&servers.db3), as_mysql(&servers.db2)];
             let refused = servers.transfer(&arguments).expect_code(4).stderr;
-            let older = "db3: its xtrabackup 8.0.35 is not for MySQL 8.0.36; install percona-xtrabackup-80";
+            let older = "db3: xtrabackup 8.0.35 does not support MySQL 8.0.36; install percona-xtrabackup-80";
             assert!(refused.contains(older), "{refused}");
             for host in [&servers.db3, &servers.db2] {
                 host.sh("sed -i 's/8.0.35/8.0.36/g' /usr/local/bin/xtrabackup");

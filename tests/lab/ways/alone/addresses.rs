@@ -82,7 +82,7 @@ fn an_address_that_a_host_does_not_have_is_refused_at_once_with_the_option_and_t
         for foreign in ["10.77.0.99", "192.0.2.1", "fd77::99"] {
             let began = Instant::now();
             let output = scene.transfer(["db1", "db2"], &[option, foreign]).expect_code(4);
-            let told = format!("{host}: {option} {foreign} is no address of it (it has 10.77.0.1");
+            let told = format!("{host}: {option} {foreign} is not an address of this host (it has 10.77.0.1");
             assert!(output.stderr.contains(&told), "{output}");
             assert!(output.stderr.contains("); give one that it has, or leave the option out"), "{output}");
             assert!(began.elapsed() < AT_ONCE, "took {:?}: {output}", began.elapsed());
@@ -92,7 +92,7 @@ fn an_address_that_a_host_does_not_have_is_refused_at_once_with_the_option_and_t
     let both = ["--source-address=fd77::11", "--target-address=10.77.0.12"];
     let output = scene.transfer(["db1", "db2"], &both).expect_code(4);
     assert!(
-        output.stderr.contains("db2: no address of it is known by which the source can reach it"),
+        output.stderr.contains("db2: the source cannot reach any known address of this host"),
         "{output}"
     );
     assert!(names(&scene.db2, scene.scratch.path()).is_empty());

@@ -82,7 +82,7 @@ fn a_host_that_only_an_ssh_configuration_knows_is_reached_by_it() {
     let ends = ["db1", "far-away"];
     let output = scene.transfer(ends, &[]).expect_code(4);
     assert!(output.stderr.contains("far-away: cannot connect with ssh"), "{output}");
-    assert!(output.stderr.contains("try: ssh far-away true"), "{output}");
+    assert!(output.stderr.contains("try: ssh -o BatchMode=yes far-away true"), "{output}");
     scene.transfer(ends, &[&option]).expect_success();
     scene.take_copy();
     let status = scene.lab.transfer(&[&option, "status", "far-away"]).expect_success();
@@ -91,7 +91,10 @@ fn a_host_that_only_an_ssh_configuration_knows_is_reached_by_it() {
     assert_eq!(clean.stdout, "far-away: nothing to undo\n");
     // What is to be tried is what was tried.
     let output = scene.transfer(["db1", "nowhere"], &[&option]).expect_code(4);
-    assert!(output.stderr.contains(&format!("try: ssh -F '{config}' nowhere true")), "{output}");
+    assert!(
+        output.stderr.contains(&format!("try: ssh -o BatchMode=yes -F '{config}' nowhere true")),
+        "{output}"
+    );
 }
 
 #[test]

@@ -200,7 +200,7 @@ fn a_target_that_holds_databases_is_replaced_when_it_may_be_and_its_old_data_can
     let order = ["db1", "db2", "--account", ACCOUNT];
     let refused = servers.replica(&order).expect_code(4).stderr;
     assert!(
-        refused.contains("db2: its server holds databases: ") && refused.contains("--replace"),
+        refused.contains("db2: the server has databases: ") && refused.contains("--replace"),
         "{refused}"
     );
     servers.expect_old_one("refused");
@@ -269,7 +269,7 @@ fn a_source_that_is_a_replica_gives_its_own_source_or_is_one_or_names_the_donor(
     let writer = servers.write_rows();
     Servers::empty(&servers.db2, 2);
     let refused = servers.replica(&["db3", "db2", "--verify-tables"]).expect_code(4).stderr;
-    assert!(refused.contains("db3: its replication rests") && refused.contains("START SLAVE"), "{refused}");
+    assert!(refused.contains("db3: replication is stopped") && refused.contains("START SLAVE"), "{refused}");
     let beside = servers.replica(&["db3", "db2"]).expect_success();
     assert!(beside.stdout.contains("db2: replicates from 10.77.0.11 (10.77.0.11:3306)"), "{beside}");
     assert_eq!(replication(&servers.db3), ["main,No,No"]);
@@ -314,10 +314,10 @@ fn what_stands_against_a_replica_is_told_before_anything_is_changed() {
     let refused = |arguments: &[&str]| servers.replica(arguments).expect_code(4).stderr;
     let order = ["db1", "db2", "--account", ACCOUNT];
     let told = refused(&["db1", "db2"]);
-    assert!(told.contains("no account is known") && told.contains("--create-account"), "{told}");
-    assert!(refused(&["db1", "db1"]).contains("db1: it is the host of db1"));
-    assert!(refused(&["db1", "db2", "--sibling"]).contains("it replicates from nobody"));
-    assert!(refused(&["db1", "db2", "--from", "db3"]).contains("db3: no MariaDB server runs there"));
+    assert!(told.contains("no replication account is known") && told.contains("--create-account"), "{told}");
+    assert!(refused(&["db1", "db1"]).contains("db1: it is the same host as db1"));
+    assert!(refused(&["db1", "db2", "--sibling"]).contains("it is not a replica"));
+    assert!(refused(&["db1", "db2", "--from", "db3"]).contains("db3: no MariaDB server is running"));
     {
         let version =
             "[[ $* == *--version* ]] && echo 'mariadbd  Ver 11.4.2-MariaDB for debian-linux-gnu' && exit";
@@ -332,7 +332,7 @@ fn what_stands_against_a_replica_is_told_before_anything_is_changed() {
             "mv -f /usr/sbin/mariadbd.real /usr/sbin/mariadbd; systemctl start mariadb",
         );
         let told = refused(&order);
-        assert!(told.contains("db2: its server is 11.4.2, that of db1 is 10.11."), "{told}");
+        assert!(told.contains("db2: the server is 11.4.2, but that of db1 is 10.11."), "{told}");
     }
     {
         // Only between the two servers.
@@ -351,14 +351,17 @@ fn what_stands_against_a_replica_is_told_before_anything_is_changed() {
             "sed -i 's/^server_id=1/server_id=2/' /etc/mysql/mariadb.conf.d/99-lab.cnf",
         );
         let told = refused(&order);
-        assert!(told.contains("server id 1, as db1 has; set server_id=2 below [mysqld]"), "{told}");
+        assert!(
+            told.contains("server_id 1 is already used by db1; set server_id=2 below [mysqld]"),
+            "{told}"
+        );
     }
     {
         sql(&servers.db2, "CREATE USER app@'%' IDENTIFIED BY 'x'");
         let app =
             servers.db1.spawn(&["mariadb", "-h", "10.77.0.12", "-u", "app", "-px", "-e", "SELECT SLEEP(60)"]);
         let told = || servers.replica(&order).stderr;
-        let is_told = || told().contains("1 clients are connected to its server: app@10.77.0.11");
+        let is_told = || told().contains("the server has 1 connected client: app@10.77.0.11");
         assert!(eventually(SERVED, is_told), "{}", told());
         sql(&servers.db2, "KILL USER app");
         drop(app);
@@ -366,20 +369,21 @@ fn what_stands_against_a_replica_is_told_before_anything_is_changed() {
     sql(&servers.db1, "REVOKE REPLICATION SLAVE ON *.* FROM replica@'%'");
     let told = refused(&order);
     assert!(
-        told.contains("the account replica may not replicate") && told.contains("GRANT REPLICATION SLAVE"),
+        told.contains("account replica lacks REPLICATION SLAVE on ")
+            && told.contains("GRANT REPLICATION SLAVE"),
         "{told}"
     );
     sql(&servers.db1, "DROP USER replica@'%'");
     let told = refused(&order);
-    assert!(told.contains("cannot log in on db1:3306") && told.contains("--create-account"), "{told}");
+    assert!(told.contains("cannot log in to db1:3306") && told.contains("--create-account"), "{told}");
     Servers::configure(&servers.db1, 1, "skip_log_bin");
     servers.db1.sh("systemctl restart mariadb");
     let told = refused(&["db1", "db2", "--create-account"]);
-    assert!(told.contains("db1: its server writes no binary log"), "{told}");
+    assert!(told.contains("db1: binary logging is off"), "{told}");
     Servers::configure(&servers.db1, 1, "bind-address=127.0.0.1");
     servers.db1.sh("systemctl restart mariadb");
     let told = refused(&["db1", "db2", "--create-account"]);
-    assert!(told.contains("db1: its server listens on 127.0.0.1 only"), "{told}");
+    assert!(told.contains("db1: the server listens on 127.0.0.1 only"), "{told}");
     assert_ne!(process.trim(), "0");
     servers.expect_no_accounts("refused");
     servers.expect_nothing_left();
