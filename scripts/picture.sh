@@ -35,7 +35,7 @@ screen() { pane capture-pane -e -p -S - | sed -e :a -e '/^\n*$/{$d;N;ba' -e '}';
 for ((try = 0; try < 300; try++)); do
     screen >"$tmp/during"
     # In the middle of the copy.
-    grep -Eq 'copying (4|5|6)[0-9] %' "$tmp/during" && break
+    grep -Eq 'copying (4|5|6)[0-9]%' "$tmp/during" && break
     ! grep -q ' verified: ' "$tmp/during" || { echo "picture: it was too fast to be seen" >&2 && exit 1; }
     sleep 0.05
 done

@@ -66,8 +66,9 @@ transfer status HOST...\n       transfer clean HOST...\n       transfer history\
     after_help = AFTER_HELP
 )]
 pub struct Cli {
-    /// File or directory to copy: [USER@]HOST:/PATH, or /PATH on this machine
+    /// File or directory to copy.
     #[arg(required = true, value_name = "SOURCE", value_parser = endpoint())]
+    #[arg(help = "File or directory to copy: [USER@]HOST:/PATH, or /PATH on this machine")]
     pub source: Option<Endpoint>,
     /// Directories to copy it into, written like SOURCE
     #[arg(required = true, value_name = "TARGET", value_parser = endpoints())]

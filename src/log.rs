@@ -104,17 +104,15 @@ pub fn begin(verbose: bool) -> Log {
         return Log { worker, journal: Some(Journal { socket, stream, run }) };
     }
     let (writer, worker) = tracing_appender::non_blocking(OverTheBar(std::io::stderr()));
-    let log = tracing_subscriber::fmt()
+    let level = if verbose { tracing::Level::DEBUG } else { tracing::Level::WARN };
+    tracing_subscriber::fmt()
         .with_writer(writer)
         .with_ansi(has_cursor())
-        .with_target(false)
+        .with_max_level(level)
         // Internal errors would panic if standard error is closed.
-        .log_internal_errors(false);
-    if verbose {
-        log.with_max_level(tracing::Level::DEBUG).init();
-    } else {
-        log.with_max_level(tracing::Level::WARN).event_format(Warning).init();
-    }
+        .log_internal_errors(false)
+        .event_format(Line { timed: verbose || !has_cursor() })
+        .init();
     Log { worker, journal: None }
 }
 
@@ -220,10 +218,13 @@ impl Visit for Fields {
     }
 }
 
-/// Formatter of warnings for people.
-struct Warning;
+/// Formatter of events for people: warnings and, with `--verbose`, steps.
+struct Line {
+    /// Put the time in front of each line.
+    timed: bool,
+}
 
-impl<S, N> FormatEvent<S, N> for Warning
+impl<S, N> FormatEvent<S, N> for Line
 where
     S: tracing::Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
@@ -234,10 +235,12 @@ where
         mut writer: Writer<'_>,
         event: &tracing::Event<'_>,
     ) -> std::fmt::Result {
-        if !has_cursor() {
+        if self.timed {
             write!(writer, "{} ", now())?;
         }
-        write!(writer, "transfer: warning: ")?;
+        if *event.metadata().level() <= tracing::Level::WARN {
+            write!(writer, "transfer: warning: ")?;
+        }
         context.format_fields(writer.by_ref(), event)?;
         writeln!(writer)
     }

@@ -288,6 +288,7 @@ impl fmt::Display for Report {
                 .map(|(name, took)| format!("{} {:.1}", name.replace('_', " "), took.as_secs_f64()));
             lines.push(format!("seconds: {}", steps.collect::<Vec<_>>().join(", ")));
         }
+        lines.extend(self.trailer());
         for leftover in &self.leftovers {
             lines.push(format!("{}: NOT ROLLED BACK: {}", leftover.host, leftover.what));
         }
@@ -306,7 +307,6 @@ impl fmt::Display for Report {
             lines.push(format!("{purpose}: {}", look_after(&self.login, clean, &hosts.join(" "))));
         }
         lines.extend(self.assurance());
-        lines.extend(self.trailer());
         f.write_str(&lines.join("\n"))
     }
 }

@@ -387,26 +387,34 @@ async fn execute(
         run.log.clone_from(&of_source.log);
     }
     for ((target, release), (port, outcome)) in plan.targets.iter().zip(&of_targets).zip(outcomes) {
-        report.targets.push(TargetReport {
-            endpoint: target.endpoint.clone(),
-            final_path: Some(target.final_path.clone()),
-            addresses: Some((target.address, target.peer)),
-            port: Some(port).filter(|port| *port != 0),
-            outcome,
-            kept: release.kept.clone(),
-            log: release.log.clone(),
-            old: old_data(&plan, target, release),
-            restarted: if release.published || !release.leftovers.is_empty() {
-                Vec::new()
-            } else {
-                release.stopped.clone()
-            },
-        });
+        report.targets.push(target_report(&plan, target, release, port, outcome));
     }
     report.stopped =
         of_source.stopped.iter().map(|what| (plan.source.endpoint.host.to_string(), what.clone())).collect();
     let releases = [of_source].into_iter().chain(of_targets);
     report.leftovers.extend(releases.flat_map(|release| release.leftovers));
+}
+
+/// Returns the report of a target that got as far as its release.
+fn target_report(
+    plan: &Plan,
+    target: &TargetPlan,
+    release: &lease::Release,
+    port: u16,
+    outcome: Outcome,
+) -> TargetReport {
+    let is_restored = !release.published && release.leftovers.is_empty();
+    TargetReport {
+        endpoint: target.endpoint.clone(),
+        final_path: Some(target.final_path.clone()),
+        addresses: Some((target.address, target.peer)),
+        port: Some(port).filter(|port| *port != 0),
+        outcome,
+        kept: release.kept.clone(),
+        log: release.log.clone(),
+        old: old_data(plan, target, release),
+        restarted: if is_restored { release.stopped.clone() } else { Vec::new() },
+    }
 }
 
 /// Returns what became of the data that had the final name before.

@@ -39,7 +39,7 @@ const MOST_FIELDS: usize = 1 << 16;
 pub const AT_ONCE: usize = 64;
 /// Limit of open files to request for this process: each host takes some.
 const MOST_FILES: u64 = 1 << 16;
-/// Command for `sh` that becomes a root bash. sudo's error output is kept for messages. SSH_CONNECTION is
+/// Command for `sh` that becomes a root bash. sudo's error output is kept for messages. `SSH_CONNECTION` is
 /// passed as an argument, because sudo resets the environment.
 const ROOT_SHELL: &str =
     "echo; sudo -n bash --norc -p -s 2>&1 </dev/null && exec sudo -n bash --norc -p -s \"$SSH_CONNECTION\"";

@@ -30,7 +30,7 @@ use crate::run_id::{hex, random_hex};
 use crate::settings::Login;
 use crate::trust;
 
-/// Minimum and maximum of ssh's ConnectTimeout in seconds; within them it is the time a host may be silent.
+/// Minimum and maximum of ssh's `ConnectTimeout` in seconds; within them it is the time a host may be silent.
 const CONNECT_SECONDS: (u64, u64) = (3, 15);
 /// Time limit of a login as a whole, authentication included.
 const LOGIN_LIMIT: Duration = Duration::from_secs(60);

@@ -154,7 +154,7 @@ fn each_finding_names_its_problem_and_fix() {
             installed(target).version = "mariadbd  Ver 11.4.2-MariaDB".into();
         }),
         ("db2: a file system is mounted at or below /var/lib/mysql", &|_, target| {
-            installed(target).mounted = true
+            installed(target).mounted = true;
         }),
         ("db2: the server has databases: a, b, c, …; use --replace", &|_, target| {
             installed(target).databases = ["a", "b", "c", "d"].map(Into::into).into();

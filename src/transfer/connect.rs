@@ -60,7 +60,9 @@ pub(super) async fn connect(
         if sinks.is_empty() {
             return Ok(());
         }
-        let script = render::script(&build::sender(plan, &sinks));
+        let sender = build::sender(plan, &sinks);
+        tracing::debug!("{}: sender: {}", source.agent.host(), render::summary(&sender));
+        let script = render::script(&sender);
         lease::job(&source.agent, "sender", &script, key).await?;
         let alone = sinks.len() == 1;
         let way = Way { netcat: &plan.source.netcat, alone, again: attempt > 1 };
@@ -122,7 +124,9 @@ async fn listen(plan: &Plan, lane: &Lane<'_>, range: &mut (u16, u16), key: &str)
         }
         let port = lease::port(lane.end, *range).await?;
         lease::firewall(agent, target, port).await?;
-        let script = render::script(&build::receiver(plan, target, port));
+        let receiver = build::receiver(plan, target, port);
+        tracing::debug!("{}: receiver: {}", agent.host(), render::summary(&receiver));
+        let script = render::script(&receiver);
         lease::job(agent, "receiver", &script, key).await?;
         let listener = listener(agent, target.address, port).await?;
         if let Listener::Listens = listener {

@@ -26,7 +26,7 @@ fn an_archive_fills_an_empty_directory_or_becomes_one() {
     sandbox
         .run(&[&"--type=decompress", &archive, &filled])
         .expect(0)
-        .says("the number of bytes, sha256 of the stream");
+        .says("number of bytes, SHA-256 of the stream");
     assert_eq!(names(&filled), names(&source));
     assert_eq!(fs::read(filled.join("large")).unwrap(), fs::read(source.join("large")).unwrap());
     sandbox.run(&[&"--type=decompress", &archive, &named, &"--as", &"tree"]).expect(0);

@@ -43,9 +43,9 @@ fn every_compressor_and_level_brings_the_same_bytes() {
 fn files_are_compared_by_the_digest_that_was_asked_for() {
     let Some(sandbox) = Sandbox::new() else { return };
     let source = sandbox.source("source");
-    for algorithm in ["md5", "sha256", "blake2b"] {
+    for (algorithm, name) in [("md5", "MD5"), ("sha256", "SHA-256"), ("blake2b", "BLAKE2b")] {
         let target = sandbox.dir(algorithm);
-        let says = format!("{algorithm} of 2 files on both disks");
+        let says = format!("{name} of 2 files (read back from both disks)");
         sandbox.run(&[&source, &target, &"--checksum-algorithm", &algorithm]).expect(0).says(&says);
     }
 }
@@ -81,7 +81,7 @@ fn what_is_excluded_is_neither_sent_nor_missed() {
     sandbox
         .run(&[&source, &target, &words[0], &words[1], &words[2], &words[3], &words[4], &words[5], &words[6]])
         .expect(0)
-        .says("3 files on both disks");
+        .says("3 files (read back from both disks)");
     let mut arrived = walk(&target.join("source"));
     arrived.sort();
     let expected = ["", "deep", "deep/tmp", "deep/tmp/y", "keep", "logs", "logs/keep"].map(PathBuf::from);
@@ -131,7 +131,7 @@ fn an_old_one_is_replaced_in_one_step_and_removed_or_kept() {
         let all = names(&target);
         let kept = all.iter().find(|name| name.starts_with("source.old-")).unwrap();
         assert_eq!((all.len(), fs::symlink_metadata(target.join(kept)).unwrap().ino()), (2, inode));
-        ended.says(&format!("the old one is now {}/{kept}", target.display()));
+        ended.says(&format!("the old data is now {}/{kept}", target.display()));
         sandbox.is_clean(&[&target]);
     }
     // Nothing to replace is no matter.

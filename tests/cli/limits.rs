@@ -57,7 +57,7 @@ fn a_target_that_takes_nothing_is_dropped_and_the_others_get_their_copy() {
     let (good, stalled) = (sandbox.dir("good"), sandbox.dir("stalled"));
     let running = sandbox.spawn(&[&source, &stalled, &good, &"--idle-timeout", &"2"]);
     hold.reached();
-    let ended = running.wait(LONG).expect(1).says("it accepted no data for 2 s").says("good: done: ");
+    let ended = running.wait(LONG).expect(1).says("it accepted no data for 2 s").says("good/source: done: ");
     assert!(!ended.stderr.contains("good: FAILED"), "{ended}");
     assert_same(&source, &good.join("source"));
     assert_eq!(names(&stalled), Vec::<String>::new());

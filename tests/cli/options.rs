@@ -14,10 +14,10 @@ fn all_checks(options: [&str; 2]) {
             let ended =
                 sandbox.run(&[&source, &target, &options[0], &options[1], &checksum, &parallel]).expect(0);
             assert_same(&source, &target.join("source"));
-            assert_eq!(ended.stdout.contains("md5 of 2 files on both disks"), files, "{ended}");
+            assert_eq!(ended.stdout.contains("MD5 of 2 files (read back from both disks)"), files, "{ended}");
             // An explicit check of the files beats that of the stream; encryption always has the latter.
             let stream = stream && !files || options[1] == "--encrypt";
-            assert_eq!(ended.stdout.contains("sha256 of the stream"), stream, "{ended}");
+            assert_eq!(ended.stdout.contains("SHA-256 of the stream"), stream, "{ended}");
             sandbox.is_clean(&[&target]);
         }
     }
@@ -48,8 +48,15 @@ fn compression_makes_the_stream_smaller_and_only_it() {
     let Some(sandbox) = Sandbox::new() else { return };
     let source = sandbox.file("zeros", vec![0; 4 << 20]);
     let (small, large) = (sandbox.dir("small"), sandbox.dir("large"));
-    sandbox.run(&[&source, &small]).expect(0).says("4.00 MiB in 1 entries").says(" B on the wire");
-    sandbox.run(&[&source, &large, &"--no-compress"]).expect(0).says("4.06 MiB on the wire");
+    sandbox
+        .run(&[&source, &small])
+        .expect(0)
+        .says("4.00 MiB in 1 entries")
+        .says(" B (zstd level 1, encrypted)");
+    sandbox
+        .run(&[&source, &large, &"--no-compress"])
+        .expect(0)
+        .says("sent: 4.06 MiB (not compressed, encrypted)");
     assert_same(&small.join("zeros"), &large.join("zeros"));
 }
 
@@ -73,7 +80,7 @@ fn without_openssl_the_stream_is_checked_with_md5() {
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     sandbox.run(&[&source, &target]).expect(4).says("not installed: openssl; apt install openssl");
     let plain = ["--no-encrypt", "--parallel-checksum"];
-    sandbox.run(&[&source, &target, &plain[0], &plain[1]]).expect(0).says("md5 of the stream");
+    sandbox.run(&[&source, &target, &plain[0], &plain[1]]).expect(0).says("MD5 of the stream");
     assert_same(&source, &target.join("source"));
     sandbox.is_clean(&[&target]);
 }

@@ -79,12 +79,12 @@ fn a_dry_run_changes_nothing_and_prints_both_ends_with_their_undos() {
 }
 
 #[test]
-fn a_good_run_prints_three_lines_on_standard_output() {
+fn a_good_run_prints_four_lines_on_standard_output() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     let ended = sandbox.run(&[&source, &target]).expect(0);
-    let line = format!("localhost:{}: done: 2.00 MiB in 3 entries, ", target.display());
-    assert!(ended.stdout.starts_with(&line) && ended.stdout.lines().count() == 3, "{ended}");
+    let line = format!("localhost:{}/source: done: 2.00 MiB in 3 entries, ", target.display());
+    assert!(ended.stdout.starts_with(&line) && ended.stdout.lines().count() == 4, "{ended}");
     assert!(!ended.stderr.contains("DEBUG") && !ended.stderr.contains('\x1b'), "{ended}");
     let verbose = sandbox.run(&[&source, &sandbox.dir("another"), &"-v"]).expect(0);
     assert!(verbose.stderr.contains("make_staging"), "{verbose}");

@@ -159,7 +159,7 @@ fn one_refused_target_refuses_the_run_and_skipped_the_others_get_their_copy() {
     // Not 4: something was changed.
     ended
         .says(&format!("localhost:{}: FAILED: left out (--skip-refused)", missing.display()))
-        .says("good: done: ");
+        .says("good/source: done: ");
     crate::tree::assert_same(&source, &good.join("source"));
     sandbox.is_clean(&[&good]);
     // With none left there is nothing to do.

@@ -14,13 +14,13 @@ use crate::running::{Ended, LONG, Running, wait_until};
 /// What is not the same each time: as a regular expression, and the word for it.
 const VARYING: [(&str, &str); 15] = [
     (r"\b\d{8}-\d{6}-[0-9a-f]{6}", "[RUN]"),
-    (r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d+Z| UTC)", "[TIME]"),
+    (r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d+Z| UTC| [+-]\d\d:\d\d)?", "[TIME]"),
     (r"\b(by|of) \S+ \(pid \d+\)", "$1 [CONTROLLER] (pid [PID])"),
     (r"port 4[45]\d\d\b", "port [PORT]"),
     (r"127\.0\.0\.1 4[45]\d\d\b", "127.0.0.1 [PORT]"),
     (r"\b2\d{4}\b", "[OWN PORT]"),
     (r"[\d.]+ [KMG]?i?B/s", "[RATE]"),
-    (r"[\d.]+ (B|[KMG]iB) on the wire", "[SIZE] on the wire"),
+    (r"sent: [\d.]+ (B|[KMG]iB)", "sent: [SIZE]"),
     (r"entries, [\d.]+ s\b", "entries, [SECONDS] s"),
     (r"\[DIR\]/state/transfer/\.locks/|\[DIR\]/run/transfer-\d+/|/run/transfer/", "[LOCKS]/"),
     (r"target\.[0-9a-f.]+", "target.[NAME]"),

@@ -65,7 +65,7 @@ fn a_target_that_does_not_listen_takes_no_other_with_it() {
     );
     let source = sandbox.source("source");
     let (deaf, good) = (sandbox.dir("deaf"), sandbox.dir("good"));
-    let ended = sandbox.run(&[&source, &deaf, &good]).expect(1).says("good: done: ");
+    let ended = sandbox.run(&[&source, &deaf, &good]).expect(1).says("good/source: done: ");
     ended.says("deaf: FAILED: localhost: the receiver did not listen on port").says("no listening today");
     assert_same(&source, &good.join("source"));
     assert_eq!(names(&deaf), Vec::<String>::new());

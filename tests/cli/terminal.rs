@@ -280,7 +280,7 @@ fn a_run_that_is_stopped_for_longer_than_the_lease_says_so_when_it_is_continued(
     ended
         .says("no heartbeat from this controller within the lease time")
         .says("was this machine suspended?")
-        .says("nothing of this run is left on the hosts");
+        .says("all changes on the hosts were rolled back");
     sandbox.is_clean(&[&target]);
     assert_eq!(names(&target), Vec::<String>::new());
 }

@@ -17,7 +17,7 @@ mod alone {
         let staging = scene.join(&format!("in/.transfer-{}", processes::agent(&scene.target)));
         scene.target.crash();
         let said = expect_end(run, 6, GIVEN_UP);
-        assert!(said.ends_with("to remove what is left: transfer clean db2\n"), "{said}");
+        assert!(said.ends_with("to roll back: transfer clean db2\n"), "{said}");
         scene.expect_undone(&[&scene.source], LEASE);
 
         scene.target.boot();
@@ -59,7 +59,7 @@ mod alone {
         assert!(output.stderr.contains("FAILED: db1: lost the agent of this run"), "{output}");
         // Whether it is asked again before or after it is back is the luck of the moment.
         if output.status.code() == Some(6) {
-            assert!(output.stderr.ends_with("to remove what is left: transfer clean db1\n"), "{output}");
+            assert!(output.stderr.ends_with("to roll back: transfer clean db1\n"), "{output}");
             scene.lab.transfer(&["clean", "db1"]).expect_success();
         } else {
             output.expect_code(1);
@@ -89,7 +89,7 @@ mod alone {
             said.contains("db2: NOT ROLLED BACK: cannot confirm that everything was rolled back"),
             "{said}"
         );
-        assert!(said.ends_with("to remove what is left: transfer clean db2\n"), "{said}");
+        assert!(said.ends_with("to roll back: transfer clean db2\n"), "{said}");
         drop(cut);
         let cleaned = scene.lab.transfer(&["clean", "db2"]).expect_success().stdout;
         assert_eq!(cleaned, "db2: nothing to undo\n");

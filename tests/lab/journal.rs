@@ -38,7 +38,7 @@ mod alone {
         let end = first.iter().find(|entry| entry["MESSAGE"] == "run finished successfully").unwrap();
         // And then the report.
         let told = first.last().unwrap();
-        assert!(told["MESSAGE"].as_str().unwrap().starts_with("  the same on both sides: "), "{first:?}");
+        assert!(told["MESSAGE"].as_str().unwrap().starts_with("run 20"), "{first:?}");
         assert_eq!((&told["TRANSFER_RUN"], &told["PRIORITY"]), (&first[0]["TRANSFER_RUN"], &"6".into()));
         assert_eq!((&end["TRANSFER_EXIT"], &end["SYSLOG_IDENTIFIER"]), (&"0".into(), &"transfer".into()));
         assert_eq!(end["TRANSFER_SOURCE"], format!("db1:{path}/data"));

@@ -124,7 +124,10 @@ mod alone {
 
         // The digest of the stream sees the network and nothing else; that is documented, too.
         let output = scene.transfer(&["--parallel-checksum"]).expect_success();
-        assert!(output.stdout.contains("sha256 of the stream") && !output.stdout.contains("md5"), "{output}");
+        assert!(
+            output.stdout.contains("SHA-256 of the stream") && !output.stdout.contains("MD5"),
+            "{output}"
+        );
     }
 
     #[test]

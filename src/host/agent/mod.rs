@@ -10,6 +10,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+mod steps;
 pub mod told;
 
 use super::scripts::Script;
@@ -174,12 +175,12 @@ impl Agent {
         &self.id
     }
 
-    /// Sends a command and returns the fields of its reply. Arguments may be secret: they are never logged.
+    /// Sends a command and returns the fields of its reply. Secret arguments are never logged.
     pub async fn call(&self, action: &'static str, arguments: &[&[u8]]) -> Result<Vec<Field>, AgentError> {
         let Some((sequence, reply)) = self.shared.expect_reply() else {
             return Err(self.gone(&self.shared.state()));
         };
-        tracing::debug!(host = self.host, action, "agent");
+        tracing::debug!("{}: {}", self.host, steps::describe(action, arguments));
         let sequence = sequence.to_string();
         let mut fields: Vec<&[u8]> = vec![sequence.as_bytes(), action.as_bytes()];
         fields.extend(arguments);

@@ -155,7 +155,8 @@ impl Cell {
             let nothing = if scene.way.replaces() { Found::Old } else { Found::Nothing };
             let alone = scene.way.targets.len() == 1;
             let end = format!("{target}{}", scene.way.directory);
-            if said.contains(&format!("{end}: done: ")) {
+            let is_done = |line: &str| line.starts_with(&end) && line.contains(": done: ");
+            if said.lines().any(is_done) {
                 assert_eq!(found, Found::Copy, "told as done on {host}; said:\n{said}");
             } else if said.contains(&format!("{end}: FAILED: ")) && !self.moment.may_be_published() {
                 assert_eq!(found, nothing, "told as failed on {host}; said:\n{said}");

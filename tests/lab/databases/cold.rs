@@ -182,7 +182,7 @@ mod alone {
         run.signal("INT");
         let ended = run.wait();
         assert!(ended.stderr.contains("published before the interruption"), "{ended}");
-        assert!(ended.stderr.contains("the old one is now /var/lib/mysql.old-"), "{ended}");
+        assert!(ended.stderr.contains("the old data is now /var/lib/mysql.old-"), "{ended}");
         servers.db2.sh("ls -d /var/lib/mysql.old-*/old; rm -rf /var/lib/mysql.old-*");
         assert!(answers(&servers.db2));
         assert_eq!(replication(&servers.db2), ["main,No,No"]);

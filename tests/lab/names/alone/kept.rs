@@ -32,7 +32,7 @@ fn what_has_arrived_before_a_failure_is_kept_where_the_report_says() {
             assert!(output.stdout.contains("\"kept_staging\":[\"/"), "{output}");
             scene.expect_kept(&output.stdout);
         } else {
-            assert!(output.stderr.contains("what has arrived is kept (--keep-staging): "), "{output}");
+            assert!(output.stderr.contains("partial copy kept (--keep-staging): "), "{output}");
             scene.expect_kept(&output.stderr);
         }
     }

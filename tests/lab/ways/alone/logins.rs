@@ -124,7 +124,7 @@ fn options_of_ssh_reach_every_login_and_the_advice_that_is_given() {
     let advice = format!(
         "transfer '--ssh-config={config}' --ssh-option=Port=2222 --ssh-option=HostKeyAlias=db2 clean far-away"
     );
-    assert!(output.stderr.ends_with(&format!("to remove what is left: {advice}\n")), "{output}");
+    assert!(output.stderr.ends_with(&format!("to roll back: {advice}\n")), "{output}");
 
     scene.db2.boot();
     drop(moved);

@@ -107,7 +107,7 @@ fn an_empty_server_becomes_a_replica_of_one_that_is_written_to() {
         "{done}"
     );
     assert!(
-        text.contains("tables are those of the source at GTID 0-1-") && text.contains("by their checksums"),
+        text.contains("tables equal to the donor's at GTID 0-1-") && text.contains("by checksum"),
         "{done}"
     );
     assert!(text.contains("the account replica-") && text.contains("catching up "), "{done}");
@@ -205,7 +205,7 @@ fn a_target_that_holds_databases_is_replaced_when_it_may_be_and_its_old_data_can
     );
     servers.expect_old_one("refused");
     let kept = servers.replica(&[&order[..], &["--replace", "--keep-old"]].concat()).expect_success();
-    assert!(kept.stdout.contains("the old one is now /var/lib/mysql.old-"), "{kept}");
+    assert!(kept.stdout.contains("the old data is now /var/lib/mysql.old-"), "{kept}");
     servers.expect_replica(&servers.db2);
     servers.db2.sh("[[ -d $(echo /var/lib/mysql.old-*)/old_one ]] && rm -r /var/lib/mysql.old-*");
     servers.replica(&[&order[..], &["--replace"]].concat()).expect_success();
