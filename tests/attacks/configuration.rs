@@ -112,44 +112,39 @@ fn configuration_of_roots_alone_is_used() {
     }
 }
 
-/// The configuration of the host is that of all of its runs, and so is its server.
-mod alone {
-    /// A primary, of which there is nothing left afterwards.
-    const START: &str = "printf '[mysqld]\nlog_bin = attack-bin\nbind_address = 0.0.0.0\n' >/etc/mysql/mariadb.conf.d/98-attack.cnf; systemctl start mariadb";
-    const STOP: &str =
-        "systemctl stop mariadb; rm -f /etc/mysql/mariadb.conf.d/98-attack.cnf /var/lib/mysql/attack-bin.*";
+/// A primary, of which there is nothing left afterwards.
+const START: &str = "printf '[mysqld]\nlog_bin = attack-bin\nbind_address = 0.0.0.0\n' >/etc/mysql/mariadb.conf.d/98-attack.cnf; systemctl start mariadb";
+const STOP: &str =
+    "systemctl stop mariadb; rm -f /etc/mysql/mariadb.conf.d/98-attack.cnf /var/lib/mysql/attack-bin.*";
 
-    use super::{Changed, Desk, WAYS};
-
-    #[test]
-    fn configuration_of_the_host_is_refused_when_it_is_of_others() {
-        let Some(desk) = Desk::new() else { return };
-        let file = "/etc/transfer/transfer.conf";
-        let _changed = Changed::new(&desk.ctl, "mkdir /etc/transfer", "rm -rf /etc/transfer");
-        for (way, change) in WAYS {
-            desk.ctl.sh(&format!("chmod 0755 /etc/transfer; rm -f {file} '{}'", desk.trace()));
-            desk.ctl.put(desk.hook(), file, 0o644);
-            desk.ctl.run(&["bash", "-c", change, "way", file]).expect_success();
-            desk.is_refused(way, file, desk.program(&[]).run());
-        }
+#[test]
+fn exclusive_configuration_of_the_host_is_refused_when_it_is_of_others() {
+    let Some(desk) = Desk::new() else { return };
+    let file = "/etc/transfer/transfer.conf";
+    let _changed = Changed::new(&desk.ctl, "mkdir /etc/transfer", "rm -rf /etc/transfer");
+    for (way, change) in WAYS {
+        desk.ctl.sh(&format!("chmod 0755 /etc/transfer; rm -f {file} '{}'", desk.trace()));
+        desk.ctl.put(desk.hook(), file, 0o644);
+        desk.ctl.run(&["bash", "-c", change, "way", file]).expect_success();
+        desk.is_refused(way, file, desk.program(&[]).run());
     }
+}
 
-    #[test]
-    fn account_of_others_is_refused() {
-        let Some(desk) = Desk::new() else { return };
-        // It is read once there is a primary.
-        let primary = desk.lab.host("db1");
-        let _server = Changed::new(&primary, START, STOP);
-        for (way, change) in WAYS {
-            let file = desk.file("[client]\nuser=repl\npassword=chosen-by-eve\n", change);
-            let args = ["replica", "db1", "db2", "--account", &file, "--dry-run"];
-            let output = desk.lab.transfer(&args);
-            assert!(matches!(output.status.code(), Some(2 | 4)), "{way}: {output}");
-            let line = output.stderr.lines().find(|line| line.contains(&file));
-            let line = line.unwrap_or_else(|| panic!("{way}: {file} is not named: {output}"));
-            let reasons = ["eve", "others", "writ", "mode", "owner"];
-            assert!(reasons.iter().any(|reason| line.contains(reason)), "{way}: {output}");
-            assert!(!output.stderr.contains("chosen-by-eve"), "{output}");
-        }
+#[test]
+fn exclusive_account_of_others_is_refused() {
+    let Some(desk) = Desk::new() else { return };
+    // It is read once there is a primary.
+    let primary = desk.lab.host("db1");
+    let _server = Changed::new(&primary, START, STOP);
+    for (way, change) in WAYS {
+        let file = desk.file("[client]\nuser=repl\npassword=chosen-by-eve\n", change);
+        let args = ["replica", "db1", "db2", "--account", &file, "--dry-run"];
+        let output = desk.lab.transfer(&args);
+        assert!(matches!(output.status.code(), Some(2 | 4)), "{way}: {output}");
+        let line = output.stderr.lines().find(|line| line.contains(&file));
+        let line = line.unwrap_or_else(|| panic!("{way}: {file} is not named: {output}"));
+        let reasons = ["eve", "others", "writ", "mode", "owner"];
+        assert!(reasons.iter().any(|reason| line.contains(reason)), "{way}: {output}");
+        assert!(!output.stderr.contains("chosen-by-eve"), "{output}");
     }
 }

@@ -1,6 +1,7 @@
-//! Attacks by ordinary accounts of the hosts, by a hostile end and on the wire, each run for real on hosts of the lab and
-//! each with siblings of the same cause. `eve` is the attacker; what is asserted is what an operator needs: she gains
-//! nothing, the run's exit code, and a message that names the cause. Tests that change a whole host are in modules `alone`.
+//! Attacks by ordinary accounts of the hosts, by a hostile end and on the wire, run on hosts of the lab.
+//!
+//! `eve` is the attacker. Each test asserts that she gains nothing, the run's exit code, and a message that names the cause.
+//! Tests that change a whole host have the prefix `exclusive_`.
 
 #[path = "../lab/fixtures.rs"]
 #[allow(dead_code, reason = "shared with the tests of the lab")]

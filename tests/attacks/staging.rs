@@ -1,7 +1,8 @@
 //! A hostile source: what it sends can open the directory in which it is unpacked, and must not open the way to it.
 
 use crate::eve::Eve;
-use crate::harness::Host;
+use crate::fixtures::{SOON, Wrapper};
+use crate::harness::{Host, Running, eventually};
 use crate::scene::{Scene, code_is_one_of};
 
 /// In the directory `$1`: `hostile.tar`, in which the directory itself is open to all and has a program with root's rights.
@@ -68,95 +69,87 @@ fn hostile_archive_opens_nothing_that_is_left() {
     left_is_harmless(&eve, &scene);
 }
 
-mod alone {
-    use super::{gains_nothing, left_is_harmless, make};
-    use crate::eve::Eve;
-    use crate::fixtures::{SOON, Wrapper};
-    use crate::harness::{Running, eventually};
-    use crate::scene::{Scene, code_is_one_of};
+/// db1 sends the hostile tar instead of its own, and keeps the stream open until there is a file `go`.
+struct Hostile {
+    scene: Scene,
+    eve: Eve,
+    _tar: Wrapper,
+}
 
-    /// db1 sends the hostile tar instead of its own, and keeps the stream open until there is a file `go`.
-    struct Hostile {
-        scene: Scene,
-        eve: Eve,
-        _tar: Wrapper,
+impl Hostile {
+    /// `members` is what the tar is made of, in bash: a filter of the hostile one.
+    fn sends(stream: &str) -> Option<Self> {
+        let scene = Scene::with_source(1)?;
+        let eve = Eve::on(&scene.db2);
+        make(&scene.db1, scene.scratch.path());
+        let script = format!(
+            "if [[ $* == *--create* && $(pwd -P)/ == {0}/* ]]; then cd {0}; {stream}; \
+             for ((i = 0; i < 3000; i++)); do [[ -e {0}/go ]] && break; sleep 0.02; done; exit 0; fi",
+            scene.scratch.path()
+        );
+        let tar = Wrapper::new(&scene.db1, "tar", &script);
+        Some(Self { scene, eve, _tar: tar })
     }
 
-    impl Hostile {
-        /// `members` is what the tar is made of, in bash: a filter of the hostile one.
-        fn sends(stream: &str) -> Option<Self> {
-            let scene = Scene::with_source(1)?;
-            let eve = Eve::on(&scene.db2);
-            make(&scene.db1, scene.scratch.path());
-            let script = format!(
-                "if [[ $* == *--create* && $(pwd -P)/ == {0}/* ]]; then cd {0}; {stream}; \
-                 for ((i = 0; i < 3000; i++)); do [[ -e {0}/go ]] && break; sleep 0.02; done; exit 0; fi",
-                scene.scratch.path()
-            );
-            let tar = Wrapper::new(&scene.db1, "tar", &script);
-            Some(Self { scene, eve, _tar: tar })
+    /// Waits until the last member is on the target's disk, as far as the decoder goes while the stream is open.
+    #[track_caller]
+    fn unpacked(&self, run: &mut Running) {
+        let size = 4 << 20;
+        let look = format!("find '{}' -name file -size {size}c | grep -q .", self.scene.at("in"));
+        let there = eventually(SOON, || {
+            self.scene.db2.run(&["bash", "-c", &look]).status.success() || !run.is_running()
+        });
+        let found = self.scene.db2.sh(&format!("find '{}' -printf '%P %m %s\\n'", self.scene.at("in")));
+        assert!(there && run.is_running(), "the stream was not held:\n{found}");
+    }
+
+    fn go(&self) {
+        self.scene.db1.run(&["touch", &self.scene.at("go")]).expect_success();
+    }
+
+    #[track_caller]
+    fn opens_nothing(self, options: &[&str]) {
+        let mut run = self.scene.spawn(&[&["--keep-staging"], options].concat());
+        self.unpacked(&mut run);
+        // The end of the archive is a moment behind its last member.
+        for _ in 0..20 {
+            gains_nothing(&self.eve, &self.scene, "while the stream is open");
         }
-
-        /// Waits until the last member is on the target's disk, as far as the decoder goes while the stream is open.
-        #[track_caller]
-        fn unpacked(&self, run: &mut Running) {
-            let size = 4 << 20;
-            let look = format!("find '{}' -name file -size {size}c | grep -q .", self.scene.at("in"));
-            let there = eventually(SOON, || {
-                self.scene.db2.run(&["bash", "-c", &look]).status.success() || !run.is_running()
-            });
-            let found = self.scene.db2.sh(&format!("find '{}' -printf '%P %m %s\\n'", self.scene.at("in")));
-            assert!(there && run.is_running(), "the stream was not held:\n{found}");
-        }
-
-        fn go(&self) {
-            self.scene.db1.run(&["touch", &self.scene.at("go")]).expect_success();
-        }
-
-        #[track_caller]
-        fn opens_nothing(self, options: &[&str]) {
-            let mut run = self.scene.spawn(&[&["--keep-staging"], options].concat());
-            self.unpacked(&mut run);
-            // The end of the archive is a moment behind its last member.
-            for _ in 0..20 {
-                gains_nothing(&self.eve, &self.scene, "while the stream is open");
-            }
-            self.go();
-            code_is_one_of(&run.wait(), &[1, 3]);
-            left_is_harmless(&self.eve, &self.scene);
-        }
+        self.go();
+        code_is_one_of(&run.wait(), &[1, 3]);
+        left_is_harmless(&self.eve, &self.scene);
     }
+}
 
-    #[test]
-    fn member_that_is_the_directory_itself_opens_nothing() {
-        let Some(hostile) = Hostile::sends("cat hostile.tar") else { return };
-        hostile.opens_nothing(&["--no-compress"]);
-    }
+#[test]
+fn exclusive_member_that_is_the_directory_itself_opens_nothing() {
+    let Some(hostile) = Hostile::sends("cat hostile.tar") else { return };
+    hostile.opens_nothing(&["--no-compress"]);
+}
 
-    #[test]
-    fn directory_with_an_acl_for_everybody_opens_nothing() {
-        let stream = "chmod 0700 evil; setfacl -m u:4242:rwx,o::rwx evil; $real -C evil --create --file=- --blocking-factor=128 \
-            --format=posix --xattrs --xattrs-include='*' --no-recursion ./ ./rootly ./capable ./source ./source/file; head -c 1M /dev/zero";
-        let Some(hostile) = Hostile::sends(stream) else { return };
-        hostile.opens_nothing(&["--no-compress"]);
-    }
+#[test]
+fn exclusive_directory_with_an_acl_for_everybody_opens_nothing() {
+    let stream = "chmod 0700 evil; setfacl -m u:4242:rwx,o::rwx evil; $real -C evil --create --file=- --blocking-factor=128 \
+        --format=posix --xattrs --xattrs-include='*' --no-recursion ./ ./rootly ./capable ./source ./source/file; head -c 1M /dev/zero";
+    let Some(hostile) = Hostile::sends(stream) else { return };
+    hostile.opens_nothing(&["--no-compress"]);
+}
 
-    #[test]
-    fn open_tree_of_its_own_name_opens_nothing() {
-        let stream = "$real -C evil --create --file=- --blocking-factor=128 --format=posix --xattrs \
-            --xattrs-include='*' --no-recursion ./source ./source/inner ./source/marked ./source/file; head -c 1M /dev/zero";
-        let Some(hostile) = Hostile::sends(stream) else { return };
-        hostile.opens_nothing(&["--no-compress", "--no-encrypt"]);
-    }
+#[test]
+fn exclusive_open_tree_of_its_own_name_opens_nothing() {
+    let stream = "$real -C evil --create --file=- --blocking-factor=128 --format=posix --xattrs \
+        --xattrs-include='*' --no-recursion ./source ./source/inner ./source/marked ./source/file; head -c 1M /dev/zero";
+    let Some(hostile) = Hostile::sends(stream) else { return };
+    hostile.opens_nothing(&["--no-compress", "--no-encrypt"]);
+}
 
-    #[test]
-    fn interrupted_run_leaves_nothing_open() {
-        let Some(hostile) = Hostile::sends("cat hostile.tar") else { return };
-        let mut run = hostile.scene.spawn(&["--keep-staging", "--no-compress"]);
-        hostile.unpacked(&mut run);
-        run.signal("TERM");
-        code_is_one_of(&run.wait(), &[143]);
-        hostile.go();
-        left_is_harmless(&hostile.eve, &hostile.scene);
-    }
+#[test]
+fn exclusive_interrupted_run_leaves_nothing_open() {
+    let Some(hostile) = Hostile::sends("cat hostile.tar") else { return };
+    let mut run = hostile.scene.spawn(&["--keep-staging", "--no-compress"]);
+    hostile.unpacked(&mut run);
+    run.signal("TERM");
+    code_is_one_of(&run.wait(), &[143]);
+    hostile.go();
+    left_is_harmless(&hostile.eve, &hostile.scene);
 }

@@ -1,5 +1,5 @@
-//! The damage matrix: every fault, at every moment of a run, with every way of running it that leases something else. Each
-//! cell is a real transfer between hosts of the lab, a test of its own, named `FAULT/MOMENT/WAY`. `damage/` has the tables
+//! The damage matrix: every fault, at every moment of a run, with every variant of running it that leases something else. Each
+//! cell is a real transfer between hosts of the lab, a test of its own, named `FAULT/MOMENT/VARIANT`. `damage/` has the tables
 //! and how a cell is judged; `README.md` says how to run one.
 
 #[expect(dead_code, reason = "shared with the tests in main.rs")]
@@ -18,7 +18,7 @@ mod damage {
     pub(crate) mod lane;
     pub(crate) mod matrix;
     pub(crate) mod moments;
-    pub(crate) mod ways;
+    pub(crate) mod variants;
 }
 
 use std::process::ExitCode;

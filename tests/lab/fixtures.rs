@@ -235,7 +235,7 @@ pub(crate) fn being_read(source: &Host, directory: &str) -> String {
 }
 
 /// A program of a host that stands in front of the real one, `$real` in its script, until this is dropped, or, since a
-/// test may be killed, for as long as a test may take. The whole host sees it: only for tests that are alone.
+/// test may be killed, for as long as a test may take. The whole host sees it: only for exclusive tests.
 pub(crate) struct Wrapper {
     host: Host,
     path: String,

@@ -1,9 +1,12 @@
-//! Tests on real Debian hosts, in the lab that `lab.sh` brings up; `README.md` beside this file says how it is made and
-//! how to run one. Tests share the hosts and run at the same time, each in directories of its own; the ones that look
-//! at or break a whole host are in a module called `alone`, which `.config/nextest.toml` runs by itself.
+//! Tests on real Debian hosts, in the lab that `lab.sh` brings up; `README.md` beside this file describes it.
+//!
+//! Tests share the hosts and run in parallel, each in directories of its own. Tests that inspect or break a whole host
+//! have the prefix `exclusive_`; `.config/nextest.toml` runs each of them with no other test beside it.
 
+mod access;
 mod ansible;
 mod attributes;
+mod concurrent_runs;
 mod copies;
 mod crashes;
 mod databases;
@@ -18,9 +21,9 @@ mod kills;
 mod markdown;
 mod names;
 mod networks;
-mod odd;
 mod preflight;
 mod processes;
+mod quoting;
 mod scene;
 #[path = "../schema/mod.rs"]
 mod schema;
@@ -31,6 +34,4 @@ mod snapshot;
 mod soak;
 mod syscalls;
 mod targets;
-mod twins;
-mod ways;
 mod wire;

@@ -1,6 +1,6 @@
 //! What stands against a run on real hosts, and what it is warned of.
 
-use crate::fixtures::{assert_same, make_random, names};
+use crate::fixtures::{Changed, assert_same, make_random, names};
 use crate::harness::Lab;
 
 #[test]
@@ -114,59 +114,48 @@ fn bind_mounts_do_not_hide_that_the_source_and_the_target_are_in_each_other() {
     assert_same((&db1, &source), (&db1, &format!("{beside}/source")));
 }
 
-/// What a host lacks is what all of its tests lack.
-mod alone {
-    use super::{make_random, names};
-    use crate::fixtures::Changed;
-    use crate::harness::Lab;
-
-    #[test]
-    fn everything_that_stands_against_a_run_is_told_in_one_refusal_with_its_fixes() {
-        let Some(lab) = Lab::get() else { return };
-        let (db1, db2, db3) = (lab.host("db1"), lab.host("db2"), lab.host("db3"));
-        let scratch = lab.scratch(&["db1", "db2", "db3"]);
-        let (source, link) = (scratch.join("source"), scratch.join("link"));
-        make_random(&db1, &source, 2);
-        db1.run(&["ln", "-s", &source, &link]).expect_success();
-        db2.put("mine", &link, 0o600);
-        let small = scratch.small_disk(&db3, "small", 64 << 10);
-        db3.sh(&format!("mount -o remount,ro '{small}'"));
-        let _missing = [Changed::without(&db1, &["openssl"]), Changed::without(&db2, &["zstd", "ip"])];
-        let output = lab
-            .transfer(&[
-                &format!("db1:{link}"),
-                &format!("db2:{}", scratch.path()),
-                &format!("db3:{small}"),
-                &format!("db3:{}", scratch.join("nowhere")),
-                "nosuchhost:/srv",
-                "--compress=zstd",
-                "--chown=nosuch",
-            ])
-            .expect_code(4);
-        let told = [
-            "db1: programs are missing: openssl; apt install openssl".to_owned(),
-            format!("db1: {link} is a symbolic link; name what it points to: {source}"),
-            "db2: programs are missing: ip, zstd; apt install iproute2 zstd".to_owned(),
-            format!("db2: {link} exists already; move it away"),
-            "db2: there is no user nosuch for --chown".to_owned(),
-            format!("db3: {small} is on a file system that is mounted read-only"),
-            "db3: there is no user nosuch for --chown".to_owned(),
-            format!("db3: {0} does not exist; mkdir {0}", scratch.join("nowhere")),
-            "nosuchhost: cannot connect with ssh".to_owned(),
-        ];
-        for text in &told {
-            assert!(output.stderr.contains(text), "no '{text}': {output}");
-        }
-        assert_eq!(output.stderr.matches("refused, nothing was changed").count(), 1, "{output}");
-        assert_eq!(
-            output.stderr.lines().filter(|line| line.starts_with("  ")).count(),
-            told.len(),
-            "{output}"
-        );
-        assert_eq!(names(&db2, scratch.path()), ["link"]);
-        assert!(names(&db3, &small).is_empty());
-        for host in [&db1, &db2, &db3] {
-            assert!(!host.run(&["test", "-e", "/var/lib/transfer"]).status.success());
-        }
+#[test]
+fn exclusive_everything_that_stands_against_a_run_is_told_in_one_refusal_with_its_fixes() {
+    let Some(lab) = Lab::get() else { return };
+    let (db1, db2, db3) = (lab.host("db1"), lab.host("db2"), lab.host("db3"));
+    let scratch = lab.scratch(&["db1", "db2", "db3"]);
+    let (source, link) = (scratch.join("source"), scratch.join("link"));
+    make_random(&db1, &source, 2);
+    db1.run(&["ln", "-s", &source, &link]).expect_success();
+    db2.put("mine", &link, 0o600);
+    let small = scratch.small_disk(&db3, "small", 64 << 10);
+    db3.sh(&format!("mount -o remount,ro '{small}'"));
+    let _missing = [Changed::without(&db1, &["openssl"]), Changed::without(&db2, &["zstd", "ip"])];
+    let output = lab
+        .transfer(&[
+            &format!("db1:{link}"),
+            &format!("db2:{}", scratch.path()),
+            &format!("db3:{small}"),
+            &format!("db3:{}", scratch.join("nowhere")),
+            "nosuchhost:/srv",
+            "--compress=zstd",
+            "--chown=nosuch",
+        ])
+        .expect_code(4);
+    let told = [
+        "db1: programs are missing: openssl; apt install openssl".to_owned(),
+        format!("db1: {link} is a symbolic link; name what it points to: {source}"),
+        "db2: programs are missing: ip, zstd; apt install iproute2 zstd".to_owned(),
+        format!("db2: {link} exists already; move it away"),
+        "db2: there is no user nosuch for --chown".to_owned(),
+        format!("db3: {small} is on a file system that is mounted read-only"),
+        "db3: there is no user nosuch for --chown".to_owned(),
+        format!("db3: {0} does not exist; mkdir {0}", scratch.join("nowhere")),
+        "nosuchhost: cannot connect with ssh".to_owned(),
+    ];
+    for text in &told {
+        assert!(output.stderr.contains(text), "no '{text}': {output}");
+    }
+    assert_eq!(output.stderr.matches("refused, nothing was changed").count(), 1, "{output}");
+    assert_eq!(output.stderr.lines().filter(|line| line.starts_with("  ")).count(), told.len(), "{output}");
+    assert_eq!(names(&db2, scratch.path()), ["link"]);
+    assert!(names(&db3, &small).is_empty());
+    for host in [&db1, &db2, &db3] {
+        assert!(!host.run(&["test", "-e", "/var/lib/transfer"]).status.success());
     }
 }

@@ -1,6 +1,6 @@
 //! What nobody on a host may see.
 
-use crate::fixtures::{Held, MORE_THAN_BUFFERS, SOON, being_read, make_random};
+use crate::fixtures::{Held, MORE_THAN_BUFFERS, SOON, Wrapper, being_read, make_random};
 use crate::harness::{Host, Lab, eventually};
 
 /// 64 hexadecimal digits, as the key of a run has them, in a place where a key must not be.
@@ -30,39 +30,32 @@ fn no_process_of_a_running_transfer_has_the_key_in_its_arguments_or_environment(
     held.go().expect_success();
 }
 
-/// Programs that are started and gone in no time are seen by tracing them all, from the login on.
-mod alone {
-    use super::{DECOY, Lab, make_random};
-    use crate::fixtures::Wrapper;
+const TRACE: &str = r#"[[ ${SSH_CONNECTION-} ]] && grep -q 'TracerPid:.0$' /proc/$$/status &&
+    exec strace -f -qq --seccomp-bpf -e trace=execve -e signal=none -v -s 1000000 -o "$log.$$" $real "$@""#;
 
-    const TRACE: &str = r#"[[ ${SSH_CONNECTION-} ]] && grep -q 'TracerPid:.0$' /proc/$$/status &&
-        exec strace -f -qq --seccomp-bpf -e trace=execve -e signal=none -v -s 1000000 -o "$log.$$" $real "$@""#;
-
-    #[test]
-    fn no_program_is_ever_started_with_the_key_in_its_arguments_or_environment() {
-        let Some(lab) = Lab::get() else { return };
-        let hosts = ["db1", "db2"].map(|name| lab.host(name));
-        let scratch = lab.scratch(&["db1", "db2"]);
-        let source = scratch.join("source");
-        let log = scratch.join("log");
-        make_random(&hosts[0], &source, 1);
-        let wrappers =
-            hosts.each_ref().map(|host| Wrapper::new(host, "bash", &format!("log={log}\n{TRACE}")));
-        for name in ["db1", "db2"] {
-            // What is looked for would be found.
-            let decoy = format!("exec bash -c 'env DECOY={DECOY} true; true'");
-            lab.host("ctl").run(&["ssh", name, &decoy]).expect_success();
+#[test]
+fn exclusive_no_program_is_ever_started_with_the_key_in_its_arguments_or_environment() {
+    let Some(lab) = Lab::get() else { return };
+    let hosts = ["db1", "db2"].map(|name| lab.host(name));
+    let scratch = lab.scratch(&["db1", "db2"]);
+    let source = scratch.join("source");
+    let log = scratch.join("log");
+    make_random(&hosts[0], &source, 1);
+    let wrappers = hosts.each_ref().map(|host| Wrapper::new(host, "bash", &format!("log={log}\n{TRACE}")));
+    for name in ["db1", "db2"] {
+        // What is looked for would be found.
+        let decoy = format!("exec bash -c 'env DECOY={DECOY} true; true'");
+        lab.host("ctl").run(&["ssh", name, &decoy]).expect_success();
+    }
+    lab.transfer(&[&format!("db1:{source}"), &format!("db2:{}", scratch.path())]).expect_success();
+    drop(wrappers);
+    for host in hosts {
+        for program in ["openssl", "nc", "tar", "md5sum"] {
+            host.sh(&format!("grep -q 'execve(\"[a-z/]*/{program}\"' {log}.*"));
         }
-        lab.transfer(&[&format!("db1:{source}"), &format!("db2:{}", scratch.path())]).expect_success();
-        drop(wrappers);
-        for host in hosts {
-            for program in ["openssl", "nc", "tar", "md5sum"] {
-                host.sh(&format!("grep -q 'execve(\"[a-z/]*/{program}\"' {log}.*"));
-            }
-            assert_eq!(
-                host.sh(&format!("cat {log}.* | grep -oE '[0-9a-fA-F]{{64,}}' | sort -u")),
-                format!("{DECOY}\n")
-            );
-        }
+        assert_eq!(
+            host.sh(&format!("cat {log}.* | grep -oE '[0-9a-fA-F]{{64,}}' | sort -u")),
+            format!("{DECOY}\n")
+        );
     }
 }

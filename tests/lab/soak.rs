@@ -6,13 +6,20 @@
 mod judge;
 mod plan;
 
-use std::env;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::{env, thread};
 
 use self::plan::{Case, Data, Fault, LEASE, Place, Whom};
-use crate::fixtures::make_every_kind;
-use crate::harness::{Host, Lab, Output, Scratch, eventually};
+
+use crate::fixtures::{FIREWALL, make_every_kind};
+use crate::harness::{Host, Lab, Output, Running, Scratch, eventually};
+use crate::snapshot::Snapshot;
+use plan::{WINDOW, draw, places_of};
 
 /// Transfers at the same time.
 const AT_ONCE: usize = 8;
@@ -176,173 +183,154 @@ fn seed() -> u64 {
     setting("SOAK_SEED", now.as_secs() * 1000 + u64::from(now.subsec_millis()))
 }
 
-/// What looks at whole hosts cannot share them.
-mod alone {
-    use std::collections::BTreeMap;
-    use std::panic::{AssertUnwindSafe, catch_unwind};
-    use std::sync::Mutex;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::thread;
+const HOSTS: [&str; 4] = ["ctl", "db1", "db2", "db3"];
 
-    use super::plan::{WINDOW, draw, places_of};
-    use super::{
-        AT_ONCE, DRAIN, Duration, ENOUGH_FAILURES, Ended, Host, Instant, LEASE, Lab, Soak, judge, seed,
-        setting,
-    };
-    use crate::fixtures::FIREWALL;
-    use crate::harness::Running;
-    use crate::snapshot::Snapshot;
+/// What has come of the transfers so far.
+#[derive(Default)]
+struct Results {
+    ended: BTreeMap<usize, Ended>,
+    failures: Vec<String>,
+}
 
-    const HOSTS: [&str; 4] = ["ctl", "db1", "db2", "db3"];
+/// Two of the targets let nobody in but ssh.
+struct Firewalls([Host; 2]);
 
-    /// What has come of the transfers so far.
-    #[derive(Default)]
-    struct Results {
-        ended: BTreeMap<usize, Ended>,
-        failures: Vec<String>,
+impl Firewalls {
+    fn new(lab: &Lab) -> Self {
+        let hosts = ["db2", "db3"].map(|name| lab.host(name));
+        for host in &hosts {
+            host.sh(FIREWALL);
+        }
+        Self(hosts)
     }
+}
 
-    /// Two of the targets let nobody in but ssh.
-    struct Firewalls([Host; 2]);
-
-    impl Firewalls {
-        fn new(lab: &Lab) -> Self {
-            let hosts = ["db2", "db3"].map(|name| lab.host(name));
-            for host in &hosts {
-                host.sh(FIREWALL);
-            }
-            Self(hosts)
+impl Drop for Firewalls {
+    fn drop(&mut self) {
+        for host in &self.0 {
+            host.run(&["nft", "delete", "table", "inet", "closed"]);
         }
     }
+}
 
-    impl Drop for Firewalls {
-        fn drop(&mut self) {
-            for host in &self.0 {
-                host.run(&["nft", "delete", "table", "inet", "closed"]);
-            }
+/// One thread's part: takes one transfer after the other, and judges what the last one of a window leaves.
+fn work(
+    soak: &Soak,
+    next: &AtomicUsize,
+    left: &[AtomicUsize],
+    results: &Mutex<Results>,
+    last_start: Instant,
+) {
+    loop {
+        let index = next.fetch_add(1, Ordering::SeqCst);
+        if index >= soak.cases.len() {
+            return;
         }
-    }
-
-    /// One thread's part: takes one transfer after the other, and judges what the last one of a window leaves.
-    fn work(
-        soak: &Soak,
-        next: &AtomicUsize,
-        left: &[AtomicUsize],
-        results: &Mutex<Results>,
-        last_start: Instant,
-    ) {
-        loop {
-            let index = next.fetch_add(1, Ordering::SeqCst);
-            if index >= soak.cases.len() {
-                return;
-            }
-            let goes_on = Instant::now() < last_start
-                && results.lock().expect("a thread panicked").failures.len() < ENOUGH_FAILURES;
-            if goes_on {
-                let done = catch_unwind(AssertUnwindSafe(|| soak.perform(index)));
-                let mut results = results.lock().expect("a thread panicked");
-                match done {
-                    Ok(ended) => {
-                        println!("{}", judge::line(index, &ended));
-                        results.failures.extend(soak.judge_end(index, &ended));
-                        results.ended.insert(index, ended);
-                    }
-                    Err(_) => results
-                        .failures
-                        .push(format!("the test itself failed in {}", soak.story(index, None))),
+        let goes_on = Instant::now() < last_start
+            && results.lock().expect("a thread panicked").failures.len() < ENOUGH_FAILURES;
+        if goes_on {
+            let done = catch_unwind(AssertUnwindSafe(|| soak.perform(index)));
+            let mut results = results.lock().expect("a thread panicked");
+            match done {
+                Ok(ended) => {
+                    println!("{}", judge::line(index, &ended));
+                    results.failures.extend(soak.judge_end(index, &ended));
+                    results.ended.insert(index, ended);
+                }
+                Err(_) => {
+                    results.failures.push(format!("the test itself failed in {}", soak.story(index, None)));
                 }
             }
-            let window = index / WINDOW;
-            if left[window].fetch_sub(1, Ordering::SeqCst) == 1 {
-                let members = {
-                    let results = results.lock().expect("a thread panicked");
-                    let first = window * WINDOW;
-                    judge::members(soak, results.ended.range(first..first + WINDOW))
-                };
-                let judged = catch_unwind(AssertUnwindSafe(|| soak.judge_window(window, &members)));
-                let failures = judged.unwrap_or_else(|_| vec![format!("window {window} cannot be judged")]);
-                results.lock().expect("a thread panicked").failures.extend(failures);
-            }
+        }
+        let window = index / WINDOW;
+        if left[window].fetch_sub(1, Ordering::SeqCst) == 1 {
+            let members = {
+                let results = results.lock().expect("a thread panicked");
+                let first = window * WINDOW;
+                judge::members(soak, results.ended.range(first..first + WINDOW))
+            };
+            let judged = catch_unwind(AssertUnwindSafe(|| soak.judge_window(window, &members)));
+            let failures = judged.unwrap_or_else(|_| vec![format!("window {window} cannot be judged")]);
+            results.lock().expect("a thread panicked").failures.extend(failures);
         }
     }
+}
 
-    #[test]
-    fn many_transfers_of_all_kinds_with_faults_leave_nothing_but_identical_copies() {
-        let began = Instant::now();
-        let seed = seed();
-        let count = usize::try_from(setting("SOAK_TRANSFERS", 30)).expect("a small number");
-        let seconds = setting("SOAK_SECONDS", 60);
-        let bound = format!("SOAK_SEED={seed} SOAK_TRANSFERS={count} SOAK_SECONDS={seconds}");
-        println!("{bound}");
-        let last_start = began + Duration::from_secs(seconds).saturating_sub(DRAIN);
-        let Some(lab) = Lab::get() else { return };
+#[test]
+fn exclusive_many_transfers_of_all_kinds_with_faults_leave_nothing_but_identical_copies() {
+    let began = Instant::now();
+    let seed = seed();
+    let count = usize::try_from(setting("SOAK_TRANSFERS", 30)).expect("a small number");
+    let seconds = setting("SOAK_SECONDS", 60);
+    let bound = format!("SOAK_SEED={seed} SOAK_TRANSFERS={count} SOAK_SECONDS={seconds}");
+    println!("{bound}");
+    let last_start = began + Duration::from_secs(seconds).saturating_sub(DRAIN);
+    let Some(lab) = Lab::get() else { return };
 
-        let hosts = HOSTS.map(|name| lab.host(name));
-        let scratch = lab.scratch(&HOSTS);
-        let _firewalls = Firewalls::new(&lab);
-        // The first use of a connection leaves traces of its own.
-        lab.transfer(&["status", "db1", "db2", "db3"]).expect_success();
-        let soak = Soak { lab, scratch, cases: draw(seed, count) };
-        let windows = count.div_ceil(WINDOW);
-        for host in &hosts {
-            let directories: Vec<String> =
-                (0..windows).flat_map(places_of).map(|place| soak.directory(&place)).collect();
-            host.sh(&format!("mkdir -p {}", directories.join(" ")));
+    let hosts = HOSTS.map(|name| lab.host(name));
+    let scratch = lab.scratch(&HOSTS);
+    let _firewalls = Firewalls::new(&lab);
+    // The first use of a connection leaves traces of its own.
+    lab.transfer(&["status", "db1", "db2", "db3"]).expect_success();
+    let soak = Soak { lab, scratch, cases: draw(seed, count) };
+    let windows = count.div_ceil(WINDOW);
+    for host in &hosts {
+        let directories: Vec<String> =
+            (0..windows).flat_map(places_of).map(|place| soak.directory(&place)).collect();
+        host.sh(&format!("mkdir -p {}", directories.join(" ")));
+    }
+    let before =
+        hosts.each_ref().map(|host| Snapshot::of(host, &[soak.scratch.path(), "/run/transfer-ssh", "/root"]));
+    let samplers = hosts
+        .each_ref()
+        .map(|host| host.command(&["perl", "-"]).stdin(include_str!("soak/descriptors.pl")).spawn());
+
+    let next = AtomicUsize::new(0);
+    let left: Vec<AtomicUsize> =
+        (0..windows).map(|window| AtomicUsize::new(WINDOW.min(count - window * WINDOW))).collect();
+    let results = Mutex::new(Results::default());
+    thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| work(&soak, &next, &left, &results, last_start));
         }
-        let before = hosts
-            .each_ref()
-            .map(|host| Snapshot::of(host, &[soak.scratch.path(), "/run/transfer-ssh", "/root"]));
-        let samplers = hosts
-            .each_ref()
-            .map(|host| host.command(&["perl", "-"]).stdin(include_str!("soak/descriptors.pl")).spawn());
+    });
+    let Results { ended, mut failures } = results.into_inner().expect("a thread panicked");
+    let most = HOSTS.iter().zip(samplers).map(|(name, sampler)| look(name, sampler, &mut failures)).max();
 
-        let next = AtomicUsize::new(0);
-        let left: Vec<AtomicUsize> =
-            (0..windows).map(|window| AtomicUsize::new(WINDOW.min(count - window * WINDOW))).collect();
-        let results = Mutex::new(Results::default());
-        thread::scope(|scope| {
-            for _ in 0..AT_ONCE {
-                scope.spawn(|| work(&soak, &next, &left, &results, last_start));
-            }
-        });
-        let Results { ended, mut failures } = results.into_inner().expect("a thread panicked");
-        let most = HOSTS.iter().zip(samplers).map(|(name, sampler)| look(name, sampler, &mut failures)).max();
-
-        let looked = thread::scope(|scope| {
-            let lookers: Vec<_> = (hosts.iter().zip(&before))
-                .map(|(host, before)| scope.spawn(|| before.remaining(host, LEASE + Duration::from_secs(15))))
-                .collect();
-            lookers.into_iter().map(|looker| looker.join().expect("a snapshot failed")).collect::<Vec<_>>()
-        });
-        for (name, remaining) in HOSTS.iter().zip(looked) {
-            failures.extend(remaining.iter().map(|line| format!("{name} is not as before: {line:.200}")));
-        }
-
-        let mut codes: BTreeMap<String, usize> = BTreeMap::new();
-        for ended in ended.values() {
-            *codes.entry(judge::outcome(ended)).or_default() += 1;
-        }
-        println!(
-            "{} of {count} transfers in {:.0} s: {codes:?}; {} were struck; an agent has at most {} descriptors",
-            ended.len(),
-            began.elapsed().as_secs_f32(),
-            ended.values().filter(|ended| ended.struck.is_some()).count(),
-            most.unwrap_or(0),
-        );
-        assert!(failures.is_empty(), "to repeat it: {bound}\n{}", failures.join("\n\n"));
-        assert!(!ended.is_empty() || count == 0, "no transfer began in time");
+    let looked = thread::scope(|scope| {
+        let lookers: Vec<_> = (hosts.iter().zip(&before))
+            .map(|(host, before)| scope.spawn(|| before.remaining(host, LEASE + Duration::from_secs(15))))
+            .collect();
+        lookers.into_iter().map(|looker| looker.join().expect("a snapshot failed")).collect::<Vec<_>>()
+    });
+    for (name, remaining) in HOSTS.iter().zip(looked) {
+        failures.extend(remaining.iter().map(|line| format!("{name} is not as before: {line:.200}")));
     }
 
-    /// Ends a sampler and reads what it has seen: failures, and how many descriptors an agent had at most.
-    fn look(name: &str, mut sampler: Running, failures: &mut Vec<String>) -> usize {
-        if !sampler.is_running() {
-            failures.push(format!("{name}: nobody looked at descriptors: {}", sampler.wait()));
-            return 0;
-        }
-        sampler.signal("KILL");
-        let seen = sampler.wait().stdout;
-        let of = |kind: &'static str| seen.lines().filter_map(move |line| line.strip_prefix(kind));
-        failures.extend(of("bad: ").map(|line| format!("{name}: {line}")));
-        of("most: ").filter_map(|number| number.parse().ok()).max().unwrap_or(0)
+    let mut codes: BTreeMap<String, usize> = BTreeMap::new();
+    for ended in ended.values() {
+        *codes.entry(judge::outcome(ended)).or_default() += 1;
     }
+    println!(
+        "{} of {count} transfers in {:.0} s: {codes:?}; {} were struck; an agent has at most {} descriptors",
+        ended.len(),
+        began.elapsed().as_secs_f32(),
+        ended.values().filter(|ended| ended.struck.is_some()).count(),
+        most.unwrap_or(0),
+    );
+    assert!(failures.is_empty(), "to repeat it: {bound}\n{}", failures.join("\n\n"));
+    assert!(!ended.is_empty() || count == 0, "no transfer began in time");
+}
+
+/// Ends a sampler and reads what it has seen: failures, and how many descriptors an agent had at most.
+fn look(name: &str, mut sampler: Running, failures: &mut Vec<String>) -> usize {
+    if !sampler.is_running() {
+        failures.push(format!("{name}: nobody looked at descriptors: {}", sampler.wait()));
+        return 0;
+    }
+    sampler.signal("KILL");
+    let seen = sampler.wait().stdout;
+    let of = |kind: &'static str| seen.lines().filter_map(move |line| line.strip_prefix(kind));
+    failures.extend(of("bad: ").map(|line| format!("{name}: {line}")));
+    of("most: ").filter_map(|number| number.parse().ok()).max().unwrap_or(0)
 }

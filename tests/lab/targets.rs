@@ -1,7 +1,8 @@
 //! Several targets of one run, and several runs on one host: what one of them meets is not the others' business.
 
-use crate::fixtures::{Held, MORE_THAN_BUFFERS, assert_same, being_read, make_random, names};
+use crate::fixtures::{Held, MORE_THAN_BUFFERS, SOON, assert_same, being_read, make_random, names};
 use crate::harness::{Host, Lab, Running};
+use crate::snapshot::Snapshot;
 
 /// Fills a disk, `$1`, as soon as a transfer has begun to use it, which is after it was found to have enough space.
 const FILL: &str = r#"
@@ -157,80 +158,70 @@ fn a_host_that_cannot_be_reached_is_named_and_nothing_is_changed() {
     assert!(names(&lab.host("db2"), scratch.path()).is_empty());
 }
 
-/// What looks at a whole host cannot share it.
-mod alone {
-    use super::{Lab, Running, assert_same, make_random};
-    use crate::fixtures::SOON;
-    use crate::snapshot::Snapshot;
-
-    #[test]
-    fn twenty_transfers_at_once_into_one_host_all_succeed_and_leave_nothing() {
-        let Some(lab) = Lab::get() else { return };
-        let hosts = ["ctl", "db1", "db2", "db3"].map(|name| lab.host(name));
-        let [_, db1, db2, db3] = &hosts;
-        let scratch = lab.scratch(&["db1", "db2", "db3"]);
-        let source = scratch.join("source");
-        for host in [db1, db3] {
-            host.run(&["mkdir", &source]).expect_success();
-            make_random(host, &format!("{source}/random"), 1);
-        }
-        db2.sh(&format!("cd '{}'; mkdir {{1..20}}", scratch.path()));
-        // The first use of a connection leaves traces of its own.
-        lab.transfer(&["status", "db1", "db2", "db3"]).expect_success();
-        let before = hosts.each_ref().map(|host| Snapshot::of(host, &["/run/transfer-ssh", "/root"]));
-
-        let from = |number: u32| if number % 4 == 0 { "db3" } else { "db1" };
-        let transfers: Vec<Running> = (1..=20)
-            .map(|number| {
-                let target = format!("db2:{}", scratch.join(&number.to_string()));
-                lab.transfer_spawn(&[&format!("{}:{source}", from(number)), &target])
-            })
-            .collect();
-        let outputs: Vec<String> = transfers
-            .into_iter()
-            .map(Running::wait)
-            .filter(|output| !output.status.success())
-            .map(|o| o.to_string())
-            .collect();
-        assert!(outputs.is_empty(), "{} failed:\n{}", outputs.len(), outputs.join("\n"));
-
-        for number in 1..=20 {
-            let copy = format!("{}/source", scratch.join(&number.to_string()));
-            assert_same((if from(number) == "db3" { db3 } else { db1 }, &source), (db2, &copy));
-        }
-        for (host, before) in hosts.iter().zip(&before) {
-            assert_eq!(before.remaining(host, SOON), Vec::<String>::new());
-        }
+#[test]
+fn exclusive_twenty_transfers_at_once_into_one_host_all_succeed_and_leave_nothing() {
+    let Some(lab) = Lab::get() else { return };
+    let hosts = ["ctl", "db1", "db2", "db3"].map(|name| lab.host(name));
+    let [_, db1, db2, db3] = &hosts;
+    let scratch = lab.scratch(&["db1", "db2", "db3"]);
+    let source = scratch.join("source");
+    for host in [db1, db3] {
+        host.run(&["mkdir", &source]).expect_success();
+        make_random(host, &format!("{source}/random"), 1);
     }
+    db2.sh(&format!("cd '{}'; mkdir {{1..20}}", scratch.path()));
+    // The first use of a connection leaves traces of its own.
+    lab.transfer(&["status", "db1", "db2", "db3"]).expect_success();
+    let before = hosts.each_ref().map(|host| Snapshot::of(host, &["/run/transfer-ssh", "/root"]));
 
-    #[test]
-    fn a_dry_run_changes_nothing() {
-        let Some(lab) = Lab::get() else { return };
-        let hosts = ["ctl", "db1", "db2", "db3"].map(|name| lab.host(name));
-        let scratch = lab.scratch(&["db1", "db2", "db3"]);
-        let source = scratch.join("source");
-        make_random(&hosts[1], &source, 1);
-        hosts[2].sh(
-            "nft add table inet mine; nft 'add chain inet mine input { type filter hook input priority 0; }'",
-        );
-        // The first use of a program or a connection may leave traces of its own.
-        let args = [
-            &format!("db1:{source}"),
-            &format!("db2:{}", scratch.path()),
-            &format!("db3:{}", scratch.path()),
-        ];
-        let args = [&args.map(String::as_str)[..], &["--dry-run"]].concat();
-        lab.transfer(&args).expect_success();
-        let dirs = [scratch.path(), "/run/transfer-ssh", "/root", "/etc"];
-        let before = hosts.each_ref().map(|host| Snapshot::of(host, &dirs));
+    let from = |number: u32| if number % 4 == 0 { "db3" } else { "db1" };
+    let transfers: Vec<Running> = (1..=20)
+        .map(|number| {
+            let target = format!("db2:{}", scratch.join(&number.to_string()));
+            lab.transfer_spawn(&[&format!("{}:{source}", from(number)), &target])
+        })
+        .collect();
+    let outputs: Vec<String> = transfers
+        .into_iter()
+        .map(Running::wait)
+        .filter(|output| !output.status.success())
+        .map(|o| o.to_string())
+        .collect();
+    assert!(outputs.is_empty(), "{} failed:\n{}", outputs.len(), outputs.join("\n"));
 
-        let output = lab.transfer(&args).expect_success();
-        for (host, before) in hosts.iter().zip(&before) {
-            assert_eq!(before.remaining(host, SOON), Vec::<String>::new());
-        }
-        hosts[2].sh("nft delete table inet mine");
-        for told in ["db2 (target", "db3 (target", "db1 (source", "from 10.77.0.11", "nothing was changed"] {
-            assert!(output.stdout.contains(told), "{told}: {output}");
-        }
+    for number in 1..=20 {
+        let copy = format!("{}/source", scratch.join(&number.to_string()));
+        assert_same((if from(number) == "db3" { db3 } else { db1 }, &source), (db2, &copy));
+    }
+    for (host, before) in hosts.iter().zip(&before) {
+        assert_eq!(before.remaining(host, SOON), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn exclusive_a_dry_run_changes_nothing() {
+    let Some(lab) = Lab::get() else { return };
+    let hosts = ["ctl", "db1", "db2", "db3"].map(|name| lab.host(name));
+    let scratch = lab.scratch(&["db1", "db2", "db3"]);
+    let source = scratch.join("source");
+    make_random(&hosts[1], &source, 1);
+    hosts[2].sh(
+        "nft add table inet mine; nft 'add chain inet mine input { type filter hook input priority 0; }'",
+    );
+    // The first use of a program or a connection may leave traces of its own.
+    let args =
+        [&format!("db1:{source}"), &format!("db2:{}", scratch.path()), &format!("db3:{}", scratch.path())];
+    let args = [&args.map(String::as_str)[..], &["--dry-run"]].concat();
+    lab.transfer(&args).expect_success();
+    let dirs = [scratch.path(), "/run/transfer-ssh", "/root", "/etc"];
+    let before = hosts.each_ref().map(|host| Snapshot::of(host, &dirs));
+
+    let output = lab.transfer(&args).expect_success();
+    for (host, before) in hosts.iter().zip(&before) {
+        assert_eq!(before.remaining(host, SOON), Vec::<String>::new());
+    }
+    hosts[2].sh("nft delete table inet mine");
+    for told in ["db2 (target", "db3 (target", "db1 (source", "from 10.77.0.11", "nothing was changed"] {
+        assert!(output.stdout.contains(told), "{told}: {output}");
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::faults::Fault;
 use super::lane::{DATA, Lane};
 use super::moments::{Armed, End, Moment};
-use super::ways::{WITH_OLD, Way, host_of};
+use super::variants::{Variant, WITH_OLD, host_of};
 use crate::fixtures;
 use crate::harness::{Cut, Host, Lab, Output, Running};
 
@@ -28,12 +28,12 @@ const LOOK: Duration = Duration::from_millis(300);
 pub(crate) struct Cell {
     pub(crate) fault: Arc<Fault>,
     pub(crate) moment: &'static Moment,
-    pub(crate) way: &'static Way,
+    pub(crate) variant: &'static Variant,
 }
 
 impl fmt::Display for Cell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}/{}", self.fault.name, self.moment.name, self.way.name)
+        write!(f, "{}/{}/{}", self.fault.name, self.moment.name, self.variant.name)
     }
 }
 
@@ -41,7 +41,7 @@ impl fmt::Display for Cell {
 pub(crate) struct Scene {
     lane: Lane,
     moment: &'static Moment,
-    way: &'static Way,
+    variant: &'static Variant,
     run: Option<Running>,
     armed: Option<Armed>,
     cuts: Vec<Cut>,
@@ -74,7 +74,7 @@ impl Cell {
     /// When anything is not as it must be.
     pub(crate) fn run(&self) {
         let Some(main) = Lab::get() else { return };
-        let mut scene = Scene::new(&main, self.moment, self.way);
+        let mut scene = Scene::new(&main, self.moment, self.variant);
         let ended = self.play(&mut scene);
         self.judge(&mut scene, &ended);
         scene.give_back();
@@ -82,7 +82,7 @@ impl Cell {
 
     /// Starts the run, strikes at the moment, and waits for the end.
     fn play(&self, scene: &mut Scene) -> Ended {
-        let armed = self.moment.arm(&scene.host(self.moment.end), self.way);
+        let armed = self.moment.arm(&scene.host(self.moment.end), self.variant);
         let mut run = scene.start(self.fault.name.starts_with("clock-"));
         let held = armed.await_held(&mut run, HELD);
         scene.armed = Some(armed);
@@ -149,12 +149,12 @@ impl Cell {
 
     /// No half copy, and none where the run has failed before its publication; every old one is whole.
     fn judge_copies(&self, scene: &Scene, code: i32, said: &str) {
-        for target in scene.way.targets {
+        for target in scene.variant.targets {
             let host = host_of(target);
             let found = scene.found(host);
-            let nothing = if scene.way.replaces() { Found::Old } else { Found::Nothing };
-            let alone = scene.way.targets.len() == 1;
-            let end = format!("{target}{}", scene.way.directory);
+            let nothing = if scene.variant.replaces() { Found::Old } else { Found::Nothing };
+            let alone = scene.variant.targets.len() == 1;
+            let end = format!("{target}{}", scene.variant.directory);
             if said.contains(&format!("{end}: done: ")) {
                 assert_eq!(found, Found::Copy, "told as done on {host}; said:\n{said}");
             } else if said.contains(&format!("{end}: FAILED: ")) && !self.moment.may_be_published() {
@@ -175,11 +175,11 @@ impl Cell {
 }
 
 impl Scene {
-    pub(crate) fn new(main: &Lab, moment: &'static Moment, way: &'static Way) -> Self {
+    pub(crate) fn new(main: &Lab, moment: &'static Moment, variant: &'static Variant) -> Self {
         Self {
             lane: Lane::take(main),
             moment,
-            way,
+            variant,
             run: None,
             armed: None,
             cuts: Vec::new(),
@@ -194,8 +194,8 @@ impl Scene {
         self.lane.give_back();
     }
 
-    pub(crate) fn way(&self) -> &'static Way {
-        self.way
+    pub(crate) fn variant(&self) -> &'static Variant {
+        self.variant
     }
 
     pub(crate) fn moment(&self) -> &'static Moment {
@@ -213,7 +213,7 @@ impl Scene {
     fn name_of(&self, end: End) -> &'static str {
         match end {
             End::Controller => "ctl",
-            End::Source => host_of(self.way.source),
+            End::Source => host_of(self.variant.source),
             End::Target => "db2",
         }
     }
@@ -229,12 +229,13 @@ impl Scene {
     }
 
     fn arguments(&self) -> Vec<String> {
-        let mut arguments = vec![format!("{}{}", self.way.source, self.way.data)];
-        arguments.extend(self.way.targets.iter().map(|target| format!("{target}{}", self.way.directory)));
+        let mut arguments = vec![format!("{}{}", self.variant.source, self.variant.data)];
+        arguments
+            .extend(self.variant.targets.iter().map(|target| format!("{target}{}", self.variant.directory)));
         for option in ["--lease-time", "--idle-timeout"] {
             arguments.extend([option.to_owned(), LEASE.as_secs().to_string()]);
         }
-        arguments.extend(self.way.options.iter().map(ToString::to_string));
+        arguments.extend(self.variant.options.iter().map(ToString::to_string));
         arguments
     }
 
@@ -326,7 +327,7 @@ impl Scene {
     /// Connects to the port before our own sender does.
     pub(crate) fn send_stranger(&mut self, then: &str) {
         let script =
-            format!("exec 3<>/dev/tcp/10.77.0.12/{} || exit; echo connected; {then}", self.way.port());
+            format!("exec 3<>/dev/tcp/10.77.0.12/{} || exit; echo connected; {then}", self.variant.port());
         let mut stranger = self.host(End::Source).spawn(&["bash", "--norc", "-c", &script]);
         stranger.wait_for("connected", HELD);
         self.others.push(stranger);
@@ -334,7 +335,7 @@ impl Scene {
 
     /// Listens on the port before our own receiver does.
     pub(crate) fn take_port(&mut self) {
-        let port = self.way.port().to_string();
+        let port = self.variant.port().to_string();
         self.spawn(End::Target, &["nc", "-l", "-k", "-d", &port]);
         let listening = format!("until [[ $(ss -Hltn 'sport = :{port}') ]]; do sleep 0.01; done");
         self.sh(End::Target, &listening);
@@ -369,12 +370,12 @@ impl Scene {
 
     /// What a run may leave under the final name, and what the judgement takes away.
     fn is_ours(&self, line: &str) -> bool {
-        let names: &[&str] = match self.way {
-            way if way.keeps_staging() => &["data", ".transfer-"],
-            way if way.fills() => &["one", "two", "three", "sub", "link", "xtrabackup_checkpoints"],
+        let names: &[&str] = match self.variant {
+            variant if variant.keeps_staging() => &["data", ".transfer-"],
+            variant if variant.fills() => &["one", "two", "three", "sub", "link", "xtrabackup_checkpoints"],
             _ => &["data"],
         };
-        names.iter().any(|name| line.contains(&format!("file: {}/{name}", self.way.directory)))
+        names.iter().any(|name| line.contains(&format!("file: {}/{name}", self.variant.directory)))
     }
 
     /// Waits until no line of that kind differs from before on any of these hosts.
@@ -395,8 +396,8 @@ impl Scene {
 
     /// What nobody is left to undo is shown, and undone by one command.
     fn clear(&self, wrecks: &[&str], code: i32) {
-        let sudo: &[&str] = if self.way.options.contains(&"--sudo") { &["--sudo"] } else { &[] };
-        let ends = [self.way.source].into_iter().chain(self.way.targets.iter().copied());
+        let sudo: &[&str] = if self.variant.options.contains(&"--sudo") { &["--sudo"] } else { &[] };
+        let ends = [self.variant.source].into_iter().chain(self.variant.targets.iter().copied());
         let logins: Vec<&str> =
             ends.map(|end| end.trim_end_matches(':')).filter(|login| !login.is_empty()).collect();
         for login in logins.iter().filter(|login| wrecks.contains(&host_of(login))) {
@@ -404,7 +405,7 @@ impl Scene {
             assert!(status.contains(" dead ") && status.contains("clean"), "no wreck is shown: {status}");
         }
         if !wrecks.is_empty() || code == 6 {
-            let start: &[&str] = if self.way.makes_rest() { &["--start-servers"] } else { &[] };
+            let start: &[&str] = if self.variant.makes_rest() { &["--start-servers"] } else { &[] };
             let cleaned = self.transfer(&[sudo, &["clean"], start, &logins[..]].concat());
             println!("clean: {cleaned}");
             cleaned.expect_success();
@@ -415,7 +416,7 @@ impl Scene {
     fn follow(&self) {
         let output = self.start(false).wait();
         assert!(output.status.success(), "the following transfer: {output}");
-        for target in self.way.targets {
+        for target in self.variant.targets {
             let host = host_of(target);
             assert_eq!(self.found(host), Found::Copy, "after the following transfer");
             self.reset(host);
@@ -425,9 +426,9 @@ impl Scene {
 
     /// The hosts that take part.
     fn hosts(&self) -> Vec<&'static str> {
-        let targets = self.way.targets.iter().copied();
+        let targets = self.variant.targets.iter().copied();
         let mut hosts: Vec<&'static str> =
-            [":", self.way.source].into_iter().chain(targets).map(host_of).collect();
+            [":", self.variant.source].into_iter().chain(targets).map(host_of).collect();
         hosts.dedup();
         hosts
     }
@@ -435,7 +436,7 @@ impl Scene {
     /// All that is not as it was before, in words.
     pub(crate) fn leftovers(&self) -> Vec<String> {
         let mut lines = self.lane.differences(&self.hosts());
-        let source = host_of(self.way.source);
+        let source = host_of(self.variant.source);
         if fixtures::list(&self.lane.host(source), DATA) != self.lane.data_of(source) {
             lines.push(format!("{source}: the source is not what it was"));
         }
@@ -458,17 +459,17 @@ impl Scene {
     /// What a target has, of which every entry is compared.
     fn found(&self, host: &str) -> Found {
         let on = self.lane.host(host);
-        if self.way.fills() {
+        if self.variant.fills() {
             return self.filled(&on);
         }
-        let names = fixtures::names(&on, self.way.directory);
-        let list = |name: &str| fixtures::list(&on, &format!("{}/{name}", self.way.directory));
+        let names = fixtures::names(&on, self.variant.directory);
+        let list = |name: &str| fixtures::list(&on, &format!("{}/{name}", self.variant.directory));
         let old = |list: &[String]| list == self.lane.lists.old;
         let (asides, others): (Vec<&String>, Vec<&String>) =
             names.iter().filter(|name| *name != "data").partition(|name| name.starts_with("data.old-20"));
         let others: Vec<&String> = others
             .into_iter()
-            .filter(|name| !(self.way.keeps_staging() && name.starts_with(".transfer-")))
+            .filter(|name| !(self.variant.keeps_staging() && name.starts_with(".transfer-")))
             .collect();
         assert_eq!(others, Vec::<&String>::new(), "on {host}");
         let has_one = names.iter().any(|name| name == "data");
@@ -476,13 +477,13 @@ impl Scene {
             None => Found::Nothing,
             Some(list) if old(&list) => Found::Old,
             Some(list) => {
-                let data = self.lane.data_of(host_of(self.way.source));
+                let data = self.lane.data_of(host_of(self.variant.source));
                 let good = list == data || self.altered.as_ref() == Some(&list);
                 assert!(good, "half a copy on {host}: {list:#?} instead of {data:#?}");
                 Found::Copy
             }
         };
-        let kept = found == Found::Copy && self.way.keeps_old();
+        let kept = found == Found::Copy && self.variant.keeps_old();
         assert_eq!(asides.len(), usize::from(kept), "{names:?} on {host}");
         if let [aside] = asides[..] {
             let rename = |line: &String| line.replace(&format!("./{aside}"), "./data");
@@ -494,12 +495,12 @@ impl Scene {
 
     /// What a directory has that is filled: everything, or nothing.
     fn filled(&self, on: &Host) -> Found {
-        let directory = self.way.directory;
+        let directory = self.variant.directory;
         let names = fixtures::names(on, directory);
         if names.is_empty() {
             return Found::Nothing;
         }
-        if self.way.is_hot() {
+        if self.variant.is_hot() {
             let files = |directory: &str| {
                 format!(
                     "cd {directory}; find . -type f ! -name xtrabackup_checkpoints -exec sha256sum {{}} + | sort"
@@ -513,17 +514,17 @@ impl Scene {
         let rename = |line: &String| line.replace(&format!("./{parent}"), "./data");
         let all: Vec<String> = fixtures::list(on, directory).iter().map(rename).collect();
         // The directory itself is not the copy's.
-        let data = self.lane.data_of(host_of(self.way.source));
+        let data = self.lane.data_of(host_of(self.variant.source));
         assert_eq!(all[1..], data[1..], "not all of the archive is there");
         Found::Copy
     }
 
     /// As it was before the run, whatever is under the final name.
     fn reset(&self, host: &str) {
-        let back = if self.way.directory == WITH_OLD {
+        let back = if self.variant.directory == WITH_OLD {
             format!("rm -rf {WITH_OLD}/*; cp -a /srv/damage/template/data {WITH_OLD}/")
         } else {
-            format!("rm -rf {0}/* {0}/.transfer-*", self.way.directory)
+            format!("rm -rf {0}/* {0}/.transfer-*", self.variant.directory)
         };
         self.lane.host(host).sh(&back);
     }

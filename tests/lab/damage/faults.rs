@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::cell::Scene;
 use super::lane::DATA;
 use super::moments::{End, Moment};
-use super::ways::Way;
+use super::variants::Variant;
 use crate::processes;
 
 type Deed = Box<dyn Fn(&mut Scene) + Send + Sync>;
@@ -18,7 +18,7 @@ pub(crate) struct Fault {
     /// After the run's end: what was broken is whole again.
     pub(crate) mend: Deed,
     at: fn(&Moment) -> bool,
-    by: fn(&Way) -> bool,
+    by: fn(&Variant) -> bool,
     /// The exit codes that are right, and what the message must say where the code is not 0.
     pub(crate) codes: &'static [i32],
     pub(crate) says: &'static [&'static str],
@@ -45,7 +45,7 @@ fn fault(name: &str, strike: impl Fn(&mut Scene) + Send + Sync + 'static) -> Fau
         strike: Box::new(strike),
         mend: Box::new(|_| {}),
         at: |_| true,
-        by: |way| way.name != "small",
+        by: |variant| variant.name != "small",
         codes: &[1],
         says: &[],
         names: None,
@@ -62,8 +62,8 @@ impl Fault {
         Self { at, ..self }
     }
 
-    /// Only in these ways.
-    fn by(self, by: fn(&Way) -> bool) -> Self {
+    /// Only in these variants.
+    fn by(self, by: fn(&Variant) -> bool) -> Self {
         Self { by, ..self }
     }
 
@@ -93,8 +93,8 @@ impl Fault {
     }
 
     /// Whether there is such a cell.
-    pub(crate) fn happens(&self, moment: &Moment, way: &Way) -> bool {
-        (self.at)(moment) && (self.by)(way) && way.differs_at(moment)
+    pub(crate) fn happens(&self, moment: &Moment, variant: &Variant) -> bool {
+        (self.at)(moment) && (self.by)(variant) && variant.differs_at(moment)
     }
 }
 
@@ -103,18 +103,18 @@ fn has_agent(moment: &Moment) -> bool {
     moment.is_from("target")
 }
 
-/// What is undone is no other thing in another way: one, or those with something to undo on several hosts or by others.
-fn plain(way: &Way) -> bool {
-    way.name == "plain"
+/// What is undone is no other thing in another variant: one, or those with something to undo on several hosts or by others.
+fn plain(variant: &Variant) -> bool {
+    variant.name == "plain"
 }
 
-fn few(way: &Way) -> bool {
-    ["plain", "two-targets", "keep-old", "cold", "hot", "fill"].contains(&way.name)
+fn few(variant: &Variant) -> bool {
+    ["plain", "two-targets", "keep-old", "cold", "hot", "fill"].contains(&variant.name)
 }
 
 /// The source has something to undo.
-fn cold(way: &Way) -> bool {
-    ["plain", "cold", "hot"].contains(&way.name)
+fn cold(variant: &Variant) -> bool {
+    ["plain", "cold", "hot"].contains(&variant.name)
 }
 
 /// All of them.
@@ -210,7 +210,7 @@ fn deaths() -> Vec<Fault> {
             end(scene, End::Source, ALL);
             scene.run().signal("KILL");
         })
-        .by(Way::makes_rest)
+        .by(Variant::makes_rest)
         .at(has_agent)
         .ends(&[-9], &[])
         .vanishes()
@@ -250,7 +250,7 @@ fn stages() -> Vec<Fault> {
             end(scene, host, &format!("process {job} {program} '{word}'"));
         })
         .at(|moment| moment.is_from("first") && !moment.is_from("closing"))
-        .by(|way| ["plain", "two-targets"].contains(&way.name))
+        .by(|variant| ["plain", "two-targets"].contains(&variant.name))
         .ends(&[1], &["db2"])
     };
     let mut faults: Vec<Fault> = STAGES.map(stage).into();
@@ -332,7 +332,7 @@ fn networks() -> Vec<Fault> {
 }
 
 fn disks() -> Vec<Fault> {
-    let small: fn(&Way) -> bool = |way| way.name == "small";
+    let small: fn(&Variant) -> bool = |variant| variant.name == "small";
     vec![
         fault("disk-full", |scene| {
             scene.sh(End::Target, "! head -c 20M /dev/zero >/srv/damage/small/filler");
@@ -350,10 +350,10 @@ fn disks() -> Vec<Fault> {
         .by(small)
         .ends(&[0, 1], &["db2", "No space left on device"]),
         fault("directory-locked", |scene| {
-            scene.sh(End::Target, &format!("chattr +i {}", scene.way().directory));
+            scene.sh(End::Target, &format!("chattr +i {}", scene.variant().directory));
         })
-        .mend(|scene| drop(scene.sh(End::Target, &format!("chattr -i {}", scene.way().directory))))
-        .by(|way| few(way) && way.name != "two-targets")
+        .mend(|scene| drop(scene.sh(End::Target, &format!("chattr -i {}", scene.variant().directory))))
+        .by(|variant| few(variant) && variant.name != "two-targets")
         .ends(&[1, 4, 6], &["db2"]),
         fault("directory-read-only", |scene| {
             scene.sh(End::Target, "mount -o remount,ro /srv/damage/small");
@@ -398,14 +398,14 @@ fn sources() -> Vec<Fault> {
         fault(name, move |scene| scene.alter_source(&script))
             .mend(move |scene| drop(scene.sh(End::Source, &back)))
             .at(|moment| ["first", "middle"].contains(&moment.name))
-            .by(|way| ["plain", "parallel", "two-targets", "local-source"].contains(&way.name))
+            .by(|variant| ["plain", "parallel", "two-targets", "local-source"].contains(&variant.name))
     }
     vec![
         change("source-truncated", &format!("truncate -s 100000 {LAST}")).ends(&[0, 1, 3], &[]),
         change("source-grown", &format!("head -c 300000 /dev/urandom >>{LAST}")).ends(&[0, 1, 3], &[]),
         change("source-vanished", &format!("rm {LAST}")).ends(&[0, 1, 3], &[]),
         change("source-unreadable", &format!("chmod 0 {LAST}"))
-            .by(|way| way.name == "reader")
+            .by(|variant| variant.name == "reader")
             .ends(&[1], &["db1", "Permission denied"]),
     ]
 }
@@ -416,7 +416,7 @@ fn wires() -> Vec<Fault> {
         fault(name, move |scene| scene.damage_wire(how))
             .mend(|scene| scene.mend_tool(End::Source, "nc"))
             .at(|moment| moment.name == "sender")
-            .by(|way| ["plain", "parallel", "two-targets"].contains(&way.name))
+            .by(|variant| ["plain", "parallel", "two-targets"].contains(&variant.name))
             .ends(codes, &["db2"])
     };
     let mut faults = Vec::new();
@@ -447,14 +447,16 @@ fn ports() -> Vec<Fault> {
         let stranger =
             || fault(name, move |scene| scene.send_stranger(then)).at(|moment| moment.name == "listening");
         faults.push(
-            stranger().by(|way| ["plain", "two-targets", "local-source"].contains(&way.name)).ends(&[0], &[]),
+            stranger()
+                .by(|variant| ["plain", "two-targets", "local-source"].contains(&variant.name))
+                .ends(&[0], &[]),
         );
-        faults.push(stranger().by(Way::has_one_port).ends(&[0, 5], &["db2"]));
+        faults.push(stranger().by(Variant::has_one_port).ends(&[0, 5], &["db2"]));
     }
     let taken = || fault("port-taken", Scene::take_port).at(|moment| ["port", "rule"].contains(&moment.name));
-    faults.push(taken().by(|way| way.name != "small" && !way.has_one_port()).ends(&[0], &[]));
+    faults.push(taken().by(|variant| variant.name != "small" && !variant.has_one_port()).ends(&[0], &[]));
     // Who listens on all addresses may let us listen on one of them.
-    faults.push(taken().by(Way::has_one_port).ends(&[0, 5], &["db2"]));
+    faults.push(taken().by(Variant::has_one_port).ends(&[0, 5], &["db2"]));
     faults.push(
         fault("xtables-locked", |scene| {
             scene.spawn(End::Target, &["flock", "/run/xtables.lock", "sleep", "30"]);
@@ -533,7 +535,7 @@ fn hosts() -> Vec<Fault> {
             }
         })
         .at(|moment| moment.name == "connecting")
-        .by(|way| ["plain", "sudo"].contains(&way.name))
+        .by(|variant| ["plain", "sudo"].contains(&variant.name))
         .ends(&[0], &[])
     };
     let jump =

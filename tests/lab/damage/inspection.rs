@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::cell::{Scene, is_open};
 use super::moments::MOMENTS;
-use super::ways::WAYS;
+use super::variants::VARIANTS;
 use crate::harness::Lab;
 
 /// Something planted, by a script on a host, and taken away by another one.
@@ -218,7 +218,7 @@ impl Plant {
     /// When it is not found, or when something else is.
     pub(crate) fn run(&self) {
         let Some(main) = Lab::get() else { return };
-        let scene = Scene::new(&main, &MOMENTS[0], &WAYS[0]);
+        let scene = Scene::new(&main, &MOMENTS[0], &VARIANTS[0]);
         assert_eq!(scene.leftovers(), Vec::<String>::new(), "before anything was planted");
         scene.on(self.host, self.script);
         let lines = scene.leftovers();

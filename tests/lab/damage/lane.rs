@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-use super::ways::WITH_OLD;
+use super::variants::WITH_OLD;
 use crate::fixtures::{self, FIREWALL};
 use crate::harness::{Host, Lab};
 use crate::snapshot::Snapshot;

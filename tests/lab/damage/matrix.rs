@@ -6,10 +6,10 @@ use std::sync::Arc;
 use super::cell::Cell;
 use super::faults::faults;
 use super::moments::MOMENTS;
-use super::ways::WAYS;
+use super::variants::VARIANTS;
 
 /// All cells, in the order of the tables; or so many of them as `DAMAGE_CELLS` says, drawn by `DAMAGE_SEED`: as many kinds
-/// of faults as there can be, at moments and in ways by chance.
+/// of faults as there can be, at moments and in variants by chance.
 pub(crate) fn cells() -> Vec<Cell> {
     let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
     let mut cells = product();
@@ -32,8 +32,8 @@ fn product() -> Vec<Cell> {
     let mut cells = Vec::new();
     for fault in faults().into_iter().map(Arc::new) {
         for moment in &MOMENTS {
-            for way in WAYS.iter().filter(|way| fault.happens(moment, way)) {
-                cells.push(Cell { fault: Arc::clone(&fault), moment, way });
+            for variant in VARIANTS.iter().filter(|variant| fault.happens(moment, variant)) {
+                cells.push(Cell { fault: Arc::clone(&fault), moment, variant });
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::lane::GATE;
-use super::ways::Way;
+use super::variants::Variant;
 use crate::harness::{Host, Running};
 
 /// Where the held program runs.
@@ -106,10 +106,10 @@ impl Moment {
     }
 
     /// Puts the program that holds a run in front of the real one, for its next such call only.
-    pub(crate) fn arm(&self, host: &Host, way: &Way) -> Armed {
+    pub(crate) fn arm(&self, host: &Host, variant: &Variant) -> Armed {
         let (program, condition) = match self.program {
-            "tar" if way.is_hot() => ("mariadb-backup", "[[ $1 != --version ]]"),
-            "systemctl" if way.is_hot() => ("mariadb", "[[ ${!#} == START* ]]"),
+            "tar" if variant.is_hot() => ("mariadb-backup", "[[ $1 != --version ]]"),
+            "systemctl" if variant.is_hot() => ("mariadb", "[[ ${!#} == START* ]]"),
             program => (program, self.condition),
         };
         let body = match self.hold {
@@ -133,7 +133,7 @@ impl Moment {
     }
 }
 
-/// A wait for which nothing is started: many of them add up. Behind what rests in this way stands the other half.
+/// A wait for which nothing is started: many of them add up. Behind what rests in this variant stands the other half.
 const NAP: &str = "read -rt 0.02 -u 12";
 const REST: &str = "12<> <(:)";
 

@@ -20,7 +20,7 @@ impl Scene {
 }
 
 #[test]
-fn what_is_mounted_at_or_below_the_old_one_refuses_the_run() {
+fn exclusive_what_is_mounted_at_or_below_the_old_one_refuses_the_run() {
     let Some(scene) = Scene::set() else { return };
     for at in ["in/data", "in/data/sub"] {
         scene.db2.sh(&scene.mount(at));
@@ -35,7 +35,7 @@ fn what_is_mounted_at_or_below_the_old_one_refuses_the_run() {
 }
 
 #[test]
-fn what_is_mounted_into_the_old_one_meanwhile_fails_the_publication_and_is_left_alone() {
+fn exclusive_what_is_mounted_into_the_old_one_meanwhile_fails_the_publication_and_is_left_alone() {
     let Some(scene) = Scene::set() else { return };
     for at in ["in/data", "in/data/sub"] {
         let script = format!("[[ $* == *--extract* ]] && {{ {}; }}", scene.mount(at));
@@ -53,7 +53,7 @@ fn what_is_mounted_into_the_old_one_meanwhile_fails_the_publication_and_is_left_
 }
 
 #[test]
-fn what_is_mounted_into_the_old_one_at_the_last_moment_is_left_behind_and_not_emptied() {
+fn exclusive_what_is_mounted_into_the_old_one_at_the_last_moment_is_left_behind_and_not_emptied() {
     let Some(scene) = Scene::set() else { return };
     let script =
         format!("[[ ${{4-}} == 2 && ${{6-}} == */fd/14/data ]] && {{ {}; }}", scene.mount("in/data/sub"));
@@ -72,7 +72,7 @@ fn what_is_mounted_into_the_old_one_at_the_last_moment_is_left_behind_and_not_em
 }
 
 #[test]
-fn a_link_to_where_something_is_mounted_is_replaced_like_any_other() {
+fn exclusive_a_link_to_where_something_is_mounted_is_replaced_like_any_other() {
     let Some(scene) = Scene::set() else { return };
     for (options, count) in [(&["--replace"][..], 1), (&["--replace", "--keep-old"], 2)] {
         scene.db2.sh(&format!("rm -r {0}; ln -s / {0}", scene.at("in/data")));
@@ -83,7 +83,7 @@ fn a_link_to_where_something_is_mounted_is_replaced_like_any_other() {
 }
 
 #[test]
-fn the_source_is_seen_through_a_bind_mount_and_is_neither_replaced_nor_copied_into_itself() {
+fn exclusive_the_source_is_seen_through_a_bind_mount_and_is_neither_replaced_nor_copied_into_itself() {
     let Some(scene) = Scene::set() else { return };
     let (source, other) = (scene.at("data/dir"), scene.at("other"));
     scene.db1.sh(&format!("mkdir {other}; mount --bind {} {other}", scene.scratch.path()));

@@ -1,10 +1,10 @@
-//! What belongs to a whole host: accounts, packages, addresses, rules, files in `/etc`.
+//! The ways to a host and through it: accounts, login shells, sudo, options of ssh, addresses; the old command line.
 
 mod accounts;
 mod addresses;
 mod logins;
 mod niceness;
-mod old;
+mod transferpy;
 
 use std::time::{Duration, Instant};
 

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn our_programs_stand_back_and_use_as_many_processors_as_was_said_on_both_ends() {
+fn exclusive_our_programs_stand_back_and_use_as_many_processors_as_was_said_on_both_ends() {
     let Some(scene) = Scene::new(MORE_THAN_BUFFERS) else { return };
     let log = scene.scratch.join("digests.log");
     let tell = format!("[[ $* == */hash.pl* ]] && echo \"$(nice) $*\" >>'{log}'");

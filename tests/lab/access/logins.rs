@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn every_login_shell_will_do_whatever_its_start_up_files_print() {
+fn exclusive_every_login_shell_will_do_whatever_its_start_up_files_print() {
     let Some(scene) = Scene::new(1) else { return };
     let Scene { lab, db1, db2, scratch, .. } = &scene;
     let _root = [db1, db2].map(|host| sudoers(host, "NOPASSWD: ALL"));
@@ -70,7 +70,7 @@ fn moved_ssh(scene: &Scene) -> [Changed; 2] {
 }
 
 #[test]
-fn a_host_that_only_an_ssh_configuration_knows_is_reached_by_it() {
+fn exclusive_a_host_that_only_an_ssh_configuration_knows_is_reached_by_it() {
     let Some(scene) = Scene::new(1) else { return };
     let _moved = moved_ssh(&scene);
     let (config, included) = (scene.scratch.join("ssh config"), scene.scratch.join("included"));
@@ -95,7 +95,7 @@ fn a_host_that_only_an_ssh_configuration_knows_is_reached_by_it() {
 }
 
 #[test]
-fn options_of_ssh_reach_every_login_and_the_advice_that_is_given() {
+fn exclusive_options_of_ssh_reach_every_login_and_the_advice_that_is_given() {
     let Some(scene) = Scene::new(MORE_THAN_BUFFERS) else { return };
     let moved = moved_ssh(&scene);
     let config = scene.scratch.join("ssh config");

@@ -1,11 +1,11 @@
-//! Ways of running a transfer that differ in what they lease, and where.
+//! Variants of running a transfer that differ in what they lease, and where.
 
 use super::lane::DATA;
 use super::moments::Moment;
 
 /// One of them. Its name is the one in a cell's.
 #[derive(Debug)]
-pub(crate) struct Way {
+pub(crate) struct Variant {
     pub(crate) name: &'static str,
     /// What stands before the source's path: a login and a host, or nothing for the controller itself.
     pub(crate) source: &'static str,
@@ -29,31 +29,36 @@ pub(crate) const SERVED: &str = "/srv/damage/served/data";
 /// Where a replica listens.
 const REPLICA: &str = "/run/damage-replica.sock";
 
-const PLAIN: Way =
-    Way { name: "plain", source: "db1:", targets: &["db2:"], data: DATA, directory: EMPTY, options: &[] };
+const PLAIN: Variant =
+    Variant { name: "plain", source: "db1:", targets: &["db2:"], data: DATA, directory: EMPTY, options: &[] };
 
-pub(crate) const WAYS: [Way; 13] = [
+pub(crate) const VARIANTS: [Variant; 13] = [
     PLAIN,
-    Way {
+    Variant {
         name: "parallel",
         options: &["--parallel-checksum", "--no-encrypt", "--no-compress", "--port", "4444"],
         ..PLAIN
     },
-    Way { name: "replace", directory: WITH_OLD, options: &["--replace"], ..PLAIN },
-    Way { name: "keep-old", directory: WITH_OLD, options: &["--replace", "--keep-old"], ..PLAIN },
-    Way { name: "keep-staging", options: &["--keep-staging"], ..PLAIN },
-    Way { name: "two-targets", targets: &["db2:", "db3:"], ..PLAIN },
-    Way { name: "local-source", source: "", ..PLAIN },
-    Way { name: "sudo", source: "dba@db1:", targets: &["dba@db2:"], options: &["--sudo"], ..PLAIN },
-    Way { name: "reader", source: "dba@db1:", ..PLAIN },
-    Way { name: "small", directory: SMALL, ..PLAIN },
-    Way { name: "cold", data: SERVED, options: &["--stop-server", "source"], ..PLAIN },
-    Way { name: "hot", data: REPLICA, options: &["--type", "mariabackup", "--stop-replication"], ..PLAIN },
-    Way { name: "fill", data: ARCHIVE, options: &["--type", "decompress"], ..PLAIN },
+    Variant { name: "replace", directory: WITH_OLD, options: &["--replace"], ..PLAIN },
+    Variant { name: "keep-old", directory: WITH_OLD, options: &["--replace", "--keep-old"], ..PLAIN },
+    Variant { name: "keep-staging", options: &["--keep-staging"], ..PLAIN },
+    Variant { name: "two-targets", targets: &["db2:", "db3:"], ..PLAIN },
+    Variant { name: "local-source", source: "", ..PLAIN },
+    Variant { name: "sudo", source: "dba@db1:", targets: &["dba@db2:"], options: &["--sudo"], ..PLAIN },
+    Variant { name: "reader", source: "dba@db1:", ..PLAIN },
+    Variant { name: "small", directory: SMALL, ..PLAIN },
+    Variant { name: "cold", data: SERVED, options: &["--stop-server", "source"], ..PLAIN },
+    Variant {
+        name: "hot",
+        data: REPLICA,
+        options: &["--type", "mariabackup", "--stop-replication"],
+        ..PLAIN
+    },
+    Variant { name: "fill", data: ARCHIVE, options: &["--type", "decompress"], ..PLAIN },
 ];
 
-impl Way {
-    /// Whether it leases at that moment anything else than the plain way does, or by anybody else.
+impl Variant {
+    /// Whether it leases at that moment anything else than the plain variant does, or by anybody else.
     pub(crate) fn differs_at(&self, moment: &Moment) -> bool {
         match self.name {
             // Something rests, or is about to.

@@ -11,7 +11,7 @@ const CHANGES: [(&str, &str); 4] = [
 ];
 
 #[test]
-fn what_changes_while_tar_reads_it_is_told_and_fails_the_run_unless_it_is_ignored() {
+fn exclusive_what_changes_while_tar_reads_it_is_told_and_fails_the_run_unless_it_is_ignored() {
     let Some(scene) = Scene::set_large() else { return };
     let make = format!("cp --reflink=auto {0}.whole {0}", scene.at("data/large"));
     // More than one of them, so that tar is in the middle of it whatever came before.
@@ -54,7 +54,7 @@ fn what_changes_while_tar_reads_it_is_told_and_fails_the_run_unless_it_is_ignore
 }
 
 #[test]
-fn damage_on_the_target_is_no_change_on_the_source() {
+fn exclusive_damage_on_the_target_is_no_change_on_the_source() {
     let Some(scene) = Scene::set_large() else { return };
     let flip = r#"file=data/large; time=$(stat -c %y $file)
         byte=$(dd if=$file bs=1 skip=1000000 count=1 status=none | od -An -tu1)

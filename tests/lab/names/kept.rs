@@ -17,7 +17,7 @@ impl Scene {
 }
 
 #[test]
-fn what_has_arrived_before_a_failure_is_kept_where_the_report_says() {
+fn exclusive_what_has_arrived_before_a_failure_is_kept_where_the_report_says() {
     let Some(scene) = Scene::set_large() else { return };
     let keep = "--keep-staging";
     // A disk that somebody else fills meanwhile.
@@ -47,7 +47,7 @@ fn what_has_arrived_before_a_failure_is_kept_where_the_report_says() {
 }
 
 #[test]
-fn what_has_arrived_before_a_signal_is_kept() {
+fn exclusive_what_has_arrived_before_a_signal_is_kept() {
     let Some(scene) = Scene::set_large() else { return };
     let half = "[[ $* == *--extract* ]] && { { head -c 20M; sleep 100; } | \"$real\" \"$@\"; exit; }";
     let _tar = Wrapper::new(&scene.db2, "tar", half);
@@ -68,7 +68,7 @@ fn what_has_arrived_before_a_signal_is_kept() {
 }
 
 #[test]
-fn a_run_that_begins_nothing_keeps_nothing() {
+fn exclusive_a_run_that_begins_nothing_keeps_nothing() {
     let Some(scene) = Scene::set() else { return };
     scene.transfer(&["--keep-staging"]).expect_code(4);
     scene.expect_untouched();
@@ -89,7 +89,7 @@ fn a_run_that_begins_nothing_keeps_nothing() {
 }
 
 #[test]
-fn what_has_arrived_is_kept_where_the_last_step_of_a_replacement_fails() {
+fn exclusive_what_has_arrived_is_kept_where_the_last_step_of_a_replacement_fails() {
     let Some(scene) = Scene::set() else { return };
     let fails = "[[ ${4-} == 2 && ${6-} == */fd/14/data ]] && { echo no; exit 1; }";
     let _perl = Wrapper::new(&scene.db2, "perl", fails);

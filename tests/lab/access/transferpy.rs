@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn the_old_configuration_counts_where_there_is_none_of_ours() {
+fn exclusive_the_old_configuration_counts_where_there_is_none_of_ours() {
     let Some(scene) = Scene::new(1) else { return };
     let told = |options: &[&str]| {
         scene.transfer(["db1", "db2"], &[&["--dry-run"], options].concat()).expect_success()
@@ -38,7 +38,7 @@ fn the_old_configuration_counts_where_there_is_none_of_ours() {
 }
 
 #[test]
-fn ports_that_transferpy_has_locked_are_left_to_it() {
+fn exclusive_ports_that_transferpy_has_locked_are_left_to_it() {
     let Some(scene) = Scene::new(1) else { return };
     let lock = "/tmp/trnsfr_db2_4400.lock";
     let port = |options: &[&str]| scene.transfer(["db1", "db2"], &[&["--json"], options].concat());

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_backup_that_cannot_be_prepared_never_touches_the_old_replica() {
+fn exclusive_a_backup_that_cannot_be_prepared_never_touches_the_old_replica() {
     let Some(servers) = Servers::set() else { return };
     servers.old_replica();
     let process = || servers.db2.sh("systemctl show -p MainPID --value mariadb");
@@ -86,22 +86,22 @@ fn killed_at(steps: &[&str]) {
 }
 
 #[test]
-fn whoever_is_killed_before_the_new_data_has_its_name_the_old_replica_is_as_it_was() {
+fn exclusive_whoever_is_killed_before_the_new_data_has_its_name_the_old_replica_is_as_it_was() {
     killed_at(&["copying", "stopping", "publishing"]);
 }
 
 #[test]
-fn whoever_is_killed_behind_that_the_old_replica_is_as_it_was() {
+fn exclusive_whoever_is_killed_behind_that_the_old_replica_is_as_it_was() {
     killed_at(&["starting", "following"]);
 }
 
 #[test]
-fn whoever_is_killed_at_the_end_the_old_replica_is_as_it_was() {
+fn exclusive_whoever_is_killed_at_the_end_the_old_replica_is_as_it_was() {
     killed_at(&["catching up", "comparing"]);
 }
 
 #[test]
-fn what_nobody_was_left_to_undo_is_undone_by_the_next_run() {
+fn exclusive_what_nobody_was_left_to_undo_is_undone_by_the_next_run() {
     let Some(servers) = Servers::set() else { return };
     servers.old_replica();
     let (host, wrapper) = hold(&servers, "catching up");
@@ -128,7 +128,7 @@ fn what_nobody_was_left_to_undo_is_undone_by_the_next_run() {
 }
 
 #[test]
-fn a_target_that_goes_down_while_its_data_is_on_trial_gets_it_back_when_that_is_asked_for() {
+fn exclusive_a_target_that_goes_down_while_its_data_is_on_trial_gets_it_back_when_that_is_asked_for() {
     let Some(servers) = Servers::set() else { return };
     servers.old_replica();
     let (host, wrapper) = hold(&servers, "catching up");
@@ -156,7 +156,7 @@ fn a_target_that_goes_down_while_its_data_is_on_trial_gets_it_back_when_that_is_
 }
 
 #[test]
-fn a_replica_that_cannot_apply_or_whose_tables_differ_is_none() {
+fn exclusive_a_replica_that_cannot_apply_or_whose_tables_differ_is_none() {
     let Some(servers) = Servers::set() else { return };
     servers.old_replica();
     let order = ["db1", "db2", "--replace", "--create-account", "--verify-tables"];

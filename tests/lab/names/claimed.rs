@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_name_that_somebody_writes_to_is_busy_by_whatever_path_and_free_when_he_is_killed() {
+fn exclusive_a_name_that_somebody_writes_to_is_busy_by_whatever_path_and_free_when_he_is_killed() {
     let Some(scene) = Scene::set_large() else { return };
     let (directory, link, bind) = (scene.at("in"), scene.at("link"), scene.at("bind"));
     scene.db2.sh(&format!("ln -s {directory} {link}; mkdir {bind}; mount --bind {directory} {bind}"));
@@ -33,7 +33,7 @@ fn a_name_that_somebody_writes_to_is_busy_by_whatever_path_and_free_when_he_is_k
 }
 
 #[test]
-fn a_name_that_was_made_since_the_preflight_is_not_copied_for() {
+fn exclusive_a_name_that_was_made_since_the_preflight_is_not_copied_for() {
     let Some(scene) = Scene::set_large() else { return };
     // Between the preflight and the lock of the name.
     let script = format!("[[ $* == '-w 1 10' ]] && mkdir -p {}", scene.at("in/data"));
@@ -45,7 +45,7 @@ fn a_name_that_was_made_since_the_preflight_is_not_copied_for() {
 }
 
 #[test]
-fn an_old_one_that_is_another_since_the_preflight_is_not_copied_for() {
+fn exclusive_an_old_one_that_is_another_since_the_preflight_is_not_copied_for() {
     let Some(scene) = Scene::set() else { return };
     // Between the preflight and the lock of the name.
     let data = scene.at("in/data");

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn with_sudo_an_account_without_privileges_does_what_root_does() {
+fn exclusive_with_sudo_an_account_without_privileges_does_what_root_does() {
     let Some(scene) = Scene::new(1) else { return };
     let Scene { lab, db1, db2, scratch, .. } = &scene;
     let _root = [db1, db2].map(|host| sudoers(host, "NOPASSWD: ALL"));
@@ -40,7 +40,7 @@ fn with_sudo_an_account_without_privileges_does_what_root_does() {
 }
 
 #[test]
-fn with_sudo_everything_is_undone_however_the_run_ends() {
+fn exclusive_with_sudo_everything_is_undone_however_the_run_ends() {
     let Some(scene) = Scene::new(MORE_THAN_BUFFERS) else { return };
     let Scene { db1, db2, scratch, .. } = &scene;
     let _root = [db1, db2].map(|host| sudoers(host, "NOPASSWD: ALL"));
@@ -66,7 +66,7 @@ fn with_sudo_everything_is_undone_however_the_run_ends() {
 }
 
 #[test]
-fn with_sudo_this_machine_is_a_host_like_any_other() {
+fn exclusive_with_sudo_this_machine_is_a_host_like_any_other() {
     let Some(scene) = Scene::new(1) else { return };
     let Scene { lab, ctl, db2, scratch, .. } = &scene;
     let _target = sudoers(db2, "NOPASSWD: ALL");
@@ -85,7 +85,7 @@ fn with_sudo_this_machine_is_a_host_like_any_other() {
 }
 
 #[test]
-fn with_sudo_what_a_crash_left_of_root_is_seen_and_removed() {
+fn exclusive_with_sudo_what_a_crash_left_of_root_is_seen_and_removed() {
     let Some(scene) = Scene::new(MORE_THAN_BUFFERS) else { return };
     let Scene { lab, db2, scratch, .. } = &scene;
     let _root = [&scene.db1, db2].map(|host| sudoers(host, "NOPASSWD: ALL"));
@@ -106,7 +106,7 @@ fn with_sudo_what_a_crash_left_of_root_is_seen_and_removed() {
 }
 
 #[test]
-fn sudo_that_refuses_or_is_missing_is_told_with_what_to_do() {
+fn exclusive_sudo_that_refuses_or_is_missing_is_told_with_what_to_do() {
     let Some(scene) = Scene::new(1) else { return };
     let _source = sudoers(&scene.db1, "NOPASSWD: ALL");
     let fix = "install it where it is missing and let the account use it without a password \

@@ -1,0 +1,135 @@
+//! Two controllers that begin in the same instant, on one name and on two. `CONCURRENT_ROUNDS` says how often.
+
+use std::env;
+
+use serde_json::Value;
+
+use crate::fixtures::{Changed, SOON, assert_same, names};
+use crate::harness::{Host, Lab, Scratch};
+use crate::scene::THROTTLE;
+use crate::snapshot::Snapshot;
+
+/// Starts the program twice, with two words that differ, `$2` and `$3`, and those that follow. Both wait for the
+/// same moment without sleeping. Prints of each its pid and exit code, and its report. `$1`: a directory.
+const START: &str = r#"
+    cd -- "$1"; each=("$2" "$3"); shift 3
+    for n in 0 1; do
+        (until [[ -e go ]]; do :; done; exec "$0" "${each[n]}" "$@" --json >"$n" 2>"$n.err") &
+        pids[n]=$!
+    done
+    sleep 0.1; : >go
+    for n in 0 1; do wait "${pids[n]}"; codes[n]=$?; done
+    for n in 0 1; do echo "${pids[n]} ${codes[n]}"; tail -n 1 "$n"; done
+    rm go 0 1 0.err 1.err"#;
+
+/// One of two, as it ended.
+struct Twin {
+    pid: String,
+    code: i32,
+    report: Value,
+}
+
+/// db1 has a tree `data`, db2 an empty directory `in`.
+struct Scene {
+    lab: Lab,
+    scratch: Scratch,
+    hosts: [Host; 3],
+    before: [Snapshot; 3],
+}
+
+impl Scene {
+    fn set() -> Option<Self> {
+        let lab = Lab::get()?;
+        let scratch = lab.scratch(&["ctl", "db1", "db2"]);
+        let hosts = ["ctl", "db1", "db2"].map(|name| lab.host(name));
+        hosts[1].sh(&format!("mkdir {0}; head -c 2M /dev/urandom >{0}/random", scratch.join("data")));
+        hosts[2].sh(&format!("mkdir {}", scratch.join("in")));
+        // The first use of a connection leaves traces of its own.
+        lab.transfer(&["status", "db1", "db2"]).expect_success();
+        let before = hosts.each_ref().map(|host| Snapshot::of(host, &[scratch.path(), "/run/transfer-ssh"]));
+        Some(Self { lab, scratch, hosts, before })
+    }
+
+    /// Two runs at once, each with its name.
+    #[track_caller]
+    fn start(&self, names: [&str; 2]) -> [Twin; 2] {
+        let names = names.map(|name| format!("--as={name}"));
+        let ends = [format!("db1:{}", self.scratch.join("data")), format!("db2:{}", self.scratch.join("in"))];
+        let words = [self.scratch.path(), &names[0], &names[1], &ends[0], &ends[1]];
+        let output = self.lab.program(&words).in_script(START).run().expect_success();
+        let lines: Vec<&str> = output.stdout.lines().collect();
+        assert_eq!(lines.len(), 4, "{output}");
+        [0, 2].map(|at| {
+            let (pid, code) = lines[at].split_once(' ').expect("two numbers");
+            let report = serde_json::from_str(lines[at + 1]).unwrap_or_else(|_| panic!("{output}"));
+            Twin { pid: pid.to_owned(), code: code.parse().expect("a number"), report }
+        })
+    }
+
+    /// The copy is there and goes.
+    #[track_caller]
+    fn expect_copies(&self, expected: &[&str]) {
+        let [_, db1, db2] = &self.hosts;
+        assert_eq!(names(db2, &self.scratch.join("in")), expected);
+        for name in expected {
+            db2.sh(&format!("mv {}/{name} {}", self.scratch.join("in"), self.scratch.join("data")));
+            assert_same((db1, &self.scratch.join("data")), (db2, &self.scratch.join("data")));
+            db2.sh(&format!("rm -r {}", self.scratch.join("data")));
+        }
+    }
+
+    #[track_caller]
+    fn expect_as_before(&self) {
+        for (host, before) in self.hosts.iter().zip(&self.before) {
+            assert_eq!(before.remaining(host, SOON), Vec::<String>::new());
+        }
+    }
+}
+
+fn rounds() -> u32 {
+    env::var("CONCURRENT_ROUNDS").map_or(5, |text| text.parse().expect("CONCURRENT_ROUNDS is a number"))
+}
+
+#[test]
+fn exclusive_of_two_that_begin_at_once_exactly_one_has_the_name() {
+    let Some(scene) = Scene::set() else { return };
+    let path = scene.scratch.join("in/data");
+    for round in 0..rounds() {
+        let mut twins = scene.start(["data", "data"]);
+        twins.sort_by_key(|twin| twin.code);
+        let [winner, loser] = twins;
+        let said = loser.report.to_string();
+        let run = winner.report["run"].as_str().unwrap_or("none");
+        let reasons = [
+            (5, format!("another run writes to {path}: run {run} of ctl (pid {}), since 20", winner.pid)),
+            (5, format!("another run writes to {path}: one that has just begun; see: transfer status db2")),
+            (5, format!("{path} was made by somebody else since the preflight and is left as it is")),
+            (4, format!("{path} exists already")),
+        ];
+        let reason = reasons.iter().find(|(code, text)| *code == loser.code && said.contains(text));
+        let codes = [winner.code, loser.code];
+        assert!(winner.code == 0 && reason.is_some(), "round {round}: {codes:?}\n{}\n{said}", winner.report);
+        println!("round {round}: {codes:?} {}", reason.map_or("", |(_, text)| text));
+        scene.expect_copies(&["data"]);
+    }
+    scene.expect_as_before();
+}
+
+#[test]
+fn exclusive_two_that_begin_at_once_with_two_names_both_succeed_on_ports_of_their_own() {
+    let Some(scene) = Scene::set() else { return };
+    // Each takes seconds, and so both are at work at the same time.
+    let throttle = Changed::new(&scene.hosts[1], THROTTLE, "tc qdisc del dev e0 root");
+    for round in 0..rounds().div_ceil(5) {
+        let twins = scene.start(["one", "two"]);
+        let ports = twins.each_ref().map(|twin| twin.report["targets"][0]["port"].as_u64());
+        println!("round {round}: {ports:?}");
+        for twin in &twins {
+            assert_eq!(twin.code, 0, "{}", twin.report);
+        }
+        assert!(ports[0].is_some() && ports[1].is_some() && ports[0] != ports[1], "{ports:?}");
+        scene.expect_copies(&["one", "two"]);
+    }
+    drop(throttle);
+    scene.expect_as_before();
+}
