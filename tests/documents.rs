@@ -4,9 +4,12 @@
 use std::fs;
 use std::path::Path;
 
-mod markdown;
+#[path = "support"]
+mod support {
+    pub(crate) mod documents;
+}
 
-use markdown::ROOT;
+use support::documents::{self, ROOT, Step};
 
 /// Words in backquotes of the shape `file::test`, the file below `tests/`.
 fn named(document: &str) -> Vec<(String, String)> {
@@ -19,7 +22,7 @@ fn named(document: &str) -> Vec<(String, String)> {
 fn every_test_that_shows_a_promise_is_a_test() {
     let named = named("docs/guarantees.md");
     assert!(named.len() > 30, "they were not found: {named:?}");
-    let faults = fs::read_to_string(Path::new(ROOT).join("tests/lab/damage/faults.rs")).unwrap();
+    let faults = module(&Path::new(ROOT).join("tests/lab/damage/faults"));
     for (file, test) in named.into_iter().filter(|(_, test)| !["TEST", "FAULT"].contains(&test.as_str())) {
         if file == "damage" {
             assert!(faults.contains(&format!("\"{test}\"")), "the matrix has no fault {test}");
@@ -56,9 +59,9 @@ fn module(path: &Path) -> String {
 /// What runs what cannot run in the lab does say so.
 #[test]
 fn commands_that_run_elsewhere_do() {
-    for path in markdown::all() {
-        for (line, step) in markdown::read(&path).unwrap().steps {
-            let markdown::Step::Elsewhere { path: script, script: commands } = step else { continue };
+    for path in documents::all() {
+        for (line, step) in documents::read(&path).unwrap().steps {
+            let Step::Elsewhere { path: script, script: commands } = step else { continue };
             let runs = fs::read_to_string(Path::new(ROOT).join(&script))
                 .unwrap_or_else(|error| panic!("{path}, line {line}: {script}: {error}"));
             for command in commands.lines().map(|line| line.split(" #").next().unwrap_or_default().trim()) {
@@ -73,8 +76,8 @@ fn commands_that_run_elsewhere_do() {
 #[test]
 fn commands_in_sentences_are_understood() {
     let mut seen = 0;
-    for path in markdown::all() {
-        for code in markdown::read(&path).unwrap().inline {
+    for path in documents::all() {
+        for code in documents::read(&path).unwrap().inline {
             // Of a pipe, or with another command behind it, only the first counts.
             let first = code.split(['|', '&', ';', '>']).next().unwrap_or_default().trim();
             if !first.starts_with("transfer ") || first.contains('…') {
@@ -102,7 +105,7 @@ fn commands_in_sentences_are_understood() {
 /// What is to be filled in before it is published.
 #[test]
 fn no_document_has_a_gap() {
-    for path in markdown::all() {
+    for path in documents::all() {
         let text = fs::read_to_string(Path::new(ROOT).join(&path)).unwrap();
         for gap in ["@TRANSFER@", "@HAND@", "@RSYNC@", "@SCP@", "TODO", "FIXME"] {
             assert!(!text.contains(gap), "{path}: {gap}");
@@ -113,7 +116,7 @@ fn no_document_has_a_gap() {
 /// Where a command is typed, and what a file is called, is not only behind the fence, which nobody sees.
 #[test]
 fn readers_see_where_they_type_and_what_they_write() {
-    for path in markdown::all() {
+    for path in documents::all() {
         let text = fs::read_to_string(Path::new(ROOT).join(&path)).unwrap();
         let lines: Vec<&str> = text.lines().collect();
         for (number, line) in

@@ -1,10 +1,12 @@
 //! The account of replicas, and files in data directories: a hostile server, or another machine in its place, learns no password and
 //! no file of root's.
 
-use crate::fixtures::Changed;
-use crate::harness::Host;
-use crate::impostor::{Impostor, PROMPT, Posing};
-use crate::stand::{Stand, sql};
+use crate::support::attackers::impostors::{Impostor, Posing};
+use crate::support::attackers::stand::Stand;
+use crate::support::changes::Changed;
+use crate::support::hosts::Host;
+use crate::support::scenes::SOON;
+use crate::support::servers::sql;
 
 /// An account that is there already, in a file of the controller.
 const ACCOUNT: &str = "/root/attacks-account.cnf";
@@ -161,7 +163,7 @@ fn exclusive_account_file_that_is_a_pipe_holds_nobody_up() {
     ] {
         db1.sh(&format!("rm -rf {file} {file}.pipe; {make}"));
         let mut run = stand.lab.transfer_spawn(&["replica", "db1", "db2", "--dry-run"]);
-        assert_eq!(run.wait_end(PROMPT).code(), Some(4), "{make}");
+        assert_eq!(run.wait_end(SOON).code(), Some(4), "{make}");
     }
 }
 
@@ -193,7 +195,7 @@ fn exclusive_upgrade_note_that_is_a_pipe_holds_nobody_up() {
     for make in ["mkfifo mysql_upgrade_info", "ln -s /dev/zero mysql_upgrade_info"] {
         db1.sh(&format!("cd /var/lib/mysql; rm -rf m*_upgrade_info; {make}"));
         let mut run = stand.lab.transfer_spawn(&["replica", "db1", "db2", "--create-account", "--dry-run"]);
-        assert_eq!(run.wait_end(PROMPT).code(), Some(0), "{make}");
+        assert_eq!(run.wait_end(SOON).code(), Some(0), "{make}");
     }
 }
 

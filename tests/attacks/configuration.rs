@@ -1,9 +1,12 @@
 //! Files that decide what root runs, and that somebody else can write: none of them is used.
 
-use crate::eve::Eve;
-use crate::fixtures::Changed;
-use crate::harness::{Host, Invocation, Lab, Output, Scratch};
-use crate::scene::told;
+use crate::assertions::says;
+use crate::support::attackers::eve::Eve;
+use crate::support::changes::Changed;
+use crate::support::commands::Invocation;
+use crate::support::hosts::{Host, Lab};
+use crate::support::output::Output;
+use crate::support::scratch::Scratch;
 
 /// What a file of root's would be used for: a hook that leaves a trace on the controller.
 struct Desk {
@@ -58,7 +61,7 @@ impl Desk {
     fn is_refused(&self, way: &str, file: &str, output: Output) {
         let ran = self.ctl.run(&["test", "-e", &self.trace()]).status.success();
         assert!(!ran, "root ran what eve wrote, from a file that is {way}: {output}");
-        told(&output.expect_code(2), file);
+        says(&output.expect_code(2), file);
     }
 }
 
@@ -139,8 +142,7 @@ fn exclusive_account_of_others_is_refused() {
     for (way, change) in WAYS {
         let file = desk.file("[client]\nuser=repl\npassword=chosen-by-eve\n", change);
         let args = ["replica", "db1", "db2", "--account", &file, "--dry-run"];
-        let output = desk.lab.transfer(&args);
-        assert!(matches!(output.status.code(), Some(2 | 4)), "{way}: {output}");
+        let output = desk.lab.transfer(&args).expect_code(4);
         let line = output.stderr.lines().find(|line| line.contains(&file));
         let line = line.unwrap_or_else(|| panic!("{way}: {file} is not named: {output}"));
         let reasons = ["eve", "others", "writ", "mode", "owner"];

@@ -1,34 +1,10 @@
-//! What any account of a host can make scarce or large, and what is left in a core dump.
+//! Resources that any account of a host can exhaust: `/tmp`, rules of a firewall, names of files.
 
-use crate::fixtures::{Changed, Held, MORE_THAN_BUFFERS, SOON, assert_same};
-use crate::harness::{Host, Lab, eventually};
-use crate::scene::Scene;
-
-#[test]
-fn controller_leaves_no_core_dump() {
-    let Some(lab) = Lab::get() else { return };
-    let (ctl, db1, db2) = (lab.host("ctl"), lab.host("db1"), lab.host("db2"));
-    let scratch = lab.scratch(&["ctl", "db1", "db2"]);
-    let source = scratch.join("source");
-    crate::fixtures::make_random(&db1, &source, MORE_THAN_BUFFERS);
-    // As a service or a login may have it, in a directory where a core would be seen.
-    let script = format!("ulimit -c unlimited; cd '{}'; exec \"$0\" \"$@\"", scratch.path());
-    let args = [format!("db1:{source}"), format!("db2:{}", scratch.path())];
-    let mut run = lab.program(&args.each_ref().map(String::as_str)).in_script(&script).spawn();
-    let pid = run.pid();
-    assert!(eventually(SOON, || {
-        let staged = format!("compgen -G '{}/.transfer-*' >/dev/null", scratch.path());
-        db2.run(&["bash", "-c", &staged]).status.success() || !run.is_running()
-    }));
-    let limits = ctl.run(&["cat", &format!("/proc/{pid}/limits")]).stdout;
-    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap_or_default();
-    let words: Vec<&str> = core.split_whitespace().collect();
-    run.signal("ABRT");
-    run.wait_end(SOON);
-    let left = ctl.sh(&format!("find '{}' /tmp -maxdepth 1 -name 'core*'", scratch.path()));
-    assert!(left.is_empty(), "a core dump of the controller: {left}");
-    assert_eq!(words.get(4..6), Some(&["0", "0"][..]), "{core}");
-}
+use crate::support::changes::Changed;
+use crate::support::copies::assert_same;
+use crate::support::held::{Held, MORE_THAN_BUFFERS};
+use crate::support::hosts::Host;
+use crate::support::scenes::Scene;
 
 /// /tmp is full, as any account of the host can make it.
 fn full_tmp(host: &Host) -> Changed {
@@ -88,8 +64,9 @@ fn exclusive_failed_run_closes_a_large_firewall_with_a_full_tmp() {
     let ends = [format!("db1:{}", scene.at("source")), format!("db2:{}", scene.at("in"))];
     let ends = ends.each_ref().map(String::as_str);
     let held = Held::start(&scene.lab, &ends, &scene.db2, &scene.at("in"));
+    // Then the firewall is open.
+    held.port();
     held.transfer.signal("TERM");
-    // Its receiver has gone with it.
     held.transfer.wait().expect_code(143);
     let ours = scene.db2.sh("nft list ruleset | grep -c transfer- || :");
     assert_eq!((ours.as_str(), scene.arrived()), ("0\n", Vec::new()));

@@ -3,10 +3,16 @@
 //!
 //! What holds a netcat back for a moment makes sure that she is there first.
 
-use crate::eve::{Attack, Eve, HOME};
-use crate::fixtures::{SOON, Wrapper, call_nc, make_random, names};
-use crate::harness::{Host, Output, eventually};
-use crate::scene::{MARKER, Scene, code_is_one_of, ended};
+use crate::assertions::code_is_one_of;
+use crate::support::attackers::MARKER;
+use crate::support::attackers::eve::{Attack, Eve, HOME};
+use crate::support::changes::{Wrapper, call_nc};
+use crate::support::copies::make_random;
+use crate::support::hosts::Host;
+use crate::support::output::Output;
+use crate::support::scenes::{SOON, Scene};
+use crate::support::trees::names;
+use crate::support::waiting::eventually;
 
 /// What her programs share: the pid of one of our jobs, and the name that points to it.
 const SHARED: &str = r#"
@@ -192,7 +198,7 @@ fn exclusive_connection_named_after_the_sender_gets_none_of_several_targets() {
         format!("db3:{}", there.path()),
     ];
     let args = [&ends.each_ref().map(String::as_str)[..], &PLAIN, &["--port-range=4630-4639"]].concat();
-    let output = ended(scene.lab.transfer_spawn(&args));
+    let output = scene.lab.transfer_spawn(&args).end_within(SOON);
     attack.program.wait_for("connected", SOON);
     right_or_none(&scene, &scene.db2, &output);
     let planted = db3.sh(&format!("find '{}' -name planted", there.path()));

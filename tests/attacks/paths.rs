@@ -1,10 +1,12 @@
 //! Target directories that somebody else can change: whoever can rename a directory above the staging directory decides
 //! where root's decoder writes. Refused in the preflight; `--allow-shared-path` allows it, and what it allows is guarded.
 
-use crate::eve::Eve;
-use crate::fixtures::assert_same;
-use crate::harness::Output;
-use crate::scene::{LONG_ENOUGH, MARKER, Scene, code_is_one_of, ended, told};
+use crate::assertions::{code_is_one_of, says};
+use crate::support::attackers::MARKER;
+use crate::support::attackers::eve::Eve;
+use crate::support::copies::assert_same;
+use crate::support::output::Output;
+use crate::support::scenes::{SOON, Scene};
 
 /// The way out of a refusal.
 const ALLOW: &str = "--allow-shared-path";
@@ -33,7 +35,7 @@ fn copy(scene: &Scene, directories: &[String], options: &[&str]) -> Output {
     let source = format!("db1:{}", scene.at("source"));
     let targets: Vec<String> = directories.iter().map(|directory| format!("db2:{directory}")).collect();
     let ends = std::iter::once(&source).chain(&targets).map(String::as_str);
-    ended(scene.lab.transfer_spawn(&ends.chain(options.iter().copied()).collect::<Vec<_>>()))
+    scene.lab.transfer_spawn(&ends.chain(options.iter().copied()).collect::<Vec<_>>()).end_within(SOON)
 }
 
 #[test]
@@ -69,8 +71,8 @@ fn every_kind_of_transfer_refuses_a_shared_target_path() {
         &[&source, &target, "--replace"],
         &[&source, &own],
     ] {
-        let output = ended(scene.lab.transfer_spawn(args)).expect_code(4);
-        told(&output, ALLOW);
+        let output = scene.lab.transfer_spawn(args).end_within(SOON).expect_code(4);
+        says(&output, ALLOW);
     }
     assert_eq!(scene.db2.sh(&format!("find '{}' -name 'marked*'", scene.scratch.path())), "");
 }
@@ -98,7 +100,11 @@ fn sticky_and_private_directories_need_no_allowance() {
     // Nothing of hers: an account without privileges may receive in its own directory.
     scene.db2.sh(&format!("mkdir '{0}'; chown dba '{0}'", scene.at("dba")));
     let own = format!("dba@db2:{}", scene.at("dba"));
-    ended(scene.lab.transfer_spawn(&[&format!("db1:{}", scene.at("source")), &own])).expect_success();
+    scene
+        .lab
+        .transfer_spawn(&[&format!("db1:{}", scene.at("source")), &own])
+        .end_within(SOON)
+        .expect_success();
     drop(eve);
 }
 
@@ -124,8 +130,8 @@ fn swapped(scene: &Scene, directory: &str, args: &[&str]) -> Output {
     let look = format!("stat -c '%a %U %z' '{private}'");
     let before = scene.db2.sh(&format!("rm -rf '{private}'; mkdir '{private}'; {look}"));
     let mut attack = eve.perl(SWAP, &[directory, &private]);
-    attack.program.wait_for("ready", LONG_ENOUGH);
-    let output = ended(scene.lab.transfer_spawn(args));
+    attack.program.wait_for("ready", SOON);
+    let output = scene.lab.transfer_spawn(args).end_within(SOON);
     drop(attack);
     let written = scene.db2.sh(&format!("find '{private}' -mindepth 1"));
     assert!(written.is_empty(), "root wrote outside, for eve:\n{written}{output}");
@@ -144,7 +150,7 @@ fn swapped_staging_directory_leads_nowhere() {
     let output = swapped(&scene, &directory, &[&ends[..], &[ALLOW]].concat());
     // What she has moved away cannot be removed, either.
     code_is_one_of(&output, &[1, 6]);
-    told(&output, &directory);
+    says(&output, &directory);
 }
 
 #[test]

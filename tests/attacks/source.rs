@@ -1,9 +1,11 @@
 //! A source that belongs to an ordinary user, who puts something else in its place once it was checked.
 
-use crate::eve::Eve;
-use crate::fixtures::{Held, MORE_THAN_BUFFERS, being_read, is_old};
-use crate::harness::Output;
-use crate::scene::{Scene, ended, told};
+use crate::assertions::says;
+use crate::support::attackers::eve::Eve;
+use crate::support::copies::is_old;
+use crate::support::held::{Held, MORE_THAN_BUFFERS, being_read};
+use crate::support::output::Output;
+use crate::support::scenes::{SOON, Scene};
 
 /// What she leaves in place of `source`, in the directory that is hers. What was there is `was` then.
 const REPLACEMENTS: [(&str, &str); 5] = [
@@ -41,7 +43,7 @@ fn replaced(scene: &Scene, name: &str, replacement: &str, options: &[&str]) -> O
     );
     let ends = [format!("db1:{}", scene.at(&format!("hers/{name}"))), format!("db2:{}", scene.at("in"))];
     let args = [&ends.each_ref().map(String::as_str)[..], &["--hook", &hook, "--idle-timeout=10"], options];
-    ended(scene.lab.transfer_spawn(&args.concat()))
+    scene.lab.transfer_spawn(&args.concat()).end_within(SOON)
 }
 
 /// The run failed because of that, and has published nothing.
@@ -135,7 +137,7 @@ fn source_replaced_while_it_is_read_is_noticed() {
             &[&scene.at("hers")],
         );
         let output = held.go().expect_code(1);
-        told(&output, cause);
+        says(&output, cause);
         assert!(scene.arrived().is_empty(), "{output}");
         eve.sh("cd \"$1\" && rm -r source && mv was source", &[&scene.at("hers")]);
     }

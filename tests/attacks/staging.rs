@@ -1,9 +1,12 @@
 //! A hostile source: what it sends can open the directory in which it is unpacked, and must not open the way to it.
 
-use crate::eve::Eve;
-use crate::fixtures::{SOON, Wrapper};
-use crate::harness::{Host, Running, eventually};
-use crate::scene::{Scene, code_is_one_of};
+use crate::assertions::code_is_one_of;
+use crate::support::attackers::eve::Eve;
+use crate::support::changes::Wrapper;
+use crate::support::commands::Running;
+use crate::support::hosts::Host;
+use crate::support::scenes::{SOON, Scene};
+use crate::support::waiting::eventually;
 
 /// In the directory `$1`: `hostile.tar`, in which the directory itself is open to all and has a program with root's rights.
 /// What follows its end moves the end itself out of all buffers.

@@ -1,8 +1,8 @@
 //! Damage that no status tells of: a byte on the wire, a byte on the disk, a list that is short.
 
-use crate::harness::Sandbox;
-use crate::hold::Role;
-use crate::procs::names;
+use crate::support::local::holds::Role;
+use crate::support::local::processes::names;
+use crate::support::local::sandbox::Sandbox;
 
 /// Receives everything and changes one byte of it.
 const FLIP: &str = r#""$real" "$@" |
@@ -14,8 +14,9 @@ fn a_byte_flipped_on_the_wire_is_a_failed_verification() {
         let Some(sandbox) = Sandbox::new() else { return };
         sandbox.replace(Role::Receive, FLIP);
         let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
-        let ended =
-            sandbox.run(&[&source, &target, &"--no-compress", &"--parallel-checksum", &encryption]).expect(3);
+        let ended = sandbox
+            .run(&[&source, &target, &"--no-compress", &"--parallel-checksum", &encryption])
+            .expect_code(3);
         ended.says("the stream was altered on its way");
         assert_eq!(names(&target), Vec::<String>::new());
         sandbox.is_clean(&[&target]);
@@ -40,11 +41,11 @@ fn a_byte_flipped_on_the_targets_disk_is_named_by_file() {
     sandbox
         .replace(Role::Unpack, r#""$real" "$@" && printf S | dd of=source/small conv=notrunc status=none"#);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
-    sandbox.run(&[&source, &target]).expect(3).says("1 entry differs: source/small (other contents)");
+    sandbox.run(&[&source, &target]).expect_code(3).says("1 entry differs: source/small (other contents)");
     assert_eq!(names(&target), Vec::<String>::new());
     sandbox.is_clean(&[&target]);
     // The stream's digest cannot see that, and does not claim to.
-    let told = sandbox.run(&[&source, &target, &"--parallel-checksum"]).expect(0);
+    let told = sandbox.run(&[&source, &target, &"--parallel-checksum"]).expect_success();
     assert!(!told.stdout.contains("both disks"), "{told}");
 }
 
@@ -54,7 +55,7 @@ fn a_file_that_did_not_arrive_is_named_without_any_digest() {
     sandbox.replace(Role::Unpack, r#""$real" "$@" && rm source/small"#);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     let plain = ["--no-checksum", "--no-encrypt"];
-    let ended = sandbox.run(&[&source, &target, &plain[0], &plain[1]]).expect(3);
+    let ended = sandbox.run(&[&source, &target, &plain[0], &plain[1]]).expect_code(3);
     ended.says("1 entry differs: source/small is not on the target");
     assert_eq!(names(&target), Vec::<String>::new());
     sandbox.is_clean(&[&target]);
@@ -79,7 +80,7 @@ fn a_stage_that_fails_is_named_with_its_status_and_its_words() {
     let Some(sandbox) = Sandbox::new() else { return };
     sandbox.replace(Role::Unpack, r#""$real" "$@"; echo "the disk is on fire" >&2; exit 7"#);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
-    let ended = sandbox.run(&[&source, &target]).expect(1);
+    let ended = sandbox.run(&[&source, &target]).expect_code(1);
     ended.says("tar ended with status 7").says("the disk is on fire");
     assert_eq!(names(&target), Vec::<String>::new());
     sandbox.is_clean(&[&target]);

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{Sandbox, Words};
-use crate::hold::Point;
-use crate::procs::names;
-use crate::running::{Ended, LONG, Running, wait_until};
+use crate::support::local::holds::Point;
+use crate::support::local::processes::names;
+use crate::support::local::runs::{LONG, Running, wait_until};
+use crate::support::local::sandbox::{Sandbox, Words};
+use crate::support::output::Output;
 
 /// An account that no sandbox has.
 const EVE: u32 = 60_321;
@@ -38,7 +39,7 @@ impl Named {
     }
 
     /// Runs the program with a file so named.
-    fn run(self, sandbox: &Sandbox, file: &Path) -> Ended {
+    fn run(self, sandbox: &Sandbox, file: &Path) -> Output {
         let (source, target) = (sandbox.path("source"), sandbox.path("target"));
         let mut command = match self {
             Self::Config => sandbox.command(&[&source, &target, &"--dry-run", &"--config", &file]),
@@ -54,14 +55,14 @@ impl Named {
     /// The file is obeyed.
     #[track_caller]
     fn obeyed(self, sandbox: &Sandbox, file: &Path) {
-        let ended = self.run(sandbox, file).expect(0);
+        let ended = self.run(sandbox, file).expect_success();
         assert!(matches!(self, Self::SshConfig) || ended.stdout.contains("lock 4477"), "{self:?}: {ended}");
     }
 
     /// The file is refused for a component of its path, which is to be mended so.
     #[track_caller]
     fn refused(self, sandbox: &Sandbox, file: &Path, component: &Path, fix: &str) {
-        let ended = self.run(sandbox, file).expect(2);
+        let ended = self.run(sandbox, file).expect_code(2);
         let said = format!("{} is owned by ", component.display());
         assert!(ended.stderr.contains(&said), "{self:?}: {ended}");
         let fix = format!("{fix} {}", component.display());
@@ -192,15 +193,15 @@ fn pipes_and_the_null_device_are_configurations() {
     for sandbox in sandboxes() {
         let words: Words<'_> = &[&sandbox.path("source"), &sandbox.path("target"), &"--dry-run"];
         let script = r#"printf 'port = 4477\n' | "$@" --config /dev/stdin"#;
-        let ended = Running::start(sandbox.scripted(script, words)).wait(LONG).expect(0);
+        let ended = Running::start(sandbox.scripted(script, words)).wait(LONG).expect_success();
         assert!(ended.stdout.contains("lock 4477"), "{ended}");
         let script = r#"exec bash -c '"$@" --config <(sleep 0.1; printf "port = 4477\n")' bash "$@""#;
-        let ended = Running::start(sandbox.scripted(script, words)).wait(LONG).expect(0);
+        let ended = Running::start(sandbox.scripted(script, words)).wait(LONG).expect_success();
         assert!(ended.stdout.contains("lock 4477"), "{ended}");
-        Named::Config.run(&sandbox, Path::new("/dev/null")).expect(0);
+        Named::Config.run(&sandbox, Path::new("/dev/null")).expect_success();
         let fifo = sandbox.path("fifo");
         sandbox.fifo(&fifo);
-        Named::Config.run(&sandbox, &fifo).expect(2).says("it is no regular file");
+        Named::Config.run(&sandbox, &fifo).expect_code(2).says("it is no regular file");
     }
 }
 
@@ -209,23 +210,23 @@ fn records_in_a_directory_of_others_are_neither_written_nor_read() {
     let Some(sandbox) = Sandbox::new().map(with_ends) else { return };
     let state = sandbox.dir("state");
     set_mode(&state, 0o777);
-    let ended = sandbox.run(&[&sandbox.path("source"), &sandbox.path("target")]).expect(0);
+    let ended = sandbox.run(&[&sandbox.path("source"), &sandbox.path("target")]).expect_success();
     ended.says("there will be no record of this run").says(&format!("{} is owned by", state.display()));
     assert!(!state.join("transfer-history").exists(), "made in a directory of others");
-    sandbox.run(&[&"history"]).expect(1).says("chmod go-w");
+    sandbox.run(&[&"history"]).expect_code(1).says("chmod go-w");
     set_mode(&state, 0o755);
-    sandbox.run(&[&"history"]).expect(0);
+    sandbox.run(&[&"history"]).expect_success();
 }
 
 #[test]
 fn a_record_of_another_account_is_not_shown() {
     let Some(sandbox) = Sandbox::new().map(with_ends).filter(Sandbox::has_an_account) else { return };
-    sandbox.run(&[&sandbox.path("source"), &sandbox.path("target")]).expect(0);
+    sandbox.run(&[&sandbox.path("source"), &sandbox.path("target")]).expect_success();
     let record =
         fs::read_dir(sandbox.path("state/transfer-history")).unwrap().next().unwrap().unwrap().path();
     chown(&record, Some(EVE), None).unwrap();
     set_mode(&record, 0o644);
-    sandbox.run(&[&"history"]).expect(0).says("1 records in");
+    sandbox.run(&[&"history"]).expect_success().says("1 records in");
 }
 
 #[test]
@@ -237,7 +238,7 @@ fn metrics_are_written_through_no_link_of_another_account_and_over_no_file_of_on
     let kept = sandbox.file("elsewhere/kept.prom", "kept");
     let run = |file: &Path| {
         let (source, target) = (sandbox.path("source"), sandbox.path("target"));
-        sandbox.run(&[&source, &target, &"--replace", &"--metrics", &file]).expect(0)
+        sandbox.run(&[&source, &target, &"--replace", &"--metrics", &file]).expect_success()
     };
     let ended = run(&shared.join("new.prom"));
     assert!(!ended.stderr.contains("(--metrics)"), "{ended}");

@@ -1,9 +1,10 @@
 //! Hosts that were taken over: whatever one prints, the run ends with an error, in little memory, and nothing reaches the
 //! terminal that it obeys.
 
-use crate::harness::{Sandbox, Words};
-use crate::procs::names;
-use crate::running::{Ended, LONG, Running};
+use crate::support::local::processes::names;
+use crate::support::local::runs::{LONG, Running};
+use crate::support::local::sandbox::{Sandbox, Words};
+use crate::support::output::Output;
 
 /// For bash's `printf`: it clears the screen, sets a title, asks the terminal for an answer, and writes backwards.
 const RUBBISH: &str = r"\e[2J\e]0;title\a\x9b5n\xe2\x80\xae\r\b\x7f";
@@ -12,9 +13,9 @@ const MOST_KIB: u32 = 96 * 1024;
 
 /// Runs the program with little memory.
 #[track_caller]
-fn run(sandbox: &Sandbox, words: Words<'_>, code: i32) -> Ended {
+fn run(sandbox: &Sandbox, words: Words<'_>, code: i32) -> Output {
     let script = format!("ulimit -d {MOST_KIB}; exec \"$@\"");
-    let ended = Running::start(sandbox.scripted(&script, words)).wait(LONG).expect(code);
+    let ended = Running::start(sandbox.scripted(&script, words)).wait(LONG).expect_code(code);
     for output in [&ended.stdout, &ended.stderr] {
         let obeyed = |c: char| c.is_control() && c != '\n' || ('\u{202a}'..='\u{202e}').contains(&c);
         assert!(!output.contains(obeyed), "{:?}", output.chars().take(2000).collect::<String>());

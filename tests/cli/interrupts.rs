@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::harness::Sandbox;
-use crate::hold::Point;
-use crate::procs::{is_listening, names, staging};
-use crate::running::{LONG, Running, wait_until};
-use crate::tree::assert_same;
+use crate::support::local::holds::Point;
+use crate::support::local::processes::{is_listening, names, staging};
+use crate::support::local::runs::{LONG, Running, wait_until};
+use crate::support::local::sandbox::Sandbox;
+use crate::support::local::trees::assert_same;
 
 /// Within that time pipelines are dead and port and hole closed.
 const PROMISE: Duration = Duration::from_secs(5);
@@ -24,7 +24,7 @@ fn interrupted_in_mid_stream(signal: Signal) {
     assert_eq!(staging(&target).len(), 1);
     assert_eq!(sandbox.journals().len(), 2);
     running.signal(signal);
-    running.wait(PROMISE).expect(128 + signal as i32).says(&format!("interrupted by {signal}"));
+    running.wait(PROMISE).expect_code(128 + signal as i32).says(&format!("interrupted by {signal}"));
     assert_eq!(names(&target), Vec::<String>::new());
     sandbox.is_clean(&[&target]);
 }
@@ -54,7 +54,7 @@ fn a_signal_before_the_stream_closes_the_port() {
     hold.reached();
     wait_until("the target listens", LONG, || is_listening(port));
     running.signal(Signal::SIGTERM);
-    running.wait(PROMISE).expect(143);
+    running.wait(PROMISE).expect_code(143);
     assert!(!is_listening(port));
     sandbox.is_clean(&[&target]);
 }
@@ -69,7 +69,7 @@ fn a_signal_while_the_hosts_are_asked_ends_the_run_with_nothing_done() {
     let running = sandbox.spawn(&[&source, &target]);
     wait_until("the probe runs", LONG, || asked.exists());
     running.signal(Signal::SIGINT);
-    running.wait(PROMISE).expect(130);
+    running.wait(PROMISE).expect_code(130);
     assert_eq!(names(&target), Vec::<String>::new());
 }
 
@@ -83,7 +83,7 @@ fn a_second_signal_leaves_at_once_and_the_agents_go_on_undoing() {
     running.signal(Signal::SIGINT);
     removing.reached();
     running.signal(Signal::SIGTERM);
-    let ended = running.wait(PROMISE).expect(143).says("the hosts go on undoing");
+    let ended = running.wait(PROMISE).expect_code(143).says("the hosts go on undoing");
     ended.says("transfer status localhost").says("transfer clean localhost");
     assert_eq!(staging(&target).len(), 1);
     removing.open();
@@ -102,7 +102,7 @@ fn an_undo_that_takes_long_is_waited_for() {
     removing.reached();
     std::thread::sleep(Duration::from_secs(3));
     removing.open();
-    running.wait(PROMISE).expect(130).says("cleaning up");
+    running.wait(PROMISE).expect_code(130).says("cleaning up");
     sandbox.is_clean(&[&target]);
 }
 
@@ -115,7 +115,7 @@ fn a_hangup_that_is_ignored_stays_ignored() {
     hold.reached();
     running.signal(Signal::SIGHUP);
     hold.open();
-    running.wait(LONG).expect(0);
+    running.wait(LONG).expect_success();
     assert_same(&source, &target.join("source"));
     sandbox.is_clean(&[&target]);
 }
@@ -135,7 +135,7 @@ fn the_hangup_of_a_lost_terminal_does_not_reach_the_agents() {
         assert_ne!(Some(group), nix::unistd::getpgid(None).ok().filter(|_| process.pid != running.pid()));
     }
     hold.open();
-    running.wait(LONG).expect(0);
+    running.wait(LONG).expect_success();
 }
 
 #[test]

@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::harness::{Sandbox, Words};
-use crate::hold::{Point, Role};
-use crate::running::{Ended, LONG};
-use crate::schema::expect_valid;
+use crate::support::local::holds::{Point, Role};
+use crate::support::local::runs::LONG;
+use crate::support::local::sandbox::{Sandbox, Words};
+use crate::support::output::Output;
+use crate::support::schema::expect_valid;
 
 /// Rows of docs/json.md: in tables of events those of this one, else all that are no event's.
 fn documented(event: &str) -> BTreeSet<String> {
@@ -80,7 +81,7 @@ pub(crate) fn expect_record(record: &Value) {
 
 /// The events of a run, each checked, and its report.
 #[track_caller]
-fn events(ended: &Ended) -> (Vec<Value>, Value) {
+fn events(ended: &Output) -> (Vec<Value>, Value) {
     let mut events: Vec<Value> = ended
         .stdout
         .lines()
@@ -120,7 +121,7 @@ fn events(ended: &Ended) -> (Vec<Value>, Value) {
 fn run(sandbox: &Sandbox, words: Words<'_>, code: i32) -> (Vec<Value>, Value) {
     let mut all = words.to_vec();
     all.push(&"--json");
-    events(&sandbox.run(&all).expect(code))
+    events(&sandbox.run(&all).expect_code(code))
 }
 
 fn phases(events: &[Value]) -> Vec<&str> {
@@ -194,7 +195,7 @@ fn a_run_that_takes_long_tells_its_progress() {
     hold.reached();
     std::thread::sleep(std::time::Duration::from_secs(3));
     hold.open();
-    let (events, _) = events(&running.wait(LONG).expect(0));
+    let (events, _) = events(&running.wait(LONG).expect_success());
     let progress: Vec<&Value> = events.iter().filter(|event| event["event"] == "progress").collect();
     assert!(!progress.is_empty());
     assert!(
@@ -217,7 +218,10 @@ fn a_refused_run_tells_what_was_found() {
         }
     }
     assert_eq!(report["source"], Value::Null);
-    sandbox.run(&[&"show", &report["run"].as_str().unwrap()]).expect(0).says("refused, nothing was changed");
+    sandbox
+        .run(&[&"show", &report["run"].as_str().unwrap()])
+        .expect_success()
+        .says("refused, nothing was changed");
     assert!(report["error"].as_str().unwrap().starts_with("refused, nothing was changed"));
 }
 
@@ -247,7 +251,7 @@ fn a_busy_port_and_a_busy_name_are_told_with_exit_5() {
     let target = &report["targets"][0];
     assert_eq!((&target["status"], &target["exit"]), (&"failed".into(), &5.into()), "{report}");
     hold.open();
-    running.wait(LONG).expect(0);
+    running.wait(LONG).expect_success();
 }
 
 #[test]
@@ -258,7 +262,7 @@ fn an_interrupted_run_ends_with_its_report() {
     let running = sandbox.spawn(&[&source, &target, &"--json"]);
     hold.reached();
     running.signal(Signal::SIGINT);
-    let (events, report) = events(&running.wait(LONG).expect(130));
+    let (events, report) = events(&running.wait(LONG).expect_code(130));
     assert_eq!(phases(&events).last(), Some(&"releasing"));
     assert_eq!(report["error"], "interrupted by SIGINT");
     assert_eq!(report["leftovers"], Value::Array(vec![]));

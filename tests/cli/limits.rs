@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::harness::Sandbox;
-use crate::hold::{Point, Role};
-use crate::procs::names;
-use crate::running::{LONG, Running, wait_until};
-use crate::tree::assert_same;
+use crate::support::local::holds::{Point, Role};
+use crate::support::local::processes::names;
+use crate::support::local::runs::{LONG, Running, wait_until};
+use crate::support::local::sandbox::Sandbox;
+use crate::support::local::trees::assert_same;
 
 #[test]
 fn a_stream_that_stands_still_fails_after_the_idle_timeout() {
@@ -21,8 +21,10 @@ fn a_stream_that_stands_still_fails_after_the_idle_timeout() {
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     let running = sandbox.spawn(&[&source, &target, &"--idle-timeout", &"2"]);
     hold.reached();
-    let ended =
-        running.wait(Duration::from_secs(15)).expect(1).says("no byte has moved for 2 s (--idle-timeout)");
+    let ended = running
+        .wait(Duration::from_secs(15))
+        .expect_code(1)
+        .says("no byte has moved for 2 s (--idle-timeout)");
     assert!(ended.took >= Duration::from_secs(2), "{ended}");
     assert_eq!(names(&target), Vec::<String>::new());
     sandbox.is_clean(&[&target]);
@@ -41,7 +43,7 @@ fn a_connection_that_closes_late_fails_no_run() {
         ("--no-compress", "--no-encrypt"),
     ] {
         let target = sandbox.dir(format!("target{compress}{encrypt}"));
-        sandbox.run(&[&source, &target, &compress, &encrypt]).expect(0);
+        sandbox.run(&[&source, &target, &compress, &encrypt]).expect_success();
         assert_same(&source, &target.join("source"));
         sandbox.is_clean(&[&target]);
     }
@@ -53,11 +55,11 @@ fn a_target_that_takes_nothing_is_dropped_and_the_others_get_their_copy() {
     let hold = sandbox.hold(Point::Unpack("stalled"));
     let source = sandbox.dir("source");
     // More than all pipes and socket buffers of the way hold.
-    sandbox.file(source.join("large"), crate::tree::noise(48 << 20));
+    sandbox.file(source.join("large"), crate::support::local::trees::noise(48 << 20));
     let (good, stalled) = (sandbox.dir("good"), sandbox.dir("stalled"));
     let running = sandbox.spawn(&[&source, &stalled, &good, &"--idle-timeout", &"2"]);
     hold.reached();
-    let ended = running.wait(LONG).expect(1).says("it took nothing for 2 s").says("good: done: ");
+    let ended = running.wait(LONG).expect_code(1).says("it took nothing for 2 s").says("good: done: ");
     assert!(!ended.stderr.contains("good: FAILED"), "{ended}");
     assert_same(&source, &good.join("source"));
     assert_eq!(names(&stalled), Vec::<String>::new());
@@ -92,7 +94,7 @@ fn nobody_reads(options: &[&str]) {
     let ended = running.wait(LONG);
     over.store(true, Ordering::Relaxed);
     drain.join().unwrap();
-    ended.expect(0);
+    ended.expect_success();
     assert_same(&source, &target.join("source"));
     sandbox.is_clean(&[&target]);
 }

@@ -6,14 +6,14 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::harness::{Sandbox, Words};
-use crate::procs::names;
+use crate::support::local::processes::names;
+use crate::support::local::sandbox::{Sandbox, Words};
 
 /// Runs what must be refused, and looks that nothing in the sandbox is other than before.
 #[track_caller]
 fn refused(sandbox: &Sandbox, words: Words<'_>, why: &str) {
     let before = sandbox.contents();
-    sandbox.run(words).expect(4).says("refused, nothing was changed").says(why);
+    sandbox.run(words).expect_code(4).says("refused, nothing was changed").says(why);
     assert_eq!(sandbox.contents(), before);
     sandbox.is_clean(&[]);
 }
@@ -36,7 +36,7 @@ fn a_command_line_that_cannot_be_is_2() {
         (&[&"status"], "HOST"),
     ];
     for (words, why) in cases {
-        sandbox.run(words).expect(2).says(why);
+        sandbox.run(words).expect_code(2).says(why);
     }
 }
 
@@ -61,7 +61,7 @@ fn the_root_directory_is_refused_without_a_walk_through_it() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (target, walked) = (sandbox.dir("target"), sandbox.path("walked"));
     sandbox.shim("find", &format!("[[ $1 == / ]] && {{ : >'{}'; exit; }}", walked.display()));
-    sandbox.run(&[&"/", &target]).expect(4).says("/ has no name of its own");
+    sandbox.run(&[&"/", &target]).expect_code(4).says("/ has no name of its own");
     assert!(!walked.exists());
 }
 
@@ -76,7 +76,7 @@ fn a_source_that_may_not_be_read_is_refused() {
     fs::set_permissions(&file, fs::Permissions::from_mode(0o000)).unwrap();
     refused(&sandbox, &[&file, &target], "cannot be read by user id");
     fs::set_permissions(&source, fs::Permissions::from_mode(0o300)).unwrap();
-    sandbox.run(&[&source, &target]).expect(4).says("cannot be read by user id");
+    sandbox.run(&[&source, &target]).expect_code(4).says("cannot be read by user id");
     assert_eq!(names(&target), Vec::<String>::new());
 }
 
@@ -132,7 +132,7 @@ fn a_target_inside_of_the_source_is_refused() {
     refused(&sandbox, &[&source, &link], "is inside of the source");
     // A name that only begins alike is another directory.
     let beside = sandbox.dir("source-beside");
-    sandbox.run(&[&source, &beside]).expect(0).says("done");
+    sandbox.run(&[&source, &beside]).expect_success().says("done");
 }
 
 #[test]
@@ -154,12 +154,12 @@ fn one_refused_target_refuses_the_run_and_skipped_the_others_get_their_copy() {
     let missing = sandbox.path("missing");
     refused(&sandbox, &[&source, &missing, &good], "missing does not exist");
     assert_eq!(names(&good), Vec::<String>::new());
-    let ended = sandbox.run(&[&source, &missing, &good, &"--skip-refused"]).expect(1);
+    let ended = sandbox.run(&[&source, &missing, &good, &"--skip-refused"]).expect_code(1);
     // Not 4: something was changed.
     ended
         .says(&format!("localhost:{}: FAILED: left out (--skip-refused)", missing.display()))
         .says("good: done: ");
-    crate::tree::assert_same(&source, &good.join("source"));
+    crate::support::local::trees::assert_same(&source, &good.join("source"));
     sandbox.is_clean(&[&good]);
     // With none left there is nothing to do.
     refused(
@@ -188,7 +188,7 @@ fn a_host_without_an_address_is_refused_soon_and_named() {
     let dead = "no-such-host.invalid:/srv";
     for words in [[dead, target.to_str().unwrap()], [source.to_str().unwrap(), dead]] {
         let running = sandbox.spawn(&[&words[0], &words[1]]);
-        let ended = running.wait(Duration::from_secs(20)).expect(4).says("cannot connect with ssh");
+        let ended = running.wait(Duration::from_secs(20)).expect_code(4).says("cannot connect with ssh");
         ended.says("ssh no-such-host.invalid true");
     }
     assert_eq!(names(&target), Vec::<String>::new());

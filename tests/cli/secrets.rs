@@ -4,10 +4,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::harness::Sandbox;
-use crate::hold::Point;
-use crate::procs::staging;
-use crate::running::{LONG, Running};
+use crate::support::local::holds::Point;
+use crate::support::local::processes::staging;
+use crate::support::local::runs::{LONG, Running};
+use crate::support::local::sandbox::Sandbox;
 
 /// A word of 64 hexadecimal digits, as keys are written.
 fn key_in(bytes: &[u8]) -> Option<String> {
@@ -69,7 +69,7 @@ fn the_key_is_in_no_argument_environment_or_file() {
     assert_eq!(seen, Vec::<String>::new());
     assert!(ciphers >= 2, "both ends cipher, and {ciphers} were seen");
     assert_eq!(key_in(ended.stderr.as_bytes()), None, "{ended}");
-    ended.expect(0);
+    ended.expect_success();
     sandbox.is_clean(&[&target]);
 }
 
@@ -95,7 +95,7 @@ fn the_environment_of_the_caller_changes_nothing() {
     assert_eq!(shows, Vec::<String>::new());
     assert!(ciphers >= 2, "both ends cipher, and {ciphers} were seen");
     hold.open();
-    running.wait(LONG).expect(0);
+    running.wait(LONG).expect_success();
     sandbox.is_clean(&[&target]);
 }
 
@@ -113,7 +113,7 @@ fn what_is_under_way_is_closed_to_other_users() {
         assert_eq!(mode, 0o700, "{}", directory.display());
     }
     hold.open();
-    running.wait(LONG).expect(0);
+    running.wait(LONG).expect_success();
     // The state's own directory may stay, the copy has the mode of the source.
     assert_eq!(fs::metadata(target.join("source")).unwrap().permissions().mode() & 0o7777, 0o755);
 }

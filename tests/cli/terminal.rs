@@ -16,11 +16,12 @@ use rustix::pipe::fcntl_setpipe_size;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
-use crate::harness::{Sandbox, Words};
-use crate::hold::{Hold, Point};
-use crate::procs::{names, staging};
-use crate::running::{Ended, LONG, Running, wait_until};
-use crate::tree::assert_same;
+use crate::support::local::holds::{Hold, Point};
+use crate::support::local::processes::{names, staging};
+use crate::support::local::runs::{LONG, Running, wait_until};
+use crate::support::local::sandbox::{Sandbox, Words};
+use crate::support::local::trees::assert_same;
+use crate::support::output::Output;
 
 /// A terminal with a program on it, and somebody who reads what it shows.
 struct Terminal {
@@ -98,7 +99,7 @@ impl Terminal {
 
     /// Waits for the end of what was started; what was shown is told as its standard output.
     #[track_caller]
-    fn wait(self) -> Ended {
+    fn wait(self) -> Output {
         let ended = self.running.wait(LONG);
         // What was written before the end can be read by now; the reader takes it within its next looks.
         let mut last = 0;
@@ -110,7 +111,7 @@ impl Terminal {
         self.closed.store(true, Ordering::Relaxed);
         self.reader.join().unwrap();
         let stdout = String::from_utf8_lossy(&self.shown.lock().unwrap()).into_owned();
-        Ended { stdout, ..ended }
+        Output { stdout, ..ended }
     }
 }
 
@@ -163,9 +164,9 @@ impl Scene {
 
     /// The run goes on and ends well.
     #[track_caller]
-    fn succeeds(self) -> Ended {
+    fn succeeds(self) -> Output {
         self.hold.open();
-        let ended = self.terminal.wait().expect(0).says(": done: 2.00 MiB in 3 entries");
+        let ended = self.terminal.wait().expect_success().says(": done: 2.00 MiB in 3 entries");
         assert_same(&self.source, &self.target.join("source"));
         self.sandbox.is_clean(&[&self.target]);
         ended
@@ -234,7 +235,7 @@ fn a_terminal_that_becomes_narrow_gets_one_line_that_fits() {
 #[test]
 fn a_terminal_that_is_closed_ends_the_run_with_everything_undone() {
     let Some(Scene { sandbox, target, terminal, .. }) = Scene::start("xterm", PLAINLY, &[]) else { return };
-    terminal.hang_up().wait(LONG).expect(129);
+    terminal.hang_up().wait(LONG).expect_code(129);
     sandbox.is_clean(&[&target]);
     assert_eq!(names(&target), Vec::<String>::new());
 }
@@ -245,7 +246,7 @@ fn under_nohup_a_terminal_that_is_closed_harms_nothing() {
         let Some(scene) = Scene::start("xterm", script, &[&"--verbose"]) else { return };
         let running = scene.terminal.hang_up();
         scene.hold.open();
-        running.wait(LONG).expect(0);
+        running.wait(LONG).expect_success();
         assert_same(&scene.source, &scene.target.join("source"));
         scene.sandbox.is_clean(&[&scene.target]);
     }
@@ -275,7 +276,7 @@ fn a_run_that_is_stopped_for_longer_than_the_lease_says_so_when_it_is_continued(
         staging(&target).is_empty() && sandbox.journals().is_empty()
     });
     terminal.types("\n");
-    let ended = terminal.wait().expect(1).says("[end: 1]");
+    let ended = terminal.wait().expect_code(1).says("[end: 1]");
     ended
         .says("heard nothing from this controller for the lease time")
         .says("was this machine suspended?")
@@ -288,7 +289,7 @@ fn a_run_that_is_stopped_for_longer_than_the_lease_says_so_when_it_is_continued(
 fn an_interrupt_by_a_key_undoes_everything_and_the_shell_goes_on() {
     let Some(Scene { sandbox, target, terminal, .. }) = Scene::start("xterm", PLAINLY, &[]) else { return };
     terminal.types("\x03");
-    terminal.wait().expect(130).says("transfer: interrupted by SIGINT");
+    terminal.wait().expect_code(130).says("transfer: interrupted by SIGINT");
     sandbox.is_clean(&[&target]);
 }
 
@@ -327,7 +328,7 @@ fn full_pipes_that_nobody_reads_hold_up_no_run() {
             String::from_utf8_lossy(&bytes).into_owned()
         })
     });
-    running.wait(LONG).expect(0);
+    running.wait(LONG).expect_success();
     let [out, _] = texts.map(|text| text.join().unwrap());
     assert!(out.lines().last().unwrap().contains("\"event\":\"report\""), "{out}");
     sandbox.is_clean(&[&target]);

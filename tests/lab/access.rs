@@ -8,11 +8,11 @@ mod transferpy;
 
 use std::time::{Duration, Instant};
 
-use crate::fixtures::{
-    Changed, Held, MORE_THAN_BUFFERS, SOON, Wrapper, assert_same, being_read, make_every_kind, make_random,
-    names,
-};
-use crate::harness::{Host, Lab, Output, Scratch, eventually};
+use crate::support::changes::Changed;
+use crate::support::copies::assert_same;
+use crate::support::held::Held;
+use crate::support::hosts::Host;
+use crate::support::scenes::Scene;
 
 /// What is found before the program tries to connect is told within this.
 const AT_ONCE: Duration = Duration::from_secs(10);
@@ -33,39 +33,10 @@ fn sudoers(host: &Host, commands: &str) -> Changed {
     Changed::new(host, &write, &format!("rm -f {file}"))
 }
 
-/// db1 has a source, db2 a directory for it.
-struct Scene {
-    lab: Lab,
-    ctl: Host,
-    db1: Host,
-    db2: Host,
-    scratch: Scratch,
-    source: String,
-}
-
 impl Scene {
-    fn new(mib: u32) -> Option<Self> {
-        let lab = Lab::get()?;
-        let (ctl, db1, db2) = (lab.host("ctl"), lab.host("db1"), lab.host("db2"));
-        let scratch = lab.scratch(&["ctl", "db1", "db2", "db3"]);
-        let source = scratch.join("source");
-        make_random(&db1, &source, mib);
-        Some(Self { lab, ctl, db1, db2, scratch, source })
-    }
-
-    fn args(&self, [from, to]: [&str; 2], options: &[&str]) -> Vec<String> {
-        let ends = [format!("{from}:{}", self.source), format!("{to}:{}", self.scratch.path())];
-        ends.into_iter().chain(options.iter().map(ToString::to_string)).collect()
-    }
-
-    fn transfer(&self, ends: [&str; 2], options: &[&str]) -> Output {
-        let args = self.args(ends, options);
-        self.lab.transfer(&args.iter().map(String::as_str).collect::<Vec<_>>())
-    }
-
     #[track_caller]
-    fn held(&self, ends: [&str; 2], options: &[&str]) -> Held {
-        let args = self.args(ends, options);
+    fn held_between(&self, ends: [&str; 2], options: &[&str]) -> Held {
+        let args = self.args_between(ends, options);
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         Held::start(&self.lab, &args, &self.db2, self.scratch.path())
     }

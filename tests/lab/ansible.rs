@@ -3,8 +3,15 @@
 use std::process::Command;
 use std::time::Duration;
 
-use crate::fixtures::{Held, MORE_THAN_BUFFERS, SOON, assert_same, make_every_kind, make_random, names};
-use crate::harness::{Host, Invocation, Lab, Scratch, eventually};
+use crate::support::commands::Invocation;
+use crate::support::copies::{assert_same, make_random};
+use crate::support::every_kind::make_every_kind;
+use crate::support::held::{Held, MORE_THAN_BUFFERS};
+use crate::support::hosts::{Host, Lab};
+use crate::support::scenes::SOON;
+use crate::support::scratch::Scratch;
+use crate::support::trees::names;
+use crate::support::waiting::eventually;
 
 const CONTRIB: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/ansible");
 /// How long a run may take to end when its play is gone: less than any timeout of its own.

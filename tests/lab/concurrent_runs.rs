@@ -4,10 +4,12 @@ use std::env;
 
 use serde_json::Value;
 
-use crate::fixtures::{Changed, SOON, assert_same, names};
-use crate::harness::{Host, Lab, Scratch};
-use crate::scene::THROTTLE;
-use crate::snapshot::Snapshot;
+use crate::support::changes::Changed;
+use crate::support::copies::assert_same;
+use crate::support::hosts::Host;
+use crate::support::midstream::THROTTLE;
+use crate::support::scenes::{SOON, Scene};
+use crate::support::snapshots::Snapshot;
 
 /// Starts the program twice, with two words that differ, `$2` and `$3`, and those that follow. Both wait for the
 /// same moment without sleeping. Prints of each its pid and exit code, and its report. `$1`: a directory.
@@ -29,34 +31,34 @@ struct Twin {
     report: Value,
 }
 
-/// db1 has a tree `data`, db2 an empty directory `in`.
-struct Scene {
-    lab: Lab,
-    scratch: Scratch,
+/// A scene with a tree `data` on db1 and an empty directory on db2, and the state of the hosts.
+struct Race {
+    scene: Scene,
     hosts: [Host; 3],
     before: [Snapshot; 3],
 }
 
-impl Scene {
+impl Race {
     fn set() -> Option<Self> {
-        let lab = Lab::get()?;
-        let scratch = lab.scratch(&["ctl", "db1", "db2"]);
-        let hosts = ["ctl", "db1", "db2"].map(|name| lab.host(name));
-        hosts[1].sh(&format!("mkdir {0}; head -c 2M /dev/urandom >{0}/random", scratch.join("data")));
-        hosts[2].sh(&format!("mkdir {}", scratch.join("in")));
+        let mut scene = Scene::on(&["ctl", "db1", "db2"])?;
+        scene.source = scene.at("data");
+        let hosts = ["ctl", "db1", "db2"].map(|name| scene.lab.host(name));
+        scene.db1.sh(&format!("mkdir {0}; head -c 2M /dev/urandom >{0}/random", scene.source));
+        scene.db2.sh(&format!("mkdir {}", scene.target));
         // The first use of a connection leaves traces of its own.
-        lab.transfer(&["status", "db1", "db2"]).expect_success();
-        let before = hosts.each_ref().map(|host| Snapshot::of(host, &[scratch.path(), "/run/transfer-ssh"]));
-        Some(Self { lab, scratch, hosts, before })
+        scene.lab.transfer(&["status", "db1", "db2"]).expect_success();
+        let before =
+            hosts.each_ref().map(|host| Snapshot::of(host, &[scene.scratch.path(), "/run/transfer-ssh"]));
+        Some(Self { scene, hosts, before })
     }
 
     /// Two runs at once, each with its name.
     #[track_caller]
     fn start(&self, names: [&str; 2]) -> [Twin; 2] {
         let names = names.map(|name| format!("--as={name}"));
-        let ends = [format!("db1:{}", self.scratch.join("data")), format!("db2:{}", self.scratch.join("in"))];
-        let words = [self.scratch.path(), &names[0], &names[1], &ends[0], &ends[1]];
-        let output = self.lab.program(&words).in_script(START).run().expect_success();
+        let ends = self.scene.args(&[]);
+        let words = [self.scene.scratch.path(), &names[0], &names[1], &ends[0], &ends[1]];
+        let output = self.scene.lab.program(&words).in_script(START).run().expect_success();
         let lines: Vec<&str> = output.stdout.lines().collect();
         assert_eq!(lines.len(), 4, "{output}");
         [0, 2].map(|at| {
@@ -69,12 +71,13 @@ impl Scene {
     /// The copy is there and goes.
     #[track_caller]
     fn expect_copies(&self, expected: &[&str]) {
-        let [_, db1, db2] = &self.hosts;
-        assert_eq!(names(db2, &self.scratch.join("in")), expected);
+        let Scene { db1, db2, source, target, .. } = &self.scene;
+        assert_eq!(self.scene.arrived(), expected);
         for name in expected {
-            db2.sh(&format!("mv {}/{name} {}", self.scratch.join("in"), self.scratch.join("data")));
-            assert_same((db1, &self.scratch.join("data")), (db2, &self.scratch.join("data")));
-            db2.sh(&format!("rm -r {}", self.scratch.join("data")));
+            // Under the name of the source, for the comparison.
+            db2.sh(&format!("mv {target}/{name} {source}"));
+            assert_same((db1, source), (db2, source));
+            db2.sh(&format!("rm -r {source}"));
         }
     }
 
@@ -92,10 +95,10 @@ fn rounds() -> u32 {
 
 #[test]
 fn exclusive_of_two_that_begin_at_once_exactly_one_has_the_name() {
-    let Some(scene) = Scene::set() else { return };
-    let path = scene.scratch.join("in/data");
+    let Some(race) = Race::set() else { return };
+    let path = race.scene.at("in/data");
     for round in 0..rounds() {
-        let mut twins = scene.start(["data", "data"]);
+        let mut twins = race.start(["data", "data"]);
         twins.sort_by_key(|twin| twin.code);
         let [winner, loser] = twins;
         let said = loser.report.to_string();
@@ -110,26 +113,26 @@ fn exclusive_of_two_that_begin_at_once_exactly_one_has_the_name() {
         let codes = [winner.code, loser.code];
         assert!(winner.code == 0 && reason.is_some(), "round {round}: {codes:?}\n{}\n{said}", winner.report);
         println!("round {round}: {codes:?} {}", reason.map_or("", |(_, text)| text));
-        scene.expect_copies(&["data"]);
+        race.expect_copies(&["data"]);
     }
-    scene.expect_as_before();
+    race.expect_as_before();
 }
 
 #[test]
 fn exclusive_two_that_begin_at_once_with_two_names_both_succeed_on_ports_of_their_own() {
-    let Some(scene) = Scene::set() else { return };
+    let Some(race) = Race::set() else { return };
     // Each takes seconds, and so both are at work at the same time.
-    let throttle = Changed::new(&scene.hosts[1], THROTTLE, "tc qdisc del dev e0 root");
+    let throttle = Changed::new(&race.scene.db1, THROTTLE, "tc qdisc del dev e0 root");
     for round in 0..rounds().div_ceil(5) {
-        let twins = scene.start(["one", "two"]);
+        let twins = race.start(["one", "two"]);
         let ports = twins.each_ref().map(|twin| twin.report["targets"][0]["port"].as_u64());
         println!("round {round}: {ports:?}");
         for twin in &twins {
             assert_eq!(twin.code, 0, "{}", twin.report);
         }
         assert!(ports[0].is_some() && ports[1].is_some() && ports[0] != ports[1], "{ports:?}");
-        scene.expect_copies(&["one", "two"]);
+        race.expect_copies(&["one", "two"]);
     }
     drop(throttle);
-    scene.expect_as_before();
+    race.expect_as_before();
 }

@@ -1,9 +1,10 @@
 //! What a copy is: the same as the source in every respect, in a target that is otherwise left alone, or not there.
 
-use crate::fixtures::{
-    Held, MORE_THAN_BUFFERS, allocated, assert_same, being_read, make_every_kind, make_random, names,
-};
-use crate::harness::Lab;
+use crate::support::copies::{assert_same, make_random};
+use crate::support::every_kind::{allocated, make_every_kind};
+use crate::support::held::{Held, MORE_THAN_BUFFERS, being_read};
+use crate::support::hosts::Lab;
+use crate::support::trees::names;
 
 /// Copies a tree with every kind of entry into a directory that would like to give everything another owner and
 /// another ACL, and compares all there is.

@@ -10,26 +10,17 @@ mod replica;
 mod trouble;
 
 use std::fmt::Write as _;
-use std::time::Duration;
 
-use crate::fixtures::Changed;
-use crate::harness::{Host, Lab, Output, Running, Scratch, eventually};
-use crate::schema::expect_valid;
+use crate::support::commands::Running;
+use crate::support::hosts::{Host, Lab};
+use crate::support::output::Output;
+use crate::support::schema::expect_valid;
+use crate::support::scratch::Scratch;
+use crate::support::servers::{Reserved, SERVED, SOCKET, configure, sql};
+use crate::support::waiting::eventually;
 
-/// Enough for a server to start, and for a replica to catch up.
-const SERVED: Duration = Duration::from_secs(60);
 /// `--lease-time` of runs whose controller is killed.
 const LEASE: &str = "4";
-
-/// The socket of a host's own server.
-const SOCKET: &str = "/run/mysqld/mysqld.sock";
-
-/// What the package brought, kept until it is put back. What is in the root file system that hosts share cannot be exchanged
-/// with anything, so it is made anew.
-const KEEP: &str = "[[ -d /var/lib/mysql.package ]] || cp -a /var/lib/mysql /var/lib/mysql.package";
-const PUT_BACK: &str = "
-    systemctl stop mariadb 'mariadb@*' || :; pkill -KILL -x mariadbd || :; systemctl reset-failed mariadb 'mariadb@*' 2>/dev/null || :
-    rm -rf /var/lib/mysql /etc/mysql/mariadb.conf.d/99-lab.cnf; cp -a /var/lib/mysql.package /var/lib/mysql";
 
 /// Tables of all kinds; the last has a name that is no word.
 const TABLES: &str = r"
@@ -52,6 +43,8 @@ const HOLD: &str = "touch /run/databases-held; while [[ -e /run/databases-held ]
 
 /// The hosts with their servers.
 struct Servers {
+    // First: servers may use the directory of the test.
+    _reserved: Reserved,
     lab: Lab,
     db1: Host,
     db2: Host,
@@ -65,28 +58,17 @@ impl Servers {
         let lab = Lab::get()?;
         let [db1, db2, db3] = ["db1", "db2", "db3"].map(|name| lab.host(name));
         let scratch = lab.scratch(&["db1", "db2", "db3"]);
-        for host in [&db1, &db2, &db3] {
-            host.sh(&format!("{KEEP}\n{PUT_BACK}"));
-        }
-        let servers = Self { lab, db1, db2, db3, scratch };
-        Self::configure(&servers.db1, 1, "");
+        let reserved = Reserved::new([&db1, &db2, &db3].map(Host::clone).into());
+        let servers = Self { _reserved: reserved, lab, db1, db2, db3, scratch };
+        configure(&servers.db1, 1, "");
         servers.db1.sh("systemctl restart mariadb");
         sql(&servers.db1, TABLES);
         Some(servers)
     }
 
-    /// A file of options for the server of a host.
-    fn configure(host: &Host, id: u8, more: &str) {
-        let text = format!(
-            "[mysqld]\nserver_id={id}\nlog_bin=mysql-bin\nlog_slave_updates=1\nbind-address=0.0.0.0\n\
-             skip-name-resolve\ninnodb_log_file_size=16M\n{more}\n"
-        );
-        host.put(text, "/etc/mysql/mariadb.conf.d/99-lab.cnf", 0o644);
-    }
-
     /// A replica of the primary on db3, by GTID, that has caught up.
     fn replicate(&self, more: &str) {
-        Self::configure(&self.db3, 3, more);
+        configure(&self.db3, 3, more);
         self.db3.sh("systemctl restart mariadb");
         follow(&self.db3, "'main'", "slave_pos");
         self.catch_up(&self.db3, "'main'");
@@ -103,22 +85,6 @@ impl Servers {
         );
         let status = sql(replica, "SHOW ALL SLAVES STATUS\\G");
         assert_eq!(reached.trim(), "0", "the replica does not reach {gtid}: {status}");
-    }
-
-    /// Another server on the primary's host, as an instance of the package's unit, with some of its files elsewhere.
-    #[track_caller]
-    fn second(&self) -> Changed {
-        Changed::new(
-            &self.db1,
-            "mkdir -p /srv/two && chown mysql: /srv/two
-             printf '[mariadbd.two]\\ndatadir=/srv/two\\nsocket=/run/mysqld/two.sock\\nport=3307\\npid-file=/run/mysqld/two.pid\\n\
-             innodb_undo_directory=/srv/two/undo\\n' >/etc/mysql/mariadb.conf.d/98-two.cnf
-             mkdir -p /srv/two/undo; chown mysql: /srv/two/undo
-             mariadb-install-db --user=mysql --datadir=/srv/two --skip-test-db >/dev/null 2>&1
-             systemctl start mariadb@two
-             mariadb --socket=/run/mysqld/two.sock -e 'CREATE DATABASE second; CREATE TABLE second.t (a INT); INSERT INTO second.t VALUES (2)'",
-            "systemctl stop mariadb@two; rm -rf /srv/two /etc/mysql/mariadb.conf.d/98-two.cnf",
-        )
     }
 
     /// Rows, as fast as they go, until they are stopped.
@@ -155,7 +121,7 @@ impl Servers {
     /// Starts the server of db2 with what is in a directory there.
     #[track_caller]
     fn start_with(&self, directory: &str) {
-        Self::configure(&self.db2, 2, "");
+        configure(&self.db2, 2, "");
         self.db2.sh(&format!(
             "systemctl stop mariadb; rm -rf /var/lib/mysql; mv -T {directory} /var/lib/mysql
              chown mysql: /var/lib/mysql; chmod 755 /var/lib/mysql; systemctl start mariadb"
@@ -203,14 +169,6 @@ impl Drop for Writer {
     }
 }
 
-impl Drop for Servers {
-    fn drop(&mut self) {
-        for host in [&self.db1, &self.db2, &self.db3] {
-            host.run(&["bash", "-c", PUT_BACK]);
-        }
-    }
-}
-
 /// Waits until a run is held on a host.
 #[track_caller]
 fn expect_held(host: &Host, run: Running) -> Running {
@@ -223,16 +181,6 @@ fn expect_held(host: &Host, run: Running) -> Running {
 #[track_caller]
 fn let_go(host: &Host) {
     host.sh("rm -f /run/databases-held");
-}
-
-/// Runs statements on a host's server.
-#[track_caller]
-fn sql(host: &Host, statements: &str) -> String {
-    host.command(&["mariadb", "--batch", "--skip-column-names"])
-        .stdin(statements)
-        .run()
-        .expect_success()
-        .stdout
 }
 
 /// Makes a replica of the primary, and starts it.

@@ -1,66 +1,36 @@
 //! What a power cut leaves. The crash of a lab host keeps the page cache, so that a missing sync is not seen there; here it
 //! is, in two ways: by the order of the system calls on a host, and by what is on a disk that was cut off.
 
-use crate::fixtures::{FIREWALL, OLD, SOON, Wrapper, assert_same, is_old, names};
-use crate::harness::{Host, Lab, Output, Running, Scratch, eventually};
+use crate::support::changes::{Changed, Wrapper};
+use crate::support::copies::{OLD, assert_same};
+use crate::support::firewall::FIREWALL;
+use crate::support::hosts::Host;
+use crate::support::scenes::{SOON, Scene};
+use crate::support::trees::names;
+use crate::support::waiting::eventually;
 use crate::syscalls::{Call, Expected, Tracer, violations};
-
-/// db1 has a tree `data`; what db2 has in `in` is up to the test.
-struct Scene {
-    lab: Lab,
-    db1: Host,
-    db2: Host,
-    scratch: Scratch,
-}
 
 const REPLACE: &[&str] = &["--replace"];
 const KEEP: &[&str] = &["--replace", "--keep-old"];
 
 impl Scene {
-    fn set() -> Option<Self> {
-        let lab = Lab::get()?;
-        let (db1, db2) = (lab.host("db1"), lab.host("db2"));
-        let scratch = lab.scratch(&["db1", "db2"]);
-        let scene = Self { lab, db1, db2, scratch };
+    /// A scene with a tree `data` on db1, and an empty directory on db2.
+    fn durable() -> Option<Self> {
+        let mut scene = Self::new()?;
+        scene.source = scene.at("data");
         scene.db1.sh(&format!(
             "mkdir -p {0}/dir; echo new >{0}/file; ln -s file {0}/link; head -c 50000 /dev/urandom >{0}/dir/more",
-            scene.at("data")
+            scene.source
         ));
         scene.db2.sh(&format!("mkdir {0}/gate {0}/in", scene.scratch.path()));
         Some(scene)
-    }
-
-    fn at(&self, name: &str) -> String {
-        self.scratch.join(name)
     }
 
     fn make_old(&self) {
         self.db2.sh(&format!("set -- {}; {OLD}; sync -f $1", self.at("in/data")));
     }
 
-    fn spawn(&self, options: &[&str]) -> Running {
-        let ends = [format!("db1:{}", self.at("data")), format!("db2:{}", self.at("in"))];
-        let args: Vec<&str> = ends.iter().map(String::as_str).chain(options.iter().copied()).collect();
-        self.lab.transfer_spawn(&args)
-    }
-
-    fn transfer(&self, options: &[&str]) -> Output {
-        self.spawn(options).wait()
-    }
-
-    fn is_old(&self, path: &str) -> bool {
-        is_old(&self.db2, &self.at(path), &self.at("gate/old"))
-    }
-}
-
-impl Drop for Scene {
-    fn drop(&mut self) {
-        self.db2.run(&["nft", "delete", "table", "inet", "closed"]);
-    }
-}
-
-/// The calls of a run on db2 or, where it says so, on both hosts.
-impl Scene {
+    /// Runs the copy, and returns its system calls on db2.
     fn traced(&self, options: &[&str]) -> Vec<Call> {
         let tracer = Tracer::start(&self.db2, &self.at("trace"));
         self.transfer(options).expect_success();
@@ -95,8 +65,8 @@ fn assert_order(calls: &[Call], expected: &Expected, effects: &[&str]) {
 
 #[test]
 fn exclusive_each_effect_follows_its_record_and_each_name_its_copy_onto_the_disk() {
-    let Some(scene) = Scene::set() else { return };
-    scene.db2.sh(FIREWALL);
+    let Some(scene) = Scene::durable() else { return };
+    let _firewall = Changed::new(&scene.db2, FIREWALL, "nft delete table inet closed");
     let source = Tracer::start(&scene.db1, &scene.at("trace"));
     let calls = scene.traced(&["--chown", "111:112"]);
     scene.expect_order(&calls, false, &["staging", "rule", "job", "reading", "name", "removal", "end"]);
@@ -105,7 +75,7 @@ fn exclusive_each_effect_follows_its_record_and_each_name_its_copy_onto_the_disk
 
 #[test]
 fn exclusive_an_old_one_goes_or_gets_its_later_name_after_the_new_one_is_on_the_disk() {
-    let Some(scene) = Scene::set() else { return };
+    let Some(scene) = Scene::durable() else { return };
     scene.make_old();
     let calls = scene.traced(REPLACE);
     scene.expect_order(&calls, false, &["staging", "job", "name", "removal", "end"]);
@@ -115,7 +85,7 @@ fn exclusive_an_old_one_goes_or_gets_its_later_name_after_the_new_one_is_on_the_
 
 #[test]
 fn exclusive_a_mode_that_was_changed_to_move_a_directory_is_on_the_disk_when_the_copy_is_told_as_done() {
-    let Some(scene) = Scene::set() else { return };
+    let Some(scene) = Scene::durable() else { return };
     scene.db1.sh(&format!("chmod 0555 {}", scene.at("data")));
     scene.db2.sh(&format!("chown dba {}", scene.at("in")));
     let tracer = Tracer::start(&scene.db2, &scene.at("trace"));
@@ -126,7 +96,7 @@ fn exclusive_a_mode_that_was_changed_to_move_a_directory_is_on_the_disk_when_the
 
 #[test]
 fn exclusive_without_fsync_only_the_journal_and_what_an_old_one_goes_for_are_waited_for() {
-    let Some(scene) = Scene::set() else { return };
+    let Some(scene) = Scene::durable() else { return };
     for options in [&["--no-fsync"][..], &["--no-fsync", "--replace", "--keep-old"]] {
         let calls = scene.traced(options);
         scene.expect_order(&calls, true, &["staging", "job", "name", "removal", "end"]);
@@ -139,7 +109,7 @@ fn exclusive_without_fsync_only_the_journal_and_what_an_old_one_goes_for_are_wai
 
 #[test]
 fn exclusive_syncs_that_do_nothing_are_noticed() {
-    let Some(scene) = Scene::set() else { return };
+    let Some(scene) = Scene::durable() else { return };
     scene.make_old();
     let _sync = Wrapper::new(&scene.db2, "sync", "exit 0");
     let (found, _) = violations(&scene.traced(REPLACE), &scene.expected(false));
@@ -219,7 +189,7 @@ const SUCCESS_IS_TOLD: Moment = ("rm", "$* == *--one-file-system*/.transfer-*");
 
 impl Cut {
     fn set() -> Option<Self> {
-        let scene = Scene::set()?;
+        let scene = Scene::durable()?;
         let copies = Disk::new(&scene, "copies", &scene.at("in"));
         let journals = Disk::new(&scene, "journals", "/var/lib/transfer");
         Some(Self { copies, journals, scene })

@@ -1,7 +1,11 @@
 //! Firewalls of a target: opened for the source and one port while the transfer runs, and afterwards as they were.
 
-use crate::fixtures::{Held, MORE_THAN_BUFFERS, SOON, assert_same, make_random, names};
-use crate::harness::{Host, Lab, eventually};
+use crate::support::copies::{assert_same, make_random};
+use crate::support::held::{Held, MORE_THAN_BUFFERS};
+use crate::support::hosts::{Host, Lab};
+use crate::support::scenes::SOON;
+use crate::support::trees::names;
+use crate::support::waiting::eventually;
 
 /// What all sites let in; everything else is for the end of the chain or for its policy.
 const NFT: &str = "table inet site {

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::harness::Lab;
+use crate::support::hosts::Lab;
 
 #[test]
 fn exclusive_a_run_of_a_unit_is_found_in_the_journal_by_its_fields() {

@@ -12,26 +12,45 @@ mod crashes;
 mod databases;
 mod durability;
 mod firewalls;
-mod fixtures;
-#[allow(dead_code, reason = "shared with damage.rs")]
-mod harness;
 mod journal;
 mod kills;
-#[path = "../markdown/mod.rs"]
-mod markdown;
 mod names;
 mod networks;
 mod preflight;
-mod processes;
 mod quoting;
-mod scene;
-#[path = "../schema/mod.rs"]
-mod schema;
 mod secrets;
 mod self_test;
 mod signals;
-mod snapshot;
 mod soak;
 mod syscalls;
 mod targets;
 mod wire;
+
+#[path = "../support"]
+mod support {
+    pub(crate) mod accounts;
+    pub(crate) mod agents;
+    pub(crate) mod changes;
+    pub(crate) mod commands;
+    pub(crate) mod copies;
+    pub(crate) mod documents;
+    pub(crate) mod every_kind;
+    pub(crate) mod firewall;
+    pub(crate) mod held;
+    pub(crate) mod hosts;
+    pub(crate) mod inputs;
+    pub(crate) mod lab_scenes;
+    pub(crate) mod lacks;
+    pub(crate) mod midstream;
+    pub(crate) mod outages;
+    pub(crate) mod output;
+    pub(crate) mod processes;
+    pub(crate) mod scenes;
+    pub(crate) mod schema;
+    pub(crate) mod scratch;
+    pub(crate) mod servers;
+    pub(crate) mod snapshots;
+    pub(crate) mod trees;
+    pub(crate) mod waiting;
+    pub(crate) mod words;
+}

@@ -7,64 +7,37 @@ mod kept;
 mod moments;
 mod mounts;
 
-use crate::fixtures::{
-    Held, MORE_THAN_BUFFERS, OLD, SOON, Wrapper, assert_same, being_read, is_old, make_random, names,
-};
-use crate::harness::{Host, Lab, Output, Running, Scratch, eventually};
-use crate::processes;
-
-/// db1 has a tree `data`, db2 a directory `in` with an older one of that name.
-struct Scene {
-    lab: Lab,
-    db1: Host,
-    db2: Host,
-    scratch: Scratch,
-}
+use crate::support::changes::Wrapper;
+use crate::support::copies::{OLD, assert_same, make_random};
+use crate::support::held::{Held, MORE_THAN_BUFFERS};
+use crate::support::scenes::{SOON, Scene};
+use crate::support::waiting::eventually;
 
 impl Scene {
-    fn set() -> Option<Self> {
-        let lab = Lab::get()?;
-        let (db1, db2) = (lab.host("db1"), lab.host("db2"));
-        let scratch = lab.scratch(&["db1", "db2"]);
-        let scene = Self { lab, db1, db2, scratch };
+    /// A scene with a tree `data` on db1, and a directory on db2 with an older tree of that name.
+    fn replacement() -> Option<Self> {
+        let mut scene = Self::new()?;
+        scene.source = scene.at("data");
         scene.db1.sh(&format!(
             "mkdir -p {0}/dir; echo new >{0}/file; head -c 100000 /dev/urandom >{0}/dir/more",
-            scene.at("data")
+            scene.source
         ));
         scene.reset();
         Some(scene)
     }
 
-    /// The same with a source that does not fit into the buffers between the hosts, and nothing on the target.
-    fn set_large() -> Option<Self> {
-        let scene = Self::set()?;
+    /// A scene with a source that does not fit into the buffers between the hosts, and an empty target directory.
+    fn large() -> Option<Self> {
+        let scene = Self::replacement()?;
         make_random(&scene.db1, &scene.at("data/large"), MORE_THAN_BUFFERS);
-        scene.db2.sh(&format!("rm -r {}/*", scene.at("in")));
+        scene.db2.sh(&format!("rm -r {}/*", scene.target));
         Some(scene)
-    }
-
-    fn at(&self, name: &str) -> String {
-        self.scratch.join(name)
     }
 
     /// The target as it was in the beginning.
     fn reset(&self) {
         let (directory, gate) = (self.at("in"), self.at("gate"));
         self.db2.sh(&format!("rm -rf {directory} {gate}; mkdir {gate}; set -- {directory}/data; {OLD}"));
-    }
-
-    fn args(&self, options: &[&str]) -> Vec<String> {
-        let ends = [format!("db1:{}", self.at("data")), format!("db2:{}", self.at("in"))];
-        ends.into_iter().chain(options.iter().map(ToString::to_string)).collect()
-    }
-
-    fn spawn(&self, options: &[&str]) -> Running {
-        let args = self.args(options);
-        self.lab.transfer_spawn(&args.iter().map(String::as_str).collect::<Vec<_>>())
-    }
-
-    fn transfer(&self, options: &[&str]) -> Output {
-        self.spawn(options).wait()
     }
 
     /// Starts a run, into the empty directory, that stands still in mid-stream.
@@ -76,20 +49,10 @@ impl Scene {
         held
     }
 
-    /// What is in the target directory.
-    fn names(&self) -> Vec<String> {
-        names(&self.db2, &self.at("in"))
-    }
-
-    /// Whether a tree of the target is the older one, of which every file counts.
-    fn is_old(&self, path: &str) -> bool {
-        is_old(&self.db2, &self.at(path), &self.at("gate/old"))
-    }
-
     /// Nothing but the older tree is in the target directory.
     #[track_caller]
     fn expect_untouched(&self) {
-        assert_eq!(self.names(), ["data"]);
+        assert_eq!(self.arrived(), ["data"]);
         assert!(self.is_old("in/data"), "the old one is not what it was");
         self.expect_no_runs();
     }
@@ -120,25 +83,25 @@ impl Scene {
 
 #[test]
 fn exclusive_the_longest_time_ends_a_run_in_the_stream_and_in_the_verification() {
-    let Some(scene) = Scene::set_large() else { return };
+    let Some(scene) = Scene::large() else { return };
     let held = scene.held(&["--max-duration", "4"]);
     let output = held.transfer.wait().expect_code(1);
     assert!(output.stderr.contains("not done within 4 s (--max-duration)"), "{output}");
-    assert_eq!(scene.names(), Vec::<String>::new());
+    assert_eq!(scene.arrived(), Vec::<String>::new());
     scene.expect_no_runs();
     let _md5sum = Wrapper::new(&scene.db2, "md5sum", "[[ $PWD == *.transfer-* ]] && sleep 100");
     let output = scene.transfer(&["--max-duration", "8"]).expect_code(1);
     assert!(output.stderr.contains("verifying"), "{output}");
     assert!(output.stderr.contains("not done within 8 s (--max-duration)"), "{output}");
-    assert_eq!(scene.names(), Vec::<String>::new());
+    assert_eq!(scene.arrived(), Vec::<String>::new());
     scene.expect_no_runs();
 }
 
 #[test]
 fn exclusive_without_fsync_a_copy_is_the_same_and_replaces_as_well() {
-    let Some(scene) = Scene::set() else { return };
+    let Some(scene) = Scene::replacement() else { return };
     scene.transfer(&["--replace", "--no-fsync"]).expect_success();
-    assert_eq!(scene.names(), ["data"]);
+    assert_eq!(scene.arrived(), ["data"]);
     scene.expect_copied("in/data");
     scene.expect_no_runs();
 }

@@ -1,7 +1,9 @@
 //! What stands against a run on real hosts, and what it is warned of.
 
-use crate::fixtures::{Changed, assert_same, make_random, names};
-use crate::harness::Lab;
+use crate::support::changes::Changed;
+use crate::support::copies::{assert_same, make_random};
+use crate::support::hosts::Lab;
+use crate::support::trees::names;
 
 #[test]
 fn an_account_of_other_numbers_is_told_with_both_and_chown_gives_the_copy_to_the_right_one() {

@@ -1,6 +1,6 @@
 //! Names and owners of any bytes, none of which is ever run.
 
-use crate::harness::Lab;
+use crate::support::hosts::Lab;
 
 /// Names that a shell, a terminal or a tool could take for something else, as bash reads them.
 const ODD: [&str; 7] = [

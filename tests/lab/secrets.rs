@@ -1,7 +1,11 @@
 //! What nobody on a host may see.
 
-use crate::fixtures::{Held, MORE_THAN_BUFFERS, SOON, Wrapper, being_read, make_random};
-use crate::harness::{Host, Lab, eventually};
+use crate::support::changes::Wrapper;
+use crate::support::copies::make_random;
+use crate::support::held::{Held, MORE_THAN_BUFFERS, being_read};
+use crate::support::hosts::{Host, Lab};
+use crate::support::scenes::SOON;
+use crate::support::waiting::eventually;
 
 /// 64 hexadecimal digits, as the key of a run has them, in a place where a key must not be.
 const DECOY: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";

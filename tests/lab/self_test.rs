@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::harness::Lab;
-use crate::snapshot::Snapshot;
+use crate::support::hosts::Lab;
+use crate::support::snapshots::Snapshot;
 
 const SOON: Duration = Duration::from_secs(10);
 

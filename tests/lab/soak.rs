@@ -16,9 +16,14 @@ use std::{env, thread};
 
 use self::plan::{Case, Data, Fault, LEASE, Place, Whom};
 
-use crate::fixtures::{FIREWALL, make_every_kind};
-use crate::harness::{Host, Lab, Output, Running, Scratch, eventually};
-use crate::snapshot::Snapshot;
+use crate::support::commands::Running;
+use crate::support::every_kind::make_every_kind;
+use crate::support::firewall::FIREWALL;
+use crate::support::hosts::{Host, Lab};
+use crate::support::output::Output;
+use crate::support::scratch::Scratch;
+use crate::support::snapshots::Snapshot;
+use crate::support::waiting::eventually;
 use plan::{WINDOW, draw, places_of};
 
 /// Transfers at the same time.

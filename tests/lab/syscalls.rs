@@ -6,8 +6,9 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::fixtures::Wrapper;
-use crate::harness::{Host, eventually};
+use crate::support::changes::Wrapper;
+use crate::support::hosts::Host;
+use crate::support::waiting::eventually;
 
 /// What is traced: all that changes a disk, all that waits for one, and what starts a program.
 const CALLS: &str = "chdir,fchdir,execve,write,pwrite64,sendfile,copy_file_range,ftruncate,fallocate,mkdir,mkdirat,mknodat,\

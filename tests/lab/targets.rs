@@ -1,8 +1,12 @@
 //! Several targets of one run, and several runs on one host: what one of them meets is not the others' business.
 
-use crate::fixtures::{Held, MORE_THAN_BUFFERS, SOON, assert_same, being_read, make_random, names};
-use crate::harness::{Host, Lab, Running};
-use crate::snapshot::Snapshot;
+use crate::support::commands::Running;
+use crate::support::copies::{assert_same, make_random};
+use crate::support::held::{Held, MORE_THAN_BUFFERS, being_read};
+use crate::support::hosts::{Host, Lab};
+use crate::support::scenes::SOON;
+use crate::support::snapshots::Snapshot;
+use crate::support::trees::names;
 
 /// Fills a disk, `$1`, as soon as a transfer has begun to use it, which is after it was found to have enough space.
 const FILL: &str = r#"
@@ -68,7 +72,7 @@ fn of_three_targets_the_one_that_fails_publishes_nothing_and_the_others_everythi
             &format!("db2:{second}"),
         ])
         .expect_code(1);
-    filler.wait_end(crate::fixtures::SOON);
+    filler.wait_end(crate::support::scenes::SOON);
 
     assert_same((&db1, &source), (&db2, &source));
     assert_same((&db1, &source), (&db2, &format!("{second}/source")));

@@ -1,9 +1,13 @@
 //! What may go wrong with the bytes between two disks, and who notices: damage on the wire, on the target's disk, a
 //! stream that is cut short, strangers on the port.
 
-use crate::fixtures::{NETCATS, SOON, Wrapper, assert_same, call_nc, make_random, names};
-use crate::harness::{Host, Lab, Output, Running, Scratch};
-use crate::snapshot::Snapshot;
+use crate::networks::NETCATS;
+use crate::support::changes::{Wrapper, call_nc};
+use crate::support::commands::Running;
+use crate::support::copies::{assert_same, make_random};
+use crate::support::hosts::Host;
+use crate::support::scenes::{SOON, Scene};
+use crate::support::snapshots::Snapshot;
 
 /// The sender's netcat, with its input sent through a filter; the exit status is netcat's.
 fn filter(source: &Host, filter: &str) -> Wrapper {
@@ -29,37 +33,22 @@ fn after_tar(target: &Host, command: &str) -> Wrapper {
     Wrapper::new(target, "tar", &script)
 }
 
-/// db1 has a tree of two files, db2 a directory for it.
-struct Scene {
-    lab: Lab,
-    db1: Host,
-    db2: Host,
-    scratch: Scratch,
-    source: String,
+/// A scene with a tree on db1, and the directory of the test as its target.
+fn scene() -> Option<Scene> {
+    let mut scene = Scene::new()?;
+    scene.target = scene.scratch.path().to_owned();
+    scene.db1.run(&["mkdir", &scene.source]).expect_success();
+    make_random(&scene.db1, &format!("{}/file", scene.source), 12);
+    Some(scene)
 }
 
 impl Scene {
-    fn new() -> Option<Self> {
-        let lab = Lab::get()?;
-        let (db1, db2) = (lab.host("db1"), lab.host("db2"));
-        let scratch = lab.scratch(&["db1", "db2"]);
-        let source = scratch.join("source");
-        db1.run(&["mkdir", &source]).expect_success();
-        make_random(&db1, &format!("{source}/file"), 12);
-        Some(Self { lab, db1, db2, scratch, source })
-    }
-
-    fn transfer(&self, options: &[&str]) -> Output {
-        let args = [format!("db1:{}", self.source), format!("db2:{}", self.scratch.path())];
-        self.lab.transfer(&[&args.each_ref().map(String::as_str)[..], options].concat())
-    }
-
     /// The transfer has to fail with a code, a text has to be in its message, and nothing may be left of it.
     #[track_caller]
     fn fails(&self, options: &[&str], code: i32, text: &str) {
         let output = self.transfer(options).expect_code(code);
         assert!(output.stderr.contains(text), "no '{text}': {output}");
-        assert!(names(&self.db2, self.scratch.path()).is_empty(), "{output}");
+        assert!(self.arrived().is_empty(), "{output}");
     }
 }
 
@@ -70,7 +59,7 @@ const IN_THE_MIDDLE: u64 = 5 << 20;
 
 #[test]
 fn exclusive_a_bit_that_flips_on_the_wire_is_seen_by_the_digest_of_the_stream() {
-    let Some(scene) = Scene::new() else { return };
+    let Some(scene) = scene() else { return };
     let _flip = flip(&scene.db1, IN_THE_MIDDLE);
     scene.fails(&["--no-compress"], 3, "the stream was altered on its way from db1: its sha256");
     let only_stream = ["--no-compress", "--no-encrypt", "--parallel-checksum"];
@@ -79,7 +68,7 @@ fn exclusive_a_bit_that_flips_on_the_wire_is_seen_by_the_digest_of_the_stream() 
 
 #[test]
 fn exclusive_a_bit_that_flips_on_the_wire_never_reaches_the_target_even_if_a_decoder_stops_at_it() {
-    let Some(scene) = Scene::new() else { return };
+    let Some(scene) = scene() else { return };
     // The cipher's salt, the first block of the compressed data, and one of many.
     for offset in [8, 1000, IN_THE_MIDDLE] {
         let _flip = flip(&scene.db1, offset);
@@ -88,14 +77,14 @@ fn exclusive_a_bit_that_flips_on_the_wire_never_reaches_the_target_even_if_a_dec
             // The source has done nothing wrong.
             let blamed = output.stderr.contains("FAILED: db2: the stream was altered on its way from db1");
             assert!(blamed, "byte {offset}: {output}");
-            assert!(names(&scene.db2, scene.scratch.path()).is_empty(), "byte {offset}: {output}");
+            assert!(scene.arrived().is_empty(), "byte {offset}: {output}");
         }
     }
 }
 
 #[test]
 fn exclusive_without_a_digest_of_the_stream_a_flipped_bit_is_seen_by_the_digest_of_its_file_or_not_at_all() {
-    let Some(scene) = Scene::new() else { return };
+    let Some(scene) = scene() else { return };
     let _flip = flip(&scene.db1, IN_THE_MIDDLE);
     scene.fails(&["--no-compress", "--no-encrypt", "--checksum"], 3, "source/file (other contents)");
 
@@ -107,7 +96,7 @@ fn exclusive_without_a_digest_of_the_stream_a_flipped_bit_is_seen_by_the_digest_
 
 #[test]
 fn exclusive_a_bit_that_flips_on_the_target_s_disk_is_seen_by_the_digest_of_its_file() {
-    let Some(scene) = Scene::new() else { return };
+    let Some(scene) = scene() else { return };
     let _flip = after_tar(
         &scene.db2,
         r#"file=source/file; time=$(stat -c %y $file)
@@ -125,7 +114,7 @@ fn exclusive_a_bit_that_flips_on_the_target_s_disk_is_seen_by_the_digest_of_its_
 
 #[test]
 fn exclusive_entries_that_are_missing_or_too_many_on_the_target_are_named_without_any_digest() {
-    let Some(scene) = Scene::new() else { return };
+    let Some(scene) = scene() else { return };
     let _tar = after_tar(&scene.db2, "mv source/file $'source/an\\nother'");
     scene.fails(
         &BARE,
@@ -138,7 +127,7 @@ fn exclusive_entries_that_are_missing_or_too_many_on_the_target_are_named_withou
 
 #[test]
 fn exclusive_a_stream_that_is_cut_short_publishes_nothing_even_if_all_programs_are_content() {
-    let Some(scene) = Scene::new() else { return };
+    let Some(scene) = scene() else { return };
     // What tar writes behind its end mark, it does not miss.
     for (options, kept) in
         [(&BARE[..], "-c -1024"), (&BARE[..], "-c 5M"), (&BARE[..], "-c 0"), (&[][..], "-c 5M")]
@@ -146,7 +135,7 @@ fn exclusive_a_stream_that_is_cut_short_publishes_nothing_even_if_all_programs_a
         let _cut = filter(&scene.db1, &format!("{{ head {kept}; cat >/dev/null; }}"));
         let output = scene.transfer(options);
         assert!([Some(1), Some(3)].contains(&output.status.code()), "head {kept}: {output}");
-        assert!(names(&scene.db2, scene.scratch.path()).is_empty(), "head {kept}: {output}");
+        assert!(scene.arrived().is_empty(), "head {kept}: {output}");
     }
     // The same with a netcat that ends too early and is content.
     let _gone =
@@ -154,7 +143,7 @@ fn exclusive_a_stream_that_is_cut_short_publishes_nothing_even_if_all_programs_a
     for options in [&BARE[..], &[][..]] {
         let output = scene.transfer(options);
         assert!([Some(1), Some(3)].contains(&output.status.code()), "{output}");
-        assert!(names(&scene.db2, scene.scratch.path()).is_empty(), "{output}");
+        assert!(scene.arrived().is_empty(), "{output}");
     }
 }
 
@@ -178,7 +167,7 @@ fn a_stranger_costs_another_try(then: &str) {
         [&BARE[..], &["--no-encrypt", "--parallel-checksum"], &[]].map(|options| (NETCATS[0], options));
     let only = NETCATS.map(|netcat| (netcat, &["--port=4400"][..]));
     for (netcat, options) in ways.into_iter().chain(only) {
-        let Some(scene) = Scene::new() else { return };
+        let Some(scene) = scene() else { return };
         let _receiver = call_nc(&scene.db2, netcat);
         let mut stranger = strangers(&scene.db1, 4400, 4400, then);
         let output = scene.transfer(options);
@@ -205,7 +194,7 @@ fn exclusive_a_stranger_who_comes_first_and_stays_costs_another_try_and_nothing_
 
 #[test]
 fn exclusive_what_a_stranger_sends_is_not_unpacked() {
-    let Some(scene) = Scene::new() else { return };
+    let Some(scene) = scene() else { return };
     let path = scene.scratch.path();
     let archives = format!(
         "mkdir {path}/good {path}/evil; echo 1 >{path}/good/ours; echo 2 >{path}/evil/theirs
@@ -224,7 +213,7 @@ fn exclusive_what_a_stranger_sends_is_not_unpacked() {
 
 #[test]
 fn exclusive_strangers_on_every_port_end_the_run_as_busy() {
-    let Some(scene) = Scene::new() else { return };
+    let Some(scene) = scene() else { return };
     let before = Snapshot::of(&scene.db2, &[scene.scratch.path()]);
     let _strangers = strangers(&scene.db1, 4400, 4500, "exec 3>&-");
     scene.fails(&BARE, 5, "db2: ");

@@ -1,10 +1,18 @@
 //! Accounts without privileges, and sudo.
 
 use super::*;
+use crate::support::changes::Changed;
+use crate::support::copies::{assert_same, make_random};
+use crate::support::every_kind::make_every_kind;
+use crate::support::held::{Held, MORE_THAN_BUFFERS};
+use crate::support::hosts::Host;
+use crate::support::scenes::{SOON, Scene};
+use crate::support::trees::names;
+use crate::support::waiting::eventually;
 
 #[test]
 fn exclusive_with_sudo_an_account_without_privileges_does_what_root_does() {
-    let Some(scene) = Scene::new(1) else { return };
+    let Some(scene) = Scene::with_file(1) else { return };
     let Scene { lab, db1, db2, scratch, .. } = &scene;
     let _root = [db1, db2].map(|host| sudoers(host, "NOPASSWD: ALL"));
     let _closed = closed(db2);
@@ -41,13 +49,13 @@ fn exclusive_with_sudo_an_account_without_privileges_does_what_root_does() {
 
 #[test]
 fn exclusive_with_sudo_everything_is_undone_however_the_run_ends() {
-    let Some(scene) = Scene::new(MORE_THAN_BUFFERS) else { return };
+    let Some(scene) = Scene::with_file(MORE_THAN_BUFFERS) else { return };
     let Scene { db1, db2, scratch, .. } = &scene;
     let _root = [db1, db2].map(|host| sudoers(host, "NOPASSWD: ALL"));
     let _closed = closed(db2);
     let rules = db2.sh("nft list ruleset");
     for signal in ["INT", "TERM", "HUP", "KILL"] {
-        let mut held = scene.held(["dba@db1", "dba@db2"], &["--sudo"]);
+        let mut held = scene.held_between(["dba@db1", "dba@db2"], &["--sudo"]);
         held.port();
         held.transfer.signal(signal);
         held.transfer.wait_end(SOON);
@@ -67,8 +75,9 @@ fn exclusive_with_sudo_everything_is_undone_however_the_run_ends() {
 
 #[test]
 fn exclusive_with_sudo_this_machine_is_a_host_like_any_other() {
-    let Some(scene) = Scene::new(1) else { return };
-    let Scene { lab, ctl, db2, scratch, .. } = &scene;
+    let Some(scene) = Scene::with_file(1) else { return };
+    let Scene { lab, db2, scratch, .. } = &scene;
+    let ctl = &lab.host("ctl");
     let _target = sudoers(db2, "NOPASSWD: ALL");
     let source = scratch.join("closed");
     ctl.sh(&format!("umask 077; head -c 1M /dev/urandom >'{source}'; chown 111:112 '{source}'"));
@@ -86,10 +95,10 @@ fn exclusive_with_sudo_this_machine_is_a_host_like_any_other() {
 
 #[test]
 fn exclusive_with_sudo_what_a_crash_left_of_root_is_seen_and_removed() {
-    let Some(scene) = Scene::new(MORE_THAN_BUFFERS) else { return };
+    let Some(scene) = Scene::with_file(MORE_THAN_BUFFERS) else { return };
     let Scene { lab, db2, scratch, .. } = &scene;
     let _root = [&scene.db1, db2].map(|host| sudoers(host, "NOPASSWD: ALL"));
-    let held = scene.held(["dba@db1", "dba@db2"], &["--sudo"]);
+    let held = scene.held_between(["dba@db1", "dba@db2"], &["--sudo"]);
     held.port();
     db2.crash();
     held.transfer.signal("KILL");
@@ -107,12 +116,12 @@ fn exclusive_with_sudo_what_a_crash_left_of_root_is_seen_and_removed() {
 
 #[test]
 fn exclusive_sudo_that_refuses_or_is_missing_is_told_with_what_to_do() {
-    let Some(scene) = Scene::new(1) else { return };
+    let Some(scene) = Scene::with_file(1) else { return };
     let _source = sudoers(&scene.db1, "NOPASSWD: ALL");
     let fix = "install it where it is missing and let the account use it without a password \
                (ACCOUNT ALL=(root) NOPASSWD: ALL in a file in /etc/sudoers.d), or log in as root";
     let refused = |said: &str| {
-        let output = scene.transfer(["dba@db1", "dba@db2"], &["--sudo"]).expect_code(4);
+        let output = scene.transfer_between(["dba@db1", "dba@db2"], &["--sudo"]).expect_code(4);
         let told = format!("dba@db2: probe: sudo starts no root shell (it said: {said}); {fix}");
         assert!(output.stderr.contains(&told), "{output}");
         assert!(output.stderr.contains("refused, nothing was changed"), "{output}");
@@ -139,6 +148,6 @@ fn exclusive_sudo_that_refuses_or_is_missing_is_told_with_what_to_do() {
     }
     // Who may run bash as root needs nothing else.
     let _target = sudoers(&scene.db2, "NOPASSWD: /usr/bin/bash");
-    scene.transfer(["dba@db1", "dba@db2"], &["--sudo"]).expect_success();
+    scene.transfer_between(["dba@db1", "dba@db2"], &["--sudo"]).expect_success();
     scene.take_copy();
 }

@@ -1,6 +1,10 @@
 //! Hosts of several addresses.
 
 use super::*;
+use crate::support::changes::{Changed, Wrapper};
+use crate::support::held::MORE_THAN_BUFFERS;
+use crate::support::hosts::Lab;
+use crate::support::scenes::Scene;
 
 /// The hosts of numbers 11, 12 and 13 have addresses in another network, too.
 fn second_addresses(lab: &Lab) -> [Changed; 3] {
@@ -16,7 +20,7 @@ fn second_addresses(lab: &Lab) -> [Changed; 3] {
 
 #[test]
 fn exclusive_data_goes_between_the_addresses_that_were_said_and_the_hole_is_for_them() {
-    let Some(scene) = Scene::new(MORE_THAN_BUFFERS) else { return };
+    let Some(scene) = Scene::with_file(MORE_THAN_BUFFERS) else { return };
     let db3 = scene.lab.host("db3");
     let _addresses = second_addresses(&scene.lab);
     let _closed = [closed(&scene.db2), closed(&db3)];
@@ -27,7 +31,7 @@ fn exclusive_data_goes_between_the_addresses_that_were_said_and_the_hole_is_for_
         ("ip", "10.77.0.11", "10.88.0.12", "10.88.0.13"),
         ("ip6", "fd88::11", "fd88::12", "fd88::13"),
     ] {
-        let held = scene.held(
+        let held = scene.held_between(
             ["db1", "db2"],
             &[
                 &third,
@@ -61,27 +65,27 @@ fn exclusive_data_goes_between_the_addresses_that_were_said_and_the_hole_is_for_
 
 #[test]
 fn exclusive_every_netcat_sends_from_the_address_that_was_said() {
-    let Some(scene) = Scene::new(1) else { return };
+    let Some(scene) = Scene::with_file(1) else { return };
     let _addresses = second_addresses(&scene.lab);
     let _closed = closed(&scene.db2);
     for netcat in ["nc.openbsd", "nc.traditional", "ncat"] {
         let _netcat = Wrapper::new(&scene.db1, "nc", &format!("exec {netcat} \"$@\""));
         let said = ["--source-address=10.88.0.11", "--target-address=10.88.0.12"];
-        scene.transfer(["db1", "db2"], &said).expect_success();
+        scene.transfer_between(["db1", "db2"], &said).expect_success();
         scene.take_copy();
         // Without a target's address it is the one by which ssh reached it.
-        scene.transfer(["db1", "db2"], &said[..1]).expect_success();
+        scene.transfer_between(["db1", "db2"], &said[..1]).expect_success();
         scene.take_copy();
     }
 }
 
 #[test]
 fn exclusive_an_address_that_a_host_does_not_have_is_refused_at_once_with_the_option_and_those_that_it_has() {
-    let Some(scene) = Scene::new(1) else { return };
+    let Some(scene) = Scene::with_file(1) else { return };
     for (option, host) in [("--source-address", "db1"), ("--target-address", "db2")] {
         for foreign in ["10.77.0.99", "192.0.2.1", "fd77::99"] {
             let began = Instant::now();
-            let output = scene.transfer(["db1", "db2"], &[option, foreign]).expect_code(4);
+            let output = scene.transfer_between(["db1", "db2"], &[option, foreign]).expect_code(4);
             let told = format!("{host}: {option} {foreign} is no address of it (it has 10.77.0.1");
             assert!(output.stderr.contains(&told), "{output}");
             assert!(output.stderr.contains("); give one that it has, or leave the option out"), "{output}");
@@ -90,12 +94,12 @@ fn exclusive_an_address_that_a_host_does_not_have_is_refused_at_once_with_the_op
     }
     // Families that do not go together.
     let both = ["--source-address=fd77::11", "--target-address=10.77.0.12"];
-    let output = scene.transfer(["db1", "db2"], &both).expect_code(4);
+    let output = scene.transfer_between(["db1", "db2"], &both).expect_code(4);
     assert!(
         output.stderr.contains("db2: no address of it is known by which the source can reach it"),
         "{output}"
     );
-    assert!(names(&scene.db2, scene.scratch.path()).is_empty());
-    scene.transfer(["db1", "db2"], &["--target-address=db2=fd77::12"]).expect_success();
+    assert!(scene.arrived().is_empty());
+    scene.transfer_between(["db1", "db2"], &["--target-address=db2=fd77::12"]).expect_success();
     scene.take_copy();
 }

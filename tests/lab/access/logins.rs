@@ -1,10 +1,15 @@
 //! Login shells and what their start-up files print; options and configurations of ssh.
 
 use super::*;
+use crate::support::changes::Changed;
+use crate::support::held::{Held, MORE_THAN_BUFFERS};
+use crate::support::hosts::Host;
+use crate::support::scenes::{SOON, Scene};
+use crate::support::waiting::eventually;
 
 #[test]
 fn exclusive_every_login_shell_will_do_whatever_its_start_up_files_print() {
-    let Some(scene) = Scene::new(1) else { return };
+    let Some(scene) = Scene::with_file(1) else { return };
     let Scene { lab, db1, db2, scratch, .. } = &scene;
     let _root = [db1, db2].map(|host| sudoers(host, "NOPASSWD: ALL"));
     db2.sh(&format!("mkdir -m 1777 '{}'", scratch.join("public")));
@@ -34,7 +39,7 @@ END
                 cd $home && rm -rf .bashrc .profile .tcshrc .config && cp -a .before/. . && rm -r .before
             done";
         let _shells = [db1, db2].map(|host| Changed::new(host, &set, back));
-        let heard = scene.ctl.run(&["ssh", "-n", "dba@db2", "true"]).stdout;
+        let heard = scene.lab.host("ctl").run(&["ssh", "-n", "dba@db2", "true"]).stdout;
         // A shell that reads nothing unless somebody types.
         assert_eq!(heard.contains("no newline at the end"), shell != "/bin/sh", "{shell}: {heard}");
         for (user, options) in [("", &[][..]), ("dba@", &[]), ("dba@", &["--sudo"])] {
@@ -71,36 +76,40 @@ fn moved_ssh(scene: &Scene) -> [Changed; 2] {
 
 #[test]
 fn exclusive_a_host_that_only_an_ssh_configuration_knows_is_reached_by_it() {
-    let Some(scene) = Scene::new(1) else { return };
+    let Some(scene) = Scene::with_file(1) else { return };
     let _moved = moved_ssh(&scene);
     let (config, included) = (scene.scratch.join("ssh config"), scene.scratch.join("included"));
-    scene.ctl.put(format!("Include {included}\nHost *\n  ServerAliveInterval 5\n"), &config, 0o644);
+    scene.lab.host("ctl").put(
+        format!("Include {included}\nHost *\n  ServerAliveInterval 5\n"),
+        &config,
+        0o644,
+    );
     let alias = "Host far-away\n  HostName 10.77.0.12\n  Port 2222\n  HostKeyAlias db2\n";
-    scene.ctl.put(alias, &included, 0o644);
+    scene.lab.host("ctl").put(alias, &included, 0o644);
     let option = format!("--ssh-config={config}");
 
     let ends = ["db1", "far-away"];
-    let output = scene.transfer(ends, &[]).expect_code(4);
+    let output = scene.transfer_between(ends, &[]).expect_code(4);
     assert!(output.stderr.contains("far-away: cannot connect with ssh"), "{output}");
     assert!(output.stderr.contains("try: ssh far-away true"), "{output}");
-    scene.transfer(ends, &[&option]).expect_success();
+    scene.transfer_between(ends, &[&option]).expect_success();
     scene.take_copy();
     let status = scene.lab.transfer(&[&option, "status", "far-away"]).expect_success();
     assert_eq!(status.stdout, "far-away: no runs\n");
     let clean = scene.lab.transfer(&["clean", "far-away", &option]).expect_success();
     assert_eq!(clean.stdout, "far-away: nothing to undo\n");
     // What is to be tried is what was tried.
-    let output = scene.transfer(["db1", "nowhere"], &[&option]).expect_code(4);
+    let output = scene.transfer_between(["db1", "nowhere"], &[&option]).expect_code(4);
     assert!(output.stderr.contains(&format!("try: ssh -F '{config}' nowhere true")), "{output}");
 }
 
 #[test]
 fn exclusive_options_of_ssh_reach_every_login_and_the_advice_that_is_given() {
-    let Some(scene) = Scene::new(MORE_THAN_BUFFERS) else { return };
+    let Some(scene) = Scene::with_file(MORE_THAN_BUFFERS) else { return };
     let moved = moved_ssh(&scene);
     let config = scene.scratch.join("ssh config");
-    scene.ctl.put("Host far-away\n  HostName db2\n", &config, 0o644);
-    scene.ctl.sh(&format!("head -c {MORE_THAN_BUFFERS}M /dev/urandom >'{}'", scene.source));
+    scene.lab.host("ctl").put("Host far-away\n  HostName db2\n", &config, 0o644);
+    scene.lab.host("ctl").sh(&format!("head -c {MORE_THAN_BUFFERS}M /dev/urandom >'{}'", scene.source));
     let login = [
         format!("--ssh-config={config}"),
         "--ssh-option=Port=2222".into(),
@@ -129,7 +138,7 @@ fn exclusive_options_of_ssh_reach_every_login_and_the_advice_that_is_given() {
     let status = scene.lab.transfer(&[&["status", "far-away"], &login[..]].concat()).expect_success();
     assert!(status.stdout.contains(&format!("; remove it: {advice}\n")), "{status}");
     // As it was advised, by a shell.
-    let clean = scene.ctl.run(&["bash", "-c", &advice]).expect_success();
+    let clean = scene.lab.host("ctl").run(&["bash", "-c", &advice]).expect_success();
     assert!(clean.stdout.contains("far-away: undone: staging "), "{clean}");
-    assert!(names(&scene.db2, scene.scratch.path()).is_empty());
+    assert!(scene.arrived().is_empty());
 }

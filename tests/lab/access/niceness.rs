@@ -1,14 +1,17 @@
 //! Programs that stand back, on as many processors as was said.
 
-use super::*;
+use crate::support::changes::Wrapper;
+use crate::support::held::{MORE_THAN_BUFFERS, being_read};
+use crate::support::hosts::Host;
+use crate::support::scenes::Scene;
 
 #[test]
 fn exclusive_our_programs_stand_back_and_use_as_many_processors_as_was_said_on_both_ends() {
-    let Some(scene) = Scene::new(MORE_THAN_BUFFERS) else { return };
+    let Some(scene) = Scene::with_file(MORE_THAN_BUFFERS) else { return };
     let log = scene.scratch.join("digests.log");
     let tell = format!("[[ $* == */hash.pl* ]] && echo \"$(nice) $*\" >>'{log}'");
     let _perl = [&scene.db1, &scene.db2].map(|host| Wrapper::new(host, "perl", &tell));
-    let held = scene.held(["db1", "db2"], &["--nice=7", "--threads=1", "--compress=zstd"]);
+    let held = scene.held_between(["db1", "db2"], &["--nice=7", "--threads=1", "--compress=zstd"]);
     being_read(&scene.db1, scene.scratch.path());
     let ours = |host: &Host| -> Vec<(String, String)> {
         let all = host.sh("ps -ww -eo ni=,args=");
@@ -47,7 +50,7 @@ fn exclusive_our_programs_stand_back_and_use_as_many_processors_as_was_said_on_b
         );
     }
     // And not unless it was said.
-    let held = scene.held(["db1", "db2"], &["--compress=zstd"]);
+    let held = scene.held_between(["db1", "db2"], &["--compress=zstd"]);
     being_read(&scene.db1, scene.scratch.path());
     assert!(
         [&scene.db1, &scene.db2]

@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::cell::{Scene, is_open};
+use super::experiment::Experiment;
 use super::moments::MOMENTS;
+use super::state::is_open;
 use super::variants::VARIANTS;
-use crate::harness::Lab;
+use crate::support::hosts::Lab;
 
 /// Something planted, by a script on a host, and taken away by another one.
 pub(crate) struct Plant {
@@ -218,18 +219,18 @@ impl Plant {
     /// When it is not found, or when something else is.
     pub(crate) fn run(&self) {
         let Some(main) = Lab::get() else { return };
-        let scene = Scene::new(&main, &MOMENTS[0], &VARIANTS[0]);
-        assert_eq!(scene.leftovers(), Vec::<String>::new(), "before anything was planted");
-        scene.on(self.host, self.script);
-        let lines = scene.leftovers();
+        let experiment = Experiment::new(&main, &MOMENTS[0], &VARIANTS[0]);
+        assert_eq!(experiment.leftovers(), Vec::<String>::new(), "before anything was planted");
+        experiment.on(self.host, self.script);
+        let lines = experiment.leftovers();
         let line = lines.iter().find(|line| line.contains(self.found));
         let line = line.unwrap_or_else(|| panic!("not found, but {lines:#?}"));
         assert_eq!(is_open(line), self.open, "{line}");
-        scene.on(self.host, self.remove);
+        experiment.on(self.host, self.remove);
         let end = Instant::now() + Duration::from_secs(5);
-        while !scene.leftovers().is_empty() {
-            assert!(Instant::now() < end, "still found: {:#?}", scene.leftovers());
+        while !experiment.leftovers().is_empty() {
+            assert!(Instant::now() < end, "still found: {:#?}", experiment.leftovers());
         }
-        scene.give_back();
+        experiment.give_back();
     }
 }

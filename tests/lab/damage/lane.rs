@@ -9,9 +9,10 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use super::variants::WITH_OLD;
-use crate::fixtures::{self, FIREWALL};
-use crate::harness::{Host, Lab};
-use crate::snapshot::Snapshot;
+use crate::support::firewall::FIREWALL;
+use crate::support::hosts::{Host, Lab};
+use crate::support::snapshots::Snapshot;
+use crate::support::trees;
 
 pub(crate) const HOSTS: [&str; 4] = ["ctl", "db1", "db2", "db3"];
 /// Where the copied data is, on db1 and on the controller.
@@ -154,7 +155,7 @@ impl Lane {
     pub(crate) fn differences(&self, hosts: &[&str]) -> Vec<String> {
         let look = |name: &str| -> Vec<String> {
             let index = HOSTS.iter().position(|host| *host == name).expect("a host of the lane");
-            let lines = self.baselines[index].differences(&self.host(name));
+            let lines = self.baselines[index].remaining(&self.host(name), Duration::ZERO);
             let mut lines: Vec<String> = lines.iter().map(|line| format!("{name}: {line:.300}")).collect();
             let state = self.host(name).sh("cat /run/damage-replication 2>/dev/null || :");
             if !["", "Yes Yes"].contains(&state.trim()) {
@@ -215,9 +216,9 @@ fn make(lab: &Lab, home: &Path) {
     lab.transfer(&["status", "db1", "db2", "db3"]).expect_success();
     fs::create_dir_all(home).expect("no directory for the state of a lane");
     let write = |name: &str, text: String| fs::write(home.join(name), text).expect("the state of a lane");
-    write("data-ctl", fixtures::list(&lab.host("ctl"), DATA).join("\n"));
-    write("data-db1", fixtures::list(&lab.host("db1"), DATA).join("\n"));
-    write("old", fixtures::list(&lab.host("db2"), &format!("{WITH_OLD}/data")).join("\n"));
+    write("data-ctl", trees::list(&lab.host("ctl"), DATA).join("\n"));
+    write("data-db1", trees::list(&lab.host("db1"), DATA).join("\n"));
+    write("old", trees::list(&lab.host("db2"), &format!("{WITH_OLD}/data")).join("\n"));
     for name in HOSTS {
         // sshd needs a moment to notice that a connection is gone.
         let mut text = Snapshot::text(&lab.host(name), &DIRECTORIES);

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::lane::GATE;
 use super::variants::Variant;
-use crate::harness::{Host, Running};
+use crate::support::commands::Running;
+use crate::support::hosts::Host;
 
 /// Where the held program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

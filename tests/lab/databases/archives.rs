@@ -1,8 +1,11 @@
 //! Archives: `--type decompress` and `--type compress`.
 
-use crate::databases::{SOCKET, Servers, checksums, sql};
-use crate::fixtures::{assert_same, make_every_kind, names};
-use crate::harness::Lab;
+use crate::databases::{Servers, checksums};
+use crate::support::copies::assert_same;
+use crate::support::every_kind::make_every_kind;
+use crate::support::hosts::Lab;
+use crate::support::servers::{SOCKET, sql};
+use crate::support::trees::names;
 
 #[test]
 fn exclusive_an_archive_of_each_format_is_unpacked_without_its_top_directory() {

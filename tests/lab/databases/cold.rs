@@ -1,11 +1,13 @@
 //! Cold copies: `--stop-server`.
 
-use crate::databases::{
-    HOLD, LEASE, SERVED, Servers, checksums, expect_held, follow, let_go, replication, sql,
-};
-use crate::fixtures::{Changed, Wrapper, names};
-use crate::harness::{Host, Running, eventually};
-use crate::processes;
+use crate::databases::{HOLD, LEASE, Servers, checksums, expect_held, follow, let_go, replication};
+use crate::support::changes::{Changed, Wrapper};
+use crate::support::commands::Running;
+use crate::support::hosts::Host;
+use crate::support::processes;
+use crate::support::servers::{SERVED, configure, second, sql};
+use crate::support::trees::names;
+use crate::support::waiting::eventually;
 
 fn is_active(host: &Host, unit: &str) -> bool {
     host.run(&["systemctl", "is-active", "--quiet", unit]).status.success()
@@ -60,7 +62,7 @@ fn exclusive_a_server_that_does_not_run_is_not_started() {
 #[test]
 fn exclusive_one_of_two_servers_on_a_host_rests_and_the_other_one_does_not() {
     let Some(servers) = Servers::set() else { return };
-    let _two = servers.second();
+    let _two = second(&servers.db1);
     servers.db2.sh(&format!("mkdir {}", servers.at("in")));
     let target = format!("db2:{}", servers.at("in"));
     let process = |unit: &str| servers.db1.sh(&format!("systemctl show -p MainPID --value {unit}"));
@@ -81,7 +83,7 @@ fn exclusive_one_of_two_servers_on_a_host_rests_and_the_other_one_does_not() {
 fn exclusive_what_is_under_a_running_server_is_replaced_with_the_server_at_rest() {
     let Some(servers) = Servers::set() else { return };
     // A replica, as those are that are made anew.
-    Servers::configure(&servers.db2, 2, "");
+    configure(&servers.db2, 2, "");
     servers.db2.sh("systemctl restart mariadb");
     follow(&servers.db2, "'main'", "slave_pos");
     sql(&servers.db2, "CREATE DATABASE old");
@@ -108,7 +110,7 @@ fn exclusive_what_is_under_a_running_server_is_replaced_with_the_server_at_rest(
 fn exclusive_a_replica_that_becomes_the_copy_of_another_one_does_not_replicate_by_itself() {
     let Some(servers) = Servers::set() else { return };
     servers.replicate("");
-    Servers::configure(&servers.db2, 2, "");
+    configure(&servers.db2, 2, "");
     servers.db2.sh("systemctl restart mariadb");
     let both =
         ["db3:/var/lib/mysql", "db2:/var/lib", "--replace", "--stop-server=both", "--chown=mysql:mysql"];
@@ -121,7 +123,7 @@ fn exclusive_a_replica_that_becomes_the_copy_of_another_one_does_not_replicate_b
 #[test]
 fn exclusive_a_server_that_does_not_start_with_its_new_data_is_told_and_the_old_data_kept() {
     let Some(servers) = Servers::set() else { return };
-    Servers::configure(&servers.db2, 2, "");
+    configure(&servers.db2, 2, "");
     servers.db2.sh("systemctl restart mariadb");
     // Made by root, and nobody else's.
     let hot = [
@@ -155,7 +157,7 @@ fn exclusive_a_server_that_does_not_start_with_its_new_data_is_told_and_the_old_
 fn exclusive_a_run_that_is_interrupted_while_the_new_data_is_started_keeps_the_old_and_replicates_nothing() {
     let Some(servers) = Servers::set() else { return };
     servers.replicate("");
-    Servers::configure(&servers.db2, 2, "");
+    configure(&servers.db2, 2, "");
     servers.db2.sh("systemctl restart mariadb");
     sql(&servers.db2, "CREATE DATABASE old");
     let _slow = Changed::new(
@@ -219,7 +221,7 @@ fn exclusive_a_replica_that_rested_rests_after_a_cold_copy_and_one_that_ran_runs
     assert_eq!(sql(&servers.db3, "SELECT @@gtid_slave_pos"), position, "it ran for a moment");
     servers.db3.sh("[[ ! -e /run/systemd/system/mariadb.service.d ]]");
     // One whose options say that it rests at its start, and that ran.
-    Servers::configure(&servers.db3, 3, "skip-slave-start");
+    configure(&servers.db3, 3, "skip-slave-start");
     servers.db3.sh("systemctl restart mariadb");
     sql(&servers.db3, "START SLAVE 'main'");
     servers.transfer(&[&cold[..], &["--as", "three"]].concat()).expect_success();

@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 
-use crate::databases::{KEEP, PUT_BACK, Servers};
-use crate::harness::Lab;
-use crate::markdown::{self, Step};
+use crate::support::documents;
+use crate::support::documents::Step;
+use crate::support::hosts::Lab;
+use crate::support::servers::{PUT_BACK, configure, put_back};
 
 /// Those of a document, and of no other: the readers of two have never met.
 macro_rules! documents {
@@ -40,8 +41,8 @@ documents! {
 #[test]
 fn exclusive_no_document_is_left_out() {
     let types = |(_, step): &(usize, Step)| matches!(step, Step::Type { .. } | Step::Write { .. });
-    for path in markdown::all() {
-        let document = markdown::read(&path).unwrap();
+    for path in documents::all() {
+        let document = documents::read(&path).unwrap();
         let is_tested = TESTED.contains(&path.as_str());
         assert_eq!(document.steps.iter().any(types), is_tested, "{path}");
     }
@@ -71,8 +72,8 @@ impl Reader {
             .expect_success();
         for (id, name) in HOSTS.iter().enumerate().skip(1) {
             let host = lab.host(name);
-            host.sh(&format!("{KEEP}\n{PUT_BACK}"));
-            Servers::configure(&host, u8::try_from(id).unwrap(), "");
+            put_back(&host);
+            configure(&host, u8::try_from(id).unwrap(), "");
         }
         Some(Self { lab, undo: String::new() })
     }
@@ -81,10 +82,10 @@ impl Reader {
 impl Drop for Reader {
     fn drop(&mut self) {
         for name in HOSTS {
-            let put_back = if name == "ctl" { "" } else { PUT_BACK };
+            let servers = if name == "ctl" { "" } else { PUT_BACK };
             let script = format!(
                 "{}\nrm -rf /srv/* /etc/transfer /var/lib/transfer-history /usr/share/transfer\n\
-                 systemctl daemon-reload\n{put_back}",
+                 systemctl daemon-reload\n{servers}",
                 self.undo
             );
             self.lab.host(name).run(&["bash", "--norc", "-c", &script]);
@@ -94,7 +95,7 @@ impl Drop for Reader {
 
 #[track_caller]
 fn follow(path: &str) {
-    let document = markdown::read(path).unwrap();
+    let document = documents::read(path).unwrap();
     let Some(mut reader) = Reader::begins() else { return };
     for (line, step) in document.steps {
         match step {

@@ -1,11 +1,13 @@
 //! Hot copies: `--type mariabackup`.
 
-use crate::databases::{
-    HOLD, LEASE, SERVED, SOCKET, Servers, checksums, expect_held, follow, let_go, replication, sql,
-};
-use crate::fixtures::{Changed, Wrapper, names};
-use crate::harness::{Host, eventually};
-use crate::processes::{self, Found};
+use crate::databases::{HOLD, LEASE, Servers, checksums, expect_held, follow, let_go, replication};
+use crate::support::agents::Found;
+use crate::support::changes::{Changed, Wrapper};
+use crate::support::hosts::Host;
+use crate::support::processes;
+use crate::support::servers::{SERVED, SOCKET, configure, second, sql};
+use crate::support::trees::names;
+use crate::support::waiting::eventually;
 
 #[test]
 fn exclusive_a_hot_copy_made_while_rows_are_written_becomes_a_replica_that_agrees() {
@@ -51,7 +53,7 @@ fn exclusive_what_a_replica_replicates_is_stopped_meanwhile_and_is_then_as_it_wa
     let Some(servers) = Servers::set() else { return };
     servers.replicate("");
     // A source sends only one stream to a server: another connection has another source.
-    Servers::configure(&servers.db2, 2, "");
+    configure(&servers.db2, 2, "");
     servers.db2.sh("systemctl restart mariadb");
     sql(
         &servers.db2,
@@ -94,7 +96,7 @@ fn kill_at_once(host: &Host, whom: &[&str]) {
 }
 
 /// A replica whose copy stands still, with its replication stopped.
-fn held(servers: &Servers, options: &[&str]) -> (crate::harness::Running, Wrapper) {
+fn held(servers: &Servers, options: &[&str]) -> (crate::support::commands::Running, Wrapper) {
     servers.db2.sh(&format!("mkdir -p {}", servers.at("in")));
     let wait = format!("if [[ $* == *--backup* ]]; then {HOLD}; fi");
     let hold = Wrapper::new(&servers.db3, "mariadb-backup", &wait);
@@ -251,7 +253,7 @@ fn exclusive_a_directory_that_is_filled_entry_by_entry_is_full_or_empty_whenever
 #[test]
 fn exclusive_a_server_beside_another_one_is_copied_with_its_own_files() {
     let Some(servers) = Servers::set() else { return };
-    let _two = servers.second();
+    let _two = second(&servers.db1);
     servers.db2.sh(&format!("mkdir {}", servers.at("two")));
     let target = format!("db2:{}", servers.at("two"));
     servers

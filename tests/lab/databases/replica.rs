@@ -4,12 +4,13 @@ mod failures;
 
 use std::time::Instant;
 
-use crate::databases::{
-    HOLD, LEASE, SERVED, Servers, checksums, expect_held, follow, let_go, replication, report, sql,
-};
-use crate::fixtures::{Changed, Wrapper};
-use crate::harness::{Host, Output, Running, eventually};
-use crate::processes::{self, Found};
+use crate::databases::{Servers, checksums, follow, replication, report};
+use crate::support::changes::{Changed, Wrapper};
+use crate::support::commands::Running;
+use crate::support::hosts::Host;
+use crate::support::output::Output;
+use crate::support::servers::{Reserved, SERVED, configure, sql};
+use crate::support::waiting::eventually;
 
 /// What a replica's configuration has to say.
 const READ_ONLY: &str =
@@ -24,13 +25,13 @@ impl Servers {
 
     /// A server without databases on a host, which runs.
     fn empty(host: &Host, id: u8) {
-        Self::configure(host, id, READ_ONLY);
+        configure(host, id, READ_ONLY);
         host.sh("systemctl restart mariadb");
     }
 
     /// A replica of the primary on db2 that has a database of its own, to be seen again.
     fn old_replica(&self) {
-        Self::configure(&self.db2, 2, "");
+        configure(&self.db2, 2, "");
         self.db2.sh("systemctl restart mariadb");
         sql(&self.db2, "SET sql_log_bin = 0; CREATE DATABASE old_one");
         follow(&self.db2, "'main'", "slave_pos");
@@ -80,7 +81,7 @@ impl Servers {
 #[test]
 fn exclusive_an_empty_server_becomes_a_replica_of_one_that_is_written_to() {
     let Some(servers) = Servers::set() else { return };
-    Servers::configure(&servers.db2, 2, &format!("{READ_ONLY}\nevent_scheduler=ON"));
+    configure(&servers.db2, 2, &format!("{READ_ONLY}\nevent_scheduler=ON"));
     servers.db2.sh("systemctl restart mariadb");
     let planned = servers.replica(&["db1", "db2", "--create-account", "--dry-run"]).expect_success().stdout;
     for step in ["CREATE USER 'replica-", "on trial", "CHANGE MASTER TO db1:3306", "catch up", "accept"] {
@@ -168,7 +169,7 @@ fn exclusive_neither_a_password_nor_its_hash_is_ever_an_argument_or_in_a_journal
 fn exclusive_a_server_that_was_never_started_becomes_one_by_file_and_position() {
     let Some(servers) = Servers::set() else { return };
     let _account = servers.account();
-    Servers::configure(&servers.db2, 2, READ_ONLY);
+    configure(&servers.db2, 2, READ_ONLY);
     // Nothing has a GTID there yet.
     sql(&servers.db1, "RESET MASTER");
     for (make, way) in [(":", "with an empty data directory"), ("rm -r /var/lib/mysql", "with none at all")] {
@@ -218,8 +219,7 @@ fn exclusive_a_target_that_holds_databases_is_replaced_when_it_may_be_and_its_ol
 fn exclusive_three_servers_become_replicas_from_one_backup_in_every_format_of_the_binary_log() {
     let Some(servers) = Servers::set() else { return };
     let ctl = servers.lab.host("ctl");
-    let _ctl = Changed::new(&ctl, crate::databases::KEEP, crate::databases::PUT_BACK);
-    ctl.sh(crate::databases::PUT_BACK);
+    let _ctl = Reserved::new(vec![ctl.clone()]);
     let targets = [(&servers.db2, 2), (&servers.db3, 3), (&ctl, 4)];
     let backups = servers.at("backups");
     let _count = Wrapper::new(
@@ -229,10 +229,10 @@ fn exclusive_three_servers_become_replicas_from_one_backup_in_every_format_of_th
     );
     for (round, format) in ["ROW", "MIXED", "STATEMENT"].into_iter().enumerate() {
         let semi = "rpl_semi_sync_master_enabled=1\nrpl_semi_sync_slave_enabled=1\nrpl_semi_sync_master_timeout=2000";
-        Servers::configure(&servers.db1, 1, &format!("binlog_format={format}\n{semi}"));
+        configure(&servers.db1, 1, &format!("binlog_format={format}\n{semi}"));
         servers.db1.sh("systemctl restart mariadb");
         for (host, id) in targets {
-            Servers::configure(host, id, &format!("{READ_ONLY}\nbinlog_format={format}\n{semi}"));
+            configure(host, id, &format!("{READ_ONLY}\nbinlog_format={format}\n{semi}"));
             host.sh("systemctl restart mariadb");
         }
         let writer = servers.write_rows();
@@ -365,11 +365,11 @@ fn exclusive_what_stands_against_a_replica_is_told_before_anything_is_changed() 
     sql(&servers.db1, "DROP USER replica@'%'");
     let told = refused(&order);
     assert!(told.contains("cannot log in on db1:3306") && told.contains("--create-account"), "{told}");
-    Servers::configure(&servers.db1, 1, "skip_log_bin");
+    configure(&servers.db1, 1, "skip_log_bin");
     servers.db1.sh("systemctl restart mariadb");
     let told = refused(&["db1", "db2", "--create-account"]);
     assert!(told.contains("db1: its server writes no binary log"), "{told}");
-    Servers::configure(&servers.db1, 1, "bind-address=127.0.0.1");
+    configure(&servers.db1, 1, "bind-address=127.0.0.1");
     servers.db1.sh("systemctl restart mariadb");
     let told = refused(&["db1", "db2", "--create-account"]);
     assert!(told.contains("db1: its server listens on 127.0.0.1 only"), "{told}");

@@ -1,10 +1,11 @@
 //! What servers, tools and disks do to a hot copy.
 
-use crate::databases::{
-    HOLD, SERVED, SOCKET, Servers, checksums, expect_held, let_go, replication, report, sql,
-};
-use crate::fixtures::{Changed, Wrapper, names};
-use crate::harness::{Host, eventually};
+use crate::databases::{HOLD, Servers, checksums, expect_held, let_go, replication, report};
+use crate::support::changes::{Changed, Wrapper};
+use crate::support::hosts::Host;
+use crate::support::servers::{SERVED, SOCKET, sql};
+use crate::support::trees::names;
+use crate::support::waiting::eventually;
 
 #[test]
 fn exclusive_a_backup_that_waits_for_a_lock_is_not_idle() {

@@ -1,6 +1,7 @@
 //! What a run makes of changes under its eyes.
 
-use super::*;
+use crate::support::changes::Wrapper;
+use crate::support::scenes::Scene;
 
 /// What happens to the source while tar is in the middle of the large file, and what is told of it.
 const CHANGES: [(&str, &str); 4] = [
@@ -12,7 +13,7 @@ const CHANGES: [(&str, &str); 4] = [
 
 #[test]
 fn exclusive_what_changes_while_tar_reads_it_is_told_and_fails_the_run_unless_it_is_ignored() {
-    let Some(scene) = Scene::set_large() else { return };
+    let Some(scene) = Scene::large() else { return };
     let make = format!("cp --reflink=auto {0}.whole {0}", scene.at("data/large"));
     // More than one of them, so that tar is in the middle of it whatever came before.
     scene.db1.sh(&format!(
@@ -47,7 +48,7 @@ fn exclusive_what_changes_while_tar_reads_it_is_told_and_fails_the_run_unless_it
                 // By tar, which names the directory that one came to, or by the comparison.
                 assert!(output.stderr.contains("data"), "{change}: {output}");
             }
-            assert_eq!(scene.names(), Vec::<String>::new(), "{change}");
+            assert_eq!(scene.arrived(), Vec::<String>::new(), "{change}");
             scene.expect_no_runs();
         }
     }
@@ -55,7 +56,7 @@ fn exclusive_what_changes_while_tar_reads_it_is_told_and_fails_the_run_unless_it
 
 #[test]
 fn exclusive_damage_on_the_target_is_no_change_on_the_source() {
-    let Some(scene) = Scene::set_large() else { return };
+    let Some(scene) = Scene::large() else { return };
     let flip = r#"file=data/large; time=$(stat -c %y $file)
         byte=$(dd if=$file bs=1 skip=1000000 count=1 status=none | od -An -tu1)
         printf "\\$(printf %03o $((byte ^ 1)))" | dd of=$file bs=1 seek=1000000 conv=notrunc status=none
@@ -67,6 +68,6 @@ fn exclusive_damage_on_the_target_is_no_change_on_the_source() {
     let _change = Wrapper::new(&scene.db1, "tar", &change);
     let output = scene.transfer(&["--ignore-changed"]).expect_code(3);
     assert!(output.stderr.contains("data/large (other contents)"), "{output}");
-    assert_eq!(scene.names(), Vec::<String>::new());
+    assert_eq!(scene.arrived(), Vec::<String>::new());
     scene.expect_no_runs();
 }

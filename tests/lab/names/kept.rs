@@ -1,13 +1,17 @@
 //! What stays of a run that fails.
 
-use super::*;
+use crate::support::agents;
+use crate::support::changes::Wrapper;
+use crate::support::held::being_read;
+use crate::support::scenes::{SOON, Scene};
+use crate::support::waiting::eventually;
 
 impl Scene {
     /// What has arrived is kept, where the output says, and nothing else; it goes.
     #[track_caller]
     fn expect_kept(&self, said: &str) {
         self.await_undone();
-        let all = self.names();
+        let all = self.arrived();
         assert!(all.len() == 1 && all[0].starts_with(".transfer-"), "{all:?}");
         let path = format!("{}/{}", self.at("in"), all[0]);
         assert!(said.contains(&path), "no {path} in {said}");
@@ -18,7 +22,7 @@ impl Scene {
 
 #[test]
 fn exclusive_what_has_arrived_before_a_failure_is_kept_where_the_report_says() {
-    let Some(scene) = Scene::set_large() else { return };
+    let Some(scene) = Scene::large() else { return };
     let keep = "--keep-staging";
     // A disk that somebody else fills meanwhile.
     scene.db2.sh(&format!("mount -t tmpfs -o size=64M lab {}", scene.at("in")));
@@ -48,7 +52,7 @@ fn exclusive_what_has_arrived_before_a_failure_is_kept_where_the_report_says() {
 
 #[test]
 fn exclusive_what_has_arrived_before_a_signal_is_kept() {
-    let Some(scene) = Scene::set_large() else { return };
+    let Some(scene) = Scene::large() else { return };
     let half = "[[ $* == *--extract* ]] && { { head -c 20M; sleep 100; } | \"$real\" \"$@\"; exit; }";
     let _tar = Wrapper::new(&scene.db2, "tar", half);
     for signal in ["INT", "TERM", "KILL"] {
@@ -56,7 +60,7 @@ fn exclusive_what_has_arrived_before_a_signal_is_kept() {
         let arrived = format!("test -s {}/.transfer-*/copy/data/large", scene.at("in"));
         let arrives = || scene.db2.run(&["bash", "-c", &arrived]).status.success();
         assert!(eventually(SOON, arrives), "nothing arrives");
-        let path = format!("{}/.transfer-{}", scene.at("in"), processes::agent(&scene.db2));
+        let path = format!("{}/.transfer-{}", scene.at("in"), agents::name(&scene.db2));
         run.signal(signal);
         if signal == "KILL" {
             drop(run);
@@ -69,7 +73,7 @@ fn exclusive_what_has_arrived_before_a_signal_is_kept() {
 
 #[test]
 fn exclusive_a_run_that_begins_nothing_keeps_nothing() {
-    let Some(scene) = Scene::set() else { return };
+    let Some(scene) = Scene::replacement() else { return };
     scene.transfer(&["--keep-staging"]).expect_code(4);
     scene.expect_untouched();
     // A file system that cannot do what is needed, at each of the steps that try it.
@@ -85,17 +89,17 @@ fn exclusive_a_run_that_begins_nothing_keeps_nothing() {
     // Only who replaces needs the second one.
     let _perl = Wrapper::new(&scene.db2, "perl", "[[ ${4-} == 2 ]] && { echo no; exit 1; }");
     scene.transfer(&["--as", "x"]).expect_success();
-    assert_eq!(scene.names(), ["data", "x"]);
+    assert_eq!(scene.arrived(), ["data", "x"]);
 }
 
 #[test]
 fn exclusive_what_has_arrived_is_kept_where_the_last_step_of_a_replacement_fails() {
-    let Some(scene) = Scene::set() else { return };
+    let Some(scene) = Scene::replacement() else { return };
     let fails = "[[ ${4-} == 2 && ${6-} == */fd/14/data ]] && { echo no; exit 1; }";
     let _perl = Wrapper::new(&scene.db2, "perl", fails);
     let output = scene.transfer(&["--replace", "--keep-old", "--keep-staging"]).expect_code(1);
     assert!(scene.is_old("in/data"));
-    let kept = scene.names().remove(0);
+    let kept = scene.arrived().remove(0);
     scene.expect_copied(&format!("in/{kept}/copy/data"));
     assert!(output.stderr.contains(&kept), "{output}");
     scene.db2.sh(&format!("rm -r {}/{kept}", scene.at("in")));

@@ -1,6 +1,10 @@
 //! What is under the final name at every moment of a publication, whoever dies.
 
-use super::*;
+use crate::support::changes::Wrapper;
+use crate::support::commands::Running;
+use crate::support::processes;
+use crate::support::scenes::{SOON, Scene};
+use crate::support::waiting::eventually;
 
 /// A step of a publication at which a run is held, once, and then everything that the test does to it happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,7 +127,7 @@ impl Death {
 }
 
 fn dies_at_every_moment(death: Death) {
-    let Some(scene) = Scene::set() else { return };
+    let Some(scene) = Scene::replacement() else { return };
     for moment in MOMENTS {
         println!("{death:?} dies {moment:?}");
         scene.reset();
@@ -158,7 +162,7 @@ fn dies_at_every_moment(death: Death) {
             }
         }
         scene.await_undone();
-        let all = scene.names();
+        let all = scene.arrived();
         if moment.is_published() || death.leaves_effects() {
             scene.expect_copied("in/data");
             let old: Vec<_> = all.iter().filter(|name| name.starts_with("data.old-20")).collect();

@@ -1,6 +1,7 @@
 //! What is mounted at, into or beside the final name.
 
-use super::*;
+use crate::support::changes::Wrapper;
+use crate::support::scenes::Scene;
 
 impl Scene {
     /// A command that mounts a directory, with a file that is precious, into the older tree.
@@ -21,7 +22,7 @@ impl Scene {
 
 #[test]
 fn exclusive_what_is_mounted_at_or_below_the_old_one_refuses_the_run() {
-    let Some(scene) = Scene::set() else { return };
+    let Some(scene) = Scene::replacement() else { return };
     for at in ["in/data", "in/data/sub"] {
         scene.db2.sh(&scene.mount(at));
         for options in [&["--replace"][..], &["--replace", "--keep-old"]] {
@@ -36,7 +37,7 @@ fn exclusive_what_is_mounted_at_or_below_the_old_one_refuses_the_run() {
 
 #[test]
 fn exclusive_what_is_mounted_into_the_old_one_meanwhile_fails_the_publication_and_is_left_alone() {
-    let Some(scene) = Scene::set() else { return };
+    let Some(scene) = Scene::replacement() else { return };
     for at in ["in/data", "in/data/sub"] {
         let script = format!("[[ $* == *--extract* ]] && {{ {}; }}", scene.mount(at));
         let _tar = Wrapper::new(&scene.db2, "tar", &script);
@@ -54,7 +55,7 @@ fn exclusive_what_is_mounted_into_the_old_one_meanwhile_fails_the_publication_an
 
 #[test]
 fn exclusive_what_is_mounted_into_the_old_one_at_the_last_moment_is_left_behind_and_not_emptied() {
-    let Some(scene) = Scene::set() else { return };
+    let Some(scene) = Scene::replacement() else { return };
     let script =
         format!("[[ ${{4-}} == 2 && ${{6-}} == */fd/14/data ]] && {{ {}; }}", scene.mount("in/data/sub"));
     let wrapper = Wrapper::new(&scene.db2, "perl", &script);
@@ -67,24 +68,24 @@ fn exclusive_what_is_mounted_into_the_old_one_at_the_last_moment_is_left_behind_
     scene.expect_precious();
     scene.db2.sh(&format!("umount {}/.transfer-*/copy/data/sub", scene.at("in")));
     scene.lab.transfer(&["clean", "db2"]).expect_success();
-    assert_eq!(scene.names(), ["data"]);
+    assert_eq!(scene.arrived(), ["data"]);
     scene.expect_no_runs();
 }
 
 #[test]
 fn exclusive_a_link_to_where_something_is_mounted_is_replaced_like_any_other() {
-    let Some(scene) = Scene::set() else { return };
+    let Some(scene) = Scene::replacement() else { return };
     for (options, count) in [(&["--replace"][..], 1), (&["--replace", "--keep-old"], 2)] {
         scene.db2.sh(&format!("rm -r {0}; ln -s / {0}", scene.at("in/data")));
         scene.transfer(options).expect_success();
         scene.expect_copied("in/data");
-        assert_eq!(scene.names().len(), count);
+        assert_eq!(scene.arrived().len(), count);
     }
 }
 
 #[test]
 fn exclusive_the_source_is_seen_through_a_bind_mount_and_is_neither_replaced_nor_copied_into_itself() {
-    let Some(scene) = Scene::set() else { return };
+    let Some(scene) = Scene::replacement() else { return };
     let (source, other) = (scene.at("data/dir"), scene.at("other"));
     scene.db1.sh(&format!("mkdir {other}; mount --bind {} {other}", scene.scratch.path()));
     let from = format!("db1:{source}");

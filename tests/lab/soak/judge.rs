@@ -7,8 +7,9 @@ use serde_json::Value;
 
 use super::plan::{Case, Fault, LEASE, Place, WINDOW, Whom, places_of};
 use super::{Ended, Soak};
-use crate::fixtures::list;
-use crate::harness::{Host, eventually};
+use crate::support::hosts::Host;
+use crate::support::trees::list;
+use crate::support::waiting::eventually;
 
 /// After the lease time, everything is undone within this.
 const SETTLE: Duration = Duration::from_secs(15);

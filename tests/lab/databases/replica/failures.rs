@@ -1,6 +1,10 @@
 //! Whatever fails, and whoever is killed, the old server is as it was.
 
-use super::*;
+use crate::databases::{HOLD, LEASE, Servers, expect_held, let_go};
+use crate::support::agents::Found;
+use crate::support::changes::Wrapper;
+use crate::support::hosts::Host;
+use crate::support::processes;
 
 #[test]
 fn exclusive_a_backup_that_cannot_be_prepared_never_touches_the_old_replica() {

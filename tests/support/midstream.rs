@@ -1,24 +1,28 @@
-//! A copy from db1 to db2 that stays in mid-stream for as long as a test needs, on hosts that are compared whole with
-//! what they were before it. For the tests of what may end a run before its time.
+//! A copy that stays in mid-stream for as long as a test needs, on hosts whose whole state is compared with the one before.
 
+use std::ops::Deref;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::fixtures::FIREWALL;
-use crate::harness::{Host, Invocation, Lab, Output, Running, Scratch, eventually};
-use crate::processes::{FIND, FREEZER, Found};
-use crate::snapshot::Snapshot;
+use super::agents::{FREEZER, Found};
+use super::commands::{Invocation, Running};
+use super::firewall::FIREWALL;
+use super::hosts::Host;
+use super::processes::FIND;
+use super::scenes::Scene;
+use super::snapshots::Snapshot;
+use super::waiting::eventually;
 
 /// `--lease-time` of the runs.
 pub(crate) const LEASE: Duration = Duration::from_secs(4);
-/// Enough for anything that waits for no timeout, and less than the stream takes.
-pub(crate) const SOON: Duration = Duration::from_secs(15);
+/// Limit for anything that waits for no timeout: less than the stream takes.
+pub(crate) const PROMPTLY: Duration = Duration::from_secs(15);
 
-/// Two megabytes a second: the stream takes 24 seconds, unless a test opens the throttle.
+/// 2 MB/s: the stream takes 24 seconds, unless a test opens the throttle.
 pub(crate) const THROTTLE: &str = "tc qdisc replace dev e0 root tbf rate 16mbit burst 32k latency 50ms";
 const BYTES: &str = "48M";
 
-/// After a test that failed, so that the next one does not fail for it: wakes stopped agents, ends lost jobs.
+/// After a failed test, so that the next one does not fail, too: continues stopped agents, ends orphaned jobs.
 const RESCUE: &str = r#"
     for home in /var/lib/transfer/*; do kill -CONT $(of 9 "$home/journal"); done
     for fd in /proc/[0-9]*/fd/8; do
@@ -26,55 +30,50 @@ const RESCUE: &str = r#"
     done
     rm -rf /run/transfer"#;
 
-/// The hosts, the data, and what the hosts were before any run.
-pub(crate) struct Scene {
-    pub(crate) lab: Lab,
-    pub(crate) controller: Host,
-    pub(crate) source: Host,
-    pub(crate) target: Host,
-    scratch: Scratch,
+/// A scene with a run in mid-stream, and the state of the hosts before it. Only for exclusive tests.
+pub(crate) struct MidStream {
+    scene: Scene,
+    pub(crate) ctl: Host,
     before: [Snapshot; 3],
 }
 
-impl Scene {
-    /// Sets the scene; `None` when tests in the lab are turned off. Nobody else may use the hosts meanwhile.
+impl Deref for MidStream {
+    type Target = Scene;
+
+    fn deref(&self) -> &Scene {
+        &self.scene
+    }
+}
+
+impl MidStream {
+    /// Creates the data, and takes the state of the hosts. `None` when labs are turned off.
     pub(crate) fn set() -> Option<Self> {
         Self::set_with("")
     }
 
-    /// The same after a script has changed the target, to what counts as its state before.
+    /// As [`MidStream::set`]; the state of the target is taken after a script has changed it.
     pub(crate) fn set_with(script: &str) -> Option<Self> {
-        let lab = Lab::get()?;
-        let [controller, source, target] = ["ctl", "db1", "db2"].map(|name| lab.host(name));
-        let scratch = lab.scratch(&["ctl", "db1", "db2"]);
-        lab.transfer(&["--version"]).expect_success();
-        source.sh(&format!(
+        let mut scene = Scene::on(&["ctl", "db1", "db2"])?;
+        let ctl = scene.lab.host("ctl");
+        scene.source = scene.at("data");
+        scene.lab.transfer(&["--version"]).expect_success();
+        scene.db1.sh(&format!(
             "mkdir -p '{0}/sub'; echo small >'{0}/sub/small'; head -c {BYTES} /dev/urandom >'{0}/big'",
-            scratch.join("data")
+            scene.source
         ));
-        target.sh(&format!("mkdir '{}'; {FIREWALL}\n{script}", scratch.join("in")));
-        let before = [&controller, &source, &target].map(|host| Snapshot::of(host, &[scratch.path()]));
-        Some(Self { lab, controller, source, target, scratch, before })
+        scene.db2.sh(&format!("mkdir '{}'; {FIREWALL}\n{script}", scene.target));
+        let before = [&ctl, &scene.db1, &scene.db2].map(|host| Snapshot::of(host, &[scene.scratch.path()]));
+        Some(Self { scene, ctl, before })
     }
 
-    /// Something in the directory that the test has on every host.
-    pub(crate) fn join(&self, name: &str) -> String {
-        self.scratch.join(name)
-    }
-
-    /// The arguments of the run.
-    pub(crate) fn args(&self) -> [String; 4] {
-        [
-            format!("db1:{}", self.join("data")),
-            format!("db2:{}", self.join("in")),
-            "--lease-time".into(),
-            LEASE.as_secs().to_string(),
-        ]
+    /// Returns the arguments of the run.
+    pub(crate) fn command_line(&self) -> Vec<String> {
+        self.args(&["--lease-time", &LEASE.as_secs().to_string()])
     }
 
     /// Starts the run, with more options.
     pub(crate) fn start(&self, options: &[&str]) -> Running {
-        let args = self.args();
+        let args = self.command_line();
         let args: Vec<&str> = args.iter().map(String::as_str).chain(options.iter().copied()).collect();
         self.lab.transfer_spawn(&args)
     }
@@ -88,7 +87,7 @@ impl Scene {
         run
     }
 
-    /// The same of a command that is or becomes the program, on the controller.
+    /// As [`MidStream::start_stream`], with a command of the controller that is or becomes the program.
     #[track_caller]
     pub(crate) fn start_stream_of(&self, command: Invocation) -> Running {
         self.close_throttle();
@@ -97,30 +96,29 @@ impl Scene {
         run
     }
 
-    /// Waits until more has arrived than had before.
+    /// Waits until more data arrives.
     #[track_caller]
     pub(crate) fn await_more(&self) {
-        let arrived =
-            || self.target.sh(&format!("stat -c %s '{}'/.transfer-*/copy/data/big", self.join("in")));
+        let arrived = || self.db2.sh(&format!("stat -c %s '{}'/.transfer-*/copy/data/big", self.at("in")));
         let before = arrived();
-        assert!(eventually(SOON, || arrived() != before), "nothing more arrives");
+        assert!(eventually(PROMPTLY, || arrived() != before), "nothing more arrives");
     }
 
-    /// Waits until a part of the data, and not all of it, has arrived in the staging directory.
+    /// Waits until some of the data, but not all, is in the staging directory.
     #[track_caller]
     pub(crate) fn await_stream(&self, run: &mut Running) {
-        run.wait_for("copying", SOON);
-        // One process that looks often, instead of many that look once.
+        run.wait_for("copying", PROMPTLY);
+        // One process that polls, instead of one process per poll.
         let look = format!(
             "for try in {{1..500}}; do [[ ! -s $(echo '{}'/.transfer-*/copy/data/big) ]] || exit 0; sleep 0.02; done; exit 1",
-            self.join("in")
+            self.at("in")
         );
-        let streams = self.target.run(&["bash", "-c", &look]).status.success();
+        let streams = self.db2.run(&["bash", "-c", &look]).status.success();
         assert!(streams && run.is_running(), "nothing arrives, or all has");
     }
 
-    /// Kills everything of a run in mid-stream that could undo it on these hosts, without a moment in which one could
-    /// act for the other; its jobs go on.
+    /// Starts a run and kills, in mid-stream, the controller and on these hosts agent and watchdog. All of them are stopped
+    /// first, so that none can act for another one. The jobs of the run continue.
     #[track_caller]
     pub(crate) fn orphan(&self, hosts: &[&Host]) {
         let run = self.start_stream(&[]);
@@ -135,20 +133,20 @@ impl Scene {
     }
 
     fn close_throttle(&self) {
-        self.source.sh(THROTTLE);
+        self.db1.sh(THROTTLE);
     }
 
-    /// Lets the rest of the data through at once.
+    /// Removes the bandwidth limit.
     pub(crate) fn open_throttle(&self) {
-        self.source.sh("tc qdisc replace dev e0 root pfifo");
+        self.db1.sh("tc qdisc replace dev e0 root pfifo");
     }
 
-    /// Brings back the target's rules, which end with its boot.
+    /// Loads the target's firewall rules again, which a boot removes.
     pub(crate) fn restore_firewall(&self) {
-        self.target.sh(FIREWALL);
+        self.db2.sh(FIREWALL);
     }
 
-    /// What still differs from before on all hosts, once they have had time to get back.
+    /// Waits until all hosts are in their former state, for at most `within`; returns the differences that remain.
     pub(crate) fn remaining(&self, within: Duration) -> Vec<String> {
         let look = |(host, name): (&Host, &str), before: &Snapshot| -> Vec<String> {
             before.remaining(host, within).iter().map(|line| format!("{name}: {line:.200}")).collect()
@@ -161,14 +159,14 @@ impl Scene {
         })
     }
 
-    /// Waits until every host is what it was before.
+    /// Asserts that all hosts return to their former state.
     #[track_caller]
     pub(crate) fn expect_as_before(&self, within: Duration) {
         assert_eq!(self.remaining(within), Vec::<String>::new(), "not as before within {within:?}");
         self.expect_no_socket();
     }
 
-    /// The same of some hosts while their connections to the controller are still open: ssh's own processes may stay.
+    /// Asserts that hosts roll back while their connections to the controller are still open: processes of sshd may stay.
     #[track_caller]
     pub(crate) fn expect_undone(&self, hosts: &[&Host], within: Duration) {
         let deadline = Instant::now() + within;
@@ -191,56 +189,49 @@ impl Scene {
         }
     }
 
-    /// No socket of a dead ssh master stays on the controller.
+    /// Asserts that no socket of a former ssh master is on the controller.
     #[track_caller]
     pub(crate) fn expect_no_socket(&self) {
-        let found = self.controller.sh("find /run/transfer-ssh -mindepth 1 2>/dev/null || :");
+        let found = self.ctl.sh("find /run/transfer-ssh -mindepth 1 2>/dev/null || :");
         assert_eq!(found, "", "sockets stay on the controller");
     }
 
-    /// Compares the copy with the source and takes it away.
+    /// Compares the copy with the source, and removes it.
     #[track_caller]
     pub(crate) fn expect_copied(&self) {
         let digest = |host: &Host, path: &str| {
             host.sh(&format!(
                 "cd '{}'; find data -type f -print0 | sort -z | xargs -0 sha256sum",
-                self.join(path)
+                self.at(path)
             ))
         };
-        assert_eq!(digest(&self.source, ""), digest(&self.target, "in"));
-        self.target.sh(&format!("rm -r '{}'", self.join("in/data")));
+        assert_eq!(digest(&self.db1, ""), digest(&self.db2, "in"));
+        self.db2.sh(&format!("rm -r '{}'", self.at("in/data")));
     }
 
-    /// The hosts, with the names that messages need.
+    /// Returns the hosts and their names.
     fn hosts(&self) -> [(&Host, &'static str); 3] {
-        [(&self.controller, "ctl"), (&self.source, "db1"), (&self.target, "db2")]
+        [(&self.ctl, "ctl"), (&self.db1, "db1"), (&self.db2, "db2")]
     }
 }
 
-/// Waits for the end of a run, at most for a while.
-#[track_caller]
-pub(crate) fn finish(mut run: Running, within: Duration) -> Output {
-    run.wait_end(within);
-    run.wait()
-}
-
-/// The same of one that has to fail with this exit code; returns what it said.
+/// Waits for the end of a run, which has to fail with this exit code; returns its standard error.
 #[track_caller]
 pub(crate) fn expect_end(run: Running, code: i32, within: Duration) -> String {
-    finish(run, within).expect_code(code).stderr
+    run.end_within(within).expect_code(code).stderr
 }
 
-impl Drop for Scene {
+impl Drop for MidStream {
     fn drop(&mut self) {
-        // Nothing here may panic, whatever state the hosts are in.
-        self.source.run(&["tc", "qdisc", "del", "dev", "e0", "root"]);
+        // No panics: the hosts may be in any state.
+        self.db1.run(&["tc", "qdisc", "del", "dev", "e0", "root"]);
         if thread::panicking() {
-            for host in [&self.controller, &self.source, &self.target] {
+            for host in [&self.ctl, &self.db1, &self.db2] {
                 if !host.run(&["true"]).status.success() {
                     host.boot();
                 }
             }
-            for host in [&self.source, &self.target] {
+            for host in [&self.db1, &self.db2] {
                 host.run(&["bash", "-c", &format!("{FIND}{RESCUE}")]);
             }
             for name in ["db1", "db2"] {
@@ -251,6 +242,6 @@ impl Drop for Scene {
             "nft delete table inet closed; umount -q /run/transfer /var/lib/transfer; \
              rmdir /run/transfer /var/lib/transfer {FREEZER}"
         );
-        self.target.run(&["bash", "-c", &tidy]);
+        self.db2.run(&["bash", "-c", &tidy]);
     }
 }

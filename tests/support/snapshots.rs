@@ -1,25 +1,26 @@
-//! The state of a whole host, to show that a run left it as it was. What is looked at is in `snapshot.sh`.
+//! The state of a whole host, to show that a run restored it. `snapshot.sh` defines what belongs to it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::harness::{Host, eventually};
+use super::hosts::Host;
+use super::waiting::eventually;
 
-/// What a host looked like at one time: facts, and how often each was seen (of processes there may be several alike).
+/// State of a host at one time: facts, and how often each was seen (processes may look alike).
 pub(crate) struct Snapshot {
     facts: BTreeMap<String, usize>,
     dirs: Vec<String>,
 }
 
 impl Snapshot {
-    /// Looks at a host: processes, listening sockets, mounts, units, firewall rules of all four kinds and of nftables,
+    /// Takes the state of a host: processes, listening sockets, mounts, units, firewall rules of all four kinds and of nftables,
     /// the files in `/run/transfer`, `/var/lib/transfer`, `/run/lock` and `/tmp`, and those in `dirs`.
     #[track_caller]
     pub(crate) fn of(host: &Host, dirs: &[&str]) -> Self {
         Self::read(&Self::text(host, dirs), dirs)
     }
 
-    /// What [`Snapshot::read`] makes a snapshot of, now or in another process.
+    /// Returns the text that [`Snapshot::read`] parses, now or in another process.
     #[track_caller]
     pub(crate) fn text(host: &Host, dirs: &[&str]) -> String {
         let mut args = vec!["bash", "--norc", "-s", "--"];
@@ -27,7 +28,7 @@ impl Snapshot {
         host.command(&args).stdin(include_str!("snapshot.sh")).run().expect_success().stdout
     }
 
-    /// A snapshot by the text that was taken of it.
+    /// Parses a text that [`Snapshot::text`] returned.
     pub(crate) fn read(text: &str, dirs: &[&str]) -> Self {
         let mut facts = BTreeMap::new();
         for line in text.lines() {
@@ -36,14 +37,14 @@ impl Snapshot {
         Self { facts, dirs: dirs.iter().map(ToString::to_string).collect() }
     }
 
-    /// What differs on the host now.
+    /// Returns the present differences of the host.
     #[track_caller]
-    pub(crate) fn differences(&self, host: &Host) -> Vec<String> {
+    fn differences(&self, host: &Host) -> Vec<String> {
         let dirs: Vec<&str> = self.dirs.iter().map(String::as_str).collect();
         Self::diff(self, &Self::of(host, &dirs))
     }
 
-    /// What one snapshot has and the other has not: `+ listening: tcp *:4444` came, `- unit: …` went.
+    /// Returns the facts of only one of them: `+ listening: tcp *:4444` was added, `- unit: …` is gone.
     pub(crate) fn diff(before: &Self, after: &Self) -> Vec<String> {
         let surplus = |sign: char, ours: &Self, theirs: &Self| -> Vec<String> {
             let more = |fact: &String, count: usize| {
@@ -59,8 +60,8 @@ impl Snapshot {
         lines
     }
 
-    /// What still differs on the host once it has had time to get back to this state, at most `within`. Even after a
-    /// clean end, sshd needs a moment to notice that a connection is gone.
+    /// Waits until the host is in this state again, for at most `within`, and returns the differences that remain. Even
+    /// after a clean end, sshd needs a moment to notice that a connection is gone.
     pub(crate) fn remaining(&self, host: &Host, within: Duration) -> Vec<String> {
         let mut lines = Vec::new();
         eventually(within, || {

@@ -9,8 +9,8 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::harness::{MARKER, Sandbox};
-use crate::running::{LONG, Running, wait_until};
+use crate::support::local::runs::{LONG, Running, wait_until};
+use crate::support::local::sandbox::{MARKER, Sandbox};
 
 /// A process of a sandbox, as it was when it was looked at.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::harness::Sandbox;
+use crate::support::local::sandbox::Sandbox;
 
 /// Names that a shell, a terminal, a list or a program's options could misread.
 pub(crate) const ODD_NAMES: [&[u8]; 24] = [

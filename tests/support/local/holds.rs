@@ -5,8 +5,8 @@ use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use crate::harness::Sandbox;
-use crate::running::{LONG, wait_until};
+use crate::support::local::runs::{LONG, wait_until};
+use crate::support::local::sandbox::Sandbox;
 
 /// Where a run is held.
 #[derive(Clone, Copy, Debug)]

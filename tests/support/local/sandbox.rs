@@ -12,7 +12,8 @@ use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
 use tempfile::TempDir;
 
-use crate::running::{Ended, LONG, Running};
+use crate::support::local::runs::{LONG, Running};
+use crate::support::output::Output;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_transfer");
 /// In the environment of every process of a sandbox; its value is the sandbox's directory.
@@ -117,7 +118,7 @@ impl Sandbox {
     /// A directory `NAME` with a file `large` of 2 MiB, more than what pipes hold, and a `small` one.
     pub(crate) fn source(&self, name: &str) -> PathBuf {
         let source = self.dir(name);
-        self.file(source.join("large"), crate::tree::noise(2 << 20));
+        self.file(source.join("large"), crate::support::local::trees::noise(2 << 20));
         self.file(source.join("small"), "small\n");
         source
     }
@@ -137,7 +138,7 @@ impl Sandbox {
 
     /// Everything in it, but for the records of past runs.
     pub(crate) fn contents(&self) -> Vec<PathBuf> {
-        let mut all = crate::tree::walk(&self.path(""));
+        let mut all = crate::support::local::trees::walk(&self.path(""));
         all.retain(|path| !path.starts_with("state/transfer-history") && path != Path::new("state"));
         all
     }
@@ -220,7 +221,7 @@ impl Sandbox {
 
     /// Runs the program to its end.
     #[track_caller]
-    pub(crate) fn run(&self, words: Words<'_>) -> Ended {
+    pub(crate) fn run(&self, words: Words<'_>) -> Output {
         self.spawn(words).wait(LONG)
     }
 }
