@@ -1,4 +1,4 @@
-//! What documents name exists, and what they tell people to type is understood. The commands themselves run in the lab
+//! Tests that documents name exist, and commands that they show are valid. The lab runs the commands
 //! (`tests/lab/databases/documents.rs`).
 
 use std::fs;
@@ -11,7 +11,7 @@ mod support {
 
 use support::documents::{self, ROOT, Step};
 
-/// Words in backquotes of the shape `file::test`, the file below `tests/`.
+/// Returns words in backquotes of the form `file::test`; `file` is below `tests/`.
 fn named(document: &str) -> Vec<(String, String)> {
     let text = fs::read_to_string(Path::new(ROOT).join(document)).unwrap();
     let quoted = text.split('`').skip(1).step_by(2).filter_map(|word| word.split_once("::"));
@@ -29,7 +29,7 @@ fn every_test_that_shows_a_promise_is_a_test() {
             continue;
         }
         let text = module(&Path::new(ROOT).join("tests").join(&file));
-        // Attributes, and the arguments of a property, may stand in between.
+        // Attributes, and arguments of a property test, may be in between.
         let is_test = text.contains(&format!("fn {test}("))
             && text
                 .split("#[test]")
@@ -39,7 +39,7 @@ fn every_test_that_shows_a_promise_is_a_test() {
     }
 }
 
-/// The text of a module and of those in it.
+/// Returns the text of a module and its submodules.
 fn module(path: &Path) -> String {
     let file = path.with_extension("rs");
     let mut text = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
@@ -56,7 +56,7 @@ fn module(path: &Path) -> String {
     text
 }
 
-/// What runs what cannot run in the lab does say so.
+/// A script that is named as running commands outside of the lab does run them.
 #[test]
 fn commands_that_run_elsewhere_do() {
     for path in documents::all() {
@@ -72,13 +72,13 @@ fn commands_that_run_elsewhere_do() {
     }
 }
 
-/// Inline code is for people to fill in, so it is not run; but the program takes it.
+/// Inline code has placeholders, so it is not run, but only parsed.
 #[test]
 fn commands_in_sentences_are_understood() {
     let mut seen = 0;
     for path in documents::all() {
         for code in documents::read(&path).unwrap().inline {
-            // Of a pipe, or with another command behind it, only the first counts.
+            // Of a pipe, or of several commands, only the first one.
             let first = code.split(['|', '&', ';', '>']).next().unwrap_or_default().trim();
             if !first.starts_with("transfer ") || first.contains('…') {
                 continue;
@@ -102,7 +102,7 @@ fn commands_in_sentences_are_understood() {
     assert!(seen > 10, "they were not found");
 }
 
-/// What is to be filled in before it is published.
+/// Placeholders have to be filled in before publication.
 #[test]
 fn no_document_has_a_gap() {
     for path in documents::all() {
@@ -113,7 +113,8 @@ fn no_document_has_a_gap() {
     }
 }
 
-/// Where a command is typed, and what a file is called, is not only behind the fence, which nobody sees.
+/// The host of a command and the name of a file are visible to readers, not only in the info string of a code
+/// block.
 #[test]
 fn readers_see_where_they_type_and_what_they_write() {
     for path in documents::all() {

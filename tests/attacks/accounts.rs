@@ -1,5 +1,5 @@
-//! The account of replicas, and files in data directories: a hostile server, or another machine in its place, learns no password and
-//! no file of root's.
+//! The account of replicas, and files in data directories: a hostile server, or another machine at its
+//! address, gets neither a password nor a file of root's.
 
 use crate::support::attackers::impostors::{Impostor, Posing};
 use crate::support::attackers::stand::Stand;
@@ -8,11 +8,11 @@ use crate::support::hosts::Host;
 use crate::support::scenes::SOON;
 use crate::support::servers::sql;
 
-/// An account that is there already, in a file of the controller.
+/// An existing replication account, in a file of the controller.
 const ACCOUNT: &str = "/root/attacks-account.cnf";
-/// Its password.
+/// Password of the account.
 const WORD: &str = "of-the-replicas";
-/// db3, where an impostor listens on the port of servers.
+/// Address of db3, where an impostor listens on the port of servers.
 const ELSEWHERE: &str = "10.77.0.13";
 
 #[track_caller]
@@ -22,13 +22,13 @@ fn account(stand: &Stand) -> Changed {
     Changed::new(&ctl, ":", &format!("rm -f {ACCOUNT}"))
 }
 
-/// A machine that is not the primary, though it listens like one.
+/// An impostor on another machine than the primary's.
 #[track_caller]
 fn elsewhere(stand: &Stand, asks: &str) -> Posing {
     stand.eve("db3").poses_as("anything").listens("3306").asks(asks).start()
 }
 
-/// db1, which says that it replicates from another machine, and rests.
+/// Makes db1 a replica of another machine, with its replication stopped.
 #[track_caller]
 fn donor(stand: &Stand) -> Host {
     let db1 = stand.serve("db1", "");
@@ -71,7 +71,7 @@ fn exclusive_impostor_of_a_primary_gets_no_password() {
     );
     for asks in ["clear", "dialog", "infile:/etc/shadow"] {
         let impostor = elsewhere(&stand, asks);
-        // Whoever answers at the address that the user says.
+        // Any server at the address that the user names.
         let order =
             ["replica", "db1", "db2", "--account", ACCOUNT, "--primary-address", ELSEWHERE, "--dry-run"];
         let run = stand.transfer(&order);
@@ -94,20 +94,21 @@ fn exclusive_impostor_of_a_primary_gets_no_password_of_a_new_account() {
             ["replica", "db1", "db2", "--create-account", "--primary-address", ELSEWHERE, "--idle-timeout=5"];
         let run = stand.transfer(&order);
         let received = impostor.received();
-        // 32 hexadecimal digits and a zero, by themselves.
+        // 32 hexadecimal digits and a zero.
         let digits = received.as_bytes().split(|byte| !byte.is_ascii_hexdigit()).any(|word| word.len() >= 32);
         assert!(!digits, "{asks}: {received}\n{run}");
         assert!(!run.status.success(), "{run}");
     }
 }
 
-/// Runs with a donor whose account file is a name of a file that only root may read, on the file system of the data.
+/// Runs with a donor whose account file is another name of a file that only root can read, on the file system
+/// of the data.
 #[track_caller]
 fn expect_unread(link: &str) {
     let Some(stand) = Stand::on(&["db1", "db2", "db3"]) else { return };
     let db1 = donor(&stand);
     let secret = "/var/lib/secret-of-root";
-    // An account file has user and password in its lines 5 and 6.
+    // Lines 5 and 6 of an account file have user and password.
     let _secret = Changed::new(
         &db1,
         &format!(
@@ -146,7 +147,7 @@ fn exclusive_account_is_tried_at_a_primary_that_the_user_named() {
     let order = ["replica", "db3", "db2", "--from", "db1", "--account", ACCOUNT, "--dry-run"];
     let planned = stand.transfer(&order).expect_success().stdout;
     assert!(planned.contains("CHANGE MASTER TO db3:3306"), "{planned}");
-    // By what the donor calls it, and the user, too.
+    // By the name that the donor uses for it, and by the one that the user gives.
     let order = ["replica", "db1", "db2", "--primary-address", ELSEWHERE, "--account", ACCOUNT, "--dry-run"];
     stand.transfer(&order).expect_success();
 }
@@ -205,7 +206,8 @@ fn exclusive_compromised_primary_gets_no_password_on_its_own_port() {
     let _account = account(&stand);
     let db1 = stand.serve("db1", "port=3307");
     stand.configure("db2", "");
-    // Its settings say one port; on it listens another account, since the server was started with another one.
+    // Its configuration has one port; another account listens there, since the server was started with
+    // another port.
     let record = stand.at("record");
     db1.sh(&format!("chmod 777 {}", stand.scratch.path()));
     let impostor =

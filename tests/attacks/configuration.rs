@@ -1,4 +1,4 @@
-//! Files that decide what root runs, and that somebody else can write: none of them is used.
+//! Files that decide what root runs, and that other accounts can write to: none of them is used.
 
 use crate::assertions::says;
 use crate::support::attackers::eve::Eve;
@@ -8,14 +8,14 @@ use crate::support::hosts::{Host, Lab};
 use crate::support::output::Output;
 use crate::support::scratch::Scratch;
 
-/// What a file of root's would be used for: a hook that leaves a trace on the controller.
+/// A file of root's with a hook that leaves a trace on the controller.
 struct Desk {
     lab: Lab,
     ctl: Host,
     scratch: Scratch,
 }
 
-/// Ways in which a file of root's becomes one that eve decides, in bash; `$1` is the file.
+/// Ways in which eve gets control of a file of root's, in bash; `$1` is the file.
 const WAYS: [(&str, &str); 4] = [
     ("hers", r#"chown eve "$1""#),
     ("everybody's", r#"chmod 0666 "$1""#),
@@ -33,7 +33,7 @@ impl Desk {
         Some(Self { lab, ctl, scratch })
     }
 
-    /// A new file in a directory of its own, changed in one of the ways.
+    /// Creates a file in a directory of its own, and gives eve control of it.
     #[track_caller]
     fn file(&self, text: &str, way: &str) -> String {
         let (directory, file) = (self.scratch.join("files"), self.scratch.join("files/file"));
@@ -56,7 +56,7 @@ impl Desk {
         self.lab.program(&[&ends.each_ref().map(String::as_str)[..], options].concat())
     }
 
-    /// Nothing of the file's was run, and the refusal names it.
+    /// Asserts that nothing in the file was run, and that the refusal names it.
     #[track_caller]
     fn is_refused(&self, way: &str, file: &str, output: Output) {
         let ran = self.ctl.run(&["test", "-e", &self.trace()]).status.success();
@@ -115,7 +115,7 @@ fn configuration_of_roots_alone_is_used() {
     }
 }
 
-/// A primary, of which there is nothing left afterwards.
+/// Starts a primary, and removes all traces of it.
 const START: &str = "printf '[mysqld]\nlog_bin = attack-bin\nbind_address = 0.0.0.0\n' >/etc/mysql/mariadb.conf.d/98-attack.cnf; systemctl start mariadb";
 const STOP: &str =
     "systemctl stop mariadb; rm -f /etc/mysql/mariadb.conf.d/98-attack.cnf /var/lib/mysql/attack-bin.*";
@@ -136,7 +136,7 @@ fn exclusive_configuration_of_the_host_is_refused_when_it_is_of_others() {
 #[test]
 fn exclusive_account_of_others_is_refused() {
     let Some(desk) = Desk::new() else { return };
-    // It is read once there is a primary.
+    // The account file is read once there is a primary.
     let primary = desk.lab.host("db1");
     let _server = Changed::new(&primary, START, STOP);
     for (way, change) in WAYS {

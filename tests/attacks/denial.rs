@@ -6,7 +6,7 @@ use crate::support::held::{Held, MORE_THAN_BUFFERS};
 use crate::support::hosts::Host;
 use crate::support::scenes::Scene;
 
-/// /tmp is full, as any account of the host can make it.
+/// Fills /tmp, as any account of the host can.
 fn full_tmp(host: &Host) -> Changed {
     let fill = "mount -t tmpfs -o size=16k,mode=1777 lab /tmp; \
         setpriv --reuid 65534 --regid 65534 --clear-groups dd if=/dev/zero of=/tmp/full bs=1k status=none 2>/dev/null || :; \
@@ -14,7 +14,7 @@ fn full_tmp(host: &Host) -> Changed {
     Changed::new(host, fill, "umount -l /tmp")
 }
 
-/// A firewall with more rules than a pipe holds, which has to be opened.
+/// Loads a firewall with more rules than fit into a pipe, which a run has to open.
 fn many_rules(host: &Host) -> Changed {
     let rules = "{ echo 'table inet many { chain input { type filter hook input priority 0; policy drop;
             ct state established,related accept; iif lo accept; tcp dport 22 accept'
@@ -24,7 +24,7 @@ fn many_rules(host: &Host) -> Changed {
     Changed::new(host, rules, "nft delete table inet many")
 }
 
-/// More names than a pipe holds, and than a command line does.
+/// Creates more names than fit into a pipe or a command line.
 fn many_files(scene: &Scene) {
     scene.db1.sh(&format!(
         "mkdir '{0}/many'; cd '{0}/many'; for ((n = 0; n < 1000; n++)); do echo $n >\"$n-{1}\"; done",
@@ -64,7 +64,7 @@ fn exclusive_failed_run_closes_a_large_firewall_with_a_full_tmp() {
     let ends = [format!("db1:{}", scene.at("source")), format!("db2:{}", scene.at("in"))];
     let ends = ends.each_ref().map(String::as_str);
     let held = Held::start(&scene.lab, &ends, &scene.db2, &scene.at("in"));
-    // Then the firewall is open.
+    // The firewall is open now.
     held.port();
     held.transfer.signal("TERM");
     held.transfer.wait().expect_code(143);

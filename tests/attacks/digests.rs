@@ -1,6 +1,6 @@
-//! Files of an ordinary user that become something else between the list of a tree and its digests.
+//! Files of an ordinary account that are replaced between the list of a tree and the digests of its files.
 //!
-//! The moment is the end of the list: a program in front of `find` does what she would do then.
+//! A script in front of `find` replaces them at the end of the list.
 
 use crate::assertions::{code_is_one_of, says};
 use crate::support::attackers::eve::Eve;
@@ -9,7 +9,8 @@ use crate::support::hosts::Host;
 use crate::support::output::Output;
 use crate::support::scenes::Scene;
 
-/// Lets the real `find` that lists the files to digest end, then runs a script as eve in the directory where `source` is, then hands the list on.
+/// Runs a script as eve, in the parent of `source`, after `find` has listed the files to digest and before
+/// the list is passed on.
 fn behind_the_list(host: &Host, directory: &str, script: &str) -> Wrapper {
     let text = format!(
         "if [[ $* == *'%D:%i'* ]]; then
@@ -23,7 +24,7 @@ fn behind_the_list(host: &Host, directory: &str, script: &str) -> Wrapper {
     Wrapper::new(host, "find", &text)
 }
 
-/// The tree of db1 is hers; the lists before the copy are left alone.
+/// A scene whose source belongs to eve.
 fn hers() -> Option<Scene> {
     let scene = Scene::with_source(1)?;
     Eve::on(&scene.db1);
@@ -31,7 +32,8 @@ fn hers() -> Option<Scene> {
     Some(scene)
 }
 
-/// A run in which she does that; only from the start of the stream on, since it is armed by a hook.
+/// Runs a copy during which eve runs a script. A hook arms the script, so that it does not affect lists
+/// before the copy.
 #[track_caller]
 fn attacked(scene: &Scene, script: &str, options: &[&str]) -> Output {
     let _find = behind_the_list(&scene.db1, scene.scratch.path(), script);
@@ -64,7 +66,7 @@ fn exclusive_fifo_with_a_writer_is_not_read() {
 #[test]
 fn exclusive_link_in_place_of_a_file_is_not_followed() {
     let Some(scene) = hers() else { return };
-    // A file system that keeps the time of the last reading, and a time from which every reading moves it.
+    // A file system with access times, and a time that any read changes.
     let disk = scene.scratch.small_disk(&scene.db1, "private", 1 << 20);
     scene.db1.sh(&format!(
         "chmod 0700 '{disk}'; echo only-for-root >'{disk}/secret'; touch -a -d 2001-01-01 '{disk}/secret'"

@@ -27,7 +27,7 @@ fn half_a_file(scene: &Scene) -> String {
     path
 }
 
-/// The run failed for a file that could not be read, and nothing has a name.
+/// Asserts that the run failed because of a file that could not be read, and published nothing.
 #[track_caller]
 fn is_failure(scene: &Scene, name: &str, output: Output) {
     let output = output.expect_code(1);
@@ -57,7 +57,7 @@ fn exclusive_disk_that_fails_leaves_no_archive() {
     is_failure(&scene, "half", scene.lab.transfer_spawn(&args).end_within(SOON));
 }
 
-/// A tool whose system calls of one kind fail on paths below a directory.
+/// Makes one kind of system call of a tool fail for paths below a directory.
 fn failing(host: &Host, program: &str, condition: &str, call: &str, path: &str) -> Wrapper {
     let script = format!(
         "[[ {condition} ]] && exec strace -qqq -o /dev/null -P {path} -e trace={call} -e inject={call}:error=EIO $real \"$@\""

@@ -1,7 +1,7 @@
-//! Ordinary users of both ends who want to be taken for one of ours on the port. A name like `pid=221,` makes the first pid
-//! in a line of `ss` that of another process; sockets have to be known by inode.
+//! Ordinary accounts on both hosts that pose as one of our peers on the port. Since a process name such as
+//! `pid=221,` forges the first pid in a line of `ss`, sockets have to be identified by inode.
 //!
-//! What holds a netcat back for a moment makes sure that she is there first.
+//! A script delays netcat, so that eve is first.
 
 use crate::assertions::code_is_one_of;
 use crate::support::attackers::MARKER;
@@ -14,7 +14,7 @@ use crate::support::scenes::{SOON, Scene};
 use crate::support::trees::names;
 use crate::support::waiting::eventually;
 
-/// What her programs share: the pid of one of our jobs, and the name that points to it.
+/// Common part of her programs: finds the pid of one of our jobs, and takes a name that points to it.
 const SHARED: &str = r#"
         use strict; use warnings; use IO::Socket::INET; use Socket;
         $| = 1; $SIG{CHLD} = 'IGNORE'; $SIG{PIPE} = 'IGNORE';
@@ -48,8 +48,8 @@ const SHARED: &str = r#"
         print "ready\n";
     "#;
 
-/// On the source: connects before our sender does, is called after it, and sends a file. Arguments: address, first and
-/// last port, the file, how often.
+/// On the source: connects before our sender, takes a forged name, and sends a file. Arguments: address,
+/// first and last port, file, number of connections.
 const FIRST: &str = r#"
         my ($address, $first, $last, $file, $times) = @ARGV;
         my $pid = job('sender');
@@ -71,8 +71,8 @@ const FIRST: &str = r#"
         nap(60);
     "#;
 
-/// On the target: listens on the port before our receiver does, is called after it, and keeps what comes. Arguments:
-/// address, first and last port, the file to keep it in.
+/// On the target: listens on the port before our receiver, takes a forged name, and keeps what it receives.
+/// Arguments: address, first and last port, output file.
 const POSES: &str = r#"
         my ($address, $first, $last, $file) = @ARGV;
         my $pid = job('receiver');
@@ -92,8 +92,8 @@ const POSES: &str = r#"
         nap(60);
     "#;
 
-/// On the target: connects to each receiver, listens on the same port again, is called after it, and hands on what
-/// comes. Arguments: the receiver's address, first and last port, a file to keep a duplicate in, her own address.
+/// On the target: connects to each receiver, listens on the same port again, takes a forged name, and relays.
+/// Arguments: the receiver's address, first and last port, file for a duplicate, her own address.
 const RELAYS: &str = r#"
         my ($address, $first, $last, $file, $own) = @ARGV;
         my %seen;
@@ -123,7 +123,7 @@ const RELAYS: &str = r#"
         }
     "#;
 
-/// A run on ports of the test's own, without what would hide whose bytes arrive.
+/// Runs a copy on ports of this test only, with plain data, so that the origin of the bytes can be seen.
 const PLAIN: [&str; 3] = ["--no-encrypt", "--no-compress", "--keep-staging"];
 
 fn start(eve: &Eve, program: &str, args: &[&str]) -> Attack {
@@ -132,7 +132,7 @@ fn start(eve: &Eve, program: &str, args: &[&str]) -> Attack {
     attack
 }
 
-/// A tar of hers with the name that the source has, on the host where she is.
+/// Creates a tar of hers with the source's name.
 #[track_caller]
 fn tar_of_hers(eve: &Eve) -> String {
     let file = format!("{HOME}/planted.tar");
@@ -140,12 +140,13 @@ fn tar_of_hers(eve: &Eve) -> String {
     file
 }
 
-/// Our netcat starts late, so that she is first.
+/// Delays our netcat, so that she is first.
 fn late(host: &Host, which: &str, seconds: &str) -> Wrapper {
     Wrapper::new(host, "nc", &format!("[[ $* == *' {which} '* ]] && sleep {seconds}"))
 }
 
-/// Whatever became of the run: it has the right data or none, and not a name of hers, also not in what was kept.
+/// Asserts that the target has the right data or none, and nothing of hers, not even in a kept staging
+/// directory.
 #[track_caller]
 fn right_or_none(scene: &Scene, host: &Host, output: &Output) {
     let planted = host.sh(&format!("find '{}' -name planted", scene.scratch.path()));
@@ -211,7 +212,7 @@ fn exclusive_connections_in_the_backlog_change_nothing() {
     make_random(&scene.db1, &scene.at("source/file"), 16);
     let eve = Eve::on(&scene.db1);
     let file = tar_of_hers(&eve);
-    // Ours is first; the decoder is late, so that hers come while the port is as it is.
+    // Our sender is first; the decoder is delayed, so that her connection comes while the port is still open.
     let _tar = Wrapper::new(&scene.db1, "tar", "[[ $* == *--create* ]] && sleep 1");
     let mut attack = start(&eve, FIRST, &["10.77.0.12", "4640", "4649", &file, "20"]);
     let output = scene.transfer(&[&PLAIN[..], &["--port-range=4640-4649"]].concat());
@@ -219,7 +220,7 @@ fn exclusive_connections_in_the_backlog_change_nothing() {
     right_or_none(&scene, &scene.db2, &output);
 }
 
-/// Nothing of what was sent came by her.
+/// Asserts that none of the data passed through her program.
 #[track_caller]
 fn nothing_came_by(scene: &Scene, caught: &str, output: &Output) {
     let size = scene.db2.sh(&format!("stat -c %s '{caught}' 2>/dev/null || echo 0"));
@@ -245,10 +246,10 @@ fn exclusive_listener_that_is_named_after_the_receiver_gets_nothing() {
     }
 }
 
-/// What openssl writes in front of the ciphertext, in bytes.
+/// Size of the header that openssl writes in front of the ciphertext.
 const CIPHER_HEADER: u64 = 16;
 
-/// She relays between our sender and the receiver that a netcat is, which sits on `own` again.
+/// Makes her relay between our sender and the receiver of a netcat, which listens on `own` again.
 #[track_caller]
 fn relayed(netcat: &str, own: &str, encrypt: &[&str], ports: (u16, u16)) {
     let Some(scene) = Scene::with_source(4) else { return };
@@ -261,12 +262,12 @@ fn relayed(netcat: &str, own: &str, encrypt: &[&str], ports: (u16, u16)) {
     let mut attack = start(&eve, RELAYS, &["10.77.0.12", &first, &last, &caught, own]);
     let range = format!("--port-range={first}-{last}");
     let output = scene.transfer(&[encrypt, &["--no-compress", &range]].concat());
-    // She was connected; with OpenBSD's netcat, which keeps its listener, that is all she can be.
+    // She was connected; OpenBSD's netcat, which keeps its listener, allows no more than that.
     attack.program.wait_for("bound ", SOON);
     if encrypt.contains(&"--no-encrypt") {
         nothing_came_by(&scene, &caught, &output);
     } else {
-        // openssl writes its header, which holds no data, before the gate opens.
+        // openssl writes its header, which has no data, before the gate opens.
         let size = scene.db2.sh(&format!("stat -c %s '{caught}' 2>/dev/null || echo 0"));
         let size: u64 = size.trim().parse().expect("a size");
         assert!(size % CIPHER_HEADER == 0 && size <= 10 * CIPHER_HEADER, "{size} bytes: {output}");

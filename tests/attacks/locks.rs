@@ -1,4 +1,5 @@
-//! Names of transferpy's locks in /tmp, where everybody can make some: only directories of root's are locks.
+//! Names of transferpy's locks in /tmp, where any account can create some: only directories of root's are
+//! locks.
 
 use crate::assertions::says;
 use crate::support::attackers::eve::Eve;
@@ -6,7 +7,7 @@ use crate::support::changes::Changed;
 use crate::support::copies::assert_same;
 use crate::support::scenes::Scene;
 
-/// `/tmp/trnsfr_x_PORT.lock` of each port of a range that no other test has, made by a command that is eve's.
+/// Creates `/tmp/trnsfr_x_PORT.lock` as eve, by a command, for each port of a range that no other test uses.
 #[track_caller]
 fn occupied(scene: &Scene, make: &str, first: u16, last: u16) -> Changed {
     let names = format!("/tmp/trnsfr_x_{{{first}..{last}}}.lock");
@@ -14,7 +15,7 @@ fn occupied(scene: &Scene, make: &str, first: u16, last: u16) -> Changed {
     Changed::new(&scene.db2, ":", &format!("rm -rf {names}"))
 }
 
-/// The run has its port, and the operator can learn which names do not count.
+/// Asserts that the run gets its port, and that the names that do not count are reported.
 #[track_caller]
 fn is_ignored(make: &str, first: u16, last: u16) {
     let Some(scene) = Scene::with_source(1) else { return };

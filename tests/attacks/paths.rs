@@ -1,5 +1,6 @@
-//! Target directories that somebody else can change: whoever can rename a directory above the staging directory decides
-//! where root's decoder writes. Refused in the preflight; `--allow-shared-path` allows it, and what it allows is guarded.
+//! Target directories that other accounts can change: whoever can rename a directory above the staging
+//! directory decides where root's decoder writes. The preflight refuses them; with `--allow-shared-path`, the
+//! run is protected in other ways.
 
 use crate::assertions::{code_is_one_of, says};
 use crate::support::attackers::MARKER;
@@ -8,10 +9,11 @@ use crate::support::copies::assert_same;
 use crate::support::output::Output;
 use crate::support::scenes::{SOON, Scene};
 
-/// The way out of a refusal.
+/// Option that allows such a target.
 const ALLOW: &str = "--allow-shared-path";
 
-/// Directories on the target, in the test's own: what is made, which one is the target, and which component is at fault.
+/// Commands that create directories in the test's own directory on the target, the target directory, and the
+/// component at fault.
 const SHARED: [(&str, &str, &str); 8] = [
     ("mkdir owned; chown eve owned", "owned", "owned"),
     ("mkdir -p above/middle/target; chown eve above", "above/middle/target", "above"),
@@ -97,7 +99,7 @@ fn sticky_and_private_directories_need_no_allowance() {
     ));
     copy(&scene, &[scene.at("sticky/target")], &[]).expect_success();
     assert_same((&scene.db1, &scene.at("source")), (&scene.db2, &scene.at("sticky/target/source")));
-    // Nothing of hers: an account without privileges may receive in its own directory.
+    // Not of eve's: an account without privileges may receive in its own directory.
     scene.db2.sh(&format!("mkdir '{0}'; chown dba '{0}'", scene.at("dba")));
     let own = format!("dba@db2:{}", scene.at("dba"));
     scene
@@ -108,8 +110,8 @@ fn sticky_and_private_directories_need_no_allowance() {
     drop(eve);
 }
 
-/// As soon as a staging directory of root's is there, it is somewhere else, and a link stands in its place. The first
-/// argument is the directory that she can change, the second where the link leads.
+/// Moves a staging directory of root's away as soon as it exists, and puts a link in its place. Arguments:
+/// the directory that she can change, and the target of the link.
 const SWAP: &str = r#"
     my ($directory, $elsewhere) = @ARGV;
     print "ready\n"; $| = 1;
@@ -121,12 +123,13 @@ const SWAP: &str = r#"
         select undef, undef, undef, 0.001;
     }"#;
 
-/// Runs while eve swaps the staging directory in `directory`; nothing may get into `private`, which is root's.
+/// Runs a copy while eve swaps the staging directory in `directory`. Nothing may get into `private`, which is
+/// root's.
 #[track_caller]
 fn swapped(scene: &Scene, directory: &str, args: &[&str]) -> Output {
     let eve = Eve::on(&scene.db2);
     let private = scene.at("private");
-    // What was written there may have gone to its name already: the directory itself tells.
+    // Files that were written there may have been published already, so the directory itself is checked.
     let look = format!("stat -c '%a %U %z' '{private}'");
     let before = scene.db2.sh(&format!("rm -rf '{private}'; mkdir '{private}'; {look}"));
     let mut attack = eve.perl(SWAP, &[directory, &private]);
@@ -148,7 +151,7 @@ fn swapped_staging_directory_leads_nowhere() {
     let ends = ends.each_ref().map(String::as_str);
     swapped(&scene, &directory, &ends).expect_code(4);
     let output = swapped(&scene, &directory, &[&ends[..], &[ALLOW]].concat());
-    // What she has moved away cannot be removed, either.
+    // Nor can a staging directory be removed that she has moved away.
     code_is_one_of(&output, &[1, 6]);
     says(&output, &directory);
 }

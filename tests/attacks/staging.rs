@@ -1,4 +1,4 @@
-//! A hostile source: what it sends can open the directory in which it is unpacked, and must not open the way to it.
+//! A hostile source: its stream can open the directory in which it is unpacked, but not a path to it.
 
 use crate::assertions::code_is_one_of;
 use crate::support::attackers::eve::Eve;
@@ -8,8 +8,8 @@ use crate::support::hosts::Host;
 use crate::support::scenes::{SOON, Scene};
 use crate::support::waiting::eventually;
 
-/// In the directory `$1`: `hostile.tar`, in which the directory itself is open to all and has a program with root's rights.
-/// What follows its end moves the end itself out of all buffers.
+/// Creates `hostile.tar` in the directory `$1`: its top directory is open to all accounts, and has a program
+/// with root's rights. Padding after its end flushes the end out of all buffers.
 const MAKE: &str = r#"
     mkdir -p "$1/evil/source"; cd "$1"
     cp /usr/bin/bash evil/rootly; chmod 04755 evil/rootly
@@ -21,8 +21,8 @@ const MAKE: &str = r#"
         ./ ./rootly ./capable ./source ./source/inner ./source/marked ./source/file
     gzip -1 -k hostile.tar; head -c 1M /dev/zero >>hostile.tar"#;
 
-/// What an ordinary user makes of what is in a staging directory: lists it, and becomes root by its programs. Prints each
-/// success. `$1` is the directory above.
+/// Lists a staging directory as an ordinary account, and runs its programs to become root. Prints each
+/// success. `$1` is the parent directory.
 const EXPLOIT: &str = r#"
     for staging in "$1"/.transfer-* "$1"/.transfer-*/* "$1"/.transfer-*/*/*; do
         [[ -d $staging ]] && ls -A "$staging" >/dev/null 2>&1 && echo "listed $staging"
@@ -33,7 +33,7 @@ const EXPLOIT: &str = r#"
     done
     :"#;
 
-/// What is in a staging directory that runs with rights of its own. `$1` is the directory above.
+/// Lists the programs with special rights in a staging directory. `$1` is the parent directory.
 const PRIVILEGED: &str = r#"find "$1" -mindepth 1 -perm /6000 -print; getcap -r "$1""#;
 
 #[track_caller]
@@ -47,7 +47,8 @@ fn make(host: &Host, directory: &str) {
     host.run(&["bash", "-ec", MAKE, "make", directory]).expect_success();
 }
 
-/// Nobody but root gets at what a failed run has left, and nothing in it has rights of its own.
+/// Asserts that the leftovers of a failed run are closed to all accounts but root, and have no special
+/// rights.
 #[track_caller]
 fn left_is_harmless(eve: &Eve, scene: &Scene) {
     let left = scene.db2.sh(&format!("find '{}' -name '.transfer-*'", scene.at("in")));
@@ -63,7 +64,7 @@ fn hostile_archive_opens_nothing_that_is_left() {
     let Some(scene) = Scene::with_source(1) else { return };
     let eve = Eve::on(&scene.db2);
     make(&scene.db1, scene.scratch.path());
-    // Damaged at its very end, so that all of it is unpacked before the run fails.
+    // Damaged at its very end: everything is unpacked before the run fails.
     scene.db1.sh(&format!("cd '{}'; head -c -8 hostile.tar.gz >damaged.tar.gz", scene.scratch.path()));
     let ends = [format!("db1:{}", scene.at("damaged.tar.gz")), format!("db2:{}", scene.at("in"))];
     let args = [&ends[0], &ends[1], "--type=decompress", "--as=unpacked", "--keep-staging"];
@@ -72,7 +73,7 @@ fn hostile_archive_opens_nothing_that_is_left() {
     left_is_harmless(&eve, &scene);
 }
 
-/// db1 sends the hostile tar instead of its own, and keeps the stream open until there is a file `go`.
+/// db1 sends the hostile tar instead of its own data, and keeps the stream open until a file `go` exists.
 struct Hostile {
     scene: Scene,
     eve: Eve,
@@ -80,7 +81,7 @@ struct Hostile {
 }
 
 impl Hostile {
-    /// `members` is what the tar is made of, in bash: a filter of the hostile one.
+    /// `stream` is a bash command that writes the tar.
     fn sends(stream: &str) -> Option<Self> {
         let scene = Scene::with_source(1)?;
         let eve = Eve::on(&scene.db2);
@@ -94,7 +95,7 @@ impl Hostile {
         Some(Self { scene, eve, _tar: tar })
     }
 
-    /// Waits until the last member is on the target's disk, as far as the decoder goes while the stream is open.
+    /// Waits until the last member is on the target's disk, which it reaches while the stream is still open.
     #[track_caller]
     fn unpacked(&self, run: &mut Running) {
         let size = 4 << 20;
@@ -114,7 +115,7 @@ impl Hostile {
     fn opens_nothing(self, options: &[&str]) {
         let mut run = self.scene.spawn(&[&["--keep-staging"], options].concat());
         self.unpacked(&mut run);
-        // The end of the archive is a moment behind its last member.
+        // The decoder reaches the end of the archive a moment after its last member.
         for _ in 0..20 {
             gains_nothing(&self.eve, &self.scene, "while the stream is open");
         }

@@ -9,7 +9,7 @@ use crate::support::local::runs::LONG;
 use crate::support::local::sandbox::Sandbox;
 use crate::support::local::trees::assert_same;
 
-/// An archive of a tree, made by a command in the directory above it.
+/// Creates an archive of a tree, by a command that runs in its parent directory.
 fn archive(sandbox: &Sandbox, script: &str) -> std::path::PathBuf {
     let made = Command::new("bash").args(["-c", script]).current_dir(sandbox.path("")).status().unwrap();
     assert!(made.success());

@@ -1,4 +1,4 @@
-//! What becomes of the copy, what is left out, and how it travels, as options choose it.
+//! Options that choose the state of the copy, what is left out, and how it is transferred.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
@@ -59,7 +59,7 @@ fn programs_of_the_hosts_stand_back_when_told_to() {
     sandbox.run(&[&source, &two, &"--nice=7"]).expect_success();
     let niceness = fs::read_to_string(sandbox.path("niceness")).unwrap();
     let runs: Vec<&str> = niceness.lines().filter(|line| line.contains(' ')).collect();
-    // The tests themselves may stand back already.
+    // The tests may have been started by `nice`.
     let own = String::from_utf8(Command::new("nice").output().unwrap().stdout).unwrap();
     let own: u8 = own.trim().parse().unwrap();
     assert!(runs.iter().any(|line| line.starts_with(&format!("{own} "))), "{niceness}");
@@ -86,7 +86,7 @@ fn what_is_excluded_is_neither_sent_nor_missed() {
     arrived.sort();
     let expected = ["", "deep", "deep/tmp", "deep/tmp/y", "keep", "logs", "logs/keep"].map(PathBuf::from);
     assert_eq!(arrived, expected);
-    // The source's own name is no pattern's, and none matches the source itself.
+    // No pattern matches the source itself, and the source's own name is not part of a pattern.
     let odd = sandbox.dir("odd [name]*");
     sandbox.file(odd.join("x"), "");
     sandbox.run(&[&odd, &target, &"--exclude", &"odd*", &"--exclude", &"/y"]).expect_success();
@@ -134,7 +134,7 @@ fn an_old_one_is_replaced_in_one_step_and_removed_or_kept() {
         ended.says(&format!("the old one is now {}/{kept}", target.display()));
         sandbox.is_clean(&[&target]);
     }
-    // Nothing to replace is no matter.
+    // --replace without an old copy.
     let target = sandbox.dir("empty");
     sandbox.run(&[&source, &target, &"--replace", &"--keep-old"]).expect_success();
     assert_eq!(names(&target), ["source"]);
@@ -157,7 +157,7 @@ fn a_directory_that_was_made_writable_to_be_moved_gets_its_mode_back_whoever_die
         if all {
             kill_all(&sandbox.keepers("target1"));
         } else {
-            // What it has begun is done.
+            // Operations that were started are completed.
             sandbox.agent(&running, "target1").signal(Signal::SIGKILL);
             hold.open();
         }
@@ -240,7 +240,7 @@ fn the_longest_time_ends_a_run_and_undoes_it() {
     let Some(sandbox) = Sandbox::new() else { return };
     let hold = sandbox.hold(Point::Connect);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
-    // Longer than it takes to be held, also on a busy machine.
+    // More than the time until it is held, even on a busy machine.
     let running = sandbox.spawn(&[&source, &target, &"--max-duration", &"8"]);
     hold.reached();
     let ended = running.wait(LONG).expect_code(1);
@@ -268,7 +268,7 @@ fn two_runs_never_write_to_one_name_by_whatever_path() {
     }
     let busy = sandbox.run(&[&source, &target, &"--replace"]).expect_code(5);
     busy.says("another run writes to");
-    // Another name in the same directory is nobody's.
+    // Another name in the same directory is free.
     hold.open();
     sandbox.run(&[&source, &link, &"--as", &"other"]).expect_success();
     first.wait(LONG).expect_success();
@@ -297,7 +297,7 @@ fn what_changes_meanwhile_is_a_failure_unless_it_is_ignored() {
         for file in ["grows", "goes", "stays"] {
             fs::write(source.join(file), vec![b'x'; 1000]).unwrap();
         }
-        // After the stream and before the digests: what tar has read is no longer what is there.
+        // Between the stream and the digests: tar has read something else than what is there now.
         let path = source.display();
         sandbox.shim(
             "md5sum",
@@ -321,14 +321,14 @@ fn what_changes_meanwhile_is_a_failure_unless_it_is_ignored() {
 fn a_directory_that_goes_while_it_is_listed_fails_the_run_unless_changes_are_ignored() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
-    // All that there is to see of it, beside the entries that are missing.
+    // The only visible difference besides the missing entries.
     sandbox.shim(
         "find",
         r#"[[ $* == *%p//f//* || $* == *-cnewer* ]] && { "$real" "$@"; echo gone >&2; exit 1; }"#,
     );
     sandbox.run(&[&source, &target]).expect_code(1).says("cannot list and digest the files");
     sandbox.is_clean(&[&target]);
-    // That a target's list fails is no change of the source.
+    // A failed list of a target is not a change of the source.
     sandbox.shim(
         "find",
         r#"[[ $PWD != *.transfer-* && $* == *%p//f//* || $* == *-cnewer* ]] && { "$real" "$@"; echo gone >&2; exit 1; }"#,
@@ -342,7 +342,7 @@ fn a_directory_that_goes_while_it_is_listed_fails_the_run_unless_changes_are_ign
 fn a_difference_that_no_change_explains_is_one_with_ignore_changed_too() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
-    // What was read back is not what was sent, and the source has not changed.
+    // The copy differs from what was sent, and the source has not changed.
     let wrong = r#"if [[ $PWD == *.transfer-* ]]; then for file in "${@:3}"; do printf '%032d  %s\0' 0 "$file"; done; exit; fi"#;
     sandbox.shim("md5sum", wrong);
     sandbox.run(&[&source, &target, &"--ignore-changed"]).expect_code(3).says("differ");
@@ -381,7 +381,7 @@ fn only_the_old_one_that_the_preflight_saw_is_replaced() {
         let hold = sandbox.hold(Point::Connect);
         let running = sandbox.spawn(&[&source, &target, &"--replace"]);
         hold.reached();
-        // Another file under the name, while the first one still has its inode.
+        // Another file with the same name, while the first one keeps its inode.
         let _ = fs::rename(&name, sandbox.path("old"));
         sandbox.file(&name, "precious");
         hold.open();
@@ -410,8 +410,8 @@ fn names_that_are_one_on_the_target_are_refused() {
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     sandbox.run(&[&source, &target]).expect_success();
     sandbox.file(source.join("SMALL"), "");
-    let told = "does not tell source/small from the same name in another case";
-    sandbox.run(&[&source, &target, &"--as", &"other"]).expect_code(4).says(told);
+    let reported = "does not tell source/small from the same name in another case";
+    sandbox.run(&[&source, &target, &"--as", &"other"]).expect_code(4).says(reported);
     sandbox
         .run(&[&source, &target, &"--as", &"other", &"--exclude", &"SMALL"])
         .expect_success()

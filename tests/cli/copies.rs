@@ -1,4 +1,4 @@
-//! What was copied is what was there: every kind of entry, every name.
+//! Copies are identical to their source: every kind of entry, every name.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -9,7 +9,7 @@ use std::os::unix::net::UnixListener;
 use crate::support::local::sandbox::Sandbox;
 use crate::support::local::trees::{assert_same, odd_tree, walk};
 
-/// No name was run as a command.
+/// Asserts that no name was run as a command.
 #[track_caller]
 fn nothing_was_run(sandbox: &Sandbox) {
     let pwned = |path: &std::path::PathBuf| path.file_name() == Some(OsStr::new("PWNED"));

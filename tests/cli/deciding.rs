@@ -1,4 +1,4 @@
-//! Files that decide what a run does are used only where nobody else could have changed them.
+//! Files that decide what a run does are used only if no other account could have changed them.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, lchown, symlink};
@@ -13,14 +13,14 @@ use crate::support::local::runs::{LONG, Running, wait_until};
 use crate::support::local::sandbox::{Sandbox, Words};
 use crate::support::output::Output;
 
-/// An account that no sandbox has.
+/// Uid of an account that no sandbox has.
 const EVE: u32 = 60_321;
-/// Would be seen if it were obeyed.
+/// Leaves a visible trace if it is used.
 const CONFIGURATION: &str = "port = 4477\n";
-/// Hosts of its own, which cannot be reached.
+/// An ssh configuration with hosts that cannot be reached.
 const SSH: &str = "Host nowhere\n    HostName 127.0.0.1\n    Port 1\n";
 
-/// A way in which a file is named to the program.
+/// Ways to name a file to the program.
 #[derive(Clone, Copy, Debug)]
 enum Named {
     Config,
@@ -38,7 +38,7 @@ impl Named {
         }
     }
 
-    /// Runs the program with a file so named.
+    /// Runs the program with a file named in this way.
     fn run(self, sandbox: &Sandbox, file: &Path) -> Output {
         let (source, target) = (sandbox.path("source"), sandbox.path("target"));
         let mut command = match self {
@@ -52,14 +52,14 @@ impl Named {
         Running::start(command).wait(LONG)
     }
 
-    /// The file is obeyed.
+    /// Asserts that the file is used.
     #[track_caller]
     fn obeyed(self, sandbox: &Sandbox, file: &Path) {
         let ended = self.run(sandbox, file).expect_success();
         assert!(matches!(self, Self::SshConfig) || ended.stdout.contains("lock 4477"), "{self:?}: {ended}");
     }
 
-    /// The file is refused for a component of its path, which is to be mended so.
+    /// Asserts that the file is refused because of a component of its path, and that the fix is named.
     #[track_caller]
     fn refused(self, sandbox: &Sandbox, file: &Path, component: &Path, fix: &str) {
         let ended = self.run(sandbox, file).expect_code(2);
@@ -71,7 +71,7 @@ impl Named {
     }
 }
 
-/// A sandbox with a source and a target.
+/// Returns sandboxes with a source and a target.
 fn with_ends(sandbox: Sandbox) -> Sandbox {
     sandbox.source("source");
     sandbox.dir("target");
@@ -90,7 +90,7 @@ fn uid(path: &Path) -> u32 {
     fs::metadata(path).unwrap().uid()
 }
 
-/// A link of the sandbox's account.
+/// Creates a link that belongs to the sandbox's account.
 fn link(sandbox: &Sandbox, to: &Path, name: &str) -> PathBuf {
     let path = sandbox.path(name);
     symlink(to, &path).unwrap();
@@ -268,9 +268,9 @@ fn the_controller_leaves_no_core_and_nobody_reads_its_memory() {
             let limits = fs::read_to_string(format!("/proc/{}/limits", running.pid())).unwrap();
             let line = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
             assert_eq!(line.split_whitespace().collect::<Vec<_>>()[4..6], ["0", "0"], "{line}");
-            // The kernel gives what belongs to a process that cannot be dumped to root.
+            // Files in /proc of a process that cannot be dumped belong to root.
             assert_eq!(uid(Path::new(&format!("/proc/{}/mem", running.pid()))), 0);
-            // Rust's own handler, which looks for overflows of the stack, ignores the first SIGSEGV and takes itself away.
+            // Rust's own handler for stack overflows ignores the first SIGSEGV and then uninstalls itself.
             wait_until("it has ended", LONG, || {
                 running.signal(signal);
                 fs::read_to_string(format!("/proc/{}/stat", running.pid())).unwrap().contains(") Z ")

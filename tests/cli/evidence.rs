@@ -1,11 +1,11 @@
-//! What counts as evidence of a good copy: digests of the files that were listed, and no program's word.
+//! Evidence of a good copy: digests of the files that were listed, never a program's exit status.
 
 use std::time::{Duration, Instant};
 
 use crate::support::local::processes::names;
 use crate::support::local::sandbox::Sandbox;
 
-/// Runs the rest of the shim between the listing of the files for the digests and their opening.
+/// Runs the rest of the shim after the files for the digests were listed, and before they are opened.
 const LISTED: &str = r#"[[ $* == *%D:%i*%p* && $PWD != *.transfer-* ]] || exec "$real" "$@"
 list=$(mktemp); "$real" "$@" >"$list""#;
 
@@ -51,7 +51,7 @@ fn a_digest_that_hangs_ends_with_the_idle_timeout() {
 fn a_digest_that_takes_longer_than_the_idle_timeout_is_no_standstill() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
-    // It reads something every second.
+    // Reads something every second.
     sandbox.shim(
         "md5sum",
         "for ((n = 0; n < 5; n++)); do head -c 1000 /dev/zero >/dev/null; read -r -t 1 < <(sleep 1.1); done",
@@ -79,7 +79,7 @@ fn what_tar_calls_shrank_is_compared_whatever_digests_were_asked_for() {
         let Some(sandbox) = Sandbox::new() else { return };
         let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
         sandbox.file(source.join("victim"), vec![b'x'; 100_000]);
-        // As tar does when the second half cannot be read.
+        // As tar does when the second half of a file cannot be read.
         let shrank = r#"if [[ $* == *--create* ]]; then
             mkdir -p "${0%/*}/padded" && cp -a . "${0%/*}/padded/" && cd "${0%/*}/padded"
             time=$(stat -c %y victim); truncate -s 50000 victim; truncate -s 100000 victim; touch -d "$time" victim

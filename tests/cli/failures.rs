@@ -1,4 +1,4 @@
-//! A copy that cannot be what the source is fails, names the reason, and leaves nothing.
+//! A copy that cannot be identical fails, names the reason, and leaves nothing.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
@@ -60,7 +60,7 @@ fn a_file_that_vanishes_before_it_is_read_fails_the_run_by_name() {
     let Some(sandbox) = Sandbox::new() else { return };
     let hold = sandbox.hold(Point::Archive);
     let (source, target) = (sandbox.dir("source"), sandbox.dir("target"));
-    // One of them is being read when the run is held; whichever comes later is gone then.
+    // The run is held while one of them is read; the other one is gone when tar gets to it.
     let files = ["one", "two"].map(|name| sandbox.file(source.join(name), noise(2 << 20)));
     let running = sandbox.spawn(&[&source, &target]);
     hold.reached();
@@ -84,7 +84,7 @@ fn a_file_that_appears_while_the_tree_is_read_is_no_silent_loss() {
     hold.reached();
     sandbox.file(source.join("late"), "late");
     hold.open();
-    // tar has listed the directory by then; it sees that the directory has changed.
+    // tar has listed the directory by then, and notices that it has changed.
     running.wait(LONG).expect_code(1).says("changed");
     assert_eq!(names(&target), Vec::<String>::new());
     sandbox.is_clean(&[&target]);
@@ -97,7 +97,7 @@ fn a_name_that_somebody_took_meanwhile_is_left_as_it_is() {
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     let running = sandbox.spawn(&[&source, &target]);
     hold.reached();
-    // An empty directory: a plain rename would replace it.
+    // A plain rename would replace an empty directory.
     let theirs = sandbox.dir("target/source");
     hold.open();
     running.wait(LONG).expect_code(1).says("made by somebody else meanwhile and is left as it is");
@@ -170,7 +170,7 @@ fn a_port_that_this_user_may_not_have_fails_with_the_reason() {
 #[test]
 fn a_target_that_cannot_be_reached_fails_without_waiting_for_the_idle_timeout() {
     let Some(sandbox) = Sandbox::new() else { return };
-    // As behind a firewall that drops: netcat goes on trying.
+    // As behind a firewall that drops packets: netcat keeps trying.
     sandbox.shim("nc", "[[ \" $* \" == *' -l '* || $1 == -h ]] || { sleep 1000; exit; }");
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     let ended = sandbox.run(&[&source, &target]).expect_code(1).says("cannot connect to 127.0.0.1:44");
@@ -188,12 +188,12 @@ fn a_stranger_who_connects_first_gets_nothing_and_spoils_nothing() {
     let running = sandbox.spawn(&[&source, &target, &"--port", &port.to_string()]);
     hold.reached();
     wait_until("the target listens", LONG, || is_listening(port));
-    let stranger = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let peer = TcpStream::connect(("127.0.0.1", port)).unwrap();
     hold.open();
     running.wait(LONG).expect_success().says("a stranger").says("trying again");
     assert_same(&source, &target.join("source"));
     let mut got = Vec::new();
-    let _ = std::io::Read::read_to_end(&mut &stranger, &mut got);
+    let _ = std::io::Read::read_to_end(&mut &peer, &mut got);
     assert_eq!(got, b"");
     sandbox.is_clean(&[&target]);
 }

@@ -1,4 +1,4 @@
-//! What this machine keeps of its runs: `transfer history`, `transfer show`, `--metrics`.
+//! Records of past runs on this machine: `transfer history`, `transfer show`, `--metrics`.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -11,10 +11,10 @@ use crate::support::local::holds::Point;
 use crate::support::local::runs::{LONG, Running};
 use crate::support::local::sandbox::{Sandbox, Words};
 
-/// The records that `transfer history --json` tells, each checked.
+/// Returns the records of `transfer history --json`, after checking each.
 fn records(sandbox: &Sandbox) -> Vec<Value> {
-    let told = sandbox.run(&[&"history", &"--json"]).expect_success().stdout;
-    let records: Vec<Value> = told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let reported = sandbox.run(&[&"history", &"--json"]).expect_success().stdout;
+    let records: Vec<Value> = reported.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     records.iter().filter(|record| !record["end"].is_null()).for_each(expect_record);
     records
 }
@@ -111,7 +111,7 @@ fn a_record_that_cannot_be_written_is_a_warning_and_no_failure() {
     let metrics = sandbox.file("transfer.prom", "");
     sandbox.own_it(&sandbox.path(""));
     let ended = sandbox.run(&[&source, &target, &"--metrics", &metrics]).expect_success();
-    // Of the metrics nobody knows what they told of other runs.
+    // Without former metrics there are no counts of earlier runs.
     ended
         .says("there will be no record of this run")
         .says("--history-size 0")
@@ -139,7 +139,7 @@ fn records_are_shown_whatever_is_wrong_with_the_configuration() {
 fn metrics_tell_the_last_run_of_each_source_and_target() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, one, two) = (sandbox.source("source"), sandbox.dir("one"), sandbox.dir("two"));
-    // Where a collector may look, but not the account's own.
+    // In a directory that a collector may read, outside of the account's own.
     let file = sandbox.path("transfer.prom");
     sandbox.own_it(&sandbox.path(""));
     let value = |name: &str, target: &std::path::Path| {
@@ -153,7 +153,7 @@ fn metrics_tell_the_last_run_of_each_source_and_target() {
         line.map(|value| value.parse::<f64>().unwrap())
     };
     let words: Words<'_> = &[&source, &one, &two, &"--metrics", &file];
-    // Whatever the mask of whoever runs it.
+    // Whatever the umask is.
     Running::start(sandbox.scripted(r#"umask 077; exec "$@""#, words)).wait(LONG).expect_success();
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o644);
     let bytes = f64::from((2 << 20) + 6);
@@ -173,7 +173,7 @@ fn metrics_tell_the_last_run_of_each_source_and_target() {
     );
     assert!(value("transfer_last_run_timestamp_seconds", &one).unwrap() > first);
     assert_eq!(value("transfer_last_run_exit_code", &two), Some(0.0), "of a run before this one");
-    // Nobody knows any more what was told of the other one: that is said, and what it said is kept.
+    // What was counted before is unknown: that is reported, and the file is kept.
     let kept = sandbox.path("state/transfer-history/last-runs.json");
     fs::write(&kept, "torn").unwrap();
     let ended = sandbox.run(&[&source, &one, &"--replace", &"--metrics", &file]).expect_success();

@@ -1,4 +1,4 @@
-//! `--hook`: commands of the user's before and after the work, whatever becomes of it.
+//! `--hook`: commands of the user before and after the work, however the run ends.
 
 use std::fs;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use crate::support::local::sandbox::Sandbox;
 
 const SOON: Duration = Duration::from_secs(10);
 
-/// A command that adds a line to a file: who it is, and how the run has ended.
+/// A hook that adds a line to a file: its phase, and how the run has ended.
 fn note(sandbox: &Sandbox, phase: &str) -> String {
     let file = sandbox.path("noted");
     let script = "$TRANSFER_HOOK_PHASE-$TRANSFER_HOOK_END $TRANSFER_HOOK_STATUS";
@@ -106,7 +106,7 @@ fn a_hook_that_fails_afterwards_is_reported_once_and_can_be_run_again() {
     sandbox.run(&[&"clean", &"--start-servers", &"localhost"]).expect_success();
     assert_eq!(fs::read_to_string(&count).unwrap(), "again\nagain\n");
     sandbox.is_clean(&[&target]);
-    // One that fails then, too, stays until it has run, or somebody says that it need not.
+    // A hook that fails again stays until it has succeeded, or a user gives it up.
     fs::remove_file(&ready).unwrap();
     sandbox.run(&[&source, &target, &fail, &"--as", &"other"]).expect_code(6);
     for _ in 0..2 {
@@ -128,7 +128,7 @@ fn a_hook_that_was_forgotten_does_not_run_when_something_else_is_still_left() {
     let count = sandbox.path("count");
     let fail = format!("--hook=after-target=echo again >>'{}'; exit 3", count.display());
     sandbox.run(&[&source, &target, &fail]).expect_code(6);
-    // Something that this version does not know how to undo.
+    // A lease that this version cannot undo.
     let journal = fs::read_dir(sandbox.path("state/transfer"))
         .unwrap()
         .map(|entry| entry.unwrap().path().join("journal"))
@@ -145,7 +145,7 @@ fn a_hook_that_was_forgotten_does_not_run_when_something_else_is_still_left() {
     fs::remove_dir_all(sandbox.path("state/transfer")).unwrap();
 }
 
-/// A run with hooks for afterwards that is held in mid-stream.
+/// Starts a run with hooks for afterwards, which is held in mid-stream.
 fn held(
     sandbox: &Sandbox,
 ) -> (crate::support::local::holds::Hold, crate::support::local::runs::Running, PathBuf) {

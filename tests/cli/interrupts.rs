@@ -1,4 +1,4 @@
-//! SIGINT, SIGTERM, SIGHUP: 128 + the signal, everything undone, within the time that is promised.
+//! SIGINT, SIGTERM, SIGHUP: 128 plus the signal's number, and a rollback within the documented time.
 
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::support::local::runs::{LONG, Running, wait_until};
 use crate::support::local::sandbox::Sandbox;
 use crate::support::local::trees::assert_same;
 
-/// Within that time pipelines are dead and port and hole closed.
+/// Limit for pipelines, port and firewall rule to be gone.
 const PROMISE: Duration = Duration::from_secs(5);
 
 #[track_caller]
@@ -62,7 +62,7 @@ fn a_signal_before_the_stream_closes_the_port() {
 #[test]
 fn a_signal_while_the_hosts_are_asked_ends_the_run_with_nothing_done() {
     let Some(sandbox) = Sandbox::new() else { return };
-    // The first program that the probe runs on the source's path.
+    // The first program that the probe runs on the path of the source.
     let asked = sandbox.path("asked");
     sandbox.shim("readlink", &format!(": >'{}'; sleep 60", asked.display()));
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
@@ -95,7 +95,7 @@ fn an_undo_that_takes_long_is_waited_for() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (streaming, removing) = (sandbox.hold(Point::Archive), sandbox.hold(Point::Removal));
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
-    // Longer than the lease: that must not cut it short.
+    // More than the lease time, which must not end the run.
     let running = sandbox.spawn(&[&source, &target, &"--lease-time", &"2"]);
     streaming.reached();
     running.signal(Signal::SIGINT);
@@ -127,9 +127,9 @@ fn the_hangup_of_a_lost_terminal_does_not_reach_the_agents() {
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     let running = Running::start(sandbox.scripted("trap '' HUP; exec \"$@\"", &[&source, &target]));
     hold.reached();
-    // What a ^C in the terminal or its loss would reach: the controller's process group and no other.
+    // Signals the process group of the controller, and no other, as ^C and the loss of a terminal do.
     for process in sandbox.processes() {
-        // Some come and go.
+        // Processes start and end during this.
         let Ok(group) = nix::unistd::getpgid(Some(nix::unistd::Pid::from_raw(process.pid))) else { continue };
         assert!(process.pid == running.pid() || group.as_raw() != running.pid(), "{process:?}");
         assert_ne!(Some(group), nix::unistd::getpgid(None).ok().filter(|_| process.pid != running.pid()));

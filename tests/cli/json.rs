@@ -1,4 +1,5 @@
-//! `--json`: every line is an event that docs/json.md describes, the report is the last one, and there is nothing else.
+//! `--json`: every line is an event as in docs/json.md, the last line is the report, and there is no other
+//! output.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +12,7 @@ use crate::support::local::sandbox::{Sandbox, Words};
 use crate::support::output::Output;
 use crate::support::schema::expect_valid;
 
-/// Rows of docs/json.md: in tables of events those of this one, else all that are no event's.
+/// Returns rows of docs/json.md: of the table of an event, or of all tables that are not of events.
 fn documented(event: &str) -> BTreeSet<String> {
     let text = include_str!("../../docs/json.md");
     let mut fields = BTreeSet::new();
@@ -22,7 +23,7 @@ fn documented(event: &str) -> BTreeSet<String> {
         match cells[0] {
             "event" => of_events = true,
             "field" => of_events = false,
-            // Those of records are in the same shape.
+            // Records have tables of the same form.
             "record" => {
                 if event == "record" {
                     fields.clear();
@@ -47,13 +48,14 @@ fn documented(event: &str) -> BTreeSet<String> {
     fields
 }
 
-/// The names of all fields, with those that hold them in front. What lists hold is named like the list.
+/// Returns the names of all fields, with the names of their parents. Entries of a list have the name of the
+/// list.
 fn fields(value: &Value, prefix: &str, found: &mut BTreeSet<String>) {
     match value {
         Value::Object(map) => {
             for (key, value) in map {
                 let name = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
-                // Told elsewhere: fields of the event of that name, and names of phases.
+                // Documented elsewhere: fields of the event of that name, and names of phases.
                 if !matches!(name.as_str(), "findings" | "phases") {
                     fields(value, &name, found);
                 }
@@ -65,13 +67,13 @@ fn fields(value: &Value, prefix: &str, found: &mut BTreeSet<String>) {
     }
 }
 
-/// A line of `transfer history --json`, as docs/json.md and the schema describe it.
+/// Asserts that a line of `transfer history --json` matches docs/json.md and the schema.
 #[track_caller]
 pub(crate) fn expect_record(record: &Value) {
     expect_valid(record);
     let mut found = BTreeSet::new();
     let mut own = record.clone();
-    // It has a description of its own.
+    // Documented separately.
     own["end"]["report"] = Value::Null;
     fields(&own, "", &mut found);
     let known = documented("record");
@@ -79,7 +81,7 @@ pub(crate) fn expect_record(record: &Value) {
     assert_eq!(found.difference(&known).collect::<Vec<_>>(), Vec::<&String>::new(), "docs/json.md: {record}");
 }
 
-/// The events of a run, each checked, and its report.
+/// Returns the events of a run, after checking each, and its report.
 #[track_caller]
 fn events(ended: &Output) -> (Vec<Value>, Value) {
     let mut events: Vec<Value> = ended
@@ -97,7 +99,7 @@ fn events(ended: &Output) -> (Vec<Value>, Value) {
         let documented = documented(name);
         let unknown: Vec<_> = found.difference(&documented).collect();
         assert!(unknown.is_empty(), "docs/json.md does not tell of {unknown:?}: {event}");
-        // Fields of what is null are not there.
+        // Null values have no fields.
         let is_null = |field: &str| {
             let pointer = |field: &str| format!("/{}", field.replace('.', "/"));
             field.match_indices('.').any(|(at, _)| {

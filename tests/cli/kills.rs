@@ -1,4 +1,4 @@
-//! SIGKILL of whoever should have undone: somebody else does, or `transfer clean`.
+//! SIGKILL of processes that would roll back: another process does it, or `transfer clean`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::support::local::runs::{LONG, Running, wait_until};
 use crate::support::local::sandbox::Sandbox;
 use crate::support::local::trees::assert_same;
 
-/// A few seconds: the agents notice at once, and a busy machine is slow.
+/// Limit for agents, which notice at once, on a busy machine.
 const SOON: Duration = Duration::from_secs(10);
 
 /// A run that is held in mid-stream.
@@ -27,14 +27,15 @@ fn held() -> Option<Held> {
     let sandbox = Sandbox::new()?;
     let hold = sandbox.hold(Point::Archive);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
-    // The lease is long: what undoes here is not the silence.
+    // The lease time is long: silence is not the cause of the rollback.
     let running = sandbox.spawn(&[&source, &target, &"--lease-time", &"600"]);
     hold.reached();
     assert_eq!(staging(&target).len(), 1);
     Some(Held { sandbox, hold, source, target, running })
 }
 
-/// Ends these, stopped first so that none of them can do much: the kernel wakes a stopped watchdog when its agent goes.
+/// Kills processes, which are stopped first so that they do as little as possible: the kernel continues a
+/// stopped watchdog when its agent dies.
 pub(crate) fn kill_all(processes: &[Process]) {
     for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
         for process in processes {
@@ -118,7 +119,7 @@ fn when_an_agent_and_the_controller_are_killed_the_watchdog_undoes() {
 fn when_agent_and_watchdog_are_killed_the_controller_has_it_undone() {
     let Some(Held { sandbox, target, running, .. }) = held() else { return };
     kill_all(&sandbox.keepers("target1"));
-    // Where its jobs live on, which have the agent's output, too, its loss is noticed by the next heartbeat.
+    // Jobs that survive keep the agent's output open; then the next heartbeat notices the loss.
     running.wait(LONG).expect_code(1).says("lost the agent");
     sandbox.is_clean(&[&target]);
     assert_eq!(names(&target), Vec::<String>::new());
@@ -160,7 +161,7 @@ fn the_next_run_undoes_what_a_dead_one_left() {
     hold.open();
     sandbox.run(&[&source, &target]).expect_success();
     assert_same(&source, &target.join("source"));
-    // Beside its own work, and maybe after it.
+    // During its own work, and maybe after it.
     sandbox.gets_clean(&[&target], SOON);
     assert_eq!(names(&target), ["source"]);
 }

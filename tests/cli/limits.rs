@@ -1,4 +1,4 @@
-//! Times: a stream that stands still, a target that takes nothing, an output that nobody reads.
+//! Time limits: a stalled stream, a target that accepts no data, an output that is not read.
 
 use std::fs::OpenOptions;
 use std::io::{Read as _, Write as _};
@@ -33,7 +33,7 @@ fn a_stream_that_stands_still_fails_after_the_idle_timeout() {
 #[test]
 fn a_connection_that_closes_late_fails_no_run() {
     let Some(sandbox) = Sandbox::new() else { return };
-    // tar ends with its archive, and not with its input.
+    // tar stops reading at the end of its archive, not at the end of its input.
     sandbox.replace(Role::Receive, r#""$real" "$@"; sleep 1"#);
     let source = sandbox.source("source");
     for (compress, encrypt) in [
@@ -54,7 +54,7 @@ fn a_target_that_takes_nothing_is_dropped_and_the_others_get_their_copy() {
     let Some(sandbox) = Sandbox::new() else { return };
     let hold = sandbox.hold(Point::Unpack("stalled"));
     let source = sandbox.dir("source");
-    // More than all pipes and socket buffers of the way hold.
+    // More than all pipes and socket buffers in between hold.
     sandbox.file(source.join("large"), crate::support::local::trees::noise(48 << 20));
     let (good, stalled) = (sandbox.dir("good"), sandbox.dir("stalled"));
     let running = sandbox.spawn(&[&source, &stalled, &good, &"--idle-timeout", &"2"]);
@@ -66,9 +66,9 @@ fn a_target_that_takes_nothing_is_dropped_and_the_others_get_their_copy() {
     sandbox.is_clean(&[&good, &stalled]);
 }
 
-/// The copy is made while standard error is a full pipe; once somebody reads, the run ends.
+/// The copy completes while standard error is a full pipe; the run ends once it is read.
 #[track_caller]
-fn nobody_reads(options: &[&str]) {
+fn without_reader(options: &[&str]) {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     let pipe = sandbox.path("full pipe");
@@ -101,10 +101,10 @@ fn nobody_reads(options: &[&str]) {
 
 #[test]
 fn progress_that_nobody_reads_does_not_stop_the_copy() {
-    nobody_reads(&[]);
+    without_reader(&[]);
 }
 
 #[test]
 fn a_log_that_nobody_reads_does_not_stop_the_copy() {
-    nobody_reads(&["--verbose"]);
+    without_reader(&["--verbose"]);
 }

@@ -1,9 +1,9 @@
-//! Options change the way, never what arrives.
+//! Options change the transport, never the result.
 
 use crate::support::local::sandbox::Sandbox;
 use crate::support::local::trees::assert_same;
 
-/// Both settings of both checks with these options.
+/// Returns both settings of both checks with these options.
 #[track_caller]
 fn all_checks(options: [&str; 2]) {
     let Some(sandbox) = Sandbox::new() else { return };
@@ -16,7 +16,7 @@ fn all_checks(options: [&str; 2]) {
                 .expect_success();
             assert_same(&source, &target.join("source"));
             assert_eq!(ended.stdout.contains("md5 of 2 files on both disks"), files, "{ended}");
-            // An explicit check of the files beats that of the stream; encryption always has the latter.
+            // An explicit check of the files replaces that of the stream, which encryption always has.
             let stream = stream && !files || options[1] == "--encrypt";
             assert_eq!(ended.stdout.contains("sha256 of the stream"), stream, "{ended}");
             sandbox.is_clean(&[&target]);

@@ -1,4 +1,4 @@
-//! What is printed: help, plans, reports; and terminals that are gone.
+//! Output: help, plans, reports; and terminals that are gone.
 
 use std::process::Stdio;
 
@@ -7,7 +7,7 @@ use crate::support::local::runs::{LONG, Running};
 use crate::support::local::sandbox::Sandbox;
 use crate::support::local::trees::{assert_same, walk};
 
-/// Every long option that the help tells.
+/// Returns every long option in the help.
 fn options() -> Vec<String> {
     let help = Sandbox::own().run(&[&"--help"]).expect_success().stdout;
     let words = help.split(|c: char| c.is_whitespace() || ",;:[<".contains(c));
@@ -74,7 +74,7 @@ fn a_dry_run_changes_nothing_and_prints_both_ends_with_their_undos() {
         .says("2 files, 2097158 bytes")
         .says("nothing was changed (dry run)");
     sandbox.is_clean(&[&target]);
-    // It refuses what the run would refuse.
+    // A dry run refuses the same as the run.
     sandbox.run(&[&source, &sandbox.path("missing"), &"--dry-run"]).expect_code(4);
 }
 
@@ -101,7 +101,7 @@ fn outputs_that_are_closed_end_no_run() {
     }
 }
 
-/// A pipe that nobody reads from.
+/// Returns a pipe without a reader.
 fn broken() -> Stdio {
     let mut reader = std::process::Command::new("true").stdin(Stdio::piped()).spawn().unwrap();
     let pipe = reader.stdin.take().unwrap();
@@ -109,7 +109,7 @@ fn broken() -> Stdio {
     pipe.into()
 }
 
-/// A run with both outputs broken, and these options.
+/// Runs the program with both outputs broken.
 #[track_caller]
 fn copies_into_the_void(options: &[&str]) {
     let Some(sandbox) = Sandbox::new() else { return };

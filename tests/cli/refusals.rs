@@ -1,4 +1,4 @@
-//! What is refused before anything is changed: exit code 2 for what was typed, 4 for what the hosts are.
+//! Refusals before anything is changed: exit code 2 for the command line, 4 for the state of the hosts.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::support::local::processes::names;
 use crate::support::local::sandbox::{Sandbox, Words};
 
-/// Runs what must be refused, and looks that nothing in the sandbox is other than before.
+/// Runs the program, which has to refuse, and asserts that nothing in the sandbox changes.
 #[track_caller]
 fn refused(sandbox: &Sandbox, words: Words<'_>, why: &str) {
     let before = sandbox.contents();
@@ -130,7 +130,7 @@ fn a_target_inside_of_the_source_is_refused() {
     let link = sandbox.path("way in");
     symlink(&inside, &link).unwrap();
     refused(&sandbox, &[&source, &link], "is inside of the source");
-    // A name that only begins alike is another directory.
+    // A name with the same beginning is another directory.
     let beside = sandbox.dir("source-beside");
     sandbox.run(&[&source, &beside]).expect_success().says("done");
 }
@@ -155,13 +155,13 @@ fn one_refused_target_refuses_the_run_and_skipped_the_others_get_their_copy() {
     refused(&sandbox, &[&source, &missing, &good], "missing does not exist");
     assert_eq!(names(&good), Vec::<String>::new());
     let ended = sandbox.run(&[&source, &missing, &good, &"--skip-refused"]).expect_code(1);
-    // Not 4: something was changed.
+    // Not 4, since something was changed.
     ended
         .says(&format!("localhost:{}: FAILED: left out (--skip-refused)", missing.display()))
         .says("good: done: ");
     crate::support::local::trees::assert_same(&source, &good.join("source"));
     sandbox.is_clean(&[&good]);
-    // With none left there is nothing to do.
+    // Nothing is left to do without a target.
     refused(
         &sandbox,
         &[&source, &missing, &Path::new("/nowhere"), &"--skip-refused"],

@@ -1,5 +1,5 @@
-//! Every screen that a user may see, word for word. What differs between runs and machines is replaced by a word in
-//! brackets. To take over what has changed: `INSTA_UPDATE=always cargo nextest run -E 'test(screens::)'`, and read the
+//! Every screen that a user may see, word for word. Words in brackets replace what differs between runs and
+//! machines. To accept changes: `INSTA_UPDATE=always cargo nextest run -E 'test(screens::)'`, and read the
 //! difference.
 
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::support::local::runs::{LONG, Running, wait_until};
 use crate::support::local::sandbox::{Sandbox, Words};
 use crate::support::output::Output;
 
-/// What is not the same each time: as a regular expression, and the word for it.
+/// Regular expressions of what differs between runs, and their replacements.
 const VARYING: [(&str, &str); 15] = [
     (r"\b\d{8}-\d{6}-[0-9a-f]{6}", "[RUN]"),
     (r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d+Z| UTC)", "[TIME]"),
@@ -31,7 +31,7 @@ const VARYING: [(&str, &str); 15] = [
     (r"user id \d+", "user id [UID]"),
 ];
 
-/// Compares what was printed with what is kept under that name.
+/// Compares an output with the snapshot of that name.
 #[track_caller]
 fn shows(sandbox: &Sandbox, name: &str, ended: &Output) {
     let directory = sandbox.path("").display().to_string();
@@ -52,7 +52,7 @@ fn shows(sandbox: &Sandbox, name: &str, ended: &Output) {
     settings.bind(|| insta::assert_snapshot!(name, text));
 }
 
-/// A sandbox of the account of the tests, without progress: which phases are seen is a matter of time.
+/// Returns a sandbox of the account of the tests, without progress: timing decides which phases are shown.
 #[track_caller]
 fn shows_run(sandbox: &Sandbox, name: &str, code: i32, words: Words<'_>) {
     let mut all = words.to_vec();
@@ -60,7 +60,7 @@ fn shows_run(sandbox: &Sandbox, name: &str, code: i32, words: Words<'_>) {
     shows(sandbox, name, &sandbox.run(&all).expect_code(code));
 }
 
-/// A run that is held in mid-stream, without progress.
+/// Starts a run without progress, which is held in mid-stream.
 fn held() -> Option<(Sandbox, Hold, Running)> {
     let sandbox = Sandbox::new()?;
     let hold = sandbox.hold(Point::Archive);
@@ -234,7 +234,7 @@ fn a_controller_that_slept_too_long_says_so() {
     });
     running.signal(Signal::SIGCONT);
     let ended = running.wait(LONG).expect_code(1);
-    // Which of the two agents is heard of first is a matter of time.
+    // Timing decides which of the agents is noticed first.
     shows(&sandbox, "suspended", &ended);
 }
 

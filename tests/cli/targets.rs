@@ -106,7 +106,7 @@ fn runs_at_the_same_time_do_not_collide() {
     let runs = targets.each_ref().map(|target| sandbox.spawn(&[&source, target]));
     hold.reached_by(runs.len());
     assert_eq!(sandbox.journals().len(), 2 * runs.len());
-    // One each; a port that was lost to somebody else keeps its lock until the end.
+    // One each; a port that was lost to another process stays locked until the end.
     let locks = names(&sandbox.runtime()).iter().filter(|name| name.starts_with("port.")).count();
     assert!(locks >= runs.len(), "{locks}");
     hold.open();

@@ -1,4 +1,5 @@
-//! The ways to a host and through it: accounts, login shells, sudo, options of ssh, addresses; the old command line.
+//! Access to hosts and through them: accounts, login shells, sudo, options of ssh, addresses; compatibility
+//! with transferpy.
 
 mod accounts;
 mod addresses;
@@ -14,10 +15,10 @@ use crate::support::held::Held;
 use crate::support::hosts::Host;
 use crate::support::scenes::Scene;
 
-/// What is found before the program tries to connect is told within this.
+/// Limit for errors that are found before the program connects.
 const AT_ONCE: Duration = Duration::from_secs(10);
 
-/// Nothing but ssh, and what belongs to it, comes in.
+/// Accepts only ssh and the packets that it needs.
 const CLOSE: &str = "nft 'add table inet closed; add chain inet closed in { type filter hook input priority 0; policy drop; };
     add rule inet closed in ct state established,related accept; add rule inet closed in meta l4proto ipv6-icmp accept;
     add rule inet closed in tcp dport { 22, 2222 } accept'";
@@ -26,7 +27,7 @@ fn closed(host: &Host) -> Changed {
     Changed::new(host, CLOSE, "nft delete table inet closed")
 }
 
-/// Lets the account `dba` become root, by what a line of sudoers says.
+/// Allows `dba` to become root, by a line of sudoers.
 fn sudoers(host: &Host, commands: &str) -> Changed {
     let file = "/etc/sudoers.d/lab";
     let write = format!("echo 'dba ALL=(root) {commands}' >{file}; chmod 0440 {file}; visudo -cq");
@@ -41,7 +42,7 @@ impl Scene {
         Held::start(&self.lab, &args, &self.db2, self.scratch.path())
     }
 
-    /// The copy is what it should be, and is taken away.
+    /// Asserts that the copy is correct, and removes it.
     #[track_caller]
     fn take_copy(&self) {
         assert_same((&self.db1, &self.source), (&self.db2, &self.source));

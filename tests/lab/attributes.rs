@@ -49,20 +49,20 @@ fn exclusive_attributes_are_lost_only_where_that_is_allowed_and_then_counted() {
         |options: &[&str]| lab.transfer(&[&args.each_ref().map(String::as_str)[..], options].concat());
 
     let refused = transfer(&[]).expect_code(4);
-    for told in [
+    for reported in [
         "cannot hold extended attributes, which 1 file of the source has, such as data/a",
         "cannot hold ACLs, which 3 files of the source have, such as data/",
         "cannot hold capabilities, which 1 file of the source has, such as data/d/c",
     ] {
-        assert!(refused.stderr.contains(told), "{told}: {refused}");
+        assert!(refused.stderr.contains(reported), "{reported}: {refused}");
     }
     let refused = transfer(&["--drop-attributes=acls,xattrs"]).expect_code(4);
     assert!(refused.stderr.contains("--drop-attributes=capabilities"), "{refused}");
     assert_eq!(names(&db2, &target), Vec::<String>::new());
 
     let copied = transfer(&["--drop-attributes=acls,xattrs,capabilities"]).expect_success();
-    let told = "dropped: extended attributes of 1 file, ACLs of 3 files, capabilities of 1 file";
-    assert!(copied.stdout.contains(told), "{copied}");
+    let reported = "dropped: extended attributes of 1 file, ACLs of 3 files, capabilities of 1 file";
+    assert!(copied.stdout.contains(reported), "{copied}");
     assert!(!copied.stdout.contains("Cannot set"), "{copied}");
     db2.sh(&format!("rm -r '{target}/data'"));
 
@@ -76,7 +76,7 @@ fn exclusive_attributes_are_lost_only_where_that_is_allowed_and_then_counted() {
     );
     assert_eq!(names(&db2, &target), Vec::<String>::new());
     let copied = transfer(&["--drop-attributes=acls,xattrs,capabilities"]).expect_success();
-    assert!(copied.stdout.contains(told), "{copied}");
+    assert!(copied.stdout.contains(reported), "{copied}");
     drop(perl);
 
     // Attributes that the target can hold are kept, despite the option.
@@ -107,7 +107,7 @@ fn exclusive_attributes_of_an_archive_are_not_lost_silently() {
         "tar -C '{}' --xattrs '--xattrs-include=*' --format=posix -czf '{archive}' ./source; umount '{source}'",
         scene.scratch.path()
     ));
-    // The disk does not tell that it has space.
+    // The file system reports no free space.
     let space = "[[ $* == *target_free* ]] && { $real \"$@\" | sed 's/^target_free\\t0\\t/target_free\\t100000\\t/'; exit; }";
     let _stat = Wrapper::new(&scene.db2, "stat", space);
     let ends = [format!("db1:{archive}"), format!("db2:{target}")];

@@ -1,4 +1,5 @@
-//! Two controllers that begin in the same instant, on one name and on two. `CONCURRENT_ROUNDS` says how often.
+//! Two controllers that start at the same instant, with one name and with two. `CONCURRENT_ROUNDS` is the
+//! number of rounds.
 
 use std::env;
 
@@ -11,8 +12,8 @@ use crate::support::midstream::THROTTLE;
 use crate::support::scenes::{SOON, Scene};
 use crate::support::snapshots::Snapshot;
 
-/// Starts the program twice, with two words that differ, `$2` and `$3`, and those that follow. Both wait for the
-/// same moment without sleeping. Prints of each its pid and exit code, and its report. `$1`: a directory.
+/// Starts the program twice, each with one of the words `$2` and `$3` and all that follow. Both busy-wait for
+/// the same moment. Prints the pid, exit code and report of each. `$1` is a directory.
 const START: &str = r#"
     cd -- "$1"; each=("$2" "$3"); shift 3
     for n in 0 1; do
@@ -24,8 +25,8 @@ const START: &str = r#"
     for n in 0 1; do echo "${pids[n]} ${codes[n]}"; tail -n 1 "$n"; done
     rm go 0 1 0.err 1.err"#;
 
-/// One of two, as it ended.
-struct Twin {
+/// End of one of the two runs.
+struct Contender {
     pid: String,
     code: i32,
     report: Value,
@@ -45,16 +46,16 @@ impl Race {
         let hosts = ["ctl", "db1", "db2"].map(|name| scene.lab.host(name));
         scene.db1.sh(&format!("mkdir {0}; head -c 2M /dev/urandom >{0}/random", scene.source));
         scene.db2.sh(&format!("mkdir {}", scene.target));
-        // The first use of a connection leaves traces of its own.
+        // The first connection leaves traces.
         scene.lab.transfer(&["status", "db1", "db2"]).expect_success();
         let before =
             hosts.each_ref().map(|host| Snapshot::of(host, &[scene.scratch.path(), "/run/transfer-ssh"]));
         Some(Self { scene, hosts, before })
     }
 
-    /// Two runs at once, each with its name.
+    /// Runs the program twice at once, each with its name.
     #[track_caller]
-    fn start(&self, names: [&str; 2]) -> [Twin; 2] {
+    fn start(&self, names: [&str; 2]) -> [Contender; 2] {
         let names = names.map(|name| format!("--as={name}"));
         let ends = self.scene.args(&[]);
         let words = [self.scene.scratch.path(), &names[0], &names[1], &ends[0], &ends[1]];
@@ -64,11 +65,11 @@ impl Race {
         [0, 2].map(|at| {
             let (pid, code) = lines[at].split_once(' ').expect("two numbers");
             let report = serde_json::from_str(lines[at + 1]).unwrap_or_else(|_| panic!("{output}"));
-            Twin { pid: pid.to_owned(), code: code.parse().expect("a number"), report }
+            Contender { pid: pid.to_owned(), code: code.parse().expect("a number"), report }
         })
     }
 
-    /// The copy is there and goes.
+    /// Asserts that the copies are there, and removes them.
     #[track_caller]
     fn expect_copies(&self, expected: &[&str]) {
         let Scene { db1, db2, source, target, .. } = &self.scene;
@@ -98,9 +99,9 @@ fn exclusive_of_two_that_begin_at_once_exactly_one_has_the_name() {
     let Some(race) = Race::set() else { return };
     let path = race.scene.at("in/data");
     for round in 0..rounds() {
-        let mut twins = race.start(["data", "data"]);
-        twins.sort_by_key(|twin| twin.code);
-        let [winner, loser] = twins;
+        let mut contenders = race.start(["data", "data"]);
+        contenders.sort_by_key(|contender| contender.code);
+        let [winner, loser] = contenders;
         let said = loser.report.to_string();
         let run = winner.report["run"].as_str().unwrap_or("none");
         let reasons = [
@@ -121,14 +122,14 @@ fn exclusive_of_two_that_begin_at_once_exactly_one_has_the_name() {
 #[test]
 fn exclusive_two_that_begin_at_once_with_two_names_both_succeed_on_ports_of_their_own() {
     let Some(race) = Race::set() else { return };
-    // Each takes seconds, and so both are at work at the same time.
+    // Each takes seconds, so that they overlap.
     let throttle = Changed::new(&race.scene.db1, THROTTLE, "tc qdisc del dev e0 root");
     for round in 0..rounds().div_ceil(5) {
-        let twins = race.start(["one", "two"]);
-        let ports = twins.each_ref().map(|twin| twin.report["targets"][0]["port"].as_u64());
+        let contenders = race.start(["one", "two"]);
+        let ports = contenders.each_ref().map(|contender| contender.report["targets"][0]["port"].as_u64());
         println!("round {round}: {ports:?}");
-        for twin in &twins {
-            assert_eq!(twin.code, 0, "{}", twin.report);
+        for contender in &contenders {
+            assert_eq!(contender.code, 0, "{}", contender.report);
         }
         assert!(ports[0].is_some() && ports[1].is_some() && ports[0] != ports[1], "{ports:?}");
         race.expect_copies(&["one", "two"]);

@@ -1,11 +1,11 @@
-//! What goes down as a whole in mid-stream: hosts, the network between two of them, the disk under the journal.
+//! Outages in mid-stream: of hosts, of the network between two of them, of the disk with the journal.
 
 use std::time::Duration;
 
 use crate::support::agents;
 use crate::support::midstream::{LEASE, MidStream, PROMPTLY, expect_end};
 
-/// More than the controller takes to give up a host: three keepalives, and a login that is tried once more.
+/// More than the controller takes to give up a host: three keepalives, and one more attempt to log in.
 const GIVEN_UP: Duration = Duration::from_secs(40);
 
 #[test]
@@ -16,7 +16,7 @@ fn exclusive_a_crashed_target_is_left_with_a_command_that_cleans_it() {
     scene.db2.crash();
     let said = expect_end(run, 6, GIVEN_UP);
     assert!(said.ends_with("to remove what is left: transfer clean db2\n"), "{said}");
-    scene.expect_undone(&[&scene.db1], LEASE);
+    scene.expect_rolled_back(&[&scene.db1], LEASE);
 
     scene.db2.boot();
     scene.db2.sh(&format!("test -d '{staging}'"));
@@ -36,7 +36,7 @@ fn exclusive_the_next_run_cleans_a_target_that_crashed() {
     drop(run);
     scene.db2.boot();
     scene.restore_firewall();
-    scene.expect_undone(&[&scene.db1], 2 * LEASE);
+    scene.expect_rolled_back(&[&scene.db1], 2 * LEASE);
     scene.open_throttle();
     scene.start(&[]).end_within(PROMPTLY).expect_success();
     scene.expect_copied();
@@ -48,11 +48,11 @@ fn exclusive_a_crashed_source_that_is_back_is_cleaned_by_the_run_or_by_the_comma
     let Some(scene) = MidStream::set() else { return };
     let run = scene.start_stream(&[]);
     scene.db1.crash();
-    scene.expect_undone(&[&scene.db2], 2 * LEASE);
+    scene.expect_rolled_back(&[&scene.db2], 2 * LEASE);
     scene.db1.boot();
     let output = run.end_within(GIVEN_UP);
     assert!(output.stderr.contains("FAILED: db1: lost the agent of this run"), "{output}");
-    // Whether it is asked again before or after it is back is the luck of the moment.
+    // Timing decides whether it is asked again before or after it is back.
     if output.status.code() == Some(6) {
         assert!(output.stderr.ends_with("to remove what is left: transfer clean db1\n"), "{output}");
         scene.lab.transfer(&["clean", "db1"]).expect_success();
@@ -68,7 +68,7 @@ fn exclusive_a_crashed_controller_leaves_nothing() {
     let run = scene.start_stream(&[]);
     scene.ctl.crash();
     drop(run);
-    scene.expect_undone(&[&scene.db1, &scene.db2], 2 * LEASE);
+    scene.expect_rolled_back(&[&scene.db1, &scene.db2], 2 * LEASE);
     scene.ctl.boot();
     scene.expect_as_before(PROMPTLY);
 }
@@ -78,7 +78,7 @@ fn exclusive_a_target_cut_off_from_the_controller_undoes_everything_by_itself() 
     let Some(scene) = MidStream::set() else { return };
     let run = scene.start_stream(&[]);
     let cut = scene.lab.cut("ctl", "db2");
-    scene.expect_undone(&[&scene.db2], 2 * LEASE);
+    scene.expect_rolled_back(&[&scene.db2], 2 * LEASE);
     let said = expect_end(run, 6, GIVEN_UP);
     assert!(said.contains("db2: LEFT BEHIND: cannot be asked whether it has undone everything"), "{said}");
     assert!(said.ends_with("to remove what is left: transfer clean db2\n"), "{said}");
@@ -93,7 +93,7 @@ fn exclusive_a_target_that_comes_back_in_time_is_asked_and_nothing_is_left() {
     let Some(scene) = MidStream::set() else { return };
     let run = scene.start_stream(&[]);
     let cut = scene.lab.cut("ctl", "db2");
-    scene.expect_undone(&[&scene.db2], 2 * LEASE);
+    scene.expect_rolled_back(&[&scene.db2], 2 * LEASE);
     drop(cut);
     let said = expect_end(run, 1, GIVEN_UP);
     assert!(said.contains("db2: lost the agent of this run"), "{said}");
@@ -111,7 +111,7 @@ fn exclusive_a_target_cut_off_from_the_source_ends_the_run_after_the_idle_timeou
     drop(cut);
 }
 
-/// What puts a file system of its own, too small for something, at a path.
+/// Mounts a file system at a path that is too small in one respect.
 fn small(path: &str, options: &str) -> String {
     format!("mkdir -p {path}; mount -t tmpfs -o {options},mode=0700 lab {path}")
 }
@@ -154,7 +154,7 @@ fn exclusive_nothing_is_removed_that_does_not_carry_the_name_of_the_run() {
     let precious = scene.at("precious");
     let others = scene.at(".transfer-20200101-000000-000000-target1");
     let torn = scene.at(&format!(".transfer-{agent}"));
-    // The last record was torn: its effect was never made.
+    // An incomplete last record: its change was never made.
     scene.db2.sh(&format!(
         r#"mkdir '{precious}' '{others}' '{torn}'
         for path in '{precious}' '{others}' '{torn}/../precious' '{torn}/' ''; do

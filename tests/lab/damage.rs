@@ -1,6 +1,6 @@
-//! The damage matrix: every fault, at every moment of a run, with every variant of running it that leases something else. Each
-//! cell is a real transfer between hosts of the lab, a test of its own, named `FAULT/MOMENT/VARIANT`. `damage/` has the tables
-//! and how a cell is judged; `README.md` says how to run one.
+//! The damage matrix: every fault, at every moment of a run, with every variant of the run that takes other
+//! leases. Each cell is a real transfer between hosts of the lab, and a test named `FAULT/MOMENT/VARIANT`.
+//! `damage/` has the tables and the judgement of a cell; `README.md` tells how to run one.
 
 #[path = "../support"]
 mod support {

@@ -1,6 +1,7 @@
-//! Real MariaDB servers, copied hot and cold, and archives. What is here are the servers: a primary with tables of all
-//! kinds on db1, whatever a test makes of the one on db2, and a replica on db3. Each test has the hosts for itself, and
-//! their servers are afterwards as they came with the package.
+//! Real MariaDB servers, copied hot and cold, and archives.
+//!
+//! There is a primary with tables of all kinds on db1, a server for each test to change on db2, and a replica
+//! on db3. Each test has the hosts for itself.
 
 mod archives;
 mod cold;
@@ -22,7 +23,7 @@ use crate::support::waiting::eventually;
 /// `--lease-time` of runs whose controller is killed.
 const LEASE: &str = "4";
 
-/// Tables of all kinds; the last has a name that is no word.
+/// Creates tables of all kinds; the name of the last one needs quotes.
 const TABLES: &str = r"
     CREATE USER replica@'%' IDENTIFIED BY 'of-the-lab'; GRANT REPLICATION SLAVE ON *.* TO replica@'%';
     CREATE DATABASE shop; USE shop;
@@ -38,10 +39,10 @@ const TABLES: &str = r"
     INSERT INTO aria SELECT seq, MD5(seq) FROM seq_1_to_1000;
     CREATE TABLE `odd $(name)` (id INT PRIMARY KEY); INSERT INTO `odd $(name)` VALUES (1);";
 
-/// What a program in front of another one does to hold a run, until [`let_go`].
+/// Script in front of a program that holds a run, until [`let_go`].
 const HOLD: &str = "touch /run/databases-held; while [[ -e /run/databases-held ]]; do sleep 0.05; done";
 
-/// The hosts with their servers.
+/// Hosts with servers.
 struct Servers {
     // First: servers may use the directory of the test.
     _reserved: Reserved,
@@ -53,7 +54,7 @@ struct Servers {
 }
 
 impl Servers {
-    /// A primary on db1. Nothing runs on the other hosts.
+    /// Starts a primary on db1. No server runs on the other hosts.
     fn set() -> Option<Self> {
         let lab = Lab::get()?;
         let [db1, db2, db3] = ["db1", "db2", "db3"].map(|name| lab.host(name));
@@ -66,7 +67,7 @@ impl Servers {
         Some(servers)
     }
 
-    /// A replica of the primary on db3, by GTID, that has caught up.
+    /// Makes db3 a replica of the primary, by GTID, and waits until it has caught up.
     fn replicate(&self, more: &str) {
         configure(&self.db3, 3, more);
         self.db3.sh("systemctl restart mariadb");
@@ -74,7 +75,7 @@ impl Servers {
         self.catch_up(&self.db3, "'main'");
     }
 
-    /// Waits until a replica has all that the primary has.
+    /// Waits until a replica has all transactions of the primary.
     #[track_caller]
     fn catch_up(&self, replica: &Host, connection: &str) {
         let gtid = sql(&self.db1, "SELECT @@gtid_binlog_pos");
@@ -87,7 +88,7 @@ impl Servers {
         assert_eq!(reached.trim(), "0", "the replica does not reach {gtid}: {status}");
     }
 
-    /// Rows, as fast as they go, until they are stopped.
+    /// Writes rows as fast as possible, until it is stopped.
     fn write_rows(&self) -> Writer {
         let script = r#"touch /run/writing; while [[ -e /run/writing ]]; do
             for n in {1..50}; do
@@ -107,7 +108,7 @@ impl Servers {
         self.lab.transfer(arguments)
     }
 
-    /// A hot copy of a server, prepared, into an empty directory of db2; returns the report.
+    /// Makes a hot copy of a server, prepared, in an empty directory of db2; returns the report.
     #[track_caller]
     fn hot(&self, from: &str, options: &[&str]) -> serde_json::Value {
         self.db2.sh(&format!("rm -rf {0}; mkdir {0}", self.at("hot")));
@@ -118,7 +119,7 @@ impl Servers {
         report(&output)
     }
 
-    /// Starts the server of db2 with what is in a directory there.
+    /// Starts the server of db2 with the data in a directory.
     #[track_caller]
     fn start_with(&self, directory: &str) {
         configure(&self.db2, 2, "");
@@ -128,7 +129,7 @@ impl Servers {
         ));
     }
 
-    /// Nothing of a run is on the hosts.
+    /// Asserts that no run has left anything on the hosts.
     #[track_caller]
     fn expect_nothing_left(&self) {
         let nothing = "db1: no runs\ndb2: no runs\ndb3: no runs\n";
@@ -137,7 +138,7 @@ impl Servers {
     }
 }
 
-/// The report of a run with `--json`, all lines of which are as the schema says.
+/// Returns the report of a run with `--json`, after checking all lines against the schema.
 #[track_caller]
 fn report(output: &Output) -> serde_json::Value {
     let line = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
@@ -146,14 +147,14 @@ fn report(output: &Output) -> serde_json::Value {
     lines.into_iter().next_back().expect("a report")
 }
 
-/// Somebody who writes.
+/// A client that writes rows.
 struct Writer {
     running: Option<Running>,
     host: Host,
 }
 
 impl Writer {
-    /// The last row is written.
+    /// Stops writing, after the last row.
     #[track_caller]
     fn stop(mut self) {
         self.host.sh("rm -f /run/writing");
@@ -177,13 +178,13 @@ fn expect_held(host: &Host, run: Running) -> Running {
     run
 }
 
-/// What is held goes on.
+/// Lets the held program continue.
 #[track_caller]
 fn let_go(host: &Host) {
     host.sh("rm -f /run/databases-held");
 }
 
-/// Makes a replica of the primary, and starts it.
+/// Makes a replica of the primary, and starts its replication.
 #[track_caller]
 fn follow(replica: &Host, connection: &str, gtid: &str) {
     sql(
@@ -195,7 +196,7 @@ fn follow(replica: &Host, connection: &str, gtid: &str) {
     );
 }
 
-/// The checksums of all tables of the shop.
+/// Returns the checksums of all tables of the shop.
 #[track_caller]
 fn checksums(host: &Host) -> String {
     let tables = sql(
@@ -211,7 +212,7 @@ fn checksums(host: &Host) -> String {
     all
 }
 
-/// What runs of each connection of a replica: its name, and what its two threads are.
+/// Returns the name and the states of both threads for each connection of a replica.
 #[track_caller]
 fn replication(host: &Host) -> Vec<String> {
     let named = host.sh(r"mariadb --batch -e 'SHOW ALL SLAVES STATUS\G' | sed -n 's/^ *\(Connection_name\|Slave_IO_Running\|Slave_SQL_Running\): *//p' | paste -d, - - -");

@@ -1,5 +1,6 @@
-//! What a power cut leaves. The crash of a lab host keeps the page cache, so that a missing sync is not seen there; here it
-//! is, in two ways: by the order of the system calls on a host, and by what is on a disk that was cut off.
+//! Data after a power cut. A crash of a lab host keeps the page cache, so a missing sync would go unnoticed.
+//! It is noticed here in two ways: by the order of system calls on a host, and by the contents of a disk that
+//! was cut off.
 
 use crate::support::changes::{Changed, Wrapper};
 use crate::support::copies::{OLD, assert_same};
@@ -41,7 +42,7 @@ impl Scene {
         Expected { target: Some((self.at("in"), "data".into())), hasty }
     }
 
-    /// Asserts that a run did everything in the right order, and that each single sync of it is needed for that.
+    /// Asserts that a run did everything in the right order, and that the order depends on every single sync.
     #[track_caller]
     fn expect_order(&self, calls: &[Call], hasty: bool, effects: &[&str]) {
         let expected = self.expected(hasty);
@@ -123,15 +124,15 @@ fn exclusive_syncs_that_do_nothing_are_noticed() {
     }
 }
 
-/// A disk of db2: a file with a file system of its own, which writes nothing back by itself for minutes. What is in
-/// the file at a moment is what a power cut at that moment leaves.
+/// A disk of db2: a file with a file system, which writes nothing back by itself for minutes. The state of
+/// the file at any moment is the state after a power cut.
 struct Disk {
     host: Host,
     image: String,
     at: String,
 }
 
-/// nspawn's hosts have no loop devices of their own, and may use the machine's.
+/// Hosts in nspawn have no loop devices of their own, and can use the machine's.
 const LOOP_DEVICES: &str = "[[ -e /dev/loop-control ]] || mknod /dev/loop-control c 10 237
     for n in {0..63}; do [[ -e /dev/loop$n ]] || mknod /dev/loop$n b 7 $n; done";
 
@@ -151,14 +152,14 @@ impl Disk {
         self.host.sh(&format!("mount -o loop,commit=300,noauto_da_alloc {image} {}", self.at));
     }
 
-    /// What a power cut would leave now.
+    /// Copies the state after a power cut at this moment.
     fn cut(&self, name: &str) -> String {
         let snapshot = format!("{}.{name}", self.image);
         self.host.sh(&format!("cp --sparse=always {} {snapshot}", self.image));
         snapshot
     }
 
-    /// What was left is in the place of the disk from now on.
+    /// Replaces the disk by such a copy.
     fn restart_with(&self, snapshot: &str) {
         self.host.sh(&format!("umount {}", self.at));
         self.mount(snapshot);
@@ -179,12 +180,12 @@ struct Cut {
     scene: Scene,
 }
 
-/// A moment of a run at which it is held: a program, when, and whether before or after it does its work.
+/// A moment at which a run is held: a program, and a condition for its call.
 type Moment = (&'static str, &'static str);
 
 const STAGING_IS_MADE: Moment = ("chmod", "$1 == 00700");
 const BEFORE_THE_NAME: Moment = ("perl", "${4-} == [12] && ${6-} == */fd/14/data");
-/// And nothing has been undone yet.
+/// Nothing was rolled back yet.
 const SUCCESS_IS_TOLD: Moment = ("rm", "$* == *--one-file-system*/.transfer-*");
 
 impl Cut {
@@ -195,10 +196,10 @@ impl Cut {
         Some(Self { copies, journals, scene })
     }
 
-    /// Cuts the power of a run at a moment, and at its end: returns what is left of both disks then. The run itself
-    /// goes on, and has to succeed.
+    /// Takes the state of both disks after a power cut at a moment of a run, and at its end. The run itself
+    /// continues, and has to succeed.
     #[track_caller]
-    fn run(&self, options: &[&str], (program, condition): Moment, meanwhile: &str) -> [[String; 2]; 2] {
+    fn run(&self, options: &[&str], (program, condition): Moment, during: &str) -> [[String; 2]; 2] {
         let gate = self.scene.at("gate");
         let hold = format!("mv {gate}/armed {gate}/held; until [[ -e {gate}/go ]]; do sleep 0.02; done");
         self.scene.db2.sh(&format!("rm -rf {gate}/*; touch {gate}/armed"));
@@ -207,11 +208,11 @@ impl Cut {
         let run = self.scene.spawn(options);
         let held = || self.scene.db2.run(&["test", "-e", &format!("{gate}/held")]).status.success();
         assert!(eventually(SOON, held), "the moment does not come");
-        self.scene.db2.sh(meanwhile);
+        self.scene.db2.sh(during);
         let then = self.both("then");
         self.scene.db2.sh(&format!("touch {gate}/go"));
         run.wait().expect_success();
-        // The journal may go sooner than what it knows of.
+        // The journal may be removed before the objects that it lists.
         self.scene.db2.sh("sync -f /var/lib/transfer");
         [then, self.both("end")]
     }
@@ -225,11 +226,11 @@ impl Cut {
         self.journals.restart_with(journals);
     }
 
-    /// `transfer clean` finds what a run has left, or nothing, and nothing of it stays.
+    /// Asserts that `transfer clean` finds something, or nothing, and that nothing is left afterwards.
     #[track_caller]
     fn clean(&self, is_known: bool) {
-        let told = self.scene.lab.transfer(&["clean", "db2"]).expect_success().stdout;
-        assert_eq!(told != "db2: nothing to undo\n", is_known, "{told}");
+        let reported = self.scene.lab.transfer(&["clean", "db2"]).expect_success().stdout;
+        assert_eq!(reported != "db2: nothing to undo\n", is_known, "{reported}");
         let left = [self.names(), names(&self.scene.db2, "/var/lib/transfer")].concat();
         assert!(left.iter().all(|name| name.starts_with("data")), "{left:?}");
     }
@@ -252,7 +253,7 @@ impl Cut {
         assert!(kept.iter().all(|name| self.scene.is_old(&format!("in/{name}"))), "the old one is not whole");
     }
 
-    /// Ready for another run, as if none had been.
+    /// Restores the state before any run.
     fn reset(&self) {
         self.copies.restart_with(&self.copies.image);
         self.journals.restart_with(&self.journals.image);
@@ -310,7 +311,7 @@ fn exclusive_a_power_cut_before_the_copy_has_its_name_leaves_the_old_one_or_none
 #[test]
 fn exclusive_what_a_run_has_made_is_known_after_a_power_cut() {
     let Some(cut) = Cut::set() else { return };
-    // The disk of the copies is as fast as it can be.
+    // In case that the disk of the copies is faster.
     let write_back = format!("sync -f {}", cut.scene.at("in"));
     let [then, _] = cut.run(&[], STAGING_IS_MADE, &write_back);
     cut.restart_with(&then);
@@ -322,7 +323,7 @@ fn exclusive_what_a_run_has_made_is_known_after_a_power_cut() {
 
 #[test]
 fn exclusive_a_disk_that_was_cut_off_shows_that_syncs_do_nothing() {
-    // Somebody else on the machine may sync all of its disks just then.
+    // Another process of the machine may sync all disks at this time.
     for attempt in 1.. {
         let Some(cut) = Cut::set() else { return };
         let _sync = Wrapper::new(&cut.scene.db2, "sync", "exit 0");

@@ -1,4 +1,4 @@
-//! Firewalls of a target: opened for the source and one port while the transfer runs, and afterwards as they were.
+//! Firewalls of a target: opened for the source and one port during the transfer, and restored afterwards.
 
 use crate::support::copies::{assert_same, make_random};
 use crate::support::held::{Held, MORE_THAN_BUFFERS};
@@ -7,7 +7,7 @@ use crate::support::scenes::SOON;
 use crate::support::trees::names;
 use crate::support::waiting::eventually;
 
-/// What all sites let in; everything else is for the end of the chain or for its policy.
+/// Rules that all sites have; other packets reach the end of the chain or its policy.
 const NFT: &str = "table inet site {
         set trusted { type ipv4_addr; elements = { 192.0.2.1, 192.0.2.7 } }
         chain input {
@@ -29,7 +29,7 @@ const IPTABLES: &str = "
 const REJECT: &str = "$t -A INPUT -j REJECT";
 const DROP: &str = "$t -A INPUT -p tcp --dport 9 -j LOG; $t -P INPUT DROP";
 
-/// A chain before and one behind those of `NFT`, each to be opened too.
+/// Chains before and after those of `NFT`, both of which have to be opened.
 const EARLY: &str = "table ip early {
         chain in {
             type filter hook input priority -300; policy drop;
@@ -47,7 +47,7 @@ const LATE: &str = "table inet late {
             ip saddr 10.77.0.0/24 tcp dport != 22 reject
         }
     }";
-/// What sees no packet of IPv4 that is filtered on its way in.
+/// Chains that filter no incoming IPv4 packets.
 const BYSTANDERS: &str = "
     table ip6 other { chain in { type filter hook input priority 0; policy drop; }; }
     table bridge other { chain in { type filter hook input priority 0; policy drop; }; }
@@ -58,11 +58,11 @@ const BYSTANDERS: &str = "
         chain forward { type filter hook forward priority 0; policy drop; }
         chain input { tcp dport 1 drop; }
     }";
-/// Makes a table that belongs to one process, for as long as its input is open.
+/// Creates a table that belongs to one process, for as long as its input is open.
 const OWN: &str = "cat <(echo 'add table inet owned { flags owner; chain in { \
     type filter hook input priority 0; policy drop; tcp dport { 22, 4444 } accept; }; }') - | nft -i";
 
-/// Every rule of the host, as the tools print them, without their counters.
+/// Prints every rule of the host, without counters.
 const LIST: &str = "
     for kind in iptables-nft ip6tables-nft iptables-legacy ip6tables-legacy; do
         echo \"== $kind\"; $kind-save 2>&1 | sed '/^# .* on /d; s/\\[[0-9]*:[0-9]*\\]//'
@@ -81,7 +81,7 @@ struct Site {
 impl Site {
     fn set_up(lab: &Lab, script: &str) -> Self {
         let host = lab.host("db2");
-        // The old iptables, once used, is there until the host boots again.
+        // Tables of the old iptables, once used, exist until the host boots.
         let used =
             "nft list ruleset; cat /proc/net/ip_tables_names /proc/net/ip6_tables_names 2>/dev/null || :";
         if !host.sh(used).is_empty() {
@@ -120,8 +120,8 @@ fn iptables(tables: &str, end: &str) -> String {
     format!("t={tables}; icmp={icmp}; inside={inside}\n{IPTABLES}\n{end}\n")
 }
 
-/// The holes that a listing has and another one has not: `true` for each that is the first rule of its chain.
-/// What iptables-nft makes is printed by nft, too, and counts once.
+/// Returns the rules that were added to a listing: `true` for each that is the first one of its chain. Rules
+/// of iptables-nft are printed by nft, too, and count once.
 #[track_caller]
 fn holes(before: &str, during: &str, source: &str, port: u16) -> Vec<bool> {
     let mut holes = Vec::new();
@@ -150,7 +150,7 @@ fn holes(before: &str, during: &str, source: &str, port: u16) -> Vec<bool> {
     holes
 }
 
-/// Which of these hosts can connect to a port of the target on which somebody listens.
+/// Returns which of these hosts can connect to a port of the target.
 fn admitted<const N: usize>(target: &Host, name: &str, port: u16, hosts: [&Host; N]) -> [bool; N] {
     let any = if name == "db26" { "::" } else { "0.0.0.0" };
     let mut listener = target.spawn(&["nc", "-k", "-l", any, &port.to_string()]);
@@ -160,8 +160,8 @@ fn admitted<const N: usize>(target: &Host, name: &str, port: u16, hosts: [&Host;
     hosts.map(|host| host.run(&["bash", "-c", &knock]).status.success())
 }
 
-/// Transfers into the site, until an interruption, until the controller is killed and to the end, and looks at it
-/// meanwhile. Each of so many chains is opened.
+/// Runs transfers to the site: one that is interrupted, one whose controller is killed, and one to the end.
+/// Asserts that the given number of chains is opened during each.
 fn opens_for_one_peer_and_one_port(site: &str, [from, to, address]: [&str; 3], chains: usize) {
     let Some(lab) = Lab::get() else { return };
     let (db1, db2, db3) = (lab.host("db1"), lab.host("db2"), lab.host("db3"));
@@ -183,7 +183,7 @@ fn opens_for_one_peer_and_one_port(site: &str, [from, to, address]: [&str; 3], c
             "port {port}, rules:\n{during}"
         );
         assert!(!during.contains("is incompatible"), "iptables cannot list the rules any more:\n{during}");
-        // netcat listens for one peer only; another one of ours shows who could come.
+        // netcat accepts one peer only; another listener shows which hosts can connect.
         assert_eq!(
             admitted(&db2, to, port, [&db1, &db3]),
             [true, chains == 0],
@@ -195,9 +195,9 @@ fn opens_for_one_peer_and_one_port(site: &str, [from, to, address]: [&str; 3], c
             held.transfer.wait_end(SOON);
             let code = held.transfer.wait().status.code();
             assert_eq!(code, (signal == "INT").then_some(130), "after {signal}");
-            // Nobody waits for the hosts of a killed controller.
-            let undone = || names(&db2, scratch.path()).is_empty() && rules(&db2) == before;
-            assert!(undone() || signal == "KILL" && eventually(SOON, undone), "after {signal}");
+            // The hosts of a killed controller need a moment.
+            let rolled_back = || names(&db2, scratch.path()).is_empty() && rules(&db2) == before;
+            assert!(rolled_back() || signal == "KILL" && eventually(SOON, rolled_back), "after {signal}");
         } else {
             held.go().expect_success();
             assert_same((&db1, &source), (&db2, &source));
@@ -206,7 +206,7 @@ fn opens_for_one_peer_and_one_port(site: &str, [from, to, address]: [&str; 3], c
     }
 }
 
-/// Of the programs that keep rules, as Debian's packages set them up; each lets ssh in.
+/// Configurations of programs that manage rules, as packaged by Debian; each of them lets ssh in.
 const FERM: &str = "systemctl start ferm";
 const UFW: &str = "ufw allow ssh; ufw --force enable";
 const FIREWALLD: &str = "systemctl start firewalld; firewall-cmd --state";
@@ -308,7 +308,8 @@ fn exclusive_nftables_that_drops_is_opened_and_closed_for_ipv6() {
     opens_for_one_peer_and_one_port(&nft(NFT), IPV6, 1);
 }
 
-/// A transfer into the site does not get through: it says so, changes nothing and reads nothing of the source.
+/// Asserts that a transfer to the site fails with a message, changes nothing, and reads nothing of the
+/// source.
 fn fails_before_anything_is_read(site: &str, options: &[&str]) {
     let Some(lab) = Lab::get() else { return };
     let (db1, db2) = (lab.host("db1"), lab.host("db2"));
@@ -331,7 +332,7 @@ fn fails_before_anything_is_read(site: &str, options: &[&str]) {
     assert_eq!(rules(&db2), before);
     assert!(names(&db2, scratch.path()).is_empty());
     drop(site);
-    // The same file, when it is read, shows it.
+    // Reading the file would change its access time.
     lab.transfer(&args).expect_success();
     assert_ne!(db1.sh(&last_read), "1000000000\n");
 }
@@ -339,7 +340,7 @@ fn fails_before_anything_is_read(site: &str, options: &[&str]) {
 #[test]
 fn exclusive_a_firewall_that_is_not_to_be_opened_fails_the_run_before_anything_is_read() {
     fails_before_anything_is_read(&nft(NFT), &["--firewall", "none"]);
-    // Another layer is opened, and that is not enough.
+    // Another layer is opened, which is not sufficient.
     let both = nft(LATE) + &iptables("iptables-legacy", DROP);
     fails_before_anything_is_read(&both, &["--firewall", "iptables"]);
 }
@@ -370,9 +371,9 @@ fn exclusive_a_table_that_another_process_owns_is_told_before_anything_is_change
 
     for option in [&[][..], &["--firewall", "nftables"], &["--dry-run"]] {
         let output = lab.transfer(&[&args, option].concat()).expect_code(4);
-        let told =
+        let reported =
             "db2: its nftables table inet owned filters what comes in, and only the program that owns it";
-        assert!(output.stderr.contains(told) && output.stderr.contains("--firewall none"), "{output}");
+        assert!(output.stderr.contains(reported) && output.stderr.contains("--firewall none"), "{output}");
         assert_eq!(rules(&db2), before);
     }
     // Its owner lets that port in.

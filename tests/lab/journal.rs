@@ -1,4 +1,4 @@
-//! What a run says where it is a unit of systemd: to journald, with fields.
+//! Runs in a systemd unit log to journald, with fields.
 
 use serde_json::Value;
 
@@ -22,9 +22,9 @@ fn exclusive_a_run_of_a_unit_is_found_in_the_journal_by_its_fields() {
         ])
     };
     let entries = |name: &str| -> Vec<Value> {
-        let told = ctl
+        let reported = ctl
             .sh(&format!("journalctl --sync; journalctl --output=json --unit={name} _TRANSPORT=journal SYSLOG_IDENTIFIER=transfer"));
-        told.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        reported.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     };
     // Another run of the tests may have used this journal.
     let name = |which: &str| format!("{which}-{}", std::process::id());
@@ -35,10 +35,10 @@ fn exclusive_a_run_of_a_unit_is_found_in_the_journal_by_its_fields() {
     assert!(first.iter().all(|entry| entry["TRANSFER_RUN"] == run), "{first:?}");
     assert_eq!(first[0]["MESSAGE"], "the run begins");
     let end = first.iter().find(|entry| entry["MESSAGE"] == "the run has ended: all is done").unwrap();
-    // And then the report.
-    let told = first.last().unwrap();
-    assert!(told["MESSAGE"].as_str().unwrap().starts_with("  the same on both sides: "), "{first:?}");
-    assert_eq!((&told["TRANSFER_RUN"], &told["PRIORITY"]), (&first[0]["TRANSFER_RUN"], &"6".into()));
+    // Then the report.
+    let reported = first.last().unwrap();
+    assert!(reported["MESSAGE"].as_str().unwrap().starts_with("  the same on both sides: "), "{first:?}");
+    assert_eq!((&reported["TRANSFER_RUN"], &reported["PRIORITY"]), (&first[0]["TRANSFER_RUN"], &"6".into()));
     assert_eq!((&end["TRANSFER_EXIT"], &end["SYSLOG_IDENTIFIER"]), (&"0".into(), &"transfer".into()));
     assert_eq!(end["TRANSFER_SOURCE"], format!("db1:{path}/data"));
     assert_eq!(end["TRANSFER_TARGETS"], format!("db2:{path}"));
@@ -49,7 +49,7 @@ fn exclusive_a_run_of_a_unit_is_found_in_the_journal_by_its_fields() {
     let refused = end["TRANSFER_RUN"].as_str().unwrap();
     let why = ctl.sh(&format!("journalctl --output=cat TRANSFER_RUN={refused}"));
     assert!(why.contains(&format!("db2: {path}/data exists already; ")), "{why}");
-    // Once, and not as lines of standard error beside.
+    // Once, and not as lines of standard error.
     let all = ctl.sh(&format!("journalctl --output=cat --unit={}", name("second")));
     assert_eq!(all.matches("exists already; ").count(), 1, "{all}");
     let by_field = ctl.sh(&format!("journalctl --output=cat TRANSFER_RUN={run}"));

@@ -1,5 +1,5 @@
-//! What ends by SIGKILL: the controller, also at random, and in mid-stream agents, watchdogs, connections, and the stages of
-//! the data path. At every other moment: `damage/`.
+//! SIGKILL of the controller, also at random moments, and in mid-stream of agents, watchdogs, connections,
+//! and stages of the data path. `damage/` has all other moments.
 
 use std::thread;
 use std::time::{Duration, SystemTime};
@@ -48,7 +48,7 @@ fn exclusive_the_watchdog_does_what_a_killed_agent_without_a_controller_cannot()
     let Some(scene) = MidStream::set() else { return };
     for host in [&scene.db1, &scene.db2] {
         let run = scene.start_stream(&[]);
-        // Stopped, the agent cannot act in between.
+        // A stopped agent cannot act in between.
         let agent = Found::of(host, &["agent"]);
         agent.signal("STOP");
         run.signal("KILL");
@@ -91,8 +91,8 @@ fn exclusive_a_live_run_is_not_cleaned() {
     let run = scene.start_stream(&[]);
     let cleaned = scene.lab.transfer(&["clean", "db1", "db2"]).expect_success().stdout;
     for host in ["db1", "db2"] {
-        let told = format!(" was not touched; see: transfer status {host}");
-        assert!(cleaned.lines().any(|line| line.starts_with(host) && line.ends_with(&told)), "{cleaned}");
+        let reported = format!(" was not touched; see: transfer status {host}");
+        assert!(cleaned.lines().any(|line| line.starts_with(host) && line.ends_with(&reported)), "{cleaned}");
     }
     scene.open_throttle();
     run.end_within(PROMPTLY).expect_success();
@@ -123,7 +123,7 @@ fn exclusive_the_next_run_undoes_a_dead_one_whose_late_watchdog_then_undoes_noth
     agent.signal("KILL");
     let dead = agents::name(&scene.db2);
 
-    // The next run undoes it beside its own work, and maybe after that; one more takes over its port.
+    // The next run rolls it back during its own work or after it; the one after that gets its port.
     scene.lab.transfer(&["db1:/etc/hostname", "db2:/tmp"]).expect_success();
     scene.db2.sh(&format!(
         "rm /tmp/hostname
@@ -163,18 +163,18 @@ fn exclusive_a_killed_session_of_sshd_fails_the_run_and_leaves_nothing() {
     scene.expect_as_before(LEASE);
 }
 
-/// Kills one process of a job after the other, each in a run of its own, and expects each to be blamed.
+/// Kills each process of a job in a run of its own, and asserts that it is blamed.
 fn kill_each(scene: &MidStream, (host, name): (&Host, &str), job: &str, stages: &[(&str, &str, &str)]) {
     let mut wrong = Vec::new();
     for (command, arguments, stage) in stages {
         let run = scene.start_stream(&[]);
         Found::of(host, &[&format!("process {job} {command} '{arguments}'")]).signal("KILL");
-        // What is on its way behind a stage that has ended may arrive.
+        // Data behind a stage that has ended may still arrive.
         scene.open_throttle();
         let said = expect_end(run, 1, PROMPTLY);
         let blamed = said.contains(&format!("FAILED: {name}: "))
             && said.contains(&format!("{stage} ended with status 137"));
-        // The reader wants the cause and no listing of the pipeline by the shell.
+        // The message has the cause, and not the shell's listing of the pipeline.
         if !blamed || said.contains("$home") || said.contains(" | ") {
             wrong.push(format!("{command} {arguments} of {name} was killed; said:\n{said}"));
         }
@@ -224,7 +224,7 @@ fn exclusive_a_killed_stage_of_a_receiver_is_named() {
 fn exclusive_a_killed_shell_of_a_job_ends_its_stages() {
     let Some(scene) = MidStream::set() else { return };
     for (host, job, name) in [(&scene.db1, "sender", "db1"), (&scene.db2, "receiver", "db2")] {
-        // The one that runs the stages, and the one that tells its end.
+        // The shell that runs the stages, and the one that reports the end.
         for shell in ["-c", "-s"] {
             let run = scene.start_stream(&[]);
             Found::of(host, &[&format!("process {job} bash {shell}")]).signal("KILL");
@@ -264,7 +264,7 @@ fn exclusive_an_agent_killed_while_its_journal_is_removed_leaves_nothing() {
 fn exclusive_a_controller_killed_at_random_leaves_nothing() {
     let Some(scene) = MidStream::set() else { return };
     let seed = u64::from(SystemTime::UNIX_EPOCH.elapsed().expect("a clock").subsec_nanos());
-    // One moment of each 35 milliseconds of the first 700.
+    // One moment of every 35 milliseconds of the first 700.
     for step in 0..20 {
         let moment = Duration::from_millis(step * 35 + (seed >> step) % 35);
         println!("killing after {moment:?}");

@@ -1,5 +1,5 @@
-//! The final name: what is under it at every moment of a publication, who may write to it, what stays of a run that fails,
-//! and what a run makes of changes under its eyes.
+//! The final name: its state at every moment of a publication, other runs that use it, what is kept of a
+//! failed run, and changes during a run.
 
 mod changes;
 mod claimed;
@@ -34,13 +34,13 @@ impl Scene {
         Some(scene)
     }
 
-    /// The target as it was in the beginning.
+    /// Restores the initial state of the target.
     fn reset(&self) {
         let (directory, gate) = (self.at("in"), self.at("gate"));
         self.db2.sh(&format!("rm -rf {directory} {gate}; mkdir {gate}; set -- {directory}/data; {OLD}"));
     }
 
-    /// Starts a run, into the empty directory, that stands still in mid-stream.
+    /// Starts a run into the empty directory, which stops in mid-stream.
     fn held(&self, options: &[&str]) -> Held {
         let args = self.args(options);
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
@@ -49,7 +49,7 @@ impl Scene {
         held
     }
 
-    /// Nothing but the older tree is in the target directory.
+    /// Asserts that the target directory has only the older tree.
     #[track_caller]
     fn expect_untouched(&self) {
         assert_eq!(self.arrived(), ["data"]);
@@ -64,12 +64,12 @@ impl Scene {
         self.db2.sh("[[ ! -e /run/transfer && ! -e /var/lib/transfer ]]");
     }
 
-    /// Waits until nobody is at work any more.
+    /// Waits until no agent is at work.
     #[track_caller]
-    fn await_undone(&self) {
+    fn await_rollback(&self) {
         for (host, name) in [(&self.db1, "db1"), (&self.db2, "db2")] {
-            let undone = || host.run(&["test", "!", "-e", "/var/lib/transfer"]).status.success();
-            assert!(eventually(SOON, undone), "not undone on {name}");
+            let rolled_back = || host.run(&["test", "!", "-e", "/var/lib/transfer"]).status.success();
+            assert!(eventually(SOON, rolled_back), "not undone on {name}");
         }
     }
 

@@ -8,33 +8,32 @@ use crate::support::hosts::Host;
 use crate::support::scenes::Scene;
 
 const ALL: [&str; 4] = ["nc", "nc.openbsd", "nc.traditional", "ncat"];
-/// Less than the program waits for a connection.
+/// Less than the time for which the program waits for a connection.
 const AT_ONCE: Duration = Duration::from_secs(10);
 
 /// Names of each netcat of a lab host, whichever of them is `nc`.
 pub(crate) const NETCATS: [&str; 3] = ["nc.openbsd", "nc.traditional", "ncat"];
 
 impl Scene {
-    /// A transfer from db1 to db2 by these names, of which the dry run tells each of these texts; the copy is as it
-    /// should be and is taken away.
+    /// Runs a transfer by these host names, whose dry run shows these texts; compares and removes the copy.
     #[track_caller]
-    fn copies(&self, names: [&str; 2], told: &[&str]) {
+    fn copies(&self, names: [&str; 2], reported: &[&str]) {
         let dry = self.transfer_between(names, &["--dry-run"]).expect_success();
-        for text in told {
+        for text in reported {
             assert!(dry.stdout.contains(text), "no '{text}': {dry}");
         }
         let output = self.transfer_between(names, &["--no-compress"]).expect_success();
-        // A netcat that says how well it goes is no note and no warning.
+        // Successful messages of a netcat are neither notes nor warnings.
         assert!(!output.stdout.contains("note:") && !output.stderr.contains("warning:"), "{output}");
         assert_same((&self.db1, &self.source), (&self.db2, &self.source));
         self.db2.run(&["rm", &self.source]).expect_success();
     }
 
-    /// A transfer that is refused in the preflight, with each of these texts.
+    /// Asserts that the preflight refuses a transfer, with each of these texts.
     #[track_caller]
-    fn is_refused(&self, names_of_hosts: [&str; 2], told: &[&str]) {
+    fn is_refused(&self, names_of_hosts: [&str; 2], reported: &[&str]) {
         let output = self.transfer_between(names_of_hosts, &[]).expect_code(4);
-        for text in told {
+        for text in reported {
             assert!(output.stderr.contains(text), "no '{text}': {output}");
         }
         assert!(self.arrived().is_empty(), "{output}");
@@ -103,8 +102,8 @@ fn exclusive_a_port_that_is_closed_is_told_at_once_by_every_dialect() {
         let _sender = call_nc(&scene.db1, netcat);
         let began = Instant::now();
         let output = scene.transfer_between(["db1", "db2"], &["--firewall", "none"]).expect_code(1);
-        let told = "the source cannot connect to 10.77.0.12:4400: ";
-        assert!(output.stderr.contains(told) && output.stderr.contains("Connection refused"), "{output}");
+        let reported = "the source cannot connect to 10.77.0.12:4400: ";
+        assert!(output.stderr.contains(reported) && output.stderr.contains("Connection refused"), "{output}");
         assert!(began.elapsed() < AT_ONCE, "{netcat} took {:?}: {output}", began.elapsed());
         assert!(scene.arrived().is_empty(), "{output}");
 
@@ -114,7 +113,7 @@ fn exclusive_a_port_that_is_closed_is_told_at_once_by_every_dialect() {
         let output = scene
             .transfer_between(["db1", "db2"], &["--firewall", "none", &format!("db1:{other}")])
             .expect_code(1);
-        assert!(output.stderr.contains(told) && output.stderr.contains("Connection refused"), "{output}");
+        assert!(output.stderr.contains(reported) && output.stderr.contains("Connection refused"), "{output}");
         assert!(began.elapsed() < AT_ONCE, "{netcat} took {:?}: {output}", began.elapsed());
         assert_same((&scene.db1, &scene.source), (&scene.db1, &format!("{other}/source")));
         scene.db1.run(&["rm", "-r", &other]).expect_success();
@@ -125,7 +124,7 @@ fn exclusive_a_port_that_is_closed_is_told_at_once_by_every_dialect() {
 fn exclusive_a_port_that_is_lost_before_any_dialect_listens_costs_another_try_and_nothing_else() {
     let Some(scene) = Scene::with_file(1) else { return };
     for netcat in NETCATS {
-        // Somebody, who is none of ours, takes the first port when it is leased.
+        // Another process takes the first port when it is leased.
         let thief = format!(
             r#"if [[ " $* " == *' -l '*4400* ]]; then
                 perl -MIO::Socket::IP -e 'my $s = IO::Socket::IP->new(LocalAddr => "10.77.0.12", LocalPort => 4400,
@@ -234,7 +233,7 @@ fn exclusive_a_host_of_several_addresses_is_used_by_the_one_that_was_named_and_l
         &format!("sed 's/^db2,/10.88.0.12,db2,/' -i.before {hosts}"),
         &format!("mv {hosts}.before {hosts}"),
     );
-    // Nobody gets in but through the hole.
+    // Only our rule lets connections in.
     let close = "nft 'add table inet closed; add chain inet closed in { type filter hook input priority 0; policy drop; };
         add rule inet closed in ct state established,related accept; add rule inet closed in tcp dport 22 accept'";
     let _closed = Changed::new(&scene.db2, close, "nft delete table inet closed");

@@ -1,4 +1,4 @@
-//! What stands against a run on real hosts, and what it is warned of.
+//! Refusals and warnings of the preflight on real hosts.
 
 use crate::support::changes::Changed;
 use crate::support::copies::{assert_same, make_random};
@@ -19,8 +19,8 @@ fn an_account_of_other_numbers_is_told_with_both_and_chown_gives_the_copy_to_the
 
     let output = transfer(&[]).expect_success();
     for (kind, there, here) in [("user", 111, 121), ("group", 112, 122)] {
-        let told = format!("db2: files of the {kind} mysql, {there} on db1, will be those of {there}, ");
-        assert!(output.stderr.contains(&told), "{output}");
+        let reported = format!("db2: files of the {kind} mysql, {there} on db1, will be those of {there}, ");
+        assert!(output.stderr.contains(&reported), "{output}");
         let fix = format!(": mysql is {here} here; give the copy its owner with --chown USER:GROUP");
         assert!(output.stderr.contains(&fix), "{output}");
     }
@@ -36,14 +36,14 @@ fn an_account_of_other_numbers_is_told_with_both_and_chown_gives_the_copy_to_the
 
     let output = transfer(&["--chown", "nosuch:nobodys"]).expect_code(4);
     for unknown in ["user nosuch", "group nobodys"] {
-        let told = format!("db2: there is no {unknown} for --chown; create it, or say its number");
-        assert!(output.stderr.contains(&told), "{output}");
+        let reported = format!("db2: there is no {unknown} for --chown; create it, or say its number");
+        assert!(output.stderr.contains(&reported), "{output}");
     }
     let output = lab
         .transfer(&[&format!("db1:{source}/table"), &format!("dba@db2:{}", scratch.path()), "--chown=mysql"])
         .expect_code(4);
-    let told = "dba@db2: only root may give files away (--chown); log in as root, or with --sudo";
-    assert!(output.stderr.contains(told), "{output}");
+    let reported = "dba@db2: only root may give files away (--chown); log in as root, or with --sudo";
+    assert!(output.stderr.contains(reported), "{output}");
     assert!(names(&db2, scratch.path()).is_empty());
 }
 
@@ -60,7 +60,7 @@ fn file_systems_that_are_read_only_or_too_small_are_refused() {
     db2.sh(&format!(
         "mount -o remount,ro '{sealed}'; mkdir '{bound}'; mount --bind '{bound}' '{bound}'; mount -o remount,ro,bind '{bound}'"
     ));
-    for (directory, told) in [
+    for (directory, reported) in [
         (&sealed, "is on a file system that is mounted read-only; mount it writable"),
         (&bound, "is on a file system that is mounted read-only; mount it writable"),
         (
@@ -69,7 +69,7 @@ fn file_systems_that_are_read_only_or_too_small_are_refused() {
         ),
     ] {
         let output = lab.transfer(&[&format!("db1:{source}"), &format!("db2:{directory}")]).expect_code(4);
-        assert!(output.stderr.contains(&format!("db2: {directory} {told}")), "{output}");
+        assert!(output.stderr.contains(&format!("db2: {directory} {reported}")), "{output}");
         assert!(names(&db2, directory).is_empty());
     }
 }
@@ -90,7 +90,7 @@ fn bind_mounts_do_not_hide_that_the_source_and_the_target_are_in_each_other() {
     for directory in [&whole, &below, &format!("{below}/deep"), &format!("{above}/source/sub")] {
         let output = lab.transfer(&[&from, &format!("db1:{directory}")]).expect_code(4);
         assert!(output.stderr.contains(&format!("db1: {directory} is inside of the source")), "{output}");
-        // And the other way round.
+        // In the other direction.
         let output =
             lab.transfer(&[&format!("db1:{above}/source"), &format!("db1:{directory}")]).expect_code(4);
         assert!(output.stderr.contains(&format!("db1: {directory} is inside of the source")), "{output}");
@@ -111,7 +111,7 @@ fn bind_mounts_do_not_hide_that_the_source_and_the_target_are_in_each_other() {
         .expect_code(4);
     assert!(output.stderr.contains(&format!("{beside} is named twice as a target")), "{output}");
 
-    // One that leads elsewhere is a directory like any other.
+    // A link to another place is a directory like any other.
     lab.transfer(&[&from, &format!("db1:{beside}")]).expect_success();
     assert_same((&db1, &source), (&db1, &format!("{beside}/source")));
 }
@@ -139,7 +139,7 @@ fn exclusive_everything_that_stands_against_a_run_is_told_in_one_refusal_with_it
             "--chown=nosuch",
         ])
         .expect_code(4);
-    let told = [
+    let reported = [
         "db1: programs are missing: openssl; apt install openssl".to_owned(),
         format!("db1: {link} is a symbolic link; name what it points to: {source}"),
         "db2: programs are missing: ip, zstd; apt install iproute2 zstd".to_owned(),
@@ -150,11 +150,15 @@ fn exclusive_everything_that_stands_against_a_run_is_told_in_one_refusal_with_it
         format!("db3: {0} does not exist; mkdir {0}", scratch.join("nowhere")),
         "nosuchhost: cannot connect with ssh".to_owned(),
     ];
-    for text in &told {
+    for text in &reported {
         assert!(output.stderr.contains(text), "no '{text}': {output}");
     }
     assert_eq!(output.stderr.matches("refused, nothing was changed").count(), 1, "{output}");
-    assert_eq!(output.stderr.lines().filter(|line| line.starts_with("  ")).count(), told.len(), "{output}");
+    assert_eq!(
+        output.stderr.lines().filter(|line| line.starts_with("  ")).count(),
+        reported.len(),
+        "{output}"
+    );
     assert_eq!(names(&db2, scratch.path()), ["link"]);
     assert!(names(&db3, &small).is_empty());
     for host in [&db1, &db2, &db3] {

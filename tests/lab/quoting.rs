@@ -1,8 +1,8 @@
-//! Names and owners of any bytes, none of which is ever run.
+//! Names and owners of any bytes, none of which is ever executed.
 
 use crate::support::hosts::Lab;
 
-/// Names that a shell, a terminal or a tool could take for something else, as bash reads them.
+/// Names that a shell, a terminal or a tool could misread, in the syntax of bash.
 const ODD: [&str; 7] = [
     r"'two  blanks '",
     r#"$'it\'s "quoted"'"#,
@@ -13,7 +13,7 @@ const ODD: [&str; 7] = [
     r"$'\xff\xfe\x01'",
 ];
 
-/// Nothing on these hosts was run that is only a name.
+/// Asserts that no name was run as a command.
 #[track_caller]
 fn assert_nothing_was_run(lab: &Lab) {
     for host in ["ctl", "db1", "db2"] {
@@ -22,7 +22,7 @@ fn assert_nothing_was_run(lab: &Lab) {
     }
 }
 
-/// What `find` tells of everything below a directory, which is named for bash, but not of its owners.
+/// Lists everything below a directory, whose name is in the syntax of bash, without owners.
 #[track_caller]
 fn listing(lab: &Lab, host: &str, directory: &str) -> String {
     lab.host(host).sh(&format!(
@@ -35,7 +35,8 @@ fn names_of_any_bytes_are_left_out_given_and_owned() {
     let Some(lab) = Lab::get() else { return };
     let (db1, db2) = (lab.host("db1"), lab.host("db2"));
     let scratch = lab.scratch(&["db1", "db2"]);
-    // Each name for the source, its directory, the target and the copy, and each is left out and kept once.
+    // Each name is used for the source, its directory, the target and the copy, and is excluded and kept
+    // once.
     for (number, odd) in ODD.iter().enumerate() {
         let other = ODD[(number + 1) % ODD.len()];
         let base = format!("'{}'/{number}", scratch.path());
@@ -47,7 +48,7 @@ fn names_of_any_bytes_are_left_out_given_and_owned() {
             cp -a . {base}/expected; cd {base}/expected
             for name in {all}; do rm \"$name\" \"$name.d/$name\"; done"
         ));
-        // Times of directories changed with what was taken out of them.
+        // Removing entries has changed the times of directories.
         db1.sh(&format!("cd {base}/expected; find . -type d -print0 | while IFS= read -r -d '' d; do touch -r {source}/\"$d\" \"$d\"; done"));
         db2.sh(&format!("mkdir -p -- {target}"));
         let excludes: String = ODD.map(|name| format!(" --exclude={name}")).concat();
@@ -78,8 +79,8 @@ fn owners_that_can_be_no_names_are_a_usage_error_and_nothing_is_run() {
     for odd in ODD {
         let run = lab.program(&["db1:/etc/hostname", "db2:/srv"]).words(&format!("--chown={odd}")).run();
         assert_eq!(run.status.code(), Some(2), "{odd}: {run}");
-        let told = ["--chown", "invalid UTF-8"].iter().any(|text| run.stderr.contains(text));
-        assert!(told, "{odd}: {run}");
+        let reported = ["--chown", "invalid UTF-8"].iter().any(|text| run.stderr.contains(text));
+        assert!(reported, "{odd}: {run}");
     }
     assert_nothing_was_run(&lab);
 }

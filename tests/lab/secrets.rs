@@ -1,4 +1,4 @@
-//! What nobody on a host may see.
+//! Secrets of a run that no account of a host may see.
 
 use crate::support::changes::Wrapper;
 use crate::support::copies::make_random;
@@ -7,10 +7,10 @@ use crate::support::hosts::{Host, Lab};
 use crate::support::scenes::SOON;
 use crate::support::waiting::eventually;
 
-/// 64 hexadecimal digits, as the key of a run has them, in a place where a key must not be.
+/// 64 hexadecimal digits, the format of a key, in a place where a key must not be.
 const DECOY: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 
-/// All words of that form in the arguments and the environments of a host's processes.
+/// Prints all words of that format in arguments and environments of a host's processes.
 const LOOK: &str = "for file in /proc/[0-9]*/cmdline /proc/[0-9]*/environ; do cat $file 2>/dev/null; done |
     grep -aoE '[0-9a-fA-F]{64,}' | sort -u";
 
@@ -25,7 +25,7 @@ fn no_process_of_a_running_transfer_has_the_key_in_its_arguments_or_environment(
     let held = Held::start(&lab, &args.map(String::as_str), &hosts[2], scratch.path());
     being_read(&hosts[1], scratch.path());
     for host in &hosts {
-        // What is looked for would be found.
+        // A real leak would be found.
         let _decoy = host.command(&["sleep", "1000"]).env("DECOY", DECOY).spawn();
         let look = |host: &Host| host.run(&["sh", "-c", LOOK]).expect_success().stdout;
         assert!(eventually(SOON, || look(host).contains(DECOY)));
@@ -47,7 +47,7 @@ fn exclusive_no_program_is_ever_started_with_the_key_in_its_arguments_or_environ
     make_random(&hosts[0], &source, 1);
     let wrappers = hosts.each_ref().map(|host| Wrapper::new(host, "bash", &format!("log={log}\n{TRACE}")));
     for name in ["db1", "db2"] {
-        // What is looked for would be found.
+        // A real leak would be found.
         let decoy = format!("exec bash -c 'env DECOY={DECOY} true; true'");
         lab.host("ctl").run(&["ssh", name, &decoy]).expect_success();
     }

@@ -1,4 +1,4 @@
-//! The lab itself: that its hosts are what the other tests take them for.
+//! Tests of the lab itself: its hosts have the properties that the other tests rely on.
 
 use std::time::Duration;
 

@@ -6,7 +6,7 @@ use crate::support::agents;
 use crate::support::midstream::{LEASE, MidStream, PROMPTLY, expect_end};
 use crate::support::waiting::eventually;
 
-/// Within which pipelines, port and hole are gone after a signal.
+/// Limit for pipelines, port and firewall rule to be gone after a signal.
 const AT_ONCE: Duration = Duration::from_secs(5);
 
 #[test]
@@ -15,14 +15,14 @@ fn exclusive_a_signal_undoes_everything_and_is_the_exit_code() {
     for (signal, code) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
         let run = scene.start_stream(&[]);
         run.signal(signal);
-        scene.expect_undone(&[&scene.db1, &scene.db2], AT_ONCE);
+        scene.expect_rolled_back(&[&scene.db1, &scene.db2], AT_ONCE);
         let said = expect_end(run, code, AT_ONCE);
         assert!(said.contains(&format!("transfer: interrupted by SIG{signal}")), "{said}");
         scene.expect_as_before(AT_ONCE);
     }
 }
 
-/// Prints the pid of the first `rm` on the staging directory, after it was stopped.
+/// Stops the first `rm` of the staging directory, and prints its pid.
 const STOP_RM: &str = r#"
     while :; do
         for comm in /proc/[0-9]*/comm; do
@@ -70,7 +70,7 @@ fn exclusive_a_long_removal_delays_nothing_else_and_goes_on_without_the_controll
         assert!(said.contains(command), "no '{command}' in\n{said}");
     }
     scene.db2.sh(&format!("test -d '{staging}'; kill -CONT {pid}"));
-    // A snapshot lists files, and many of them go meanwhile.
+    // A snapshot lists files, many of which disappear during this.
     assert!(eventually(PROMPTLY, || scene.db2.run(&["test", "!", "-e", &staging]).status.success()));
     scene.expect_as_before(PROMPTLY);
 }
@@ -95,7 +95,7 @@ fn exclusive_a_controller_that_stopped_for_longer_than_the_lease_finds_everythin
     let Some(scene) = MidStream::set() else { return };
     let run = scene.start_stream(&[]);
     run.signal("STOP");
-    scene.expect_undone(&[&scene.db1, &scene.db2], 2 * LEASE);
+    scene.expect_rolled_back(&[&scene.db1, &scene.db2], 2 * LEASE);
     run.signal("CONT");
     let said = expect_end(run, 1, PROMPTLY);
     assert!(said.contains("--lease-time"), "it does not say what happened: {said}");
@@ -107,7 +107,7 @@ fn exclusive_a_controller_that_stopped_for_less_than_the_lease_goes_on() {
     let Some(scene) = MidStream::set() else { return };
     let run = scene.start_stream(&[]);
     run.signal("STOP");
-    // Twice: what was sent before the stop may arrive after it.
+    // Twice: data that was sent before the stop may arrive after it.
     scene.await_more();
     scene.await_more();
     run.signal("CONT");

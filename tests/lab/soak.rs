@@ -1,7 +1,7 @@
-//! Many transfers of all kinds, with faults, side by side: nothing leaks, every success is identical, every failure is
-//! clean. What is done is drawn from a seed (`soak/plan.rs`), and judged when it is over (`soak/judge.rs`).
+//! Many transfers of all kinds, with faults, in parallel: no leaks, every success is identical, every failure
+//! is clean. A seed determines the plan (`soak/plan.rs`), which is judged at the end (`soak/judge.rs`).
 //!
-//! `SOAK_SEED` repeats a plan, `SOAK_TRANSFERS` and `SOAK_SECONDS` bound it.
+//! `SOAK_SEED` repeats a plan, `SOAK_TRANSFERS` and `SOAK_SECONDS` limit it.
 
 mod judge;
 mod plan;
@@ -26,16 +26,17 @@ use crate::support::snapshots::Snapshot;
 use crate::support::waiting::eventually;
 use plan::{WINDOW, draw, places_of};
 
-/// Transfers at the same time.
+/// Number of transfers at the same time.
 const AT_ONCE: usize = 8;
-/// What the last transfers, and the undoing after them, may take beyond their start.
+/// Limit for the last transfers and rollbacks, after their start.
 const DRAIN: Duration = Duration::from_secs(25);
-/// How long one run may take on a busy machine.
+/// Limit for one run on a busy machine.
 const LONGEST_RUN: Duration = Duration::from_secs(90);
-/// Nobody repeats what the program did when it fails everywhere.
+/// The soak ends after this number of failures.
 const ENOUGH_FAILURES: usize = 5;
 
-/// Makes a source. Arguments: the directory, the name, bytes in all, files (0: one file and no tree).
+/// Creates a source. Arguments: directory, name, total size in bytes, number of files (0 for a single file
+/// without a tree).
 const MAKE: &str = r#"
     mkdir -- "$1"; cd -- "$1"
     if (($4 == 0)); then
@@ -52,16 +53,16 @@ const MAKE: &str = r#"
     chown 111:112 empty; chmod 0500 .; touch -d '2002-02-02 02:02:02.2Z' .
 "#;
 
-/// How one transfer went.
+/// End of one transfer.
 struct Ended {
-    /// `None`: it did not end, and was killed.
+    /// `None` when it did not end and was killed.
     output: Option<Output>,
-    /// What was struck, if anything.
+    /// The fault that was applied, if any.
     struck: Option<String>,
     seconds: f32,
 }
 
-/// What all of the soak's threads share.
+/// State that the threads of the soak share.
 struct Soak {
     lab: Lab,
     scratch: Scratch,
@@ -81,7 +82,7 @@ impl Soak {
         let case = &self.cases[index];
         let path = format!("{}/{}", self.source(index), case.own_name);
         let source = match case.source {
-            // Both ways to say it.
+            // Both ways to name the controller.
             "ctl" if index % 2 == 0 => path,
             "ctl" => format!("localhost:{path}"),
             host => format!("{host}:{path}"),
@@ -90,7 +91,7 @@ impl Soak {
         [source].into_iter().chain(targets).chain(case.options.iter().cloned()).collect()
     }
 
-    /// The command as a shell would take it.
+    /// Returns the command in the syntax of a shell.
     fn command(&self, index: usize) -> String {
         let quoted = |word: String| format!("'{}'", word.replace('\'', r"'\''"));
         let plain = |word: &String| !word.contains(|c: char| c.is_whitespace() || "'\"$*()".contains(c));
@@ -116,7 +117,7 @@ impl Soak {
             .expect_success();
     }
 
-    /// Does one transfer, with its fault, to its end.
+    /// Runs one transfer, with its fault, to its end.
     fn perform(&self, index: usize) -> Ended {
         self.make_source(index);
         let args = self.args(index);
@@ -141,11 +142,13 @@ impl Soak {
                     .stdin(include_str!("soak/kill.sh"))
                     .spawn();
                 eventually(LONGEST_RUN, || !killer.is_running() || !run.is_running());
-                // It may have struck just before that end.
+                // The fault may have been applied just before the end.
                 eventually(Duration::from_millis(100), || !killer.is_running());
                 if !killer.is_running() {
-                    let told = killer.wait().stdout;
-                    struck = told.strip_prefix("killed").map(|told| format!("{whom:?} on {host}:{told}"));
+                    let reported = killer.wait().stdout;
+                    struck = reported
+                        .strip_prefix("killed")
+                        .map(|reported| format!("{whom:?} on {host}:{reported}"));
                 }
                 if *whom == Whom::AgentAndController && struck.is_some() && run.is_running() {
                     run.signal("KILL");
@@ -161,7 +164,7 @@ impl Soak {
         Ended { output: ends.then_some(output), struck, seconds }
     }
 
-    /// A transfer and how it went, for the reader and for who repeats it.
+    /// Describes a transfer and its end, for a reader who wants to repeat it.
     fn story(&self, index: usize, ended: Option<&Ended>) -> String {
         let mut story = format!("transfer {index}: {}\n", self.command(index));
         let case = &self.cases[index];
@@ -178,7 +181,7 @@ impl Soak {
     }
 }
 
-/// A number from the environment.
+/// Returns a number from the environment.
 fn setting(name: &str, default: u64) -> u64 {
     env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is no number")))
 }
@@ -190,14 +193,14 @@ fn seed() -> u64 {
 
 const HOSTS: [&str; 4] = ["ctl", "db1", "db2", "db3"];
 
-/// What has come of the transfers so far.
+/// Results of the transfers so far.
 #[derive(Default)]
 struct Results {
     ended: BTreeMap<usize, Ended>,
     failures: Vec<String>,
 }
 
-/// Two of the targets let nobody in but ssh.
+/// Firewalls that let only ssh in, on two of the targets.
 struct Firewalls([Host; 2]);
 
 impl Firewalls {
@@ -218,7 +221,7 @@ impl Drop for Firewalls {
     }
 }
 
-/// One thread's part: takes one transfer after the other, and judges what the last one of a window leaves.
+/// Runs one transfer after the other, and judges the last state of each window.
 fn work(
     soak: &Soak,
     next: &AtomicUsize,
@@ -275,7 +278,7 @@ fn exclusive_many_transfers_of_all_kinds_with_faults_leave_nothing_but_identical
     let hosts = HOSTS.map(|name| lab.host(name));
     let scratch = lab.scratch(&HOSTS);
     let _firewalls = Firewalls::new(&lab);
-    // The first use of a connection leaves traces of its own.
+    // The first connection leaves traces.
     lab.transfer(&["status", "db1", "db2", "db3"]).expect_success();
     let soak = Soak { lab, scratch, cases: draw(seed, count) };
     let windows = count.div_ceil(WINDOW);
@@ -327,7 +330,7 @@ fn exclusive_many_transfers_of_all_kinds_with_faults_leave_nothing_but_identical
     assert!(!ended.is_empty() || count == 0, "no transfer began in time");
 }
 
-/// Ends a sampler and reads what it has seen: failures, and how many descriptors an agent had at most.
+/// Stops a sampler and reads its result: failures, and the highest number of descriptors of an agent.
 fn look(name: &str, mut sampler: Running, failures: &mut Vec<String>) -> usize {
     if !sampler.is_running() {
         failures.push(format!("{name}: nobody looked at descriptors: {}", sampler.wait()));

@@ -4,12 +4,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::hosts::Host;
 
-/// Time after which a test of the lab is killed, at the latest; see `.config/nextest.toml`.
-const LONGEST_TEST: Duration = Duration::from_secs(180);
+/// Time after which wrappers have no effect: more than any test with a wrapper takes.
+const WRAPPED: Duration = Duration::from_secs(180);
 
 /// A script in front of a program of a host, with the real program as `$real`, until this is dropped.
 ///
-/// It has no effect after [`LONGEST_TEST`], since the test may be killed. All processes of the host run it: only for
+/// It has no effect after [`WRAPPED`], since the test may be killed before it is dropped. All processes of the host run it: only for
 /// exclusive tests.
 pub(crate) struct Wrapper {
     host: Host,
@@ -24,7 +24,7 @@ impl Wrapper {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_secs();
         let text = format!(
             "#!/bin/bash\nreal=/usr/bin/{program}\n((EPOCHSECONDS > {})) && exec $real \"$@\"\n{script}\nexec $real \"$@\"\n",
-            now + LONGEST_TEST.as_secs()
+            now + WRAPPED.as_secs()
         );
         host.put(text, &wrapper.path, 0o755);
         wrapper

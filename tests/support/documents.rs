@@ -1,8 +1,9 @@
-//! What documents tell their readers to type, and what they show of it: the fenced blocks, and the inline code.
+//! Commands and outputs that documents show: code blocks, and inline code.
 //!
-//! The word behind a fence may have attributes: `sh on=db2 exit=4` is a command for that host (by default the controller) that
-//! ends with that code, `sh elsewhere=PATH` one that only the script PATH of the repository runs, and any word with `file=PATH`
-//! a file that the reader writes. A comment `<!-- test on=db1` holds a command that the reader does not see.
+//! The info string of a code block may have attributes: `sh on=db2 exit=4` is a command for that host (by
+//! default the controller) with that exit code, `sh elsewhere=PATH` one that only the script PATH of the
+//! repository runs, and any language with `file=PATH` a file that the reader writes. A comment `<!-- test
+//! on=db1` is a command that the reader does not see.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,29 +12,29 @@ use pulldown_cmark::{CodeBlockKind, Event, Parser, Tag, TagEnd};
 
 pub(crate) const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// What is done at one place of a document.
+/// One step of a reader.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Step {
-    /// A command is typed on a host, and ends so.
+    /// Type a command on a host, and expect an exit code.
     Type { host: String, exit: i32, script: String },
-    /// A file is written on a host, with a mode.
+    /// Write a file on a host, with a mode.
     Write { host: String, path: String, mode: String, text: String },
     /// A command that this script runs.
     Elsewhere { path: String, script: String },
-    /// Output is shown.
+    /// Output that is only shown.
     Show,
 }
 
-/// A document, read.
+/// A parsed document.
 #[derive(Debug, Default)]
 pub(crate) struct Document {
-    /// Its steps, each with the number of its line.
+    /// Steps, each with its line number.
     pub(crate) steps: Vec<(usize, Step)>,
-    /// Its inline code.
+    /// Inline code.
     pub(crate) inline: Vec<String>,
 }
 
-/// The documents for users, by their paths in the repository.
+/// Returns the documents for users, as paths in the repository.
 pub(crate) fn all() -> Vec<String> {
     let mut found = vec!["README.md".to_owned()];
     let mut directories = vec![PathBuf::from("docs")];
@@ -51,7 +52,7 @@ pub(crate) fn all() -> Vec<String> {
     found
 }
 
-/// Reads a document; what is wrong with its blocks is an error with the line.
+/// Parses a document; errors in its code blocks have the line number.
 pub(crate) fn read(path: &str) -> Result<Document, String> {
     let text =
         fs::read_to_string(Path::new(ROOT).join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));

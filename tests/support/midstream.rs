@@ -168,7 +168,7 @@ impl MidStream {
 
     /// Asserts that hosts roll back while their connections to the controller are still open: processes of sshd may stay.
     #[track_caller]
-    pub(crate) fn expect_undone(&self, hosts: &[&Host], within: Duration) {
+    pub(crate) fn expect_rolled_back(&self, hosts: &[&Host], within: Duration) {
         let deadline = Instant::now() + within;
         for host in hosts {
             let index = self
@@ -177,7 +177,7 @@ impl MidStream {
                 .position(|(other, _)| std::ptr::eq(*other, *host))
                 .expect("a host of ours");
             let mut lines = Vec::new();
-            let undone = eventually(deadline.saturating_duration_since(Instant::now()), || {
+            let rolled_back = eventually(deadline.saturating_duration_since(Instant::now()), || {
                 lines = Snapshot::diff(&self.before[index], &Snapshot::of(host, &[self.scratch.path()]));
                 lines.retain(|line| !line.contains("process: sshd "));
                 lines.is_empty()
@@ -185,7 +185,7 @@ impl MidStream {
             for line in &mut lines {
                 line.truncate(200);
             }
-            assert!(undone, "not undone on {} within {within:?}: {lines:#?}", self.hosts()[index].1);
+            assert!(rolled_back, "not undone on {} within {within:?}: {lines:#?}", self.hosts()[index].1);
         }
     }
 

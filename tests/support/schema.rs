@@ -1,9 +1,9 @@
-//! The JSON Schema of what the program prints.
+//! JSON Schema of the program's output.
 
 use serde_json::Value;
 
-/// docs/json.schema.json, made strict: it has to know every field, and every word where it shows examples. Readers of today are
-/// not to fail on those of tomorrow.
+/// Returns docs/json.schema.json in a strict form: it has to know every field, and every word where it has
+/// examples. The published form lets readers accept later versions.
 fn schema() -> jsonschema::Validator {
     fn close(value: &mut Value) {
         if let Value::Object(map) = value {
@@ -13,7 +13,7 @@ fn schema() -> jsonschema::Validator {
             if let Some(words) = map.remove("examples") {
                 map.insert("enum".into(), words);
             }
-            // What a condition looks at is not all that there is.
+            // A condition does not list all properties.
             map.iter_mut().filter(|(key, _)| *key != "if").for_each(|(_, value)| close(value));
         } else if let Value::Array(list) = value {
             list.iter_mut().for_each(close);

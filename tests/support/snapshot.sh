@@ -1,6 +1,6 @@
 # Prints the state of a host that a transfer could leave changed, one fact a line: SECTION, a tab, the fact. Sent to
-# bash on a host by snapshot.rs; the arguments are directories to list besides the usual ones.
-# What changes by itself (pids, counters, random names, the number of logins) is left out.
+# bash on a host by snapshots.rs; the arguments are directories to list besides the usual ones.
+# Facts that change by themselves (pids, counters, random names, the number of logins) are left out.
 # shellcheck shell=bash
 set -uo pipefail
 export LC_ALL=C

@@ -73,8 +73,9 @@ fn exclusive_locked_files_of_another_account_below_a_source_are_a_warning() {
     eve.sh(&format!("echo 1 >{file}"), &[]);
     let _writes = eve.poses_as("sleep").with("write", &file).start();
     let done = stand.transfer(&[&format!("db1:{tree}"), &format!("db2:{target}")]).expect_success();
-    let told = done.stderr.contains("warning: db1: ") && done.stderr.contains(&format!("{tree}/home/eve"));
-    assert!(told, "{done}");
+    let reported =
+        done.stderr.contains("warning: db1: ") && done.stderr.contains(&format!("{tree}/home/eve"));
+    assert!(reported, "{done}");
 }
 
 #[test]

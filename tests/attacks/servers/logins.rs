@@ -31,7 +31,7 @@ fn exclusive_forged_server_in_a_source_gets_no_password_from_another_namespace()
     stand.host("db1").sh(&format!("echo 1 >{tree}/file"));
     let eve = stand.eve("db1");
     let socket = eve.at("mysqld.sock");
-    // As root of a container of hers.
+    // As root of a user namespace.
     let forged = eve
         .poses_as("mariadbd")
         .by(&["unshare", "--user", "--map-root-user", "--mount", "perl"])
@@ -54,7 +54,7 @@ fn exclusive_socket_of_another_account_gets_no_login_for_a_backup() {
     let _secret = stand.secret("db1");
     let target = stand.directory("db2", "in");
     let eve = stand.eve("db1");
-    // Where many expect it, while the server does not run.
+    // A usual path, while the server is not running.
     let _gone = Changed::new(&stand.host("db1"), ":", "rm -f /tmp/mysql.sock");
     for socket in ["/tmp/mysql.sock", &eve.at("mysqld.sock")] {
         let forged = eve.poses_as("mariadbd").listens(socket).asks("clear").start();
@@ -78,7 +78,7 @@ fn exclusive_path_of_a_socket_that_another_account_can_change_gets_no_login() {
     let socket = format!("{directory}/mysqld.sock");
     eve.sh(&format!("mkdir {own}; ln -s /run/mysqld {directory}"), &[]);
     let forged = eve.poses_as("mariadbd").listens(&format!("{own}/mysqld.sock")).asks("clear").start();
-    // The real server until the backup begins, and hers from then on.
+    // The real server until the backup begins, and her socket from then on.
     let _exchange = Wrapper::new(
         &db1,
         "mariadb-backup",
@@ -97,7 +97,7 @@ fn exclusive_file_of_options_of_another_account_is_not_read() {
     let target = stand.directory("db2", "in");
     let eve = stand.eve("db1");
     let login = eve.at("login.cnf");
-    // Root is all-powerful in the server, too, and whatever is in this file is said in his name.
+    // Root has all privileges in the server, and statements in this file are executed as root.
     eve.sh(&format!(
         "printf '[client]\\n[client-mariadb]\\n[mysql]\\ninit-command=\"GRANT SUPER ON *.* TO eve@localhost IDENTIFIED BY 1\"\\n' |
          sed 's/ BY 1/ VIA unix_socket/' >{login}; chmod 600 {login}"
@@ -115,7 +115,8 @@ fn exclusive_file_of_options_of_another_account_is_not_read() {
     eve.expect_named(&run.expect_code(4).stderr, &login);
 }
 
-/// What a server of the real one's account hears, where the real one listens, when it asks for something.
+/// Runs a backup of a compromised server, which runs as the real one's account, listens on its socket and
+/// asks for something. Returns what the server received.
 #[track_caller]
 fn compromised(stand: &Stand, asks: &str) -> (String, Output) {
     let db1 = stand.host("db1");
@@ -147,7 +148,7 @@ fn exclusive_compromised_server_gets_no_password() {
 #[test]
 fn exclusive_compromised_server_gets_no_file() {
     let Some(stand) = Stand::on(&["db1", "db2"]) else { return };
-    // As some have it, who load files by hand.
+    // As set by users who load files by hand.
     let _options = Changed::new(
         &stand.host("db1"),
         &format!(

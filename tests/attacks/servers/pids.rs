@@ -5,7 +5,7 @@ use crate::support::attackers::impostors::Posing;
 use crate::support::attackers::stand::{Stand, answers, main_pid};
 use crate::support::servers::second;
 
-/// A process of eve's whose name is what `ss` puts behind each socket of that pid, and that listens often.
+/// Starts a process of eve's whose name forges the pid behind each of many sockets in the output of `ss`.
 #[track_caller]
 fn forged_pid(stand: &Stand, host: &str, pid: &str) -> Posing {
     let eve = stand.eve(host);

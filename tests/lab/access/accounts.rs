@@ -19,7 +19,7 @@ fn exclusive_with_sudo_an_account_without_privileges_does_what_root_does() {
     let tree = scratch.join("tree");
     make_every_kind(db1, &tree);
     make_random(db1, &format!("{tree}/large"), MORE_THAN_BUFFERS);
-    // Nobody but root may look into it, or write to the target.
+    // Only root can read it, or write to the target.
     db1.sh(&format!("chmod 0700 '{tree}'"));
     let args = [&format!("dba@db1:{tree}"), &format!("dba@db2:{}", scratch.path()), "--sudo"];
     let held = Held::start(lab, &args, db2, scratch.path());
@@ -35,7 +35,7 @@ fn exclusive_with_sudo_an_account_without_privileges_does_what_root_does() {
         status.contains("dba@db1: live ") && status.contains(&format!("  holds port {port}\n")),
         "{status}"
     );
-    // What dba has there is something else.
+    // dba's own state is separate.
     assert_eq!(lab.transfer(&["status", "dba@db2"]).expect_success().stdout, "dba@db2: no runs\n");
     let clean = lab.transfer(&["--sudo", "clean", "dba@db2"]).expect_success().stdout;
     assert!(clean.contains("was not touched; see: transfer --sudo status dba@db2\n"), "{clean}");
@@ -59,7 +59,7 @@ fn exclusive_with_sudo_everything_is_undone_however_the_run_ends() {
         held.port();
         held.transfer.signal(signal);
         held.transfer.wait_end(SOON);
-        let undone = || {
+        let rolled_back = || {
             let gone = |host: &Host| {
                 let left = "ps -C tar,zstd,openssl,nc -o args=; ls -d /var/lib/transfer /run/transfer";
                 !host.run(&["bash", "-c", left]).stdout.contains(|c: char| c.is_ascii_graphic())
@@ -69,7 +69,7 @@ fn exclusive_with_sudo_everything_is_undone_however_the_run_ends() {
                 && names(db2, scratch.path()).is_empty()
                 && db2.sh("nft list ruleset") == rules
         };
-        assert!(eventually(SOON, undone), "after {signal}");
+        assert!(eventually(SOON, rolled_back), "after {signal}");
     }
 }
 
@@ -84,8 +84,8 @@ fn exclusive_with_sudo_this_machine_is_a_host_like_any_other() {
     let target = format!("dba@db2:{}", scratch.path());
     let as_dba = || lab.program(&[&source, &target, "--sudo"]).user("dba").run();
     let output = as_dba().expect_code(4);
-    let told = "localhost: probe: sudo starts no root shell (it said: sudo: a password is required)";
-    assert!(output.stderr.contains(told), "{output}");
+    let reported = "localhost: probe: sudo starts no root shell (it said: sudo: a password is required)";
+    assert!(output.stderr.contains(reported), "{output}");
     let _own = sudoers(ctl, "NOPASSWD: ALL");
     as_dba().expect_success();
     assert_same((ctl, &source), (db2, &source));
@@ -122,8 +122,8 @@ fn exclusive_sudo_that_refuses_or_is_missing_is_told_with_what_to_do() {
                (ACCOUNT ALL=(root) NOPASSWD: ALL in a file in /etc/sudoers.d), or log in as root";
     let refused = |said: &str| {
         let output = scene.transfer_between(["dba@db1", "dba@db2"], &["--sudo"]).expect_code(4);
-        let told = format!("dba@db2: probe: sudo starts no root shell (it said: {said}); {fix}");
-        assert!(output.stderr.contains(&told), "{output}");
+        let reported = format!("dba@db2: probe: sudo starts no root shell (it said: {said}); {fix}");
+        assert!(output.stderr.contains(&reported), "{output}");
         assert!(output.stderr.contains("refused, nothing was changed"), "{output}");
     };
     refused("sudo: a password is required");
@@ -146,7 +146,7 @@ fn exclusive_sudo_that_refuses_or_is_missing_is_told_with_what_to_do() {
         let _noise = Changed::new(&scene.db2, noise, "mv /home/dba/.before /home/dba/.bashrc");
         refused("sudo: a password is required");
     }
-    // Who may run bash as root needs nothing else.
+    // An account that may run bash as root needs no other permission.
     let _target = sudoers(&scene.db2, "NOPASSWD: /usr/bin/bash");
     scene.transfer_between(["dba@db1", "dba@db2"], &["--sudo"]).expect_success();
     scene.take_copy();

@@ -6,7 +6,7 @@ use crate::support::held::MORE_THAN_BUFFERS;
 use crate::support::hosts::Lab;
 use crate::support::scenes::Scene;
 
-/// The hosts of numbers 11, 12 and 13 have addresses in another network, too.
+/// Gives db1, db2 and db3 addresses in another network, too.
 fn second_addresses(lab: &Lab) -> [Changed; 3] {
     [("db1", 11), ("db2", 12), ("db3", 13)].map(|(name, number)| {
         let each = |verb: &str, nodad: &str| {
@@ -27,7 +27,7 @@ fn exclusive_data_goes_between_the_addresses_that_were_said_and_the_hole_is_for_
     let third = format!("db3:{}", scene.scratch.path());
     for (ip, from, to, third_address) in [
         ("ip", "10.88.0.11", "10.88.0.12", "10.88.0.13"),
-        // One that no route tells.
+        // An address that no route leads to.
         ("ip", "10.77.0.11", "10.88.0.12", "10.88.0.13"),
         ("ip6", "fd88::11", "fd88::12", "fd88::13"),
     ] {
@@ -73,7 +73,7 @@ fn exclusive_every_netcat_sends_from_the_address_that_was_said() {
         let said = ["--source-address=10.88.0.11", "--target-address=10.88.0.12"];
         scene.transfer_between(["db1", "db2"], &said).expect_success();
         scene.take_copy();
-        // Without a target's address it is the one by which ssh reached it.
+        // Without a target address, the one that ssh used.
         scene.transfer_between(["db1", "db2"], &said[..1]).expect_success();
         scene.take_copy();
     }
@@ -86,13 +86,13 @@ fn exclusive_an_address_that_a_host_does_not_have_is_refused_at_once_with_the_op
         for foreign in ["10.77.0.99", "192.0.2.1", "fd77::99"] {
             let began = Instant::now();
             let output = scene.transfer_between(["db1", "db2"], &[option, foreign]).expect_code(4);
-            let told = format!("{host}: {option} {foreign} is no address of it (it has 10.77.0.1");
-            assert!(output.stderr.contains(&told), "{output}");
+            let reported = format!("{host}: {option} {foreign} is no address of it (it has 10.77.0.1");
+            assert!(output.stderr.contains(&reported), "{output}");
             assert!(output.stderr.contains("); give one that it has, or leave the option out"), "{output}");
             assert!(began.elapsed() < AT_ONCE, "took {:?}: {output}", began.elapsed());
         }
     }
-    // Families that do not go together.
+    // Addresses of different families.
     let both = ["--source-address=fd77::11", "--target-address=10.77.0.12"];
     let output = scene.transfer_between(["db1", "db2"], &both).expect_code(4);
     assert!(

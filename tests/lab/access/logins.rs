@@ -1,4 +1,4 @@
-//! Login shells and what their start-up files print; options and configurations of ssh.
+//! Login shells and the output of their start-up files; options and configurations of ssh.
 
 use super::*;
 use crate::support::changes::Changed;
@@ -14,7 +14,7 @@ fn exclusive_every_login_shell_will_do_whatever_its_start_up_files_print() {
     let _root = [db1, db2].map(|host| sudoers(host, "NOPASSWD: ALL"));
     db2.sh(&format!("mkdir -m 1777 '{}'", scratch.join("public")));
     let public = scratch.join("public");
-    // The last line has no end, and another one is ours.
+    // The last line has no newline, and one line looks like ours.
     let noise = r"printf 'Welcome!\n\033[1m\nbegin here\nend\nno newline at the end'; printf 'to nobody' >&2";
     for shell in ["/bin/sh", "/bin/bash", "/usr/bin/fish", "/bin/tcsh"] {
         let set = format!(
@@ -40,7 +40,7 @@ END
             done";
         let _shells = [db1, db2].map(|host| Changed::new(host, &set, back));
         let heard = scene.lab.host("ctl").run(&["ssh", "-n", "dba@db2", "true"]).stdout;
-        // A shell that reads nothing unless somebody types.
+        // A shell that reads only from a terminal.
         assert_eq!(heard.contains("no newline at the end"), shell != "/bin/sh", "{shell}: {heard}");
         for (user, options) in [("", &[][..]), ("dba@", &[]), ("dba@", &["--sudo"])] {
             let ends = [format!("{user}db1:{}", scene.source), format!("{user}db2:{public}")];
@@ -60,7 +60,7 @@ END
     }
 }
 
-/// A second sshd on db2, at port 2222; the first one cannot be reached. Ends with a crash, too.
+/// Starts a second sshd on db2, at port 2222, and blocks the first one. A crash ends it, too.
 fn moved_ssh(scene: &Scene) -> [Changed; 2] {
     let stop = "kill $(cat /run/sshd-2222.pid) || true";
     [
@@ -98,7 +98,7 @@ fn exclusive_a_host_that_only_an_ssh_configuration_knows_is_reached_by_it() {
     assert_eq!(status.stdout, "far-away: no runs\n");
     let clean = scene.lab.transfer(&["clean", "far-away", &option]).expect_success();
     assert_eq!(clean.stdout, "far-away: nothing to undo\n");
-    // What is to be tried is what was tried.
+    // The advice must be the command that was tested.
     let output = scene.transfer_between(["db1", "nowhere"], &[&option]).expect_code(4);
     assert!(output.stderr.contains(&format!("try: ssh -F '{config}' nowhere true")), "{output}");
 }
@@ -118,7 +118,7 @@ fn exclusive_options_of_ssh_reach_every_login_and_the_advice_that_is_given() {
     let login = login.each_ref().map(String::as_str);
     let target = format!("far-away:{}", scene.scratch.path());
 
-    // From this machine, whose login needs no ssh.
+    // From the controller itself, without ssh.
     let args = [&[scene.source.as_str(), &target, "--lease-time=2"], &login[..]].concat();
     let mut held = Held::start(&scene.lab, &args, &scene.db2, scene.scratch.path());
     held.port();
@@ -137,7 +137,7 @@ fn exclusive_options_of_ssh_reach_every_login_and_the_advice_that_is_given() {
     let _moved = moved_ssh(&scene);
     let status = scene.lab.transfer(&[&["status", "far-away"], &login[..]].concat()).expect_success();
     assert!(status.stdout.contains(&format!("; remove it: {advice}\n")), "{status}");
-    // As it was advised, by a shell.
+    // By a shell, as advised.
     let clean = scene.lab.host("ctl").run(&["bash", "-c", &advice]).expect_success();
     assert!(clean.stdout.contains("far-away: undone: staging "), "{clean}");
     assert!(scene.arrived().is_empty());

@@ -1,4 +1,4 @@
-//! Programs that stand back, on as many processors as was said.
+//! Lower priority and the number of threads, on both hosts.
 
 use crate::support::changes::Wrapper;
 use crate::support::held::{MORE_THAN_BUFFERS, being_read};
@@ -20,7 +20,7 @@ fn exclusive_our_programs_stand_back_and_use_as_many_processors_as_was_said_on_b
         });
         ours.map(|(nice, args)| (nice.to_owned(), args.to_owned())).collect()
     };
-    // A host that a test has booted may stand back as a whole.
+    // A host that a test has booted may have a lower priority as a whole.
     let usual = |host: &Host| -> u8 { host.sh("ps -o ni= -p 1").trim().parse().expect("a number") };
     let back = |host: &Host| (usual(host) + 7).min(19).to_string();
     for (host, needed) in [
@@ -32,7 +32,7 @@ fn exclusive_our_programs_stand_back_and_use_as_many_processors_as_was_said_on_b
             assert!(running.iter().any(|(_, args)| args.starts_with(program)), "no {program}: {running:?}");
         }
         assert!(running.iter().all(|(nice, _)| *nice == back(host)), "{running:?}");
-        // The agent itself has to be in time.
+        // The agent itself must not be delayed.
         let agents = host.sh("ps -ww -eo ni=,args= | grep -E ' bash --norc -p -s$'");
         assert!(agents.lines().all(|line| line.trim().starts_with(&format!("{} ", usual(host)))), "{agents}");
         let disks = host.sh("for pid in $(pgrep -x 'tar|openssl'); do ionice -p $pid; done | sort -u");
@@ -49,7 +49,7 @@ fn exclusive_our_programs_stand_back_and_use_as_many_processors_as_was_said_on_b
             "{calls}"
         );
     }
-    // And not unless it was said.
+    // Not without the option.
     let held = scene.held_between(["db1", "db2"], &["--compress=zstd"]);
     being_read(&scene.db1, scene.scratch.path());
     assert!(

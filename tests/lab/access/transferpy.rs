@@ -1,4 +1,4 @@
-//! transferpy's configuration, and its locks.
+//! Configuration and locks of transferpy.
 
 use crate::support::changes::Changed;
 use crate::support::scenes::Scene;
@@ -7,7 +7,7 @@ use crate::support::trees::names;
 #[test]
 fn exclusive_the_old_configuration_counts_where_there_is_none_of_ours() {
     let Some(scene) = Scene::with_file(1) else { return };
-    let told = |options: &[&str]| {
+    let reported = |options: &[&str]| {
         scene.transfer_between(["db1", "db2"], &[&["--dry-run"], options].concat()).expect_success()
     };
     let (old, ours) = ("/etc/transferpy/transferpy.conf", "/etc/transfer/transfer.conf");
@@ -18,20 +18,20 @@ fn exclusive_the_old_configuration_counts_where_there_is_none_of_ours() {
         ),
         "rm -r /etc/transferpy",
     );
-    let output = told(&[]);
+    let output = reported(&[]);
     assert!(output.stdout.contains(" 4444") && !output.stdout.contains("zstd"), "{output}");
     assert!(!output.stdout.contains("openssl enc"), "{output}");
-    assert!(told(&["--port=4446"]).stdout.contains(" 4446"));
+    assert!(reported(&["--port=4446"]).stdout.contains(" 4446"));
     {
         let _ours = Changed::new(
             &scene.lab.host("ctl"),
             &format!("mkdir /etc/transfer; echo 'port = 4445' >{ours}"),
             "rm -r /etc/transfer",
         );
-        let output = told(&[]);
+        let output = reported(&[]);
         assert!(output.stdout.contains(" 4445") && output.stdout.contains("zstd"), "{output}");
         assert!(output.stdout.contains("openssl enc"), "{output}");
-        let output = told(&["--config", old]);
+        let output = reported(&["--config", old]);
         assert!(output.stdout.contains(" 4444") && !output.stdout.contains("zstd"), "{output}");
     }
     let _wrong = Changed::new(&scene.lab.host("ctl"), &format!("echo 'ports = 1' >>{old}"), "true");

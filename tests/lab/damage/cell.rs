@@ -16,9 +16,9 @@ use crate::support::output::Output;
 /// Limit for the moment to come.
 pub(super) const HELD: Duration = Duration::from_secs(30);
 /// Limit, from the end of the run, for everything that is not a pipeline, a port or a firewall rule.
-const UNDONE: Duration = Duration::from_secs(15);
+const ROLLED_BACK: Duration = Duration::from_secs(15);
 
-/// One of the matrix.
+/// One cell of the matrix.
 pub(crate) struct Cell {
     pub(crate) fault: Arc<Fault>,
     pub(crate) moment: &'static Moment,
@@ -31,20 +31,16 @@ impl fmt::Display for Cell {
     }
 }
 
-/// How a run ended.
+/// End of a run.
 struct Ended {
-    /// Its exit code, or the signal that killed it as a negative number.
+    /// Exit code, or the negative number of the signal that killed it.
     code: i32,
     said: String,
     at: Instant,
 }
 
 impl Cell {
-    /// Plays it.
-    ///
-    /// # Panics
-    ///
-    /// When anything is not as it must be.
+    /// Runs the cell; fails when anything is not as it must be.
     pub(crate) fn run(&self) {
         let Some(main) = Lab::get() else { return };
         let mut experiment = Experiment::new(&main, self.moment, self.variant);
@@ -53,7 +49,7 @@ impl Cell {
         experiment.give_back();
     }
 
-    /// Starts the run, strikes at the moment, and waits for the end.
+    /// Starts the run, applies the fault at the moment, and waits for the end.
     fn play(&self, experiment: &mut Experiment) -> Ended {
         let armed = self.moment.arm(&experiment.host(self.moment.end), self.variant);
         let mut run = experiment.start(self.fault.name.starts_with("clock-"));
@@ -92,29 +88,29 @@ impl Cell {
             }
         }
         experiment.others.clear();
-        let wrecks = (self.fault.wrecks)(experiment);
+        let orphans = (self.fault.orphans)(experiment);
         let lease = if self.fault.vanishes { LEASE } else { Duration::ZERO };
         assert!(*code != 6 || said.contains(": LEFT BEHIND: "), "nothing is said to be left:\n{said}");
-        if wrecks.is_empty() {
+        if orphans.is_empty() {
             let mut hosts = experiment.hosts();
             hosts.retain(|host| !experiment.down.contains(host));
-            // What a run says that it leaves behind may stay until that is mended.
+            // Leftovers that the run has reported may stay until the fault is repaired.
             let is_told = |line: &str| {
                 let host = line.split(':').next().unwrap_or_default();
                 *code == 6 && said.contains(&format!("{host}: LEFT BEHIND: "))
             };
             experiment.await_gone(&hosts, *at + lease + CLOSED, |line| is_open(line) && !is_told(line));
         }
-        if self.fault.vanishes && wrecks.is_empty() {
+        if self.fault.vanishes && orphans.is_empty() {
             let mut hosts = experiment.hosts();
             hosts.retain(|host| !experiment.down.contains(host));
             let counts = |line: &str| !experiment.is_ours(line) && !line.contains("process: sshd ");
-            experiment.await_gone(&hosts, *at + lease + UNDONE, counts);
+            experiment.await_gone(&hosts, *at + lease + ROLLED_BACK, counts);
         }
         (self.fault.mend)(experiment);
         let mended = Instant::now();
-        experiment.clear(&wrecks, *code);
-        experiment.await_gone(&experiment.hosts(), mended.max(*at + lease) + UNDONE, |line| {
+        experiment.clear(&orphans, *code);
+        experiment.await_gone(&experiment.hosts(), mended.max(*at + lease) + ROLLED_BACK, |line| {
             !experiment.is_ours(line)
         });
         experiment.armed.take().expect("armed").disarm();
@@ -122,7 +118,8 @@ impl Cell {
         experiment.follow();
     }
 
-    /// No half copy, and none where the run has failed before its publication; every old one is whole.
+    /// Asserts that no target has a partial copy, or any copy of a run that failed before its publication,
+    /// and that old copies are complete.
     fn judge_copies(&self, experiment: &Experiment, code: i32, said: &str) {
         for target in experiment.variant.targets {
             let host = host_of(target);
@@ -137,7 +134,7 @@ impl Cell {
             }
             match code {
                 0 => assert_eq!(found, Found::Copy, "exit code 0 without a copy on {host}; said:\n{said}"),
-                // Done, and something of the run could not be undone.
+                // The copy may be published, and some lease could not be rolled back.
                 6 => assert!([Found::Copy, nothing].contains(&found), "{found:?} on {host}"),
                 _ if self.moment.may_be_published() || !alone => {
                     assert!([Found::Copy, nothing].contains(&found), "{found:?} on {host}");

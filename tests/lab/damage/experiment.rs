@@ -17,7 +17,7 @@ pub(crate) const LEASE: Duration = Duration::from_secs(4);
 /// File on the controller with the offset of its wall clock.
 const CLOCK: &str = "/run/damage-clock";
 
-/// What a fault can reach.
+/// Hosts, run and faults of one cell.
 pub(crate) struct Experiment {
     pub(super) lane: Lane,
     pub(super) moment: &'static Moment,
@@ -45,7 +45,7 @@ impl Experiment {
         }
     }
 
-    /// The hosts are as they were.
+    /// Returns the lane, whose hosts are as they were.
     pub(crate) fn give_back(self) {
         self.lane.give_back();
     }
@@ -79,7 +79,7 @@ impl Experiment {
         self.lane.host(host).sh(script);
     }
 
-    /// Runs a script on an end.
+    /// Runs a script on the host of an end.
     pub(crate) fn sh(&self, end: End, script: &str) -> String {
         self.host(end).sh(script)
     }
@@ -95,13 +95,13 @@ impl Experiment {
         arguments
     }
 
-    /// Starts the run, if need be with a wall clock that [`Experiment::jump`] can set.
+    /// Starts the run, with a wall clock that [`Experiment::jump`] can set if needed.
     pub(super) fn start(&self, on_our_clock: bool) -> Running {
         let arguments = self.arguments();
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let mut program = self.lane.lab.program(&arguments);
         if on_our_clock {
-            // Where there is none, it is not missed.
+            // A missing library would go unnoticed.
             let library = self.lane.host("ctl").sh("echo -n /usr/lib/*/faketime/libfaketime.so.1");
             self.lane.host("ctl").sh(&format!("test -e {library}"));
             self.jump("+0");
@@ -118,12 +118,12 @@ impl Experiment {
         self.lane.lab.transfer(arguments)
     }
 
-    /// The wall clock of the controller jumps.
+    /// Sets the wall clock of the controller.
     pub(crate) fn jump(&self, by: &str) {
         self.lane.host("ctl").sh(&format!("echo {by} >{CLOCK}"));
     }
 
-    /// What is held goes on.
+    /// Lets the held program continue.
     pub(crate) fn let_go(&self) {
         if let Some(armed) = &self.armed {
             armed.open();
@@ -148,18 +148,18 @@ impl Experiment {
         self.down.retain(|down| *down != host);
     }
 
-    /// The controller's connection to a host.
+    /// Kills the controller's ssh master for a host.
     pub(crate) fn kill_master(&self, host: &str) {
         let script = format!("pkill -KILL -f -- 'ssh -M -N .* -- (dba@)?{host}$'");
         self.lane.host("ctl").sh(&script);
     }
 
-    /// A host's side of it.
+    /// Kills the sshd processes of a host's sessions.
     pub(crate) fn kill_session(&self, host: &str) {
         self.lane.host(host).sh("pkill -KILL -f '^sshd: (root|dba)'");
     }
 
-    /// What sshd has on all hosts for logins.
+    /// Kills all sshd processes of logins, on all hosts.
     pub(crate) fn end_sessions(&self) {
         for host in self.hosts() {
             self.on(host, "pkill -KILL -f '^sshd: (root|dba|\\[)' || :");
@@ -174,22 +174,22 @@ impl Experiment {
         self.lane.host(host).sh("systemctl start ssh");
     }
 
-    /// Something that goes on beside the run, until the run has ended.
+    /// Starts a command that runs until the end of the run.
     pub(crate) fn spawn(&mut self, end: End, command: &[&str]) {
         let running = self.host(end).spawn(command);
         self.others.push(running);
     }
 
-    /// Connects to the port before our own sender does.
-    pub(crate) fn send_stranger(&mut self, then: &str) {
+    /// Connects to the port before our own sender.
+    pub(crate) fn send_unexpected_peer(&mut self, then: &str) {
         let script =
             format!("exec 3<>/dev/tcp/10.77.0.12/{} || exit; echo connected; {then}", self.variant.port());
-        let mut stranger = self.host(End::Source).spawn(&["bash", "--norc", "-c", &script]);
-        stranger.wait_for("connected", HELD);
-        self.others.push(stranger);
+        let mut peer = self.host(End::Source).spawn(&["bash", "--norc", "-c", &script]);
+        peer.wait_for("connected", HELD);
+        self.others.push(peer);
     }
 
-    /// Listens on the port before our own receiver does.
+    /// Listens on the port before our own receiver.
     pub(crate) fn take_port(&mut self) {
         let port = self.variant.port().to_string();
         self.spawn(End::Target, &["nc", "-l", "-k", "-d", &port]);
@@ -197,19 +197,19 @@ impl Experiment {
         self.sh(End::Target, &listening);
     }
 
-    /// A program fails from now on.
+    /// Makes a program fail from now on.
     pub(crate) fn break_tool(&self, end: End, tool: &str, status: &str) {
         let text = format!("#!/bin/sh\necho '{tool}: broken' >&2\nexit {status}\n");
-        // In front of what may hold the run at this moment.
+        // Before the directory of the script that holds the run.
         self.host(end).put(text, &format!("/usr/local/sbin/{tool}"), 0o755);
     }
 
     pub(crate) fn mend_tool(&self, end: End, tool: &str) {
-        // It may be the one that removes.
+        // The broken program may be rm.
         self.sh(end, &format!("/usr/bin/rm /usr/local/sbin/{tool}"));
     }
 
-    /// What netcat sends from now on goes through a filter of perl's, which has all of it in `$all`.
+    /// Filters the data that netcat sends through perl code, which has all of it in `$all`.
     pub(crate) fn damage_wire(&self, how: &str) {
         let text = format!(
             "#!/bin/bash\n[[ $* == *-h* ]] && exec /usr/bin/nc \"$@\"\n\
@@ -218,7 +218,7 @@ impl Experiment {
         self.host(End::Source).put(text, "/usr/local/sbin/nc", 0o755);
     }
 
-    /// Changes the source: what is copied may be what it was, or what it is then.
+    /// Changes the source: the copy may have the former or the new state.
     pub(crate) fn alter_source(&mut self, script: &str) {
         self.sh(End::Source, script);
         self.altered = Some(trees::list(&self.host(End::Source), DATA));

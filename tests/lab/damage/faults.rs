@@ -16,32 +16,32 @@ use super::variants::Variant;
 
 type Deed = Box<dyn Fn(&mut Experiment) + Send + Sync>;
 
-/// One of them. Its name is the one in a cell's.
+/// One fault. Its name is a part of the cell's name.
 pub(crate) struct Fault {
     pub(crate) name: String,
     pub(crate) strike: Deed,
-    /// After the run's end: what was broken is whole again.
+    /// Repairs the damage, after the end of the run.
     pub(crate) mend: Deed,
     at: fn(&Moment) -> bool,
     by: fn(&Variant) -> bool,
-    /// The exit codes that are right, and what the message must say where the code is not 0.
+    /// Permitted exit codes, and texts that the output must have when the code is not 0.
     pub(crate) codes: &'static [i32],
     pub(crate) says: &'static [&'static str],
-    /// A program that it must name, besides.
+    /// A program that the output must name, too.
     pub(crate) names: Option<&'static str>,
-    /// From this moment on it may come too late to do any harm.
+    /// Name of the first moment at which it may be too late to do harm.
     pub(crate) late: &'static str,
-    /// The hosts undo everything by themselves, after the lease time.
+    /// Whether the hosts roll back on their own, after the lease time.
     pub(crate) vanishes: bool,
-    /// Hosts on which nobody is left to undo anything.
-    pub(crate) wrecks: fn(&Experiment) -> Vec<&'static str>,
-    /// How long the run may take to end, if more than anything that waits for nothing.
+    /// Hosts on which no process is left that could roll back.
+    pub(crate) orphans: fn(&Experiment) -> Vec<&'static str>,
+    /// Limit for the end of the run.
     pub(crate) patience: Duration,
 }
 
-/// Within which a run has ended that waits for no timeout.
+/// Limit for a run that waits for no timeout.
 const SOON: Duration = Duration::from_secs(30);
-/// The same of one that waits until it gives up a host: keepalives, and logins that are tried again.
+/// Limit for a run that waits until it gives up a host: keepalives, and repeated logins.
 const GIVEN_UP: Duration = Duration::from_secs(75);
 
 fn fault(name: &str, strike: impl Fn(&mut Experiment) + Send + Sync + 'static) -> Fault {
@@ -56,18 +56,18 @@ fn fault(name: &str, strike: impl Fn(&mut Experiment) + Send + Sync + 'static) -
         names: None,
         late: "publishing",
         vanishes: false,
-        wrecks: |_| Vec::new(),
+        orphans: |_| Vec::new(),
         patience: SOON,
     }
 }
 
 impl Fault {
-    /// Only at these moments.
+    /// Restricts it to some moments.
     fn at(self, at: fn(&Moment) -> bool) -> Self {
         Self { at, ..self }
     }
 
-    /// Only in these variants.
+    /// Restricts it to some variants.
     fn by(self, by: fn(&Variant) -> bool) -> Self {
         Self { by, ..self }
     }
@@ -76,7 +76,7 @@ impl Fault {
         Self { codes, says, ..self }
     }
 
-    /// It concerns the source, which has done its part then.
+    /// Restricts it to the time until the source has done its part.
     fn of_source(self) -> Self {
         Self { late: "closing", ..self }
     }
@@ -89,26 +89,27 @@ impl Fault {
         Self { vanishes: true, ..self }
     }
 
-    fn wrecks(self, wrecks: fn(&Experiment) -> Vec<&'static str>) -> Self {
-        Self { wrecks, ..self }
+    fn orphans(self, orphans: fn(&Experiment) -> Vec<&'static str>) -> Self {
+        Self { orphans, ..self }
     }
 
     fn patience(self, patience: Duration) -> Self {
         Self { patience, ..self }
     }
 
-    /// Whether there is such a cell.
+    /// Whether the matrix has such a cell.
     pub(crate) fn happens(&self, moment: &Moment, variant: &Variant) -> bool {
         (self.at)(moment) && (self.by)(variant) && variant.differs_at(moment)
     }
 }
 
-/// There is an agent on every host.
+/// Whether every host has an agent.
 fn has_agent(moment: &Moment) -> bool {
     moment.is_from("target")
 }
 
-/// What is undone is no other thing in another variant: one, or those with something to undo on several hosts or by others.
+/// The rollback is the same in all other variants: these are the plain one, and those that have leases on
+/// several hosts or of other kinds.
 fn plain(variant: &Variant) -> bool {
     variant.name == "plain"
 }
@@ -117,12 +118,12 @@ fn few(variant: &Variant) -> bool {
     ["plain", "two-targets", "keep-old", "cold", "hot", "fill"].contains(&variant.name)
 }
 
-/// The source has something to undo.
+/// Variants in which the source has leases.
 fn cold(variant: &Variant) -> bool {
     ["plain", "cold", "hot"].contains(&variant.name)
 }
 
-/// All of them.
+/// Returns all faults.
 pub(crate) fn faults() -> Vec<Fault> {
     [
         processes::signals(),

@@ -1,4 +1,4 @@
-//! The judge is judged: whatever a run could leave is planted, and has to be found.
+//! Tests of the judge: everything that a run could leave is planted, and must be found.
 
 use std::time::{Duration, Instant};
 
@@ -8,15 +8,15 @@ use super::state::is_open;
 use super::variants::VARIANTS;
 use crate::support::hosts::Lab;
 
-/// Something planted, by a script on a host, and taken away by another one.
+/// A change of a host by one script, which another one reverts.
 pub(crate) struct Plant {
     pub(crate) name: &'static str,
     host: &'static str,
     script: &'static str,
     remove: &'static str,
-    /// In the line that tells it.
+    /// Text in the line that reports it.
     found: &'static str,
-    /// It is one of those that have to go at once: a pipeline, a port, a hole.
+    /// Whether it has to be gone at once: a pipeline, a port, a firewall rule.
     open: bool,
 }
 
@@ -34,7 +34,7 @@ const fn open(plant: Plant) -> Plant {
     Plant { open: true, ..plant }
 }
 
-/// One of each kind.
+/// One plant of each kind.
 pub(crate) const PLANTS: [Plant; 25] = [
     plant(
         "process",
@@ -214,9 +214,7 @@ pub(crate) const PLANTS: [Plant; 25] = [
 ];
 
 impl Plant {
-    /// # Panics
-    ///
-    /// When it is not found, or when something else is.
+    /// Fails when the plant is not found, or anything else is.
     pub(crate) fn run(&self) {
         let Some(main) = Lab::get() else { return };
         let experiment = Experiment::new(&main, &MOMENTS[0], &VARIANTS[0]);

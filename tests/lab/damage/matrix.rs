@@ -1,4 +1,4 @@
-//! The cells: the product of the tables, or a sample of it.
+//! Cells: the product of the tables, or a sample of it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,8 +8,8 @@ use super::faults::faults;
 use super::moments::MOMENTS;
 use super::variants::VARIANTS;
 
-/// All cells, in the order of the tables; or so many of them as `DAMAGE_CELLS` says, drawn by `DAMAGE_SEED`: as many kinds
-/// of faults as there can be, at moments and in variants by chance.
+/// Returns all cells in the order of the tables, or a sample of `DAMAGE_CELLS` cells drawn by `DAMAGE_SEED`:
+/// with as many faults as possible, at random moments and in random variants.
 pub(crate) fn cells() -> Vec<Cell> {
     let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
     let mut cells = product();
@@ -17,7 +17,7 @@ pub(crate) fn cells() -> Vec<Cell> {
         let seed = number("DAMAGE_SEED").expect("DAMAGE_CELLS needs a DAMAGE_SEED");
         fastrand::Rng::with_seed(seed).shuffle(&mut cells);
         let mut drawn: HashMap<String, usize> = HashMap::new();
-        // The first of each fault, then the second of each, and so on.
+        // First one cell of each fault, then a second one of each, and so on.
         cells.sort_by_cached_key(|cell| {
             let rank = drawn.entry(cell.fault.name.clone()).or_default();
             *rank += 1;

@@ -7,7 +7,7 @@ use super::variants::{WITH_OLD, host_of};
 use crate::support::hosts::Host;
 use crate::support::trees;
 
-/// What is under the final name on a target.
+/// State of the final name on a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Found {
     Nothing,
@@ -16,7 +16,7 @@ pub(super) enum Found {
 }
 
 impl Experiment {
-    /// What a target has, of which every entry is compared.
+    /// Determines the state of a target; every entry is compared.
     pub(super) fn found(&self, host: &str) -> Found {
         let on = self.lane.host(host);
         if self.variant.fills() {
@@ -53,7 +53,7 @@ impl Experiment {
         found
     }
 
-    /// What a directory has that is filled: everything, or nothing.
+    /// Determines the state of a directory that is filled: everything or nothing.
     fn filled(&self, on: &Host) -> Found {
         let directory = self.variant.directory;
         let names = trees::names(on, directory);
@@ -73,13 +73,13 @@ impl Experiment {
         let parent = directory.rsplit('/').next().unwrap_or_default();
         let rename = |line: &String| line.replace(&format!("./{parent}"), "./data");
         let all: Vec<String> = trees::list(on, directory).iter().map(rename).collect();
-        // The directory itself is not the copy's.
+        // The directory itself is not part of the copy.
         let data = self.lane.data_of(host_of(self.variant.source));
         assert_eq!(all[1..], data[1..], "not all of the archive is there");
         Found::Copy
     }
 
-    /// As it was before the run, whatever is under the final name.
+    /// Restores the target directory as it was before the run.
     pub(super) fn reset(&self, host: &str) {
         let back = if self.variant.directory == WITH_OLD {
             format!("rm -rf {WITH_OLD}/*; cp -a /srv/damage/template/data {WITH_OLD}/")

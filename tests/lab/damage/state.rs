@@ -15,7 +15,7 @@ pub(super) const CLOSED: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(300);
 
 impl Experiment {
-    /// What a run may leave under the final name, and what the judgement takes away.
+    /// Whether a line is about a final name, where a run may leave a copy.
     pub(super) fn is_ours(&self, line: &str) -> bool {
         let names: &[&str] = match self.variant {
             variant if variant.keeps_staging() => &["data", ".transfer-"],
@@ -25,7 +25,7 @@ impl Experiment {
         names.iter().any(|name| line.contains(&format!("file: {}/{name}", self.variant.directory)))
     }
 
-    /// Waits until no line of that kind differs from before on any of these hosts.
+    /// Waits until no line that counts differs on any of these hosts.
     pub(super) fn await_gone(&self, hosts: &[&'static str], until: Instant, counts: impl Fn(&str) -> bool) {
         let mut hosts = hosts.to_vec();
         loop {
@@ -35,31 +35,31 @@ impl Experiment {
                 return;
             }
             assert!(Instant::now() < until, "not gone in time: {lines:#?}");
-            // One that is as before needs no other look.
+            // Hosts without differences are not compared again.
             hosts.retain(|host| lines.iter().any(|line| line.starts_with(&format!("{host}:"))));
             thread::sleep(LOOK);
         }
     }
 
-    /// What nobody is left to undo is shown, and undone by one command.
-    pub(super) fn clear(&self, wrecks: &[&str], code: i32) {
+    /// Asserts that orphaned runs are shown, and that one command rolls them back.
+    pub(super) fn clear(&self, orphans: &[&str], code: i32) {
         let sudo: &[&str] = if self.variant.options.contains(&"--sudo") { &["--sudo"] } else { &[] };
         let ends = [self.variant.source].into_iter().chain(self.variant.targets.iter().copied());
         let logins: Vec<&str> =
             ends.map(|end| end.trim_end_matches(':')).filter(|login| !login.is_empty()).collect();
-        for login in logins.iter().filter(|login| wrecks.contains(&host_of(login))) {
+        for login in logins.iter().filter(|login| orphans.contains(&host_of(login))) {
             let status = self.transfer(&[sudo, &["status", login]].concat()).expect_success().stdout;
             assert!(status.contains(" dead ") && status.contains("clean"), "no wreck is shown: {status}");
         }
-        if !wrecks.is_empty() || code == 6 {
-            let start: &[&str] = if self.variant.makes_rest() { &["--start-servers"] } else { &[] };
+        if !orphans.is_empty() || code == 6 {
+            let start: &[&str] = if self.variant.stops_something() { &["--start-servers"] } else { &[] };
             let cleaned = self.transfer(&[sudo, &["clean"], start, &logins[..]].concat());
             println!("clean: {cleaned}");
             cleaned.expect_success();
         }
     }
 
-    /// The same again, with nothing done in between.
+    /// Runs the same transfer again, with nothing in between.
     pub(super) fn follow(&self) {
         let output = self.start(false).wait();
         assert!(output.status.success(), "the following transfer: {output}");
@@ -71,7 +71,7 @@ impl Experiment {
         self.expect_as_before();
     }
 
-    /// The hosts that take part.
+    /// Returns the hosts of the run.
     pub(super) fn hosts(&self) -> Vec<&'static str> {
         let targets = self.variant.targets.iter().copied();
         let mut hosts: Vec<&'static str> =
@@ -80,7 +80,7 @@ impl Experiment {
         hosts
     }
 
-    /// All that is not as it was before, in words.
+    /// Returns all differences from the state before the run.
     pub(crate) fn leftovers(&self) -> Vec<String> {
         let mut lines = self.lane.differences(&self.hosts());
         let source = host_of(self.variant.source);
@@ -104,7 +104,7 @@ impl Experiment {
     }
 }
 
-/// Pipelines, ports and holes.
+/// Whether a line is about a pipeline, a port or a firewall rule.
 pub(crate) fn is_open(line: &str) -> bool {
     const PIPELINE: [&str; 8] = ["tar", "nc", "perl", "zstd", "openssl", "pigz", "gzip", "md5sum"];
     let Some((_, fact)) = line.split_once(": + ") else { return false };

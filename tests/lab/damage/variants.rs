@@ -1,32 +1,33 @@
-//! Variants of running a transfer that differ in what they lease, and where.
+//! Variants of a transfer that take different leases, or take them elsewhere.
 
 use super::lane::DATA;
 use super::moments::Moment;
 
-/// One of them. Its name is the one in a cell's.
+/// One variant. Its name is a part of the cell's name.
 #[derive(Debug)]
 pub(crate) struct Variant {
     pub(crate) name: &'static str,
-    /// What stands before the source's path: a login and a host, or nothing for the controller itself.
+    /// Prefix of the source's path: login and host, or nothing for the controller.
     pub(crate) source: &'static str,
-    /// The same of each target.
+    /// Prefixes of the targets.
     pub(crate) targets: &'static [&'static str],
-    /// What is copied.
+    /// Path of the data.
     pub(crate) data: &'static str,
-    /// Where the copy goes.
+    /// Target directory.
     pub(crate) directory: &'static str,
     pub(crate) options: &'static [&'static str],
 }
 
-/// A directory that is empty, one with an older tree of the copy's name, and one on a small file system of its own.
+/// Target directories: an empty one, one with an older tree of the copy's name, and one on a small file
+/// system.
 pub(crate) const EMPTY: &str = "/srv/damage/in";
 pub(crate) const WITH_OLD: &str = "/srv/damage/old";
 pub(crate) const SMALL: &str = "/srv/damage/small/in";
 
-/// The same data as archive, and where a server is at work.
+/// The same data as an archive, and as the data of a running server.
 pub(crate) const ARCHIVE: &str = "/srv/damage/archive";
 pub(crate) const SERVED: &str = "/srv/damage/served/data";
-/// Where a replica listens.
+/// Socket of a replica.
 const REPLICA: &str = "/run/damage-replica.sock";
 
 const PLAIN: Variant =
@@ -58,23 +59,23 @@ pub(crate) const VARIANTS: [Variant; 13] = [
 ];
 
 impl Variant {
-    /// Whether it leases at that moment anything else than the plain variant does, or by anybody else.
+    /// Whether it has other leases than the plain variant at that moment, or takes them elsewhere.
     pub(crate) fn differs_at(&self, moment: &Moment) -> bool {
         match self.name {
-            // Something rests, or is about to.
+            // A server or its replication is stopped, or is about to be.
             "cold" | "hot" => moment.is_from("resting") && !moment.is_from("publishing"),
             _ if ["resting", "restarting"].contains(&moment.name) => false,
-            // Until then the old one is only looked at.
+            // The old copy is only read until then.
             "replace" | "keep-old" => moment.is_from("syncing"),
-            // Its staging directory goes when it is empty, by no program that could be held.
+            // An empty staging directory is removed by no program that could be held.
             "keep-staging" => moment.is_from("staging") && moment.name != "releasing",
-            // The end of the source, which is this machine's, or another account's.
+            // The source is the controller, or has another account.
             "local-source" | "reader" => {
                 moment.name == "connecting" || moment.is_from("sender") && !moment.is_from("closing")
             }
-            // The port, and what the pipelines are.
+            // Another port, and other pipelines.
             "parallel" => moment.is_from("port") && !moment.is_from("publishing"),
-            // It is the publication.
+            // Another way of publishing.
             "fill" => ["syncing", "publishing", "published"].contains(&moment.name),
             _ => true,
         }
@@ -84,17 +85,17 @@ impl Variant {
         self.directory == WITH_OLD
     }
 
-    /// The copy has no name of its own.
+    /// Whether the copy has no name of its own.
     pub(crate) fn fills(&self) -> bool {
         self.data == ARCHIVE || self.is_hot()
     }
 
-    /// A server, or what it replicates, has to run again.
-    pub(crate) fn makes_rest(&self) -> bool {
+    /// Whether a server or its replication has to run again.
+    pub(crate) fn stops_something(&self) -> bool {
         self.data == SERVED || self.is_hot()
     }
 
-    /// What is copied is a server that runs.
+    /// Whether a running server is copied.
     pub(crate) fn is_hot(&self) -> bool {
         self.data == REPLICA
     }
@@ -107,18 +108,18 @@ impl Variant {
         self.options.contains(&"--keep-staging")
     }
 
-    /// Whether it may not try another port.
+    /// Whether the run must not try another port.
     pub(crate) fn has_one_port(&self) -> bool {
         self.options.contains(&"--port")
     }
 
-    /// The first port that a run tries.
+    /// Returns the first port that a run tries.
     pub(crate) fn port(&self) -> u16 {
         if self.has_one_port() { 4444 } else { 4400 }
     }
 }
 
-/// `dba@db1:` is on `db1`, and nothing is on the controller.
+/// Returns the host of a prefix: `db1` for `dba@db1:`, and the controller for none.
 pub(crate) fn host_of(prefix: &str) -> &str {
     let host = prefix.trim_end_matches(':');
     if host.is_empty() { "ctl" } else { host.rsplit('@').next().unwrap_or(host) }

@@ -13,7 +13,7 @@ fn exclusive_an_archive_of_each_format_is_unpacked_without_its_top_directory() {
     let (db1, db2) = (lab.host("db1"), lab.host("db2"));
     let scratch = lab.scratch(&["db1", "db2"]);
     make_every_kind(&db1, &scratch.join("tree"));
-    // A socket is in no archive.
+    // Archives have no sockets.
     db1.sh(&format!(
         "cd {}; rm tree/socket; tar --xattrs --xattrs-include='*' --numeric-owner --sparse -cf plain tree
          for tool in gzip zstd lz4 xz; do $tool -q -c plain >as-$tool; done; zstd -q <plain >no-size",
@@ -25,11 +25,11 @@ fn exclusive_an_archive_of_each_format_is_unpacked_without_its_top_directory() {
         let filled = format!("db2:{}", scratch.join(&format!("in-{name}")));
         let done = lab.transfer(&["--type=decompress", &source, &filled]).expect_success();
         let warned = done.stderr.contains("does not tell how much there is in it");
-        // What gzip tells is its length without what is beyond 32 bits.
+        // gzip reports the length modulo 2^32.
         assert_eq!(warned, ["no-size", "as-lz4", "as-gzip"].contains(&name), "{name}: {done}");
         let tree = names(&db1, &scratch.join("tree"));
         assert_eq!(names(&db2, &scratch.join(&format!("in-{name}"))), tree, "{name}");
-        // With a name of its own it is one tree, its top directory included.
+        // With a name of its own, the copy is one tree, including its top directory.
         let named = format!("db2:{}", scratch.join("out"));
         db2.sh(&format!("rm -rf {}/tree", scratch.join("out")));
         lab.transfer(&["--type=decompress", &source, &named, "--as", "tree"]).expect_success();
@@ -55,12 +55,15 @@ fn exclusive_what_is_no_archive_or_does_not_fit_or_is_damaged_is_told() {
     let send = |name: &str, to: &str| {
         lab.transfer(&["--type=decompress", &format!("db1:{}", scratch.join(name)), &format!("db2:{to}")])
     };
-    let told = send("large", &small).expect_code(4).stderr;
-    assert!(told.contains("take 2.8") || told.contains("takes 2.8"), "{told}");
-    let told = send("noise", &scratch.join("in")).expect_code(4).stderr;
-    assert!(told.contains("is no archive") && told.contains("--type file"), "{told}");
-    let told = send("short", &scratch.join("in")).expect_code(1).stderr;
-    assert!(told.contains("short of db1 is damaged, or not what it seems: decompress ended"), "{told}");
+    let reported = send("large", &small).expect_code(4).stderr;
+    assert!(reported.contains("take 2.8") || reported.contains("takes 2.8"), "{reported}");
+    let reported = send("noise", &scratch.join("in")).expect_code(4).stderr;
+    assert!(reported.contains("is no archive") && reported.contains("--type file"), "{reported}");
+    let reported = send("short", &scratch.join("in")).expect_code(1).stderr;
+    assert!(
+        reported.contains("short of db1 is damaged, or not what it seems: decompress ended"),
+        "{reported}"
+    );
     assert_eq!(names(&db2, &scratch.join("in")), Vec::<String>::new());
 }
 
@@ -90,7 +93,7 @@ fn exclusive_a_tree_becomes_an_archive_with_its_digest_beside_it() {
     db2.sh(&format!("cd {}; sha256sum -c *.sha256; tar -tf tree.tar >/dev/null; gzip -t tree.tar.gz; zstd -qt tree.tar.zst", scratch.join("in")));
     let refused = lab.transfer(&["--type=compress", &source, &target]).expect_code(4).stderr;
     assert!(refused.contains("tree.tar.zst exists already"), "{refused}");
-    // And back.
+    // The other direction.
     for name in archives {
         let from = format!("db2:{}", scratch.join(&format!("in/{name}")));
         let to = format!("db2:{}", scratch.join("out"));

@@ -82,7 +82,7 @@ fn exclusive_one_of_two_servers_on_a_host_rests_and_the_other_one_does_not() {
 #[test]
 fn exclusive_what_is_under_a_running_server_is_replaced_with_the_server_at_rest() {
     let Some(servers) = Servers::set() else { return };
-    // A replica, as those are that are made anew.
+    // As an older version has left it.
     configure(&servers.db2, 2, "");
     servers.db2.sh("systemctl restart mariadb");
     follow(&servers.db2, "'main'", "slave_pos");
@@ -125,7 +125,7 @@ fn exclusive_a_server_that_does_not_start_with_its_new_data_is_told_and_the_old_
     let Some(servers) = Servers::set() else { return };
     configure(&servers.db2, 2, "");
     servers.db2.sh("systemctl restart mariadb");
-    // Made by root, and nobody else's.
+    // Created by root, for root only.
     let hot = [
         "--type=mariabackup",
         "db1:/run/mysqld/mysqld.sock",
@@ -220,7 +220,7 @@ fn exclusive_a_replica_that_rested_rests_after_a_cold_copy_and_one_that_ran_runs
     assert_eq!(replication(&servers.db3), ["main,No,No"]);
     assert_eq!(sql(&servers.db3, "SELECT @@gtid_slave_pos"), position, "it ran for a moment");
     servers.db3.sh("[[ ! -e /run/systemd/system/mariadb.service.d ]]");
-    // One whose options say that it rests at its start, and that ran.
+    // A replica that does not start its replication by itself, but is running it.
     configure(&servers.db3, 3, "skip-slave-start");
     servers.db3.sh("systemctl restart mariadb");
     sql(&servers.db3, "START SLAVE 'main'");
@@ -229,7 +229,7 @@ fn exclusive_a_replica_that_rested_rests_after_a_cold_copy_and_one_that_ran_runs
     servers.expect_nothing_left();
 }
 
-/// A cold copy of db1 that stands still, with its server stopped.
+/// Starts a cold copy of db1, which is held while its server is stopped.
 fn held(servers: &Servers) -> (Running, Wrapper) {
     servers.db2.sh(&format!("mkdir -p {}", servers.at("in")));
     let hold = Wrapper::new(&servers.db1, "tar", &format!("if [[ $* == *--create* ]]; then {HOLD}; fi"));
@@ -274,7 +274,7 @@ fn exclusive_a_server_runs_again_whoever_is_killed() {
 #[test]
 fn exclusive_a_server_that_crashed_with_its_host_is_started_only_when_it_is_asked_for() {
     let Some(servers) = Servers::set() else { return };
-    // One that does not start with its host.
+    // A server that does not start at boot.
     let _disabled = Changed::new(&servers.db1, "systemctl disable mariadb", "systemctl enable mariadb");
     let (run, hold) = held(&servers);
     servers.db1.crash();
@@ -284,7 +284,7 @@ fn exclusive_a_server_that_crashed_with_its_host_is_started_only_when_it_is_aske
     drop(hold);
     let status = servers.transfer(&["status", "db1"]).expect_success().stdout;
     assert!(status.contains("holds server mariadb.service"), "{status}");
-    // Another run's agent starts nothing.
+    // The agent of another run does not start it.
     servers.transfer(&["db1:/etc/hostname", &format!("db2:{}", servers.at("in"))]).expect_success();
     assert!(!is_active(&servers.db1, "mariadb"));
     let cleaned = servers.transfer(&["clean", "db1"]).expect_code(6);

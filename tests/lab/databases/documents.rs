@@ -1,4 +1,5 @@
-//! Every command of the documents runs, in the order in which a reader comes to it, on hosts that nothing was done to.
+//! Runs every command of the documents, in the order in which a reader sees them, on hosts in their original
+//! state.
 
 use std::fmt::Write as _;
 
@@ -7,7 +8,7 @@ use crate::support::documents::Step;
 use crate::support::hosts::Lab;
 use crate::support::servers::{PUT_BACK, configure, put_back};
 
-/// Those of a document, and of no other: the readers of two have never met.
+/// Defines one test per document, so that documents do not depend on each other.
 macro_rules! documents {
     ($($test:ident: $path:literal),* $(,)?) => {
         const TESTED: &[&str] = &[$($path),*];
@@ -48,7 +49,7 @@ fn exclusive_no_document_is_left_out() {
     }
 }
 
-/// Puts everything back that a reader may have done, whether or not the document came to its end.
+/// Restores the hosts, whether or not the document was completed.
 struct Reader {
     lab: Lab,
     undo: String,
@@ -59,9 +60,9 @@ const HOSTS: [&str; 4] = ["ctl", "db1", "db2", "db3"];
 impl Reader {
     fn begins() -> Option<Self> {
         let lab = Lab::get()?;
-        // The program is put there.
+        // Installs the program.
         lab.transfer(&["--version"]).expect_success();
-        // As the package has it.
+        // In the directory that the package uses.
         let tar = ["-C", concat!(env!("CARGO_MANIFEST_DIR"), "/contrib"), "-c", "ansible"];
         let tar = std::process::Command::new("tar").args(tar).output().expect("no tar").stdout;
         let place = "/usr/share/transfer";

@@ -52,14 +52,14 @@ fn exclusive_a_hot_copy_made_while_rows_are_written_becomes_a_replica_that_agree
 fn exclusive_what_a_replica_replicates_is_stopped_meanwhile_and_is_then_as_it_was() {
     let Some(servers) = Servers::set() else { return };
     servers.replicate("");
-    // A source sends only one stream to a server: another connection has another source.
+    // A source sends only one stream to a server: another connection needs another source.
     configure(&servers.db2, 2, "");
     servers.db2.sh("systemctl restart mariadb");
     sql(
         &servers.db2,
         "CREATE USER replica@'%' IDENTIFIED BY 'of-the-lab'; GRANT REPLICATION SLAVE ON *.* TO replica@'%'",
     );
-    // One of file and position that rests with its SQL thread, and one that rests altogether.
+    // A replica by file and position whose SQL thread is stopped, and one whose replication is stopped.
     sql(
         &servers.db3,
         "CHANGE MASTER 'half' TO MASTER_HOST = '10.77.0.12', MASTER_USER = 'replica', MASTER_PASSWORD = 'of-the-lab',
@@ -69,7 +69,7 @@ fn exclusive_what_a_replica_replicates_is_stopped_meanwhile_and_is_then_as_it_wa
     let before = ["half,Yes,No", "it's odd,No,No", "main,Yes,Yes"];
     let as_before = || replication(&servers.db3) == before;
     assert!(eventually(SERVED, as_before), "{:?}", replication(&servers.db3));
-    // Seen from within, when the backup begins.
+    // Seen by the backup when it begins.
     let seen = servers.at("seen");
     let _look = Wrapper::new(
         &servers.db3,
@@ -87,7 +87,8 @@ fn exclusive_what_a_replica_replicates_is_stopped_meanwhile_and_is_then_as_it_wa
     servers.expect_nothing_left();
 }
 
-/// Kills some, none of which can act for another: stopped ones would be woken by the kernel when their parent goes.
+/// Kills processes, none of which can act for another one: the kernel continues stopped ones when their
+/// parent dies.
 fn kill_at_once(host: &Host, whom: &[&str]) {
     let found = Found::of(host, whom);
     found.freeze();
@@ -95,7 +96,7 @@ fn kill_at_once(host: &Host, whom: &[&str]) {
     found.thaw();
 }
 
-/// A replica whose copy stands still, with its replication stopped.
+/// Starts a copy of a replica, which is held while the replication is stopped.
 fn held(servers: &Servers, options: &[&str]) -> (crate::support::commands::Running, Wrapper) {
     servers.db2.sh(&format!("mkdir -p {}", servers.at("in")));
     let wait = format!("if [[ $* == *--backup* ]]; then {HOLD}; fi");
@@ -150,7 +151,7 @@ fn exclusive_replication_that_nobody_is_left_to_start_is_shown_and_started_when_
     assert!(cleaned.stdout.contains("db3: STOPPED: replication ('main' of the server"), "{cleaned}");
     assert!(cleaned.stdout.contains("transfer clean --start-servers db3"), "{cleaned}");
     assert_eq!(replication(&servers.db3), ["main,No,No"]);
-    // Another run cleans up what it may, and starts nothing.
+    // Another run cleans up what it can, and does not start the replication.
     servers.hot("db3", &[]);
     assert_eq!(replication(&servers.db3), ["main,No,No"]);
     servers.transfer(&["clean", "--start-servers", "db3"]).expect_success();
@@ -169,37 +170,46 @@ fn exclusive_what_stands_against_a_hot_copy_is_told_before_anything_is_changed()
         arguments.extend(options);
         servers.transfer(&arguments).expect_code(4).stderr
     };
-    let told = refused("/run/mysqld/other.sock", &empty, &[]);
-    assert!(told.contains("db1: /run/mysqld/other.sock does not exist"), "{told}");
-    let told = refused("/var/lib/mysql", &empty, &[]);
-    assert!(told.contains("is a directory; name the socket of a server"), "{told}");
-    let told = refused(SOCKET, &full, &[]);
-    assert!(told.contains("is not empty: there is") && told.contains("--as NAME"), "{told}");
+    let reported = refused("/run/mysqld/other.sock", &empty, &[]);
+    assert!(reported.contains("db1: /run/mysqld/other.sock does not exist"), "{reported}");
+    let reported = refused("/var/lib/mysql", &empty, &[]);
+    assert!(reported.contains("is a directory; name the socket of a server"), "{reported}");
+    let reported = refused(SOCKET, &full, &[]);
+    assert!(reported.contains("is not empty: there is") && reported.contains("--as NAME"), "{reported}");
     servers.db1.put("[client]\nuser = nobody\n", &servers.at("login.cnf"), 0o600);
     let login = servers.at("login.cnf");
-    let told = refused(SOCKET, &empty, &["--defaults-file", &login]);
-    assert!(told.contains("Access denied for user 'nobody'") && told.contains("--defaults-file"), "{told}");
+    let reported = refused(SOCKET, &empty, &["--defaults-file", &login]);
+    assert!(
+        reported.contains("Access denied for user 'nobody'") && reported.contains("--defaults-file"),
+        "{reported}"
+    );
     {
         let version =
             "[[ $1 == --version ]] && echo 'mariadb-backup based on MariaDB server 11.4.2-MariaDB' && exit";
         let _other = Wrapper::new(&servers.db1, "mariadb-backup", version);
         let _older = Wrapper::new(&servers.db1, "mariabackup", version);
-        let told = refused(SOCKET, &empty, &[]);
-        assert!(told.contains("db1: its mariadb-backup 11.4.2 is not for MariaDB 10.11."), "{told}");
+        let reported = refused(SOCKET, &empty, &[]);
+        assert!(reported.contains("db1: its mariadb-backup 11.4.2 is not for MariaDB 10.11."), "{reported}");
     }
     {
         let _none = Changed::without(&servers.db2, &["mbstream"]);
-        let told = refused(SOCKET, &empty, &[]);
-        assert!(told.contains("db2: programs are missing: mbstream; apt install mariadb-backup"), "{told}");
+        let reported = refused(SOCKET, &empty, &[]);
+        assert!(
+            reported.contains("db2: programs are missing: mbstream; apt install mariadb-backup"),
+            "{reported}"
+        );
     }
-    // A socket where nobody listens.
+    // A socket without a listener.
     servers.db1.sh("systemctl stop mariadb");
     servers.db1.sh(&format!(
         "perl -MIO::Socket::UNIX -e 'IO::Socket::UNIX->new(Local => \"{}\", Listen => 1)'",
         servers.at("dead.sock")
     ));
-    let told = refused(&servers.at("dead.sock"), &empty, &[]);
-    assert!(told.contains("cannot be asked") && told.contains("check that the server runs"), "{told}");
+    let reported = refused(&servers.at("dead.sock"), &empty, &[]);
+    assert!(
+        reported.contains("cannot be asked") && reported.contains("check that the server runs"),
+        "{reported}"
+    );
     assert_eq!(names(&servers.db2, &servers.at("empty")), Vec::<String>::new());
 }
 
@@ -208,7 +218,7 @@ fn exclusive_a_backup_that_fails_tells_its_last_words_and_leaves_nothing() {
     let Some(servers) = Servers::set() else { return };
     servers.db2.sh(&format!("mkdir {}", servers.at("in")));
     let ends = [format!("db1:{SOCKET}"), format!("db2:{}", servers.at("in"))];
-    // One that succeeds by its status and not by its own word.
+    // A backup with exit status 0 that does not report its completion.
     let quiet = "[[ $* == *--backup* ]] && echo 'the table space ran away' >&2 && exit 0";
     let _quiet = Wrapper::new(&servers.db1, "mariadb-backup", quiet);
     let failed = servers.transfer(&["--type=mariabackup", &ends[0], &ends[1]]).expect_code(1).stderr;
@@ -225,7 +235,7 @@ fn exclusive_a_backup_that_fails_tells_its_last_words_and_leaves_nothing() {
 fn exclusive_a_directory_that_is_filled_entry_by_entry_is_full_or_empty_whenever_all_die() {
     let Some(servers) = Servers::set() else { return };
     let ends = [format!("db1:{SOCKET}"), format!("db2:{}", servers.at("in"))];
-    // In the middle of the renames, and when all is renamed and not known to be so.
+    // In the middle of the renames, and after the last one before it is known.
     let half = r#"if [[ ${@: -2:1} == */fd/13/* && $1 == -0 ]]; then
         set -- "${@:1:$#-2}" "${@: -2:1}" "${@: -1}"; list=${@: -3:1}; total=$(tr -dc '\0' <$list | wc -c)
         cp $list $list.half; perl -0 -ne 'print if $. <= 8' $list >/run/databases-half

@@ -1,4 +1,4 @@
-//! `transfer replica`: servers become replicas of a running one, or are as they were.
+//! `transfer replica`: servers become replicas of a running one, or stay as they were.
 
 mod failures;
 
@@ -12,10 +12,10 @@ use crate::support::output::Output;
 use crate::support::servers::{Reserved, SERVED, configure, sql};
 use crate::support::waiting::eventually;
 
-/// What a replica's configuration has to say.
+/// Required configuration of a replica.
 const READ_ONLY: &str =
     "read_only=1\ninnodb_flush_log_at_trx_commit=2\nslave_parallel_threads=2\nslave_parallel_mode=optimistic";
-/// An account that is there already, in a file of the controller.
+/// An existing replication account, in a file of the controller.
 const ACCOUNT: &str = "/root/account.cnf";
 
 impl Servers {
@@ -23,13 +23,13 @@ impl Servers {
         self.transfer(&[&["replica"], arguments].concat())
     }
 
-    /// A server without databases on a host, which runs.
+    /// Starts a server without databases on a host.
     fn empty(host: &Host, id: u8) {
         configure(host, id, READ_ONLY);
         host.sh("systemctl restart mariadb");
     }
 
-    /// A replica of the primary on db2 that has a database of its own, to be seen again.
+    /// Makes db2 a replica of the primary, with a database of its own by which it is recognised.
     fn old_replica(&self) {
         configure(&self.db2, 2, "");
         self.db2.sh("systemctl restart mariadb");
@@ -44,7 +44,7 @@ impl Servers {
         Changed::new(&ctl, ":", &format!("rm -f {ACCOUNT}"))
     }
 
-    /// A host is a replica: a row that is written on the primary appears, tables agree, and it takes no writes.
+    /// Asserts that a host is a replica: rows of the primary arrive, tables agree, and it is read-only.
     #[track_caller]
     fn expect_replica(&self, host: &Host) {
         assert_eq!(replication(host), [",Yes,Yes"]);
@@ -56,10 +56,11 @@ impl Servers {
         assert_eq!(checksums(host), checksums(&self.db1));
     }
 
-    /// The old replica of db2 is as it was, and nothing is left anywhere.
+    /// Asserts that the old replica of db2 is as it was, and that nothing is left on any host.
     #[track_caller]
     fn expect_old_one(&self, when: &str) {
-        // What was held may stop it yet, until nobody is left who undoes that; and then it goes.
+        // Held programs may delay the rollback, until no process is left that does it; only then is it done
+        // by another run.
         self.expect_nothing_left();
         let look = "mariadb -e 'USE old_one' && mariadb -e 'SHOW ALL SLAVES STATUS\\G' | grep -c ' Slave_.*_Running: Yes'";
         let is_back = || self.db2.run(&["bash", "-c", look]).stdout == "2\n";
@@ -87,7 +88,7 @@ fn exclusive_an_empty_server_becomes_a_replica_of_one_that_is_written_to() {
     for step in ["CREATE USER 'replica-", "on trial", "CHANGE MASTER TO db1:3306", "catch up", "accept"] {
         assert!(planned.contains(step), "{step}: {planned}");
     }
-    // What the primary runs by itself, a replica must not.
+    // Objects that the primary runs by itself, and a replica must not.
     sql(
         &servers.db1,
         "CREATE EVENT shop.`its $(event)` ON SCHEDULE EVERY 1 SECOND DO INSERT INTO shop.plain (text) VALUES (@@server_id);
@@ -100,7 +101,7 @@ fn exclusive_an_empty_server_becomes_a_replica_of_one_that_is_written_to() {
     let number = |gtid: &str| gtid.trim().rsplit('-').next().unwrap().parse::<f64>().unwrap();
     let written = number(&sql(&servers.db1, "SELECT @@gtid_binlog_pos")) - number(&before);
     let rate = written / clock.elapsed().as_secs_f64();
-    // Thousands where nothing else runs; here another lab does, beside this one.
+    // Thousands on idle machines; here another lab runs at the same time.
     assert!(rate > 200.0, "{rate:.0} rows a second were written meanwhile");
     let text = &done.stdout;
     assert!(
@@ -120,7 +121,7 @@ fn exclusive_an_empty_server_becomes_a_replica_of_one_that_is_written_to() {
     assert_eq!(sql(&servers.db2, event), "SLAVESIDE_DISABLED\n");
     assert_eq!(sql(&servers.db2, "SELECT @@event_scheduler"), "ON\n", "as its configuration says");
     assert_eq!(sql(&servers.db2, "SELECT COUNT(*) FROM shop.plain WHERE text = '2'"), "0\n");
-    // As root may see it, and everybody else.
+    // As root sees it, and as any other account.
     let said = format!("{done}{}", servers.db2.sh("cat /var/log/mysql/*.log 2>/dev/null || :"));
     let password = servers.db2.sh("sed -n 6p /var/lib/mysql/master.info");
     assert!(password.trim().len() == 32 && !said.contains(password.trim()), "{said}");
@@ -133,7 +134,7 @@ fn exclusive_neither_a_password_nor_its_hash_is_ever_an_argument_or_in_a_journal
     for host in [&servers.db1, &servers.db2] {
         sql(host, "SET GLOBAL general_log = 1, GLOBAL general_log_file = '/tmp/general.log'");
     }
-    // Every process that begins on the two hosts meanwhile, and what the agents wrote down.
+    // Records every process that starts on the two hosts, and what the agents write.
     let watch = "touch /run/watching; while [[ -e /run/watching ]]; do cat /proc/[0-9]*/cmdline /var/lib/transfer/*/journal \
                  /var/lib/transfer/*/*.job 2>/dev/null | tr '\\0' ' '; sleep 0.005; done >/tmp/watched";
     let watches: Vec<Running> =
@@ -161,7 +162,7 @@ fn exclusive_neither_a_password_nor_its_hash_is_ever_an_argument_or_in_a_journal
         assert!(!seen(host, &hash[1..], "/tmp/watched"), "the hash");
         host.sh("rm -f /tmp/watched /tmp/general.log");
     }
-    // It never was on the primary at all.
+    // An account that the primary never had.
     assert!(!seen(&servers.db1, &password, "/var/lib/mysql/mysql-bin.*"));
 }
 
@@ -170,7 +171,7 @@ fn exclusive_a_server_that_was_never_started_becomes_one_by_file_and_position() 
     let Some(servers) = Servers::set() else { return };
     let _account = servers.account();
     configure(&servers.db2, 2, READ_ONLY);
-    // Nothing has a GTID there yet.
+    // There are no GTIDs yet.
     sql(&servers.db1, "RESET MASTER");
     for (make, way) in [(":", "with an empty data directory"), ("rm -r /var/lib/mysql", "with none at all")] {
         servers.db2.sh(&format!(
@@ -236,7 +237,7 @@ fn exclusive_three_servers_become_replicas_from_one_backup_in_every_format_of_th
             host.sh("systemctl restart mariadb");
         }
         let writer = servers.write_rows();
-        // UUID() is not for statements.
+        // UUID() is unsafe for statement-based replication.
         let mut order = vec!["db1", "db2", "db3", "localhost", "--create-account", "--replace"];
         if format != "STATEMENT" {
             order.push("--verify-tables");
@@ -264,7 +265,7 @@ fn exclusive_three_servers_become_replicas_from_one_backup_in_every_format_of_th
 fn exclusive_a_source_that_is_a_replica_gives_its_own_source_or_is_one_or_names_the_donor() {
     let Some(servers) = Servers::set() else { return };
     servers.replicate("");
-    // What is stopped stays stopped, and its copies begin where it stands.
+    // A stopped replica stays stopped, and its copies start at its position.
     sql(&servers.db3, "STOP SLAVE 'main'");
     let writer = servers.write_rows();
     Servers::empty(&servers.db2, 2);
@@ -291,7 +292,7 @@ fn exclusive_a_source_that_is_a_replica_gives_its_own_source_or_is_one_or_names_
         .expect_success();
     assert!(chained.stdout.contains("db2: replicates from db3 (db3:3306)"), "{chained}");
     assert_eq!(servers.db2.sh("sed -n 4p /var/lib/mysql/master.info").trim(), "db3");
-    // The account is in nobody's binary log: no GTID of a replica's own.
+    // The account is in no binary log: no replica has a GTID of its own.
     assert_eq!(sql(&servers.db3, "SELECT @@gtid_binlog_state LIKE '%-3-%'"), "0\n");
     servers.catch_up(&servers.db3, "'main'");
     servers.expect_replica(&servers.db2);
@@ -306,15 +307,15 @@ fn exclusive_what_stands_against_a_replica_is_told_before_anything_is_changed() 
     let process = servers.db2.sh("systemctl show -p MainPID --value mariadb");
     let refused = |arguments: &[&str]| servers.replica(arguments).expect_code(4).stderr;
     let order = ["db1", "db2", "--account", ACCOUNT];
-    let told = refused(&["db1", "db2"]);
-    assert!(told.contains("no account is known") && told.contains("--create-account"), "{told}");
+    let reported = refused(&["db1", "db2"]);
+    assert!(reported.contains("no account is known") && reported.contains("--create-account"), "{reported}");
     assert!(refused(&["db1", "db1"]).contains("db1: it is the host of db1"));
     assert!(refused(&["db1", "db2", "--sibling"]).contains("it replicates from nobody"));
     assert!(refused(&["db1", "db2", "--from", "db3"]).contains("db3: no MariaDB server runs there"));
     {
         let version =
             "[[ $* == *--version* ]] && echo 'mariadbd  Ver 11.4.2-MariaDB for debian-linux-gnu' && exit";
-        // The one that runs is asked for its program.
+        // The program of the running server is used.
         let _older = Changed::new(
             &servers.db2,
             &format!(
@@ -324,8 +325,8 @@ fn exclusive_what_stands_against_a_replica_is_told_before_anything_is_changed() 
             ),
             "mv -f /usr/sbin/mariadbd.real /usr/sbin/mariadbd; systemctl start mariadb",
         );
-        let told = refused(&order);
-        assert!(told.contains("db2: its server is 11.4.2, that of db1 is 10.11."), "{told}");
+        let reported = refused(&order);
+        assert!(reported.contains("db2: its server is 11.4.2, that of db1 is 10.11."), "{reported}");
     }
     {
         // Only between the two servers.
@@ -334,8 +335,8 @@ fn exclusive_what_stands_against_a_replica_is_told_before_anything_is_changed() 
             "iptables -I INPUT -s 10.77.0.12 -p tcp --dport 3306 -j REJECT",
             "iptables -D INPUT -s 10.77.0.12 -p tcp --dport 3306 -j REJECT",
         );
-        let told = refused(&order);
-        assert!(told.contains("open port 3306 of db1 for 10.77.0.12"), "{told}");
+        let reported = refused(&order);
+        assert!(reported.contains("open port 3306 of db1 for 10.77.0.12"), "{reported}");
     }
     {
         let _id = Changed::new(
@@ -343,36 +344,40 @@ fn exclusive_what_stands_against_a_replica_is_told_before_anything_is_changed() 
             "sed -i 's/^server_id=2/server_id=1/' /etc/mysql/mariadb.conf.d/99-lab.cnf",
             "sed -i 's/^server_id=1/server_id=2/' /etc/mysql/mariadb.conf.d/99-lab.cnf",
         );
-        let told = refused(&order);
-        assert!(told.contains("server id 1, as db1 has; set server_id=2 below [mysqld]"), "{told}");
+        let reported = refused(&order);
+        assert!(reported.contains("server id 1, as db1 has; set server_id=2 below [mysqld]"), "{reported}");
     }
     {
         sql(&servers.db2, "CREATE USER app@'%' IDENTIFIED BY 'x'");
         let app =
             servers.db1.spawn(&["mariadb", "-h", "10.77.0.12", "-u", "app", "-px", "-e", "SELECT SLEEP(60)"]);
-        let told = || servers.replica(&order).stderr;
-        let is_told = || told().contains("1 clients are connected to its server: app@10.77.0.11");
-        assert!(eventually(SERVED, is_told), "{}", told());
+        let reported = || servers.replica(&order).stderr;
+        let is_told = || reported().contains("1 clients are connected to its server: app@10.77.0.11");
+        assert!(eventually(SERVED, is_told), "{}", reported());
         sql(&servers.db2, "KILL USER app");
         drop(app);
     }
     sql(&servers.db1, "REVOKE REPLICATION SLAVE ON *.* FROM replica@'%'");
-    let told = refused(&order);
+    let reported = refused(&order);
     assert!(
-        told.contains("the account replica may not replicate") && told.contains("GRANT REPLICATION SLAVE"),
-        "{told}"
+        reported.contains("the account replica may not replicate")
+            && reported.contains("GRANT REPLICATION SLAVE"),
+        "{reported}"
     );
     sql(&servers.db1, "DROP USER replica@'%'");
-    let told = refused(&order);
-    assert!(told.contains("cannot log in on db1:3306") && told.contains("--create-account"), "{told}");
+    let reported = refused(&order);
+    assert!(
+        reported.contains("cannot log in on db1:3306") && reported.contains("--create-account"),
+        "{reported}"
+    );
     configure(&servers.db1, 1, "skip_log_bin");
     servers.db1.sh("systemctl restart mariadb");
-    let told = refused(&["db1", "db2", "--create-account"]);
-    assert!(told.contains("db1: its server writes no binary log"), "{told}");
+    let reported = refused(&["db1", "db2", "--create-account"]);
+    assert!(reported.contains("db1: its server writes no binary log"), "{reported}");
     configure(&servers.db1, 1, "bind-address=127.0.0.1");
     servers.db1.sh("systemctl restart mariadb");
-    let told = refused(&["db1", "db2", "--create-account"]);
-    assert!(told.contains("db1: its server listens on 127.0.0.1 only"), "{told}");
+    let reported = refused(&["db1", "db2", "--create-account"]);
+    assert!(reported.contains("db1: its server listens on 127.0.0.1 only"), "{reported}");
     assert_ne!(process.trim(), "0");
     servers.expect_no_accounts("refused");
     servers.expect_nothing_left();

@@ -1,4 +1,4 @@
-//! What servers, tools and disks do to a hot copy.
+//! Faults of servers, tools and disks during a hot copy.
 
 use crate::databases::{HOLD, Servers, checksums, expect_held, let_go, replication, report};
 use crate::support::changes::{Changed, Wrapper};
@@ -30,7 +30,7 @@ fn exclusive_a_redo_log_that_the_server_writes_over_is_told_with_its_remedy() {
     servers.db2.sh(&format!("mkdir {}", servers.at("in")));
     let _hold = Wrapper::new(&servers.db2, "mbstream", HOLD);
     let ends = [format!("db1:{SOCKET}"), format!("db2:{}", servers.at("in"))];
-    // More than the pipes and sockets on the way take; the redo log has 16 MiB.
+    // More than the pipes and sockets in between hold; the redo log has 16 MiB.
     sql(&servers.db1, "CREATE TABLE shop.much (text TEXT)");
     let more = "INSERT INTO shop.much SELECT REPEAT(MD5(RAND() * seq), 20) FROM shop.seq_1_to_20000;";
     sql(&servers.db1, &more.repeat(2));
@@ -66,7 +66,8 @@ fn exclusive_ten_thousand_files_are_a_server_afterwards() {
 fn exclusive_a_disk_that_is_full_when_the_backup_is_prepared_leaves_an_empty_directory() {
     let Some(servers) = Servers::set() else { return };
     servers.db2.sh(&format!("mkdir {}", servers.at("in")));
-    // As seen of the real one with a page-compressed table on a full disk: it says this for ever, and ignores SIGTERM.
+    // As the real one does with a page-compressed table on a full disk: it repeats this for ever, and ignores
+    // SIGTERM.
     let fails = "if [[ $* == *--prepare* ]]; then trap '' TERM; while :; do
         echo '2026-11-21 23:04:36 0 [Note] InnoDB: IO Error: 28 during write of 4096 bytes, for file shop/compressed.ibd(9), returned 0' >&2
         done; fi";
@@ -79,8 +80,8 @@ fn exclusive_a_disk_that_is_full_when_the_backup_is_prepared_leaves_an_empty_dir
     servers.expect_nothing_left();
 }
 
-/// MySQL and Percona's tools are in no release of Debian. These are the real ones of MariaDB, by those names, with
-/// MySQL's answers as far as they differ.
+/// MySQL and Percona's tools are in no release of Debian. These are MariaDB's programs by those names, with
+/// MySQL's answers where they differ.
 fn as_mysql(host: &Host) -> Vec<Changed> {
     let client = r#"#!/bin/bash
         [[ $* == *'ALL SLAVES'* ]] && { echo 'ERROR 1064 (42000) at line 1: You have an error in your SQL syntax' >&2; exit 1; }
@@ -117,7 +118,7 @@ fn exclusive_a_server_of_mysql_is_copied_with_the_tools_of_its_vendor() {
         for host in [&servers.db3, &servers.db2] {
             host.sh("sed -i 's/8.0.35/8.0.36/g' /usr/local/bin/xtrabackup");
         }
-        // Its only connection has no name here.
+        // Its only connection has no name.
         servers.db3.sh("/usr/bin/hidden.mariadb -e \"STOP ALL SLAVES; RESET SLAVE 'main' ALL\"");
         servers.db3.sh(
             "/usr/bin/hidden.mariadb -e \"CHANGE MASTER TO MASTER_HOST = '10.77.0.11', MASTER_USER = 'replica',

@@ -1,9 +1,9 @@
-//! What a run makes of changes under its eyes.
+//! Changes of the source during a run.
 
 use crate::support::changes::Wrapper;
 use crate::support::scenes::Scene;
 
-/// What happens to the source while tar is in the middle of the large file, and what is told of it.
+/// Commands that change the source while tar reads the large file, and what is reported.
 const CHANGES: [(&str, &str); 4] = [
     ("echo more >>data/large", "data/large"),
     ("truncate -s 1M data/large", "data/large"),
@@ -15,7 +15,7 @@ const CHANGES: [(&str, &str); 4] = [
 fn exclusive_what_changes_while_tar_reads_it_is_told_and_fails_the_run_unless_it_is_ignored() {
     let Some(scene) = Scene::large() else { return };
     let make = format!("cp --reflink=auto {0}.whole {0}", scene.at("data/large"));
-    // More than one of them, so that tar is in the middle of it whatever came before.
+    // Several of them, so that tar is in the middle of them at any time.
     scene.db1.sh(&format!(
         "mv {0} {1}; rm -r {2}",
         scene.at("data/large"),
@@ -23,7 +23,7 @@ fn exclusive_what_changes_while_tar_reads_it_is_told_and_fails_the_run_unless_it
         scene.at("data/dir")
     ));
     let make = make.replace(&format!("{}.whole", scene.at("data/large")), &scene.at("large"));
-    for (change, told) in CHANGES {
+    for (change, reported) in CHANGES {
         let directory = scene.scratch.path();
         let done = scene.at("changed");
         let pack = format!(
@@ -41,11 +41,11 @@ fn exclusive_what_changes_while_tar_reads_it_is_told_and_fails_the_run_unless_it
             if ignored {
                 let output = output.expect_success();
                 assert!(output.stdout.contains("changed while it was copied"), "{change}: {output}");
-                assert!(output.stdout.contains(told), "{change}: {output}");
+                assert!(output.stdout.contains(reported), "{change}: {output}");
                 scene.db2.sh(&format!("test -s {0}/file; rm -r {0}", scene.at("in/data")));
             } else {
                 assert!(matches!(output.status.code(), Some(1 | 3)), "{change}: {output}");
-                // By tar, which names the directory that one came to, or by the comparison.
+                // Reported by tar, which names the directory of the new entry, or by the comparison.
                 assert!(output.stderr.contains("data"), "{change}: {output}");
             }
             assert_eq!(scene.arrived(), Vec::<String>::new(), "{change}");

@@ -1,4 +1,4 @@
-//! Who else writes to the final name, before and since the preflight.
+//! Other runs with the same final name, and names that appear after the preflight.
 
 use crate::support::agents;
 use crate::support::changes::Wrapper;
@@ -24,10 +24,10 @@ fn exclusive_a_name_that_somebody_writes_to_is_busy_by_whatever_path_and_free_wh
             assert!(output.stderr.contains(&writer), "no '{writer}': {output}");
         }
     }
-    // Another name is nobody's.
+    // Another name is free.
     scene.transfer(&["--as", "other"]).expect_success();
     held.transfer.signal("KILL");
-    scene.await_undone();
+    scene.await_rollback();
     assert_eq!(scene.arrived(), ["other"]);
     scene.transfer(&[]).expect_success();
     scene.expect_copied("in/data");

@@ -1,4 +1,4 @@
-//! What stays of a run that fails.
+//! Staging directories that are kept after a failure.
 
 use crate::support::agents;
 use crate::support::changes::Wrapper;
@@ -7,10 +7,10 @@ use crate::support::scenes::{SOON, Scene};
 use crate::support::waiting::eventually;
 
 impl Scene {
-    /// What has arrived is kept, where the output says, and nothing else; it goes.
+    /// Asserts that the data that has arrived is kept, where the output says, and nothing else; removes it.
     #[track_caller]
     fn expect_kept(&self, said: &str) {
-        self.await_undone();
+        self.await_rollback();
         let all = self.arrived();
         assert!(all.len() == 1 && all[0].starts_with(".transfer-"), "{all:?}");
         let path = format!("{}/{}", self.at("in"), all[0]);
@@ -24,7 +24,7 @@ impl Scene {
 fn exclusive_what_has_arrived_before_a_failure_is_kept_where_the_report_says() {
     let Some(scene) = Scene::large() else { return };
     let keep = "--keep-staging";
-    // A disk that somebody else fills meanwhile.
+    // A disk that another process fills.
     scene.db2.sh(&format!("mount -t tmpfs -o size=64M lab {}", scene.at("in")));
     let script = format!("[[ $* == *--extract* ]] && head -c 40M /dev/zero >{}/filler", scene.at("in"));
     let wrapper = Wrapper::new(&scene.db2, "tar", &script);
@@ -76,7 +76,7 @@ fn exclusive_a_run_that_begins_nothing_keeps_nothing() {
     let Some(scene) = Scene::replacement() else { return };
     scene.transfer(&["--keep-staging"]).expect_code(4);
     scene.expect_untouched();
-    // A file system that cannot do what is needed, at each of the steps that try it.
+    // A file system that lacks a feature, for each of the steps that test it.
     for (flag, options) in
         [(1, &["--keep-staging", "--as", "x"][..]), (2, &["--keep-staging", "--replace", "--keep-old"])]
     {
@@ -86,7 +86,7 @@ fn exclusive_a_run_that_begins_nothing_keeps_nothing() {
         assert!(output.stderr.contains("this file system cannot "), "{output}");
         scene.expect_untouched();
     }
-    // Only who replaces needs the second one.
+    // Only a replacement needs the second one.
     let _perl = Wrapper::new(&scene.db2, "perl", "[[ ${4-} == 2 ]] && { echo no; exit 1; }");
     scene.transfer(&["--as", "x"]).expect_success();
     assert_eq!(scene.arrived(), ["data", "x"]);

@@ -1,4 +1,4 @@
-//! What is under the final name at every moment of a publication, whoever dies.
+//! The final name at every moment of a publication, whichever process dies.
 
 use crate::support::changes::Wrapper;
 use crate::support::commands::Running;
@@ -6,7 +6,7 @@ use crate::support::processes;
 use crate::support::scenes::{SOON, Scene};
 use crate::support::waiting::eventually;
 
-/// A step of a publication at which a run is held, once, and then everything that the test does to it happens.
+/// A step of a publication at which a run is held once, before the test acts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Moment {
     BeforeTheExchange,
@@ -35,12 +35,12 @@ impl Moment {
         if self.keeps() { &["--replace", "--keep-old"] } else { &["--replace"] }
     }
 
-    /// The copy has its name by then.
+    /// Whether the copy is published by then.
     fn is_published(self) -> bool {
         !matches!(self, Self::BeforeTheExchange | Self::AfterTheRecord | Self::AfterTheFirstRename)
     }
 
-    /// The program that is held there, when, and whether before it does its work.
+    /// The program that is held, the condition, and whether it is held before its work.
     fn hold(self) -> (&'static str, &'static str, bool) {
         let exchange = "${4-} == 2 && ${6-} == */fd/14/data";
         let first = "${4-} == 1 && ${6-} == */fd/14/data.old-*";
@@ -53,11 +53,11 @@ impl Moment {
         }
     }
 
-    /// Puts the program that holds a run at this moment in place, for the next run only.
+    /// Puts a script that holds the run at this moment in front of the program, for the next run only.
     fn arm(self, scene: &Scene) -> Wrapper {
         let gate = scene.at("gate");
         let (program, condition, before) = self.hold();
-        // What is removed is not whole any more by then.
+        // A tree that is being removed is not complete any more.
         let begun = if program == "rm" { "$real -f \"${@: -1}/one\"" } else { ":" };
         let hold = format!("mv {gate}/armed {gate}/held; until [[ -e {gate}/go ]]; do sleep 0.02; done");
         let script = if before {
@@ -74,23 +74,23 @@ impl Moment {
     }
 }
 
-/// Who goes at the moment.
+/// Processes that die at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Death {
     Controller,
-    /// What it had begun is done nevertheless, before the watchdog acts.
+    /// A change in progress completes before the watchdog acts.
     Agent,
-    /// And what it had begun.
+    /// The agent and its change in progress.
     AgentAndEffects,
-    /// And the watchdog: the controller is left.
+    /// These and the watchdog: the controller is left.
     Keepers,
-    /// And the controller: nobody is left.
+    /// All of them and the controller: no process is left.
     All,
     Host,
 }
 
-/// The processes of a run that may write to its journal, the agent and its effects, or that wait for it, the
-/// watchdog: in all cases those that have it open, in one of two ways.
+/// Processes of a run that have its journal open: the agent and its changes, which may write to it, and the
+/// watchdog, which waits for it.
 const KEEPERS: &str = r#"
     keepers() {
         local pid
@@ -120,7 +120,7 @@ impl Death {
         }
     }
 
-    /// What was begun is done.
+    /// Whether the change in progress completes.
     fn leaves_effects(self) -> bool {
         matches!(self, Self::Controller | Self::Agent)
     }
@@ -135,7 +135,7 @@ fn dies_at_every_moment(death: Death) {
         let run = scene.spawn(moment.options());
         let held = || scene.db2.run(&["test", "-e", &scene.at("gate/held")]).status.success();
         assert!(eventually(SOON, held), "the moment does not come");
-        // Not one moment without the whole of one of them.
+        // At every moment, one of them is complete.
         if moment.is_published() {
             scene.expect_copied("in/data");
         } else {
@@ -147,7 +147,7 @@ fn dies_at_every_moment(death: Death) {
             Death::Controller => drop(run),
             Death::Agent | Death::AgentAndEffects | Death::Keepers => {
                 let output = run.wait();
-                // What was told before is not taken back.
+                // A success that was reported is not taken back.
                 let code = i32::from(moment != Moment::WhileTheOldOneIsRemoved);
                 output.expect_code(code);
             }
@@ -161,7 +161,7 @@ fn dies_at_every_moment(death: Death) {
                 scene.lab.transfer(&["clean", "db2"]).expect_success();
             }
         }
-        scene.await_undone();
+        scene.await_rollback();
         let all = scene.arrived();
         if moment.is_published() || death.leaves_effects() {
             scene.expect_copied("in/data");

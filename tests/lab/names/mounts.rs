@@ -1,10 +1,10 @@
-//! What is mounted at, into or beside the final name.
+//! File systems that are mounted at, in or beside the final name.
 
 use crate::support::changes::Wrapper;
 use crate::support::scenes::Scene;
 
 impl Scene {
-    /// A command that mounts a directory, with a file that is precious, into the older tree.
+    /// Returns a command that mounts a directory with a precious file into the older tree.
     fn mount(&self, at: &str) -> String {
         let (precious, at) = (self.at("precious"), self.at(at));
         format!("mkdir -p {precious}; echo precious >{precious}/file; mount --bind {precious} {at}")
@@ -44,8 +44,9 @@ fn exclusive_what_is_mounted_into_the_old_one_meanwhile_fails_the_publication_an
         for options in [&["--replace"][..], &["--replace", "--keep-old"]] {
             let output = scene.transfer(options).expect_code(1);
             // What is mounted at the name itself is another directory than the old one.
-            let told = if at == "in/data" { "is left as it is" } else { "something is mounted at or below " };
-            assert!(output.stderr.contains(told), "{output}");
+            let reported =
+                if at == "in/data" { "is left as it is" } else { "something is mounted at or below " };
+            assert!(output.stderr.contains(reported), "{output}");
             scene.expect_precious();
             scene.unmount(at);
             scene.expect_untouched();

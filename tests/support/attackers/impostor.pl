@@ -1,13 +1,13 @@
-# A process that is not what it seems. Its arguments, KEY=VALUE, in this order of effect:
+# A process that poses as a server. Arguments, KEY=VALUE, in the order of their effect:
 #   name=NAME        its process name
-#   cwd=DIRECTORY    where it works
+#   cwd=DIRECTORY    its working directory
 #   write=FILE       a POSIX write lock on that file (read=FILE: a read lock), with the file open for just that
 #   open=FILE        that file open for writing, without a lock
 #   record=FILE      everything that clients send, and nothing else
 #   asks=WHAT        clear or dialog (plugins that send passwords as they are), infile:FILE (LOCAL INFILE), nothing
 #   listen=WHERE     a path or a TCP port; any number of them
-#   mode=OCTAL       of the sockets, 0777 if nothing else is said
-# It prints `ready`, and goes on until it is killed.
+#   mode=OCTAL       of the sockets; default 0777
+# It prints `ready`, and runs until it is killed.
 use strict;
 use warnings;
 use Fcntl;

@@ -1,4 +1,4 @@
-//! Runs are held at a chosen point, or damaged there, by programs of the same names in front of the real ones.
+//! Points at which a run is held or damaged, by scripts in front of programs.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::Write as _;
@@ -8,18 +8,18 @@ use std::path::PathBuf;
 use crate::support::local::runs::{LONG, wait_until};
 use crate::support::local::sandbox::Sandbox;
 
-/// Where a run is held.
+/// Point at which a run is held.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Point {
     /// The source's tar has written 256 KiB of its archive and blocks on the next.
     Archive,
-    /// The target's agent has locked its port; nobody listens there yet.
+    /// The target's agent has locked its port, and no receiver listens yet.
     Lock,
     /// The target listens; the source's netcat has not connected yet.
     Connect,
-    /// A target whose directory has this name takes nothing from the stream.
+    /// The target whose directory has this name reads nothing of the stream.
     Unpack(&'static str),
-    /// The copy and what has its final name are about to change places.
+    /// The copy is about to be exchanged with the old one.
     Exchange,
     /// The staging directory is about to be removed.
     Removal,
@@ -36,7 +36,7 @@ impl Point {
         }
     }
 
-    /// What the shim does where it is to hold; `held` waits, `"$real"` is the program.
+    /// Returns the script that holds the program; `held` waits, `"$real"` is the program.
     fn script(self) -> String {
         match self {
             Self::Archive => r#"if [[ $1 == --create ]]; then
@@ -56,7 +56,7 @@ impl Point {
     }
 }
 
-/// What one of the programs of a run does.
+/// Role of a program in a run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Role {
     /// tar, on the source.
@@ -67,15 +67,15 @@ pub(crate) enum Role {
     Receive,
 }
 
-/// Runs that are held.
+/// Runs that are held at a point.
 pub(crate) struct Hold {
     marks: PathBuf,
     gate: File,
 }
 
 impl Sandbox {
-    /// Puts a program of this name in front of the real one: a bash script that knows the real one as `$real`, and
-    /// becomes it at its end.
+    /// Puts a bash script in front of a program. The script has the real program as `$real`, which runs after
+    /// its end.
     pub(crate) fn shim(&self, program: &str, script: &str) {
         let path = std::env::var("PATH").unwrap();
         let real =
@@ -86,7 +86,7 @@ impl Sandbox {
         fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
     }
 
-    /// As `shim`, with a script that runs instead of the program, with `"$real"` at hand, in one role of it.
+    /// As `shim`, with a script that runs instead of the program in one of its roles.
     pub(crate) fn replace(&self, role: Role, script: &str) {
         let (program, condition) = match role {
             Role::Pack => ("tar", "[[ $1 == --create ]]"),
@@ -96,21 +96,21 @@ impl Sandbox {
         self.shim(program, &format!("set -o pipefail\nif {condition}; then {script}; exit; fi"));
     }
 
-    /// Holds all runs of the sandbox at a point, until the gate is opened or the test is over.
+    /// Holds all runs of the sandbox at a point, until the gate is opened or the test ends.
     pub(crate) fn hold(&self, point: Point) -> Hold {
         let marks = self.dir(format!("held-{}", point.program()));
         let gate = self.path(format!("gate-{}", point.program()));
         self.fifo(&gate);
         let held = format!("held() {{ : >'{}'/$$; read -r _ <'{}'; }}\n", marks.display(), gate.display());
         self.shim(point.program(), &(held + &point.script()));
-        // Open for reading, too: opening does not wait for a reader, and what is written waits for one.
+        // Opened for reading, too: neither opening nor writing then depends on a reader.
         let gate = OpenOptions::new().read(true).write(true).open(gate).unwrap();
         Hold { marks, gate }
     }
 }
 
 impl Hold {
-    /// Waits until that many programs are held.
+    /// Waits until so many programs are held.
     #[track_caller]
     pub(crate) fn reached_by(&self, count: usize) {
         wait_until("the run is held", LONG, || fs::read_dir(&self.marks).unwrap().count() >= count);
@@ -122,7 +122,7 @@ impl Hold {
         self.reached_by(1);
     }
 
-    /// Lets go of all that are held now or will be.
+    /// Lets all programs continue that are held, now or later.
     pub(crate) fn open(&self) {
         (&self.gate).write_all(&b"go\n".repeat(64)).unwrap();
     }

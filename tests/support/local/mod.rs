@@ -1,4 +1,4 @@
-//! The program on this machine: a place for each test, its runs, and what they leave there.
+//! The program on this machine: a sandbox for each test, its runs, and their traces.
 
 pub(crate) mod holds;
 pub(crate) mod processes;

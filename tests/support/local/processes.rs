@@ -1,4 +1,4 @@
-//! What a run has on this machine: processes, journals, locks, staging directories.
+//! Traces of a run on this machine: processes, journals, locks, staging directories.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,12 +12,12 @@ use nix::unistd::Pid;
 use crate::support::local::runs::{LONG, Running, wait_until};
 use crate::support::local::sandbox::{MARKER, Sandbox};
 
-/// A process of a sandbox, as it was when it was looked at.
+/// State of a process of a sandbox.
 #[derive(Debug)]
 pub(crate) struct Process {
     pub(crate) pid: i32,
     pub(crate) parent: i32,
-    /// Its words, separated by blanks.
+    /// Command line, separated by blanks.
     pub(crate) command: String,
     pub(crate) environment: Vec<u8>,
 }
@@ -32,12 +32,12 @@ impl Process {
         Some(Self { pid, parent, command, environment: fs::read(directory.join("environ")).ok()? })
     }
 
-    /// What a descriptor is open on.
+    /// Returns the file behind a descriptor.
     fn descriptor(&self, number: u32) -> Option<PathBuf> {
         fs::read_link(format!("/proc/{}/fd/{number}", self.pid)).ok()
     }
 
-    /// The name of the agent whose journal this process may write to: the agent's own, or its watchdog's.
+    /// Returns the name of the agent whose journal this process has open: the agent itself, or its watchdog.
     pub(crate) fn keeps(&self) -> Option<String> {
         let journal = self.descriptor(9)?;
         (journal.file_name()? == "journal").then_some(())?;
@@ -50,7 +50,7 @@ impl Process {
 }
 
 impl Sandbox {
-    /// All processes that were started in the sandbox and live, by the mark in their environment.
+    /// Returns all processes of the sandbox, by the marker in their environment.
     pub(crate) fn processes(&self) -> Vec<Process> {
         let mark = [MARKER.as_bytes(), b"=", self.path("").as_os_str().as_bytes()].concat();
         fs::read_dir("/proc")
@@ -61,7 +61,7 @@ impl Sandbox {
             .collect()
     }
 
-    /// The agent of one end (`source`, `target1`) of a run.
+    /// Returns the agent of one end (`source`, `target1`) of a run.
     #[track_caller]
     pub(crate) fn agent(&self, controller: &Running, end: &str) -> Process {
         let is_it = |process: &Process| {
@@ -70,14 +70,14 @@ impl Sandbox {
         self.processes().into_iter().find(is_it).unwrap_or_else(|| panic!("no agent of {end}"))
     }
 
-    /// An agent, its watchdog and what they wait with.
+    /// Returns an agent, its watchdog and their helpers.
     pub(crate) fn keepers(&self, end: &str) -> Vec<Process> {
         let mut found = self.processes();
         found.retain(|process| process.keeps().is_some_and(|agent| agent.ends_with(end)));
         found
     }
 
-    /// The journals of the sandbox's runs. Those of other runs in a shared state do not count.
+    /// Returns the journals of the sandbox's runs, without those of other runs in a shared state directory.
     pub(crate) fn journals(&self) -> Vec<PathBuf> {
         let ours = |path: &Path| {
             let path_here = self.path("");
@@ -89,7 +89,7 @@ impl Sandbox {
         agents.map(|agent| agent.path().join("journal")).filter(|path| ours(path)).collect()
     }
 
-    /// Everything that a run of the sandbox still has; `targets` are the directories that it copied into.
+    /// Returns everything that is left of runs of the sandbox; `targets` are their target directories.
     fn left(&self, targets: &[&Path]) -> Vec<String> {
         let mut left: Vec<String> = self.journals().iter().map(|path| path.display().to_string()).collect();
         left.extend(targets.iter().flat_map(|target| staging(target)).map(|path| path.display().to_string()));
@@ -100,20 +100,20 @@ impl Sandbox {
         left
     }
 
-    /// The run that has ended has undone all of it. Its processes are given a moment to follow.
+    /// Asserts that a run that has ended has rolled back everything. Its processes have a moment to end.
     #[track_caller]
     pub(crate) fn is_clean(&self, targets: &[&Path]) {
         assert_eq!(self.left(targets), Vec::<String>::new());
         self.gets_clean(targets, Duration::from_secs(5));
     }
 
-    /// All was undone, whether the run's controller has ended or still waits for somebody to read.
+    /// Waits for the rollback, whether or not the run's controller still waits for a reader.
     #[track_caller]
     pub(crate) fn gets_clean_of_journals(&self, target: &Path) {
         wait_until("all is undone", LONG, || self.left(&[target]).is_empty());
     }
 
-    /// Nothing of any run is left within that time, whoever undoes it.
+    /// Waits until nothing is left of any run, by whichever process.
     #[track_caller]
     pub(crate) fn gets_clean(&self, targets: &[&Path], limit: Duration) {
         let everything = || {
@@ -135,7 +135,7 @@ impl Sandbox {
     }
 }
 
-/// The staging directories in a target.
+/// Returns the staging directories in a target.
 pub(crate) fn staging(target: &Path) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> =
         fs::read_dir(target).into_iter().flatten().flatten().map(|e| e.path()).collect();
@@ -143,7 +143,7 @@ pub(crate) fn staging(target: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// What is in a directory, by name.
+/// Returns the names in a directory, sorted.
 pub(crate) fn names(directory: &Path) -> Vec<String> {
     let entries = fs::read_dir(directory).unwrap().flatten();
     let mut names: Vec<String> =
@@ -152,7 +152,7 @@ pub(crate) fn names(directory: &Path) -> Vec<String> {
     names
 }
 
-/// Somebody listens on a port of this machine.
+/// Whether a process listens on a port of this machine.
 pub(crate) fn is_listening(port: u16) -> bool {
     let suffix = format!(":{port:04X}");
     ["/proc/net/tcp", "/proc/net/tcp6"].iter().any(|table| {

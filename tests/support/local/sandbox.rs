@@ -1,4 +1,4 @@
-//! A place for one test, and how the program is started in it.
+//! A sandbox for one test, and ways to start the program in it.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -16,32 +16,32 @@ use crate::support::local::runs::{LONG, Running};
 use crate::support::output::Output;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_transfer");
-/// In the environment of every process of a sandbox; its value is the sandbox's directory.
+/// Variable in the environment of all processes of a sandbox; its value is the sandbox's directory.
 pub(crate) const MARKER: &str = "HOME";
 
-/// Words of a command line: texts and paths alike.
+/// Arguments: texts and paths.
 pub(crate) type Words<'a> = &'a [&'a dyn AsRef<OsStr>];
 
-/// Directories, an account and a state that belong to one test.
+/// Directories, an account and a state of one test.
 pub(crate) struct Sandbox {
     directory: TempDir,
     program: PathBuf,
-    /// The account of the processes where it is not the test's own.
+    /// Uid of the processes, unless it is the account of the tests.
     account: Option<u32>,
-    /// Where programs are looked for, after the shims.
+    /// Search path after the shims.
     path: String,
 }
 
 impl Sandbox {
-    /// A sandbox without privileges: with an account of its own where the tests run as root, else with theirs. `None`,
-    /// and a note, where this user cannot become another.
+    /// A sandbox without privileges: with an account of its own when the tests run as root, and with theirs
+    /// otherwise. `None`, with a note, when this user cannot become another one.
     pub(crate) fn new() -> Option<Self> {
         if !geteuid().is_root() {
             return Some(Self::make(None));
         }
         let mut sandbox = Self::make(Some(50_000 + number() % 10_000));
         if !sandbox.can("test -x \"$1\"", PROGRAM) {
-            // The source tree may lie where only root can look, such as in /root.
+            // The source tree may be closed to others, such as in /root.
             sandbox.program = sandbox.directory.path().join("transfer");
             fs::copy(PROGRAM, &sandbox.program).unwrap();
         }
@@ -52,7 +52,8 @@ impl Sandbox {
         None
     }
 
-    /// A sandbox with root's rights. `None`, and a note, when the tests do not have them. The state is that of the machine.
+    /// A sandbox with root's rights and the machine's state directory. `None`, with a note, when the tests do
+    /// not run as root.
     pub(crate) fn root() -> Option<Self> {
         if geteuid().is_root() {
             return Some(Self::make(None));
@@ -61,7 +62,7 @@ impl Sandbox {
         None
     }
 
-    /// A sandbox with the account of the tests, whichever it is: the user database knows it, as ssh wants.
+    /// A sandbox with the account of the tests, which the user database knows, as ssh requires.
     pub(crate) fn own() -> Self {
         Self::make(None)
     }
@@ -85,7 +86,7 @@ impl Sandbox {
         for directory in std::env::split_paths(&self.path) {
             for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
                 if !hidden.iter().any(|name| entry.file_name() == *name) {
-                    // The first one of a name is the one that counts.
+                    // The first program of a name counts.
                     let _ = std::os::unix::fs::symlink(entry.path(), tools.join(entry.file_name()));
                 }
             }
@@ -93,12 +94,12 @@ impl Sandbox {
         tools.to_str().unwrap().clone_into(&mut self.path);
     }
 
-    /// The sandbox's directory or a path in it.
+    /// Returns the path of an entry of the sandbox, or of the sandbox itself.
     pub(crate) fn path(&self, name: impl AsRef<OsStr>) -> PathBuf {
         self.directory.path().join(Path::new(name.as_ref()))
     }
 
-    /// A new directory, owned by the sandbox's account.
+    /// Creates a directory, owned by the sandbox's account.
     pub(crate) fn dir(&self, name: impl AsRef<OsStr>) -> PathBuf {
         let path = self.path(name);
         fs::create_dir(&path).unwrap();
@@ -107,7 +108,7 @@ impl Sandbox {
         path
     }
 
-    /// A new file, owned by the sandbox's account.
+    /// Creates a file, owned by the sandbox's account.
     pub(crate) fn file(&self, name: impl AsRef<OsStr>, contents: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path(name);
         fs::write(&path, contents).unwrap();
@@ -115,7 +116,7 @@ impl Sandbox {
         path
     }
 
-    /// A directory `NAME` with a file `large` of 2 MiB, more than what pipes hold, and a `small` one.
+    /// Creates a directory with a file `large` of 2 MiB, more than pipes hold, and a file `small`.
     pub(crate) fn source(&self, name: &str) -> PathBuf {
         let source = self.dir(name);
         self.file(source.join("large"), crate::support::local::trees::noise(2 << 20));
@@ -123,7 +124,7 @@ impl Sandbox {
         source
     }
 
-    /// A new named pipe.
+    /// Creates a named pipe.
     pub(crate) fn fifo(&self, path: &Path) {
         assert!(Command::new("mkfifo").args(["-m", "0600"]).arg(path).status().unwrap().success());
         self.own_it(path);
@@ -136,19 +137,19 @@ impl Sandbox {
         }
     }
 
-    /// Everything in it, but for the records of past runs.
+    /// Returns all paths in it, without the records of past runs.
     pub(crate) fn contents(&self) -> Vec<PathBuf> {
         let mut all = crate::support::local::trees::walk(&self.path(""));
         all.retain(|path| !path.starts_with("state/transfer-history") && path != Path::new("state"));
         all
     }
 
-    /// Where runs keep their journals.
+    /// Returns the directory of journals.
     pub(crate) fn state(&self) -> PathBuf {
         if self.is_root() { "/var/lib/transfer".into() } else { self.path("state/transfer") }
     }
 
-    /// Where runs keep the locks of their ports. All sandboxes of one account share them, as all runs of a user do:
+    /// Returns the directory of port locks. All sandboxes of one account share it, as all runs of a user do:
     /// netcat lets one user listen on a port twice.
     pub(crate) fn runtime(&self) -> PathBuf {
         match self.account {
@@ -158,7 +159,7 @@ impl Sandbox {
         }
     }
 
-    /// The account is the sandbox's own, and so is everything in its state and runtime directories.
+    /// Whether the account is the sandbox's own, and so is everything in its state and runtime directories.
     pub(crate) fn has_an_account(&self) -> bool {
         self.account.is_some()
     }
@@ -167,14 +168,15 @@ impl Sandbox {
         self.account.is_none() && geteuid().is_root()
     }
 
-    /// A port that nobody listens on, outside of the range that the kernel and the program choose from by themselves.
+    /// Returns a free port, outside of the ranges that the kernel and the program choose from.
     pub(crate) fn port() -> u16 {
         let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
         let first = 20_000 + u16::try_from(number() % 9_000).unwrap();
         (first..30_000).find(free).unwrap()
     }
 
-    /// A command in the sandbox's environment and account. An ignored signal of the tests is not inherited.
+    /// Returns a command in the sandbox's environment and account. Signals that the tests ignore are not
+    /// ignored there.
     pub(crate) fn through(&self, words: &[&str]) -> Command {
         let mut start = Vec::new();
         if let Some(uid) = self.account {
@@ -194,20 +196,20 @@ impl Sandbox {
         if self.account.is_some() {
             command.env("XDG_RUNTIME_DIR", self.path("run"));
         } else {
-            // Those of this machine's account are not ours to add to.
+            // The history of the account itself must not grow.
             command.env("TRANSFER_HISTORY_SIZE", "0");
         }
         command
     }
 
-    /// The program with these arguments, not started.
+    /// Returns a command that runs the program with these arguments.
     pub(crate) fn command(&self, words: Words<'_>) -> Command {
         let mut command = self.through(&[self.program.to_str().unwrap()]);
         command.args(words.iter().map(AsRef::as_ref));
         command
     }
 
-    /// The program with these arguments, to be started by a script that calls it `"$@"`.
+    /// Returns a shell command whose script runs the program with these arguments as `"$@"`.
     pub(crate) fn scripted(&self, script: &str, words: Words<'_>) -> Command {
         let mut command = self.through(&["sh", "-c", script, "sh", self.program.to_str().unwrap()]);
         command.args(words.iter().map(AsRef::as_ref));
@@ -228,16 +230,16 @@ impl Sandbox {
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
-        // Only a test that failed leaves anything; it was told by then.
+        // Only a failed test leaves processes, and it has been reported.
         for process in self.processes() {
             process.signal(Signal::SIGKILL);
         }
-        // Copies of read-only directories could not be removed without root.
+        // Only root can remove copies of read-only directories.
         let _ = Command::new("chmod").args(["-R", "u+rwx"]).arg(self.path("")).stderr(Stdio::null()).status();
     }
 }
 
-/// A number that no other test has at this time.
+/// Returns a number that is unique among running tests.
 fn number() -> u32 {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     std::process::id() + COUNT.fetch_add(1, Ordering::Relaxed)

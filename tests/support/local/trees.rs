@@ -1,4 +1,4 @@
-//! Trees: what is hard to copy, and whether a copy is the same.
+//! Trees with every kind of entry, and their comparison.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -39,7 +39,7 @@ pub(crate) const ODD_NAMES: [&[u8]; 24] = [
     b"@file:colon",
 ];
 
-/// Bytes that no compression makes smaller, the same in every run.
+/// Returns incompressible bytes, the same in every run.
 pub(crate) fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut bytes = Vec::with_capacity(length + 8);
@@ -53,7 +53,7 @@ pub(crate) fn noise(length: usize) -> Vec<u8> {
     bytes
 }
 
-/// Makes a tree of every kind of entry at a path of the sandbox. With root's rights, the owners are of all kinds, too.
+/// Creates a tree with every kind of entry. With root's rights, owners differ, too.
 pub(crate) fn odd_tree(sandbox: &Sandbox, name: &OsStr) -> PathBuf {
     let root = sandbox.dir(name);
     let names = root.join("names");
@@ -87,7 +87,7 @@ pub(crate) fn odd_tree(sandbox: &Sandbox, name: &OsStr) -> PathBuf {
             std::os::unix::fs::lchown(&path, Some(40_000 + number), Some(41_000 + number)).unwrap();
         }
     }
-    // After the owners: a change of the owner takes such bits away.
+    // After the owners: chown clears setuid and setgid bits.
     for (name, mode) in [
         ("large", 0o4755),
         ("empty file", 0o2640),
@@ -101,7 +101,7 @@ pub(crate) fn odd_tree(sandbox: &Sandbox, name: &OsStr) -> PathBuf {
     }
     set_attribute(&root.join("large"), "user.note", "a value\nof two lines");
     set_attribute(&root.join("names"), "user.of-a-directory", "yes");
-    // Last, and the directories after what is in them.
+    // Last, and each directory after its entries.
     for (number, relative) in paths.iter().enumerate().rev() {
         let time = format!("2001-02-03 04:05:06.{:09}", 123_456_789 + number);
         let touch = Command::new("touch").args(["-h", "-d", &time, "--"]).arg(root.join(relative)).status();
@@ -131,7 +131,7 @@ fn set_attribute(path: &Path, name: &str, value: &str) {
     }
 }
 
-/// The `user.` attributes of a tree's entries, as text.
+/// Returns the `user.` attributes of a tree's entries as text.
 fn attributes(root: &Path, entries: &[PathBuf]) -> String {
     let (list, get) = if cfg!(target_arch = "aarch64") { ("12", "9") } else { ("195", "192") };
     let script = r#"
@@ -148,7 +148,7 @@ fn attributes(root: &Path, entries: &[PathBuf]) -> String {
             }
         }"#;
     let mut perl = Command::new("perl");
-    // A file has no entries but itself.
+    // A file has no other entries.
     let directory = if root.is_dir() { root } else { Path::new("/") };
     perl.args(["-e", script, list, get]).current_dir(directory).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut perl = perl.spawn().unwrap();
@@ -163,12 +163,13 @@ fn attributes(root: &Path, entries: &[PathBuf]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// An entry of a tree; the empty path is the tree itself, which may be a file.
+/// Returns the path of an entry; the empty path is the tree itself, which may be a file.
 fn at(root: &Path, relative: &Path) -> PathBuf {
     if relative.as_os_str().is_empty() { root.to_owned() } else { root.join(relative) }
 }
 
-/// All entries of a tree, relative to it, its top (an empty path) first and each directory before what is in it.
+/// Returns all entries of a tree as relative paths, the top (an empty path) first, and each directory before
+/// its entries.
 pub(crate) fn walk(root: &Path) -> Vec<PathBuf> {
     let mut found = vec![PathBuf::new()];
     let mut next = 0;
@@ -185,12 +186,13 @@ pub(crate) fn walk(root: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// A path as it may be printed: no two are alike then, either.
+/// Returns a printable form of a path, which is unique.
 fn shown(path: &Path) -> String {
     path.as_os_str().as_bytes().escape_ascii().to_string()
 }
 
-/// What a copy has to keep of one entry, bytes aside. Directories' sizes are the file system's business.
+/// Returns the properties of an entry that a copy has to keep, without contents. Sizes of directories depend
+/// on the file system.
 fn facts(path: &Path, relative: &Path, first_names: &mut BTreeMap<(u64, u64), PathBuf>) -> String {
     let metadata = fs::symlink_metadata(path).unwrap();
     let mut facts = format!(
@@ -205,7 +207,7 @@ fn facts(path: &Path, relative: &Path, first_names: &mut BTreeMap<(u64, u64), Pa
         let first =
             first_names.entry((metadata.dev(), metadata.ino())).or_insert_with(|| relative.to_owned());
         facts += &format!(", the same as {} by {} names", shown(first), metadata.nlink());
-        // Of a file in many pieces, the file system has a block or two more.
+        // A fragmented file may have another block or two.
         facts += &format!(", {} bytes in some {} * 64 KiB", metadata.len(), metadata.blocks() / 128);
     }
     if metadata.is_symlink() {
@@ -214,7 +216,7 @@ fn facts(path: &Path, relative: &Path, first_names: &mut BTreeMap<(u64, u64), Pa
     facts
 }
 
-/// The copy is the source in everything that can be seen.
+/// Asserts that a copy is identical to its source in every visible respect.
 #[track_caller]
 pub(crate) fn assert_same(source: &Path, copy: &Path) {
     let (there, here) = (walk(source), walk(copy));

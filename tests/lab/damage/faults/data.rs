@@ -4,11 +4,11 @@ use super::{Fault, fault};
 use crate::damage::lane::DATA;
 use crate::damage::moments::End;
 
-/// The file that tar reads last.
+/// Name of the file that tar reads last.
 const LAST: &str = "$(cd /srv/damage/data && ls -U | grep -E 'one|two|three' | tail -n 1)";
 
 pub(super) fn sources() -> Vec<Fault> {
-    /// With what it was before, its time included.
+    /// Restores the file and its time afterwards.
     fn change(name: &str, how: &str) -> Fault {
         let script =
             format!("cd {DATA}; mkdir ../kept; cp -a {LAST} ../kept/; touch -r . ../kept/time; {how}");
@@ -31,7 +31,7 @@ pub(super) fn sources() -> Vec<Fault> {
     ]
 }
 
-/// What happens to the stream between the source's netcat and the target's: bash's word for a filter of perl's.
+/// Filters the stream between the netcats of source and target through perl code.
 pub(super) fn wires() -> Vec<Fault> {
     let damage = |name: &str, how: &'static str, codes: &'static [i32]| {
         fault(name, move |experiment| experiment.damage_wire(how))
@@ -49,7 +49,7 @@ pub(super) fn wires() -> Vec<Fault> {
             ("cut", "substr($all, $at) = q()"),
         ] {
             let script: &'static str = Box::leak(format!("my $at = {at}; {change}").into_boxed_str());
-            // What is of the right length got here, and is not what was sent.
+            // A stream of the right length is complete, and altered.
             let codes: &[i32] = if kind == "flipped" { &[3] } else { &[1, 3] };
             faults.push(damage(&format!("wire-{kind}-{place}"), script, codes));
         }

@@ -32,7 +32,7 @@ pub(super) fn disks() -> Vec<Fault> {
             experiment.sh(End::Target, "mount -o remount,ro /srv/damage/small");
         })
         .mend(|experiment| drop(experiment.sh(End::Target, "mount -o remount,rw /srv/damage/small")))
-        // Not while files there are open to be written to.
+        // Not while files are open for writing there.
         .at(|moment| has_agent(moment) && (!moment.is_from("first") || moment.is_from("syncing")))
         .by(small)
         .ends(&[1, 4, 6], &["db2"]),
@@ -40,7 +40,7 @@ pub(super) fn disks() -> Vec<Fault> {
             experiment.sh(End::Target, "rm -r /srv/damage/in");
         })
         .mend(|experiment| drop(experiment.sh(End::Target, "mkdir /srv/damage/in")))
-        // Later it is the good copy that goes with it.
+        // Later the complete copy is removed with it.
         .at(|moment| !moment.is_from("published"))
         .by(plain)
         .ends(&[1, 3, 4, 6], &["db2"]),

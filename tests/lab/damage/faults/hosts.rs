@@ -3,7 +3,7 @@
 use super::{Fault, fault, plain};
 use crate::damage::moments::End;
 
-/// Hosts that are not what they seem, before anything begins.
+/// Applies to hosts before anything begins.
 pub(super) fn hosts() -> Vec<Fault> {
     let odd = |name: &str, script: &'static str, back: &'static str| {
         fault(name, move |experiment| {

@@ -11,7 +11,7 @@ pub(super) fn crashes() -> Vec<Fault> {
         fault("crash-of-controller", |experiment| experiment.crash("ctl"))
             .mend(|experiment| {
                 experiment.boot("ctl");
-                // Who has nothing to say to a host that is gone does not notice it.
+                // A process with nothing to send to a host does not notice that it is gone.
                 experiment.end_sessions();
             })
             .by(few)
@@ -22,8 +22,8 @@ pub(super) fn crashes() -> Vec<Fault> {
             .by(few)
             .of_source()
             .ends(&[1, 4, 6], &["db1"])
-            // When the target is held at its last step, the source has nothing any more.
-            .wrecks(|experiment| {
+            // When the target is held at its last step, the source has no lease any more.
+            .orphans(|experiment| {
                 let holds = has_agent(experiment.moment()) && experiment.moment().name != "releasing";
                 if holds { vec!["db1"] } else { Vec::new() }
             })
@@ -31,18 +31,18 @@ pub(super) fn crashes() -> Vec<Fault> {
         fault("crash-of-target", |experiment| experiment.crash("db2"))
             .mend(|experiment| experiment.boot("db2"))
             .ends(&[1, 4, 6], &["db2"])
-            .wrecks(|experiment| if has_agent(experiment.moment()) { vec!["db2"] } else { Vec::new() })
+            .orphans(|experiment| if has_agent(experiment.moment()) { vec!["db2"] } else { Vec::new() })
             .patience(GIVEN_UP),
     ]
 }
 
-/// Shorter than the lease time and the idle timeout, also with what TCP waits until it tries once more: each time twice as
-/// long as before.
+/// Less than the lease time and the idle timeout, including TCP's retransmission timeout, which doubles each
+/// time.
 const BLINK: Duration = Duration::from_millis(700);
 
 fn blink(experiment: &mut Experiment, a: &'static str, b: &'static str) {
     experiment.cut(a, b);
-    // What is held goes on while the network is down.
+    // The held program continues while the network is down.
     experiment.let_go();
     thread::sleep(BLINK);
     experiment.heal();

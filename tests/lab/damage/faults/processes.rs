@@ -21,8 +21,8 @@ pub(super) fn signals() -> Vec<Fault> {
     ]
 }
 
-/// Kills some of what keeps a run on a host, without a moment in which one could act for the other. A sudo that stands behind
-/// one of them stops when it does, and has to be woken up.
+/// Kills processes of a run on a host, which are stopped first so that none can act for another one. A sudo
+/// that is the parent of one of them stops with it, and has to be continued.
 fn end(experiment: &Experiment, end: End, whom: &str) {
     let script = format!(
         "found=$({whom}); behind=$(for pid in ${{found:?}}; do parent $pid; done)
@@ -32,7 +32,8 @@ fn end(experiment: &Experiment, end: End, whom: &str) {
 }
 
 pub(super) fn deaths() -> Vec<Fault> {
-    // The agent last: the kernel wakes a stopped watchdog when its parent goes, and it would begin to act.
+    // The agent last: the kernel continues a stopped watchdog when its parent dies, and it would start to
+    // act.
     const ALL: &str = "watchdog; agent";
     vec![
         fault("master-of-target", |experiment| experiment.kill_master("db2"))
@@ -83,11 +84,11 @@ pub(super) fn deaths() -> Vec<Fault> {
             end(experiment, End::Source, ALL);
             experiment.run().signal("KILL");
         })
-        .by(Variant::makes_rest)
+        .by(Variant::stops_something)
         .at(has_agent)
         .ends(&[-9], &[])
         .vanishes()
-        .wrecks(|_| vec!["db1"]),
+        .orphans(|_| vec!["db1"]),
         fault("everybody", |experiment| {
             experiment.run().signal("STOP");
             end(experiment, End::Target, ALL);
@@ -96,11 +97,11 @@ pub(super) fn deaths() -> Vec<Fault> {
         .at(has_agent)
         .ends(&[-9], &[])
         .vanishes()
-        .wrecks(|_| vec!["db2"]),
+        .orphans(|_| vec!["db2"]),
     ]
 }
 
-/// A stage of a pipeline: job, program, a word of its arguments, and its name in messages.
+/// Stages of pipelines: job, program, a word of its arguments, and its name in messages.
 const STAGES: [(End, &str, &str, &str, &str); 13] = [
     (End::Source, "sender", "tar", "--create", "tar"),
     (End::Source, "sender", "perl", "sender read", "read"),
@@ -134,7 +135,7 @@ pub(super) fn stages() -> Vec<Fault> {
             fault(&format!("shell-of-{job}"), kill)
                 .at(|moment| moment.is_from("listening") && !moment.is_from("restarting"))
                 .by(few)
-                // Before the connection it costs another try.
+                // Before the connection, the run tries another port.
                 .ends(&[0, 1], &["its processes were ended from outside"]),
         );
     }

@@ -3,9 +3,9 @@
 use super::{Fault, fault, plain};
 use crate::damage::moments::End;
 
-/// Programs that fail from a moment on, with 1 or as if they were gone.
+/// Programs that fail from a moment on, with status 1 or as if they were missing.
 pub(super) fn tools() -> Vec<Fault> {
-    /// Those that nothing succeeds without; the agent knows where it found its own.
+    /// Programs that every run needs; the agent remembers the paths of its own.
     const NEEDED: [&str; 9] = ["tar", "zstd", "openssl", "nc", "perl", "find", "sort", "md5sum", "mkfifo"];
     const OTHERS: [&str; 12] = [
         "sync",
@@ -31,11 +31,11 @@ pub(super) fn tools() -> Vec<Fault> {
     for status in ["1", "127"] {
         for (end, host) in [(End::Source, "source"), (End::Target, "target")] {
             for tool in NEEDED {
-                // What cannot be told from a stranger's visit is one, after ten tries.
+                // Failures that look like an unexpected peer count as one, after ten attempts.
                 let silent = host == "target" && status == "1" || tool == "perl";
                 let codes: &[i32] = if silent { &[1, 3, 5] } else { &[1, 3] };
                 let early = broken(end, host, tool, status).at(|moment| moment.name == "target");
-                // What programs say comes through perl.
+                // perl passes on the messages of programs.
                 let names = Some(tool).filter(|tool| *tool != "perl");
                 faults.push(Fault { names, ..early.ends(codes, &[]) });
             }
@@ -47,7 +47,7 @@ pub(super) fn tools() -> Vec<Fault> {
         }
         for tool in OTHERS {
             let early = broken(End::Target, "target", tool, status).at(|moment| moment.name == "target");
-            // The comparison would be of what is in the memory.
+            // The comparison would use the page cache.
             let codes: &[i32] = if tool == "sync" { &[1, 3, 6] } else { &[0, 1, 3, 6] };
             faults.push(early.ends(codes, &["db2"]));
         }

@@ -1,4 +1,4 @@
-//! Whatever fails, and whoever is killed, the old server is as it was.
+//! Whatever fails, and whichever process is killed, the old server is as it was.
 
 use crate::databases::{HOLD, LEASE, Servers, expect_held, let_go};
 use crate::support::agents::Found;
@@ -26,7 +26,7 @@ fn exclusive_a_backup_that_cannot_be_prepared_never_touches_the_old_replica() {
     servers.expect_replica(&servers.db2);
 }
 
-/// One that holds a run at a step, on its host.
+/// Puts a script on a host that holds a run at a step.
 fn hold(servers: &Servers, step: &str) -> (Host, Wrapper) {
     let (host, program, condition) = match step {
         "copying" => (&servers.db1, "mariadb-backup", "$* == *--backup*"),
@@ -38,7 +38,7 @@ fn hold(servers: &Servers, step: &str) -> (Host, Wrapper) {
         "comparing" => (&servers.db2, "mariadb", "$* == *--unbuffered*"),
         _ => unreachable!("{step}"),
     };
-    // Once: what undoes it goes through.
+    // Once: the rollback must not be held.
     let script = format!("if [[ {condition} ]] && mkdir /run/held-once 2>/dev/null; then {HOLD}; fi");
     host.sh("rm -rf /run/held-once");
     (host.clone(), Wrapper::new(host, program, &script))
@@ -49,7 +49,7 @@ fn killed_at(steps: &[&str]) {
     servers.old_replica();
     for step in steps {
         for whom in ["controller", "agent", "signal"] {
-            // All three lead to the same lines of the agent's or its watchdog's, where they can strike at all.
+            // All three lead to the same code of the agent or its watchdog, where they have an effect.
             let strikes = match whom {
                 "controller" => !["copying", "following"].contains(step),
                 "signal" => ["publishing", "catching up"].contains(step),
@@ -76,12 +76,12 @@ fn killed_at(steps: &[&str]) {
                 "signal" => run.signal("INT"),
                 _ => drop(processes::sh(&servers.db2, "kill -KILL $(agent)")),
             }
-            // An effect in flight is waited for by all who undo.
+            // Every rollback waits for a change in progress.
             let_go(&host);
             let ended = run.wait();
             assert!(!ended.status.success(), "{when}: {ended}");
             servers.expect_old_one(&when);
-            // A shell that has found it once would not look for another one.
+            // A shell that has found the program once would not look for it again.
             drop(wrapper);
         }
     }
@@ -144,7 +144,7 @@ fn exclusive_a_target_that_goes_down_while_its_data_is_on_trial_gets_it_back_whe
     servers.expect_no_accounts("crashed");
     servers.db2.boot();
     drop(wrapper);
-    // It may have been used since, so nobody decides that but people.
+    // It may have been used since, so the decision is left to the user.
     let refused = servers.replica(&["db1", "db2", "--replace", "--create-account"]).expect_code(4).stderr;
     assert!(
         refused.contains("db2: its data is on trial, by the run ")
@@ -164,7 +164,7 @@ fn exclusive_a_replica_that_cannot_apply_or_whose_tables_differ_is_none() {
     let Some(servers) = Servers::set() else { return };
     servers.old_replica();
     let order = ["db1", "db2", "--replace", "--create-account", "--verify-tables"];
-    // A row that comes between the copy and the comparison, on the copy only.
+    // Adds a row to the copy only, between the copy and the comparison.
     {
         let spoil = "if [[ $* == *--unbuffered* ]]; then $real -e \"SET sql_log_bin = 0; DELETE FROM shop.plain LIMIT 1\"; fi";
         let _spoilt = Wrapper::new(&servers.db2, "mariadb", spoil);
