@@ -1,7 +1,7 @@
 //! Attacks by ordinary accounts of the hosts, by a hostile end and on the wire, run on hosts of the lab.
 //!
-//! `eve` is the attacker. Each test asserts that she gains nothing, the run's exit code, and a message that names the cause.
-//! Tests that change a whole host have the prefix `exclusive_`.
+//! `eve` is the attacker. Each test asserts that she gains nothing, the run's exit code, and a message that
+//! names the cause. Tests that change a whole host have the prefix `exclusive_`.
 
 mod accounts;
 mod assertions;

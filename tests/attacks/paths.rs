@@ -50,7 +50,7 @@ fn shared_target_paths_are_refused_with_component_owner_and_way_out() {
         let line = output.stderr.lines().find(|line| {
             line.contains(&format!("{component} ")) && line.contains(ALLOW) && line.contains("db2")
         });
-        let line = line.unwrap_or_else(|| panic!("{target}: {component} is not told: {output}"));
+        let line = line.unwrap_or_else(|| panic!("{target}: {component} is not named: {output}"));
         let owner =
             if target == "everybody" || target == "group" || target == "acl" { "root" } else { "eve" };
         assert!(line.contains(owner), "{target}: '{line}' does not tell that it is {owner}'s");

@@ -1,5 +1,5 @@
-//! Processes, sockets and locks of other accounts: none of them is taken for a server, is executed, gets a login, or stops a
-//! run.
+//! Processes, sockets and locks of other accounts: none of them is taken for a server, is executed, gets a
+//! login, or stops a run.
 
 mod data_in_use;
 mod executables;

@@ -194,7 +194,7 @@ fn a_hook_before_the_work_ends_with_the_run() {
     running.wait(SOON).expect_code(130);
     assert_eq!(noted(&sandbox), ["after-source failed"]);
     let sleeps = std::process::Command::new("pgrep").args(["-f", "^sleep 61.375$"]).output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&sleeps.stdout), "", "what the hook began goes on");
+    assert_eq!(String::from_utf8_lossy(&sleeps.stdout), "", "a process of the hook still runs");
     sandbox.is_clean(&[&target]);
 }
 

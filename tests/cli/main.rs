@@ -1,7 +1,9 @@
-//! The program on this machine: without SSH and the lab, and without root except where owners and permissions matter.
+//! The program on this machine: without SSH and the lab, and without root except where owners and permissions
+//! matter.
 //!
-//! Each test has a [`support::local::sandbox::Sandbox`]: directories, an account and a state of its own, so that tests can
-//! run in parallel. [`support::local::holds`] stops a run at a chosen point; no test depends on timing.
+//! Each test has a [`support::local::sandbox::Sandbox`]: directories, an account and a state of its own, so
+//! that tests can run in parallel. [`support::local::holds`] stops a run at a chosen point; no test depends
+//! on timing.
 
 mod archives;
 mod choices;

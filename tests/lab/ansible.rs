@@ -328,7 +328,7 @@ fn a_run_ends_with_its_play_or_in_the_background_with_its_task() {
         }
         let ended =
             eventually(AT_ONCE, || !runs(&stage.ctl) && !db1.run(&["pgrep", "-f", &begun]).status.success());
-        assert!(ended, "{way}: the run goes on");
+        assert!(ended, "{way}: the run continues");
         assert!(names(&db2, &stage.join("in")).is_empty());
     }
 }

@@ -6,7 +6,8 @@ use crate::support::output::Output;
 use crate::support::scenes::{SOON, Scene};
 use crate::support::trees::names;
 
-/// Creates files with attributes of all kinds. They are empty: a file system without attributes reports no free space.
+/// Creates files with attributes of all kinds. They are empty: a file system without attributes reports no
+/// free space.
 const ATTRIBUTES: &str = r#"
     cd "$1"; touch plain attr-1 attr-2 listed capable
     setfattr -n user.origin -v here attr-1; setfattr -n user.origin -v there attr-2

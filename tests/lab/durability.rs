@@ -1,5 +1,5 @@
 //! Data after a power cut. A crash of a lab host keeps the page cache, so a missing sync would go unnoticed.
-//! It is noticed here in two ways: by the order of system calls on a host, and by the contents of a disk that
+//! Here it is noticed in two ways: by the order of system calls on a host, and by the contents of a disk that
 //! was cut off.
 
 use crate::support::changes::{Changed, Wrapper};
@@ -60,7 +60,7 @@ fn assert_order(calls: &[Call], expected: &Expected, effects: &[&str]) {
     for (at, sync) in calls.iter().enumerate().filter(|(_, call)| call.is_sync()) {
         let without = [&calls[..at], &calls[at + 1..]].concat();
         let (found, _) = violations(&without, expected);
-        assert!(!found.is_empty(), "nobody would miss {}", sync.describe());
+        assert!(!found.is_empty(), "{} is not needed", sync.describe());
     }
 }
 

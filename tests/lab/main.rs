@@ -1,7 +1,8 @@
 //! Tests on real Debian hosts, in the lab that `lab.sh` brings up; `README.md` beside this file describes it.
 //!
-//! Tests share the hosts and run in parallel, each in directories of its own. Tests that inspect or break a whole host
-//! have the prefix `exclusive_`; `.config/nextest.toml` runs each of them with no other test beside it.
+//! Tests share the hosts and run in parallel, each in directories of its own. Tests that inspect or break a
+//! whole host have the prefix `exclusive_`; `.config/nextest.toml` runs each of them with no other test
+//! beside it.
 
 mod access;
 mod ansible;

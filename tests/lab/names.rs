@@ -26,7 +26,8 @@ impl Scene {
         Some(scene)
     }
 
-    /// A scene with a source that does not fit into the buffers between the hosts, and an empty target directory.
+    /// A scene with a source that does not fit into the buffers between the hosts, and an empty target
+    /// directory.
     fn large() -> Option<Self> {
         let scene = Self::replacement()?;
         make_random(&scene.db1, &scene.at("data/large"), MORE_THAN_BUFFERS);
@@ -69,7 +70,7 @@ impl Scene {
     fn await_rollback(&self) {
         for (host, name) in [(&self.db1, "db1"), (&self.db2, "db2")] {
             let rolled_back = || host.run(&["test", "!", "-e", "/var/lib/transfer"]).status.success();
-            assert!(eventually(SOON, rolled_back), "not undone on {name}");
+            assert!(eventually(SOON, rolled_back), "not rolled back on {name}");
         }
     }
 

@@ -62,7 +62,7 @@ fn exclusive_a_long_removal_delays_nothing_else_and_goes_on_without_the_controll
     let stopped = stopper.wait().expect_success().stdout;
     let pid = stopped.trim().strip_prefix("stopped ").expect("a pid").to_owned();
     scene.db2.sh(&format!("test -d '{staging}'"));
-    assert!(run.is_running(), "left before everything was undone");
+    assert!(run.is_running(), "ended before the rollback was complete");
 
     run.signal("INT");
     let said = expect_end(run, 130, Duration::from_secs(1));

@@ -333,7 +333,7 @@ fn exclusive_many_transfers_of_all_kinds_with_faults_leave_nothing_but_identical
 /// Stops a sampler and reads its result: failures, and the highest number of descriptors of an agent.
 fn look(name: &str, mut sampler: Running, failures: &mut Vec<String>) -> usize {
     if !sampler.is_running() {
-        failures.push(format!("{name}: nobody looked at descriptors: {}", sampler.wait()));
+        failures.push(format!("{name}: the descriptors were not sampled: {}", sampler.wait()));
         return 0;
     }
     sampler.signal("KILL");

@@ -40,8 +40,8 @@ impl Found {
         self.host.sh(&format!("kill -s {name} {}", self.pids.join(" ")));
     }
 
-    /// Freezes them until [`Found::thaw`]. SIGSTOP would not do: the kernel continues stopped processes when their parent
-    /// is killed.
+    /// Freezes them until [`Found::thaw`]. SIGSTOP would not do: the kernel continues stopped processes when
+    /// their parent is killed.
     #[track_caller]
     pub(crate) fn freeze(&self) {
         let pids = self.pids.join(" ");

@@ -9,8 +9,8 @@ const WRAPPED: Duration = Duration::from_secs(180);
 
 /// A script in front of a program of a host, with the real program as `$real`, until this is dropped.
 ///
-/// It has no effect after [`WRAPPED`], since the test may be killed before it is dropped. All processes of the host run it: only for
-/// exclusive tests.
+/// The script has no effect after [`WRAPPED`], since the test may be killed before it is dropped. All
+/// processes of the host run it: only for exclusive tests.
 pub(crate) struct Wrapper {
     host: Host,
     path: String,
@@ -62,7 +62,7 @@ impl Drop for Changed {
     fn drop(&mut self) {
         let output = self.host.run(&["bash", "-c", &self.back]);
         if !output.status.success() {
-            eprintln!("a host stays changed: {output}");
+            eprintln!("a host could not be restored: {output}");
         }
     }
 }

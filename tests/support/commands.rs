@@ -136,8 +136,8 @@ impl Invocation {
     }
 }
 
-/// Reads the line with the shell's pid, and not a byte more. `None` when there is none because the host is down; the
-/// command's status and output then report that.
+/// Reads the line with the shell's pid, and not a byte more. `None` when there is none because the host is
+/// down; the command's status and output then report that.
 fn read_pid(stdout: &mut impl Read) -> Option<u32> {
     let mut line = String::new();
     let mut byte = [0];
@@ -167,7 +167,8 @@ impl Running {
         self.pid.expect("the command did not start")
     }
 
-    /// Sends a signal (`"INT"`, `"TERM"`, `"KILL"`, `"STOP"`…) to exactly this process. No error when it has ended.
+    /// Sends a signal (`"INT"`, `"TERM"`, `"KILL"`, `"STOP"`…) to exactly this process. No error when it has
+    /// ended.
     pub(crate) fn signal(&self, name: &str) {
         let pid = self.pid().to_string();
         self.host.run(&["/bin/kill", "-s", name, &pid]);
@@ -186,7 +187,8 @@ impl Running {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Waits until the command has printed a text on either stream; fails when it ends or `within` passes first.
+    /// Waits until the command has printed a text on either stream; fails when it ends or `within` passes
+    /// first.
     #[track_caller]
     pub(crate) fn wait_for(&mut self, text: &str, within: Duration) {
         let found = eventually(within, || {

@@ -1,6 +1,7 @@
 //! A firewall that a run has to open.
 
-/// Lets in ssh only: a run needs a rule of its own, and a rule that stays is seen. The table is `inet closed`.
+/// Lets in ssh only: a run needs a rule of its own, and a rule that stays is seen. The table is `inet
+/// closed`.
 pub(crate) const FIREWALL: &str = "nft -f - <<'RULES'
     add table inet closed
     delete table inet closed

@@ -7,10 +7,12 @@ use super::scenes::SOON;
 use super::trees::sh;
 use super::waiting::eventually;
 
-/// Size, in MiB, of a stream that does not fit into the buffers between two hosts: it stops when its receiver does.
+/// Size, in MiB, of a stream that does not fit into the buffers between two hosts: it stops when its receiver
+/// does.
 pub(crate) const MORE_THAN_BUFFERS: u32 = 48;
 
-/// Stops the receiver of the next transfer into a directory, `$1`, before its stream begins, and prints its pid.
+/// Stops the receiver of the next transfer into a directory, `$1`, before its stream begins, and prints its
+/// pid.
 const HOLD: &str = r#"
     while sleep 0.005; do
         for staging in "$1"/.transfer-*/copy; do
@@ -50,7 +52,8 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    /// Starts a transfer of at least [`MORE_THAN_BUFFERS`], and stops its receiver in a directory of a target.
+    /// Starts a transfer of at least [`MORE_THAN_BUFFERS`], and stops its receiver in a directory of a
+    /// target.
     #[track_caller]
     pub(crate) fn start(lab: &Lab, args: &[&str], target: &Host, directory: &str) -> Self {
         let mut holder = target.spawn(&["bash", "--norc", "-c", HOLD, "bash", directory]);

@@ -72,8 +72,8 @@ pub(super) fn lab_sh(command: &str, args: &[String]) {
 
 /// Puts the program on the controller unless this build of it is there, and returns its path.
 ///
-/// Under a lock, since many test processes do this at the same time. Builds that were not used for an hour are removed:
-/// a lab for development may exist for days.
+/// Under a lock, since many test processes do this at the same time. Builds that were not used for an hour
+/// are removed: a lab for development may exist for days.
 fn install_program(ctl: &Host) -> String {
     let program = std::env::var("TRANSFER_LAB_PROGRAM").unwrap_or_else(|_| PROGRAM.to_owned());
     let built = fs::metadata(&program).expect("the program under test is not built");

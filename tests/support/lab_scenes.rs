@@ -5,8 +5,8 @@ use super::output::Output;
 use super::scenes::Scene;
 
 impl Scene {
-    /// A scene with a file of random bytes as its data, and the directory of the test as its target. All hosts have the
-    /// directory.
+    /// A scene with a file of random bytes as its data, and the directory of the test as its target. All
+    /// hosts have the directory.
     pub(crate) fn with_file(mib: u32) -> Option<Self> {
         let mut scene = Self::on(&["ctl", "db1", "db2", "db3"])?;
         scene.target = scene.scratch.path().to_owned();
@@ -26,7 +26,8 @@ impl Scene {
         self.lab.transfer(&args.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
-    /// Whether an entry of the test's directory on db2 is exactly the older tree. Needs a directory `gate` there.
+    /// Whether an entry of the test's directory on db2 is exactly the older tree. Needs a directory `gate`
+    /// there.
     pub(crate) fn is_old(&self, path: &str) -> bool {
         is_old(&self.db2, &self.at(path), &self.at("gate/old"))
     }

@@ -12,7 +12,8 @@ impl Lab {
         &self.id
     }
 
-    /// Creates the lab, after removing a former one of the same name. It is removed together with the lab of the tests.
+    /// Creates the lab, after removing a former one of the same name. It is removed together with the lab of
+    /// the tests.
     #[track_caller]
     pub(crate) fn remake(&self, hosts: &[&str]) {
         let owner = std::env::var("TRANSFER_LAB_OWNER").unwrap_or_else(|_| "1".into());

@@ -1,4 +1,5 @@
-//! A copy that stays in mid-stream for as long as a test needs, on hosts whose whole state is compared with the one before.
+//! A copy that stays in mid-stream for as long as a test needs, on hosts whose whole state is compared with
+//! the one before.
 
 use std::ops::Deref;
 use std::thread;
@@ -22,7 +23,8 @@ pub(crate) const PROMPTLY: Duration = Duration::from_secs(15);
 pub(crate) const THROTTLE: &str = "tc qdisc replace dev e0 root tbf rate 16mbit burst 32k latency 50ms";
 const BYTES: &str = "48M";
 
-/// After a failed test, so that the next one does not fail, too: continues stopped agents, ends orphaned jobs.
+/// After a failed test, so that the next one does not fail, too: continues stopped agents, ends orphaned
+/// jobs.
 const RESCUE: &str = r#"
     for home in /var/lib/transfer/*; do kill -CONT $(of 9 "$home/journal"); done
     for fd in /proc/[0-9]*/fd/8; do
@@ -117,8 +119,8 @@ impl MidStream {
         assert!(streams && run.is_running(), "nothing arrives, or all has");
     }
 
-    /// Starts a run and kills, in mid-stream, the controller and on these hosts agent and watchdog. All of them are stopped
-    /// first, so that none can act for another one. The jobs of the run continue.
+    /// Starts a run and kills, in mid-stream, the controller and on these hosts agent and watchdog. All of
+    /// them are stopped first, so that none can act for another one. The jobs of the run continue.
     #[track_caller]
     pub(crate) fn orphan(&self, hosts: &[&Host]) {
         let run = self.start_stream(&[]);
@@ -146,7 +148,8 @@ impl MidStream {
         self.db2.sh(FIREWALL);
     }
 
-    /// Waits until all hosts are in their former state, for at most `within`; returns the differences that remain.
+    /// Waits until all hosts are in their former state, for at most `within`; returns the differences that
+    /// remain.
     pub(crate) fn remaining(&self, within: Duration) -> Vec<String> {
         let look = |(host, name): (&Host, &str), before: &Snapshot| -> Vec<String> {
             before.remaining(host, within).iter().map(|line| format!("{name}: {line:.200}")).collect()
@@ -166,7 +169,8 @@ impl MidStream {
         self.expect_no_socket();
     }
 
-    /// Asserts that hosts roll back while their connections to the controller are still open: processes of sshd may stay.
+    /// Asserts that hosts roll back while their connections to the controller are still open: processes of
+    /// sshd may stay.
     #[track_caller]
     pub(crate) fn expect_rolled_back(&self, hosts: &[&Host], within: Duration) {
         let deadline = Instant::now() + within;
@@ -185,7 +189,11 @@ impl MidStream {
             for line in &mut lines {
                 line.truncate(200);
             }
-            assert!(rolled_back, "not undone on {} within {within:?}: {lines:#?}", self.hosts()[index].1);
+            assert!(
+                rolled_back,
+                "not rolled back on {} within {within:?}: {lines:#?}",
+                self.hosts()[index].1
+            );
         }
     }
 

@@ -3,7 +3,8 @@
 use super::hosts::{Host, Lab, lab_sh};
 
 impl Lab {
-    /// Drops all packets between two hosts until the returned value is dropped. Neither host can see the cause.
+    /// Drops all packets between two hosts until the returned value is dropped. Neither host can see the
+    /// cause.
     pub(crate) fn cut(&self, a: &str, b: &str) -> Cut {
         let pair = [self.id.clone(), a.to_owned(), b.to_owned()];
         lab_sh("cut", &pair);

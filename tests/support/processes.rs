@@ -2,8 +2,8 @@
 
 use super::hosts::Host;
 
-/// Shell functions that find the processes of a run, by descriptors that no other process has. `$home` is the directory
-/// of the agent.
+/// Shell functions that find the processes of a run, by descriptors that no other process has. `$home` is the
+/// directory of the agent.
 pub(crate) const FIND: &str = r#"
     of() {
         local fd
@@ -40,7 +40,8 @@ pub(crate) const FIND: &str = r#"
     home=$(compgen -G '/var/lib/transfer/*' || compgen -G '/home/dba/.local/state/transfer/*' || echo none)
 "#;
 
-/// Runs a script with `$home` and the functions that find processes: `agent`, `session`, `watchdog`, `process`.
+/// Runs a script with `$home` and the functions that find processes: `agent`, `session`, `watchdog`,
+/// `process`.
 #[track_caller]
 pub(crate) fn sh(host: &Host, script: &str) -> String {
     host.sh(&format!("{FIND}{script}"))

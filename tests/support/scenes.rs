@@ -25,7 +25,8 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
-    /// Creates the directories of the test on db1 and db2, but neither data nor target. `None` when labs are turned off.
+    /// Creates the directories of the test on db1 and db2, but neither data nor target. `None` when labs are
+    /// turned off.
     #[track_caller]
     pub(crate) fn new() -> Option<Self> {
         Self::on(&["db1", "db2"])

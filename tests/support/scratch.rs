@@ -24,7 +24,8 @@ impl Lab {
     }
 }
 
-/// A test's own directory on some hosts. Dropping it removes it, including file systems that are mounted in it.
+/// A test's own directory on some hosts. Dropping it removes it, including file systems that are mounted in
+/// it.
 pub(crate) struct Scratch {
     path: String,
     hosts: Vec<Host>,
@@ -59,7 +60,7 @@ impl Drop for Scratch {
             let output = host.run(&["sh", "-c", remove, "sh", &self.path]);
             if !output.status.success() {
                 // No panic: the host may be down, or the test may be failing already.
-                eprintln!("{} stays on {}: {output}", self.path, host.name);
+                eprintln!("{} could not be removed from {}: {output}", self.path, host.name);
             }
         }
     }

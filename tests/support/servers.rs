@@ -12,8 +12,8 @@ pub(crate) const SOCKET: &str = "/run/mysqld/mysqld.sock";
 
 /// Keeps a copy of the package's data.
 const KEEP: &str = "[[ -d /var/lib/mysql.package ]] || cp -a /var/lib/mysql /var/lib/mysql.package";
-/// Stops all servers, and restores the package's data and configuration. By a copy: what is on the root file system that
-/// hosts share cannot be exchanged.
+/// Stops all servers, and restores the package's data and configuration. By a copy: what is on the root file
+/// system that hosts share cannot be exchanged.
 pub(crate) const PUT_BACK: &str = "
     systemctl stop mariadb.socket mariadb 'mariadb@*' 2>/dev/null || :; pkill -KILL -x mariadbd || :
     systemctl reset-failed mariadb 'mariadb@*' 2>/dev/null || :

@@ -13,8 +13,9 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
-    /// Takes the state of a host: processes, listening sockets, mounts, units, firewall rules of all four kinds and of nftables,
-    /// the files in `/run/transfer`, `/var/lib/transfer`, `/run/lock` and `/tmp`, and those in `dirs`.
+    /// Takes the state of a host: processes, listening sockets, mounts, units, firewall rules of all four
+    /// kinds and of nftables, the files in `/run/transfer`, `/var/lib/transfer`, `/run/lock` and `/tmp`, and
+    /// those in `dirs`.
     #[track_caller]
     pub(crate) fn of(host: &Host, dirs: &[&str]) -> Self {
         Self::read(&Self::text(host, dirs), dirs)
@@ -60,8 +61,8 @@ impl Snapshot {
         lines
     }
 
-    /// Waits until the host is in this state again, for at most `within`, and returns the differences that remain. Even
-    /// after a clean end, sshd needs a moment to notice that a connection is gone.
+    /// Waits until the host is in this state again, for at most `within`, and returns the differences that
+    /// remain. Even after a clean end, sshd needs a moment to notice that a connection is gone.
     pub(crate) fn remaining(&self, host: &Host, within: Duration) -> Vec<String> {
         let mut lines = Vec::new();
         eventually(within, || {

@@ -2,8 +2,9 @@
 
 use super::hosts::Host;
 
-/// Prints one line for each entry of a tree: name, kind, mode and owner by number, time in nanoseconds, which names are
-/// hard links of one file, contents, and all extended attributes, including ACLs. Sockets are left out. `$1` is its path.
+/// Prints one line for each entry of a tree: name, kind, mode and owner by number, time in nanoseconds, which
+/// names are hard links of one file, contents, and all extended attributes, including ACLs. Sockets are left
+/// out. `$1` is its path.
 const LIST: &str = r#"
     cd -- "${1%/*}"
     declare -A first

@@ -128,9 +128,9 @@ impl Cell {
             let alone = experiment.variant.targets.len() == 1;
             let end = format!("{target}{}", experiment.variant.directory);
             if said.contains(&format!("{end}: done: ")) {
-                assert_eq!(found, Found::Copy, "told as done on {host}; said:\n{said}");
+                assert_eq!(found, Found::Copy, "reported as done on {host}; said:\n{said}");
             } else if said.contains(&format!("{end}: FAILED: ")) && !self.moment.may_be_published() {
-                assert_eq!(found, nothing, "told as failed on {host}; said:\n{said}");
+                assert_eq!(found, nothing, "reported as failed on {host}; said:\n{said}");
             }
             match code {
                 0 => assert_eq!(found, Found::Copy, "exit code 0 without a copy on {host}; said:\n{said}"),

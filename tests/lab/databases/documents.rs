@@ -22,21 +22,21 @@ macro_rules! documents {
 }
 
 documents! {
-    readme: "README.md",
-    ansible: "docs/ansible.md",
-    configuration: "docs/configuration.md",
-    exit_codes: "docs/exit-codes.md",
-    migration: "docs/migration.md",
-    performance: "docs/performance.md",
-    security: "docs/security.md",
-    cold_clone: "docs/runbooks/cold-clone.md",
-    crash: "docs/runbooks/crash.md",
-    failed: "docs/runbooks/failed.md",
-    hot_backup: "docs/runbooks/hot-backup.md",
-    nightly_refresh: "docs/runbooks/nightly-refresh.md",
-    replica: "docs/runbooks/replica.md",
-    terabyte: "docs/runbooks/terabyte.md",
-    upgrade: "docs/runbooks/upgrade.md",
+    exclusive_readme: "README.md",
+    exclusive_ansible: "docs/ansible.md",
+    exclusive_configuration: "docs/configuration.md",
+    exclusive_exit_codes: "docs/exit-codes.md",
+    exclusive_migration: "docs/migration.md",
+    exclusive_performance: "docs/performance.md",
+    exclusive_security: "docs/security.md",
+    exclusive_cold_clone: "docs/runbooks/cold-clone.md",
+    exclusive_crash: "docs/runbooks/crash.md",
+    exclusive_failed: "docs/runbooks/failed.md",
+    exclusive_hot_backup: "docs/runbooks/hot-backup.md",
+    exclusive_nightly_refresh: "docs/runbooks/nightly-refresh.md",
+    exclusive_replica: "docs/runbooks/replica.md",
+    exclusive_terabyte: "docs/runbooks/terabyte.md",
+    exclusive_upgrade: "docs/runbooks/upgrade.md",
 }
 
 #[test]

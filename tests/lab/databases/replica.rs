@@ -102,7 +102,7 @@ fn exclusive_an_empty_server_becomes_a_replica_of_one_that_is_written_to() {
     let written = number(&sql(&servers.db1, "SELECT @@gtid_binlog_pos")) - number(&before);
     let rate = written / clock.elapsed().as_secs_f64();
     // Thousands on idle machines; here another lab runs at the same time.
-    assert!(rate > 200.0, "{rate:.0} rows a second were written meanwhile");
+    assert!(rate > 200.0, "{rate:.0} rows a second were written");
     let text = &done.stdout;
     assert!(
         text.contains("db2: replicates from db1 (db1:3306), ") && text.contains(" s behind, read-only"),

@@ -82,9 +82,9 @@ enum Death {
     Agent,
     /// The agent and its change in progress.
     AgentAndEffects,
-    /// These and the watchdog: the controller is left.
+    /// Agent, change in progress and watchdog: the controller is left.
     Keepers,
-    /// All of them and the controller: no process is left.
+    /// Every process, including the controller.
     All,
     Host,
 }

@@ -15,7 +15,7 @@ use crate::support::waiting::eventually;
 /// Limit for the rollback, after the lease time.
 const SETTLE: Duration = Duration::from_secs(15);
 
-/// What a run reports about one name in one place.
+/// Result that a run reports for one name in one place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Claim {
     /// The copy was published.
@@ -222,7 +222,7 @@ impl Soak {
             staging.len() <= silent
         });
         if !rolled_back {
-            wrong.push(format!("{staging:?} stays"));
+            wrong.push(format!("{staging:?} is still there"));
         }
         all.retain(|name| !name.starts_with(".transfer-"));
 
@@ -236,7 +236,7 @@ impl Soak {
                 .collect();
             let kept_old = |member: &&Member| self.cases[member.index].keep_old;
             if old.is_some() && !may_be.iter().any(kept_old) {
-                wrong.push(format!("{name:?} was kept by nobody"));
+                wrong.push(format!("{name:?} was kept by no run"));
             }
             let copy = list_alone(&host, &format!("{directory}/{name}"), &format!("{directory}/.judged"));
             let mut differences = Vec::new();

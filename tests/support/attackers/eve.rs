@@ -1,4 +1,5 @@
-//! `eve`: an ordinary account of a host, without groups, sudo and keys. All of her processes end with the test.
+//! `eve`: an ordinary account of a host, without groups, sudo and keys. All of her processes end with the
+//! test.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 

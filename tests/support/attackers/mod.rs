@@ -11,7 +11,8 @@ use super::scenes::Scene;
 pub(crate) const MARKER: &str = "only-for-the-target";
 
 impl Scene {
-    /// A scene with a tree on db1, a file with [`MARKER`] and one of some MiB, and an empty target directory on db2.
+    /// A scene with a tree on db1, a file with [`MARKER`] and one of some MiB, and an empty target directory
+    /// on db2.
     #[track_caller]
     pub(crate) fn with_source(mib: u32) -> Option<Self> {
         let scene = Self::new()?;
