@@ -1,4 +1,4 @@
-//! What documents name exists, and what they tell people to type is understood. The commands themselves run in the lab
+//! Tests that documents name exist, and commands that they show are valid. The lab runs the commands
 //! (`tests/lab/databases/documents.rs`).
 
 use std::fs;
@@ -6,11 +6,14 @@ use std::path::Path;
 
 use pulldown_cmark::{Event, Parser, Tag, TagEnd};
 
-mod markdown;
+#[path = "support"]
+mod support {
+    pub(crate) mod documents;
+}
 
-use markdown::ROOT;
+use support::documents::{self, ROOT, Step};
 
-/// Words in backquotes of the shape `file::test`, the file below `tests/`.
+/// Returns words in backquotes of the form `file::test`; `file` is below `tests/`.
 fn named(document: &str) -> Vec<(String, String)> {
     let text = fs::read_to_string(Path::new(ROOT).join(document)).unwrap();
     let quoted = text.split('`').skip(1).step_by(2).filter_map(|word| word.split_once("::"));
@@ -21,14 +24,14 @@ fn named(document: &str) -> Vec<(String, String)> {
 fn every_test_that_shows_a_promise_is_a_test() {
     let named = named("docs/guarantees.md");
     assert!(named.len() > 30, "they were not found: {named:?}");
-    let faults = fs::read_to_string(Path::new(ROOT).join("tests/lab/damage/faults.rs")).unwrap();
+    let faults = module(&Path::new(ROOT).join("tests/lab/damage/faults"));
     for (file, test) in named.into_iter().filter(|(_, test)| !["TEST", "FAULT"].contains(&test.as_str())) {
         if file == "damage" {
             assert!(faults.contains(&format!("\"{test}\"")), "the matrix has no fault {test}");
             continue;
         }
         let text = module(&Path::new(ROOT).join("tests").join(&file));
-        // Attributes, and the arguments of a property, may stand in between.
+        // Attributes, and arguments of a property test, may be in between.
         let is_test = text.contains(&format!("fn {test}("))
             && text
                 .split("#[test]")
@@ -38,7 +41,7 @@ fn every_test_that_shows_a_promise_is_a_test() {
     }
 }
 
-/// The text of a module and of those in it.
+/// Returns the text of a module and its submodules.
 fn module(path: &Path) -> String {
     let file = path.with_extension("rs");
     let mut text = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
@@ -55,12 +58,12 @@ fn module(path: &Path) -> String {
     text
 }
 
-/// What runs what cannot run in the lab does say so.
+/// A script that is named as running commands outside of the lab does run them.
 #[test]
 fn commands_that_run_elsewhere_do() {
-    for path in markdown::all() {
-        for (line, step) in markdown::read(&path).unwrap().steps {
-            let markdown::Step::Elsewhere { path: script, script: commands } = step else { continue };
+    for path in documents::all() {
+        for (line, step) in documents::read(&path).unwrap().steps {
+            let Step::Elsewhere { path: script, script: commands } = step else { continue };
             let runs = fs::read_to_string(Path::new(ROOT).join(&script))
                 .unwrap_or_else(|error| panic!("{path}, line {line}: {script}: {error}"));
             for command in commands.lines().map(|line| line.split(" #").next().unwrap_or_default().trim()) {
@@ -71,13 +74,13 @@ fn commands_that_run_elsewhere_do() {
     }
 }
 
-/// Inline code is for people to fill in, so it is not run; but the program takes it.
+/// Inline code has placeholders, so it is not run, but only parsed.
 #[test]
 fn commands_in_sentences_are_understood() {
     let mut seen = 0;
-    for path in markdown::all() {
-        for code in markdown::read(&path).unwrap().inline {
-            // Of a pipe, or with another command behind it, only the first counts.
+    for path in documents::all() {
+        for code in documents::read(&path).unwrap().inline {
+            // Of a pipe, or of several commands, only the first one.
             let first = code.split(['|', '&', ';', '>']).next().unwrap_or_default().trim();
             if !first.starts_with("transfer ") || first.contains('…') {
                 continue;
@@ -101,10 +104,10 @@ fn commands_in_sentences_are_understood() {
     assert!(seen > 10, "they were not found");
 }
 
-/// What is to be filled in before it is published.
+/// Placeholders have to be filled in before publication.
 #[test]
 fn no_document_has_a_gap() {
-    for path in markdown::all() {
+    for path in documents::all() {
         let text = fs::read_to_string(Path::new(ROOT).join(&path)).unwrap();
         for gap in ["@TRANSFER@", "@HAND@", "@RSYNC@", "@SCP@", "TODO", "FIXME"] {
             assert!(!text.contains(gap), "{path}: {gap}");
@@ -112,10 +115,11 @@ fn no_document_has_a_gap() {
     }
 }
 
-/// Where a command is typed, and what a file is called, is not only behind the fence, which nobody sees.
+/// The host of a command and the name of a file are visible to readers, not only in the info string of a code
+/// block.
 #[test]
 fn readers_see_where_they_type_and_what_they_write() {
-    for path in markdown::all() {
+    for path in documents::all() {
         let text = fs::read_to_string(Path::new(ROOT).join(&path)).unwrap();
         let lines: Vec<&str> = text.lines().collect();
         for (number, line) in
@@ -169,7 +173,7 @@ fn anchor(heading: &str) -> String {
 #[test]
 fn links_lead_to_files_and_headings() {
     let mut seen = 0;
-    for path in markdown::all().into_iter().chain(OTHERS.map(ToOwned::to_owned)) {
+    for path in documents::all().into_iter().chain(OTHERS.map(ToOwned::to_owned)) {
         let document = Path::new(ROOT).join(&path);
         for link in links_and_anchors(&document).0.iter().filter(|link| !link.contains("://")) {
             let (file, heading) = link.split_once('#').unwrap_or((link, ""));
@@ -192,7 +196,7 @@ fn links_lead_to_files_and_headings() {
 fn index_names_every_document() {
     let index = Path::new(ROOT).join("docs/index.md");
     let links = links_and_anchors(&index).0;
-    for path in markdown::all() {
+    for path in documents::all() {
         let Some(name) = path.strip_prefix("docs/").filter(|name| *name != "index.md") else { continue };
         assert!(links.iter().any(|link| link == name), "docs/index.md does not name {path}");
     }

@@ -1,5 +1,5 @@
-//! Whatever comes in, from a user, a file or a host that may be hostile, is read or refused: nothing panics, nothing
-//! that is shown can command a terminal.
+//! Any input, from a user, a file or a hostile host, is accepted or refused: nothing panics, and nothing that
+//! is shown has control sequences.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -24,7 +24,7 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
     vec(1u8.., 0..60)
 }
 
-/// Words of the domain between bytes of any kind: these come further than bytes alone.
+/// Words of the domain between arbitrary bytes: they reach more code than bytes alone.
 fn word() -> impl Strategy<Value = Vec<u8>> {
     const KNOWN: [&str; 12] = [
         "db1:/srv",
@@ -44,13 +44,13 @@ fn word() -> impl Strategy<Value = Vec<u8>> {
     vec(prop_oneof![known, vec(1u8.., 0..4)], 0..5).prop_map(|parts| parts.concat())
 }
 
-/// Nothing that a terminal obeys: no control characters of either set, no text that runs backwards, one line.
+/// Whether a text is one line without control characters, of C0 and C1, and without bidirectional overrides.
 fn is_harmless(text: &str) -> bool {
     let misleads = |c| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     !text.chars().any(|c| c.is_control() || misleads(c))
 }
 
-/// What an agent or a probe answers: its own words between bytes of any kind.
+/// Answers of an agent or a probe: its own words between arbitrary bytes.
 fn answer() -> impl Strategy<Value = Vec<Vec<u8>>> {
     const KEYS: [&str; 26] = [
         "host",
@@ -94,7 +94,7 @@ fn answer() -> impl Strategy<Value = Vec<Vec<u8>>> {
     })
 }
 
-/// What an agent tells: its own words, those of other runs, and bytes of any kind.
+/// Lines of an agent: its own words, those of other runs, and arbitrary bytes.
 fn agent_line() -> impl Strategy<Value = Vec<Vec<u8>>> {
     const BEGINNINGS: [&[&str]; 18] = [
         &["=", "1", "ok"],
@@ -172,7 +172,7 @@ proptest! {
         let shared = Shared::default();
         let replies: Vec<_> = (0..2).filter_map(|_| shared.expect_reply()).collect();
         for line in &lines {
-            // As it comes over the wire.
+            // As received.
             shared.take(&decode(&encode(line)));
         }
         let state = shared.state();

@@ -1,5 +1,5 @@
-//! The list of modules in `docs/architecture.md` and the code say the same: which modules there are, that dependencies
-//! point down the list and never back, and which of them the outside goes through.
+//! The list of modules in `docs/architecture.md` agrees with the code: the modules, dependencies that point
+//! down the list only, and the interfaces to the outside.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// The modules in the order of the document's table. Those of one line stand in it in order, too.
+/// Returns the modules in the order of the document's table, including those that share a line.
 fn listed() -> Vec<String> {
     let text = fs::read_to_string(Path::new(ROOT).join("docs/architecture.md")).unwrap();
     let rows = text.lines().skip_while(|line| !line.starts_with("| module |")).skip(2);
@@ -26,12 +26,12 @@ struct Source {
 }
 
 impl Source {
-    /// What is not only there for its unit tests.
+    /// Returns the text without unit tests.
     fn shipped(&self) -> &str {
         self.text.split("#[cfg(test)]").next().unwrap()
     }
 
-    /// The top-level modules that its text names after this prefix.
+    /// Returns the top-level modules that the text names after a prefix.
     fn names_after(&self, prefix: &str) -> BTreeSet<String> {
         let mut found = BTreeSet::new();
         for (at, _) in self.text.match_indices(prefix) {
@@ -54,7 +54,7 @@ fn first_word(text: &str) -> String {
     text.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
 }
 
-/// The first words of the elements of `a::b, c::{d, e}, f}…`, up to the brace that closes it.
+/// Returns the first words of the elements of `a::b, c::{d, e}, f}…`, up to the closing brace.
 fn outer_names(list: &str) -> Vec<String> {
     let (mut depth, mut element, mut names) = (0, String::new(), Vec::new());
     for c in list.chars() {
@@ -98,11 +98,11 @@ fn sources() -> Vec<Source> {
     files.iter().map(source).collect()
 }
 
-/// Which top-level modules each of them uses, with the file that does. `lib` has no part in it.
+/// Returns the dependencies between top-level modules, with a file of each. `lib` is left out.
 fn dependencies() -> BTreeMap<(String, String), String> {
     let mut found = BTreeMap::new();
     for source in sources().iter().filter(|source| source.module != "lib") {
-        // `main` is another crate: it names the library.
+        // `main` is another crate, which uses the library.
         let prefix = if source.module == "main" { "transfer::" } else { "crate::" };
         for name in source.names_after(prefix) {
             if name != source.module {
@@ -147,7 +147,7 @@ fn dependencies_point_down_the_list_and_never_back() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// The work tells how far it is; all else neither knows nor shows it.
+/// Work emits progress; no other module knows or shows it.
 #[test]
 fn only_the_story_of_a_run_and_the_transfer_tell_the_progress() {
     let users: BTreeSet<String> =
@@ -168,7 +168,7 @@ fn only_host_starts_processes_or_speaks_ssh() {
     }
 }
 
-/// `println!` panics when the terminal is gone, and that would be in the middle of a run.
+/// `println!` panics when the terminal is gone, which would be in the middle of a run.
 #[test]
 fn nothing_prints_in_a_way_that_panics() {
     for source in &sources() {
@@ -178,7 +178,8 @@ fn nothing_prints_in_a_way_that_panics() {
     }
 }
 
-/// The report and the plan of a dry run at the end, the progress on the way, the last words of a second signal.
+/// Modules that may write to the outputs: report and plan at the end, progress, and the message after a
+/// second signal.
 #[test]
 fn only_those_who_render_reach_for_the_outputs() {
     let users: BTreeSet<String> = sources()

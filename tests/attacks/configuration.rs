@@ -1,18 +1,21 @@
-//! Files that decide what root runs, and that somebody else can write: none of them is used.
+//! Files that decide what root runs, and that other accounts can write to: none of them is used.
 
-use crate::eve::Eve;
-use crate::fixtures::Changed;
-use crate::harness::{Host, Invocation, Lab, Output, Scratch};
-use crate::scene::told;
+use crate::assertions::says;
+use crate::support::attackers::eve::Eve;
+use crate::support::changes::Changed;
+use crate::support::commands::Invocation;
+use crate::support::hosts::{Host, Lab};
+use crate::support::output::Output;
+use crate::support::scratch::Scratch;
 
-/// What a file of root's would be used for: a hook that leaves a trace on the controller.
+/// A file of root's with a hook that leaves a trace on the controller.
 struct Desk {
     lab: Lab,
     ctl: Host,
     scratch: Scratch,
 }
 
-/// Ways in which a file of root's becomes one that eve decides, in bash; `$1` is the file.
+/// Ways in which eve gets control of a file of root's, in bash; `$1` is the file.
 const WAYS: [(&str, &str); 4] = [
     ("hers", r#"chown eve "$1""#),
     ("everybody's", r#"chmod 0666 "$1""#),
@@ -30,7 +33,7 @@ impl Desk {
         Some(Self { lab, ctl, scratch })
     }
 
-    /// A new file in a directory of its own, changed in one of the ways.
+    /// Creates a file in a directory of its own, and gives eve control of it.
     #[track_caller]
     fn file(&self, text: &str, way: &str) -> String {
         let (directory, file) = (self.scratch.join("files"), self.scratch.join("files/file"));
@@ -53,12 +56,12 @@ impl Desk {
         self.lab.program(&[&ends.each_ref().map(String::as_str)[..], options].concat())
     }
 
-    /// Nothing of the file's was run, and the refusal names it.
+    /// Asserts that nothing in the file was run, and that the refusal names it.
     #[track_caller]
     fn is_refused(&self, way: &str, file: &str, output: Output) {
         let ran = self.ctl.run(&["test", "-e", &self.trace()]).status.success();
         assert!(!ran, "root ran what eve wrote, from a file that is {way}: {output}");
-        told(&output.expect_code(2), file);
+        says(&output.expect_code(2), file);
     }
 }
 
@@ -112,44 +115,38 @@ fn configuration_of_roots_alone_is_used() {
     }
 }
 
-/// The configuration of the host is that of all of its runs, and so is its server.
-mod alone {
-    /// A primary, of which there is nothing left afterwards.
-    const START: &str = "printf '[mysqld]\nlog_bin = attack-bin\nbind_address = 0.0.0.0\n' >/etc/mysql/mariadb.conf.d/98-attack.cnf; systemctl start mariadb";
-    const STOP: &str =
-        "systemctl stop mariadb; rm -f /etc/mysql/mariadb.conf.d/98-attack.cnf /var/lib/mysql/attack-bin.*";
+/// Starts a primary, and removes all traces of it.
+const START: &str = "printf '[mysqld]\nlog_bin = attack-bin\nbind_address = 0.0.0.0\n' >/etc/mysql/mariadb.conf.d/98-attack.cnf; systemctl start mariadb";
+const STOP: &str =
+    "systemctl stop mariadb; rm -f /etc/mysql/mariadb.conf.d/98-attack.cnf /var/lib/mysql/attack-bin.*";
 
-    use super::{Changed, Desk, WAYS};
-
-    #[test]
-    fn configuration_of_the_host_is_refused_when_it_is_of_others() {
-        let Some(desk) = Desk::new() else { return };
-        let file = "/etc/transfer/transfer.conf";
-        let _changed = Changed::new(&desk.ctl, "mkdir /etc/transfer", "rm -rf /etc/transfer");
-        for (way, change) in WAYS {
-            desk.ctl.sh(&format!("chmod 0755 /etc/transfer; rm -f {file} '{}'", desk.trace()));
-            desk.ctl.put(desk.hook(), file, 0o644);
-            desk.ctl.run(&["bash", "-c", change, "way", file]).expect_success();
-            desk.is_refused(way, file, desk.program(&[]).run());
-        }
+#[test]
+fn exclusive_configuration_of_the_host_is_refused_when_it_is_of_others() {
+    let Some(desk) = Desk::new() else { return };
+    let file = "/etc/transfer/transfer.conf";
+    let _changed = Changed::new(&desk.ctl, "mkdir /etc/transfer", "rm -rf /etc/transfer");
+    for (way, change) in WAYS {
+        desk.ctl.sh(&format!("chmod 0755 /etc/transfer; rm -f {file} '{}'", desk.trace()));
+        desk.ctl.put(desk.hook(), file, 0o644);
+        desk.ctl.run(&["bash", "-c", change, "way", file]).expect_success();
+        desk.is_refused(way, file, desk.program(&[]).run());
     }
+}
 
-    #[test]
-    fn account_of_others_is_refused() {
-        let Some(desk) = Desk::new() else { return };
-        // It is read once there is a primary.
-        let primary = desk.lab.host("db1");
-        let _server = Changed::new(&primary, START, STOP);
-        for (way, change) in WAYS {
-            let file = desk.file("[client]\nuser=repl\npassword=chosen-by-eve\n", change);
-            let args = ["replica", "db1", "db2", "--account", &file, "--dry-run"];
-            let output = desk.lab.transfer(&args);
-            assert!(matches!(output.status.code(), Some(2 | 4)), "{way}: {output}");
-            let line = output.stderr.lines().find(|line| line.contains(&file));
-            let line = line.unwrap_or_else(|| panic!("{way}: {file} is not named: {output}"));
-            let reasons = ["eve", "others", "writ", "mode", "owner"];
-            assert!(reasons.iter().any(|reason| line.contains(reason)), "{way}: {output}");
-            assert!(!output.stderr.contains("chosen-by-eve"), "{output}");
-        }
+#[test]
+fn exclusive_account_of_others_is_refused() {
+    let Some(desk) = Desk::new() else { return };
+    // The account file is read once there is a primary.
+    let primary = desk.lab.host("db1");
+    let _server = Changed::new(&primary, START, STOP);
+    for (way, change) in WAYS {
+        let file = desk.file("[client]\nuser=repl\npassword=chosen-by-eve\n", change);
+        let args = ["replica", "db1", "db2", "--account", &file, "--dry-run"];
+        let output = desk.lab.transfer(&args).expect_code(4);
+        let line = output.stderr.lines().find(|line| line.contains(&file));
+        let line = line.unwrap_or_else(|| panic!("{way}: {file} is not named: {output}"));
+        let reasons = ["eve", "others", "writ", "mode", "owner"];
+        assert!(reasons.iter().any(|reason| line.contains(reason)), "{way}: {output}");
+        assert!(!output.stderr.contains("chosen-by-eve"), "{output}");
     }
 }

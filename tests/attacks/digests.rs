@@ -1,103 +1,106 @@
-//! Files of an ordinary user that become something else between the list of a tree and its digests.
+//! Files of an ordinary account that are replaced between the list of a tree and the digests of its files.
 //!
-//! The moment is the end of the list: a program in front of `find` does what she would do then.
+//! A script in front of `find` replaces them at the end of the list.
 
-mod alone {
-    use crate::eve::Eve;
-    use crate::fixtures::Wrapper;
-    use crate::harness::{Host, Output};
-    use crate::scene::{Scene, code_is_one_of, told};
+use crate::assertions::{code_is_one_of, says};
+use crate::support::attackers::eve::Eve;
+use crate::support::changes::Wrapper;
+use crate::support::hosts::Host;
+use crate::support::output::Output;
+use crate::support::scenes::Scene;
 
-    /// Lets the real `find` that lists the files to digest end, then runs a script as eve in the directory where `source` is, then hands the list on.
-    fn behind_the_list(host: &Host, directory: &str, script: &str) -> Wrapper {
-        let text = format!(
-            "if [[ $* == *'%D:%i'* ]]; then
-                list=$(mktemp /run/lab-list.XXXXXX); \"$real\" \"$@\" >$list; status=$?
-                if [[ -e {directory}/armed ]]; then
-                    setpriv --reuid eve --regid eve --init-groups -- bash -c 'cd {directory}/source && {script}' >/dev/null 2>&1
-                fi
-                cat $list; rm -f $list; exit $status
-            fi"
-        );
-        Wrapper::new(host, "find", &text)
-    }
+/// Runs a script as eve, in the parent of `source`, after `find` has listed the files to digest and before
+/// the list is passed on.
+fn behind_the_list(host: &Host, directory: &str, script: &str) -> Wrapper {
+    let text = format!(
+        "if [[ $* == *'%D:%i'* ]]; then
+            list=$(mktemp /run/lab-list.XXXXXX); \"$real\" \"$@\" >$list; status=$?
+            if [[ -e {directory}/armed ]]; then
+                setpriv --reuid eve --regid eve --init-groups -- bash -c 'cd {directory}/source && {script}' >/dev/null 2>&1
+            fi
+            cat $list; rm -f $list; exit $status
+        fi"
+    );
+    Wrapper::new(host, "find", &text)
+}
 
-    /// The tree of db1 is hers; the lists before the copy are left alone.
-    fn hers() -> Option<Scene> {
-        let scene = Scene::with_source(1)?;
-        Eve::on(&scene.db1);
-        scene.db1.sh(&format!("chown -R eve '{}'", scene.at("source")));
-        Some(scene)
-    }
+/// A scene whose source belongs to eve.
+fn hers() -> Option<Scene> {
+    let scene = Scene::with_source(1)?;
+    Eve::on(&scene.db1);
+    scene.db1.sh(&format!("chown -R eve '{}'", scene.at("source")));
+    Some(scene)
+}
 
-    /// A run in which she does that; only from the start of the stream on, since it is armed by a hook.
-    #[track_caller]
-    fn attacked(scene: &Scene, script: &str, options: &[&str]) -> Output {
-        let _find = behind_the_list(&scene.db1, scene.scratch.path(), script);
-        let hook = format!("before-source=touch {}", scene.at("armed"));
-        scene.transfer(&[&["--hook", &hook, "--idle-timeout=5"], options].concat())
-    }
+/// Runs a copy during which eve runs a script. A hook arms the script, so that it does not affect lists
+/// before the copy.
+#[track_caller]
+fn attacked(scene: &Scene, script: &str, options: &[&str]) -> Output {
+    let _find = behind_the_list(&scene.db1, scene.scratch.path(), script);
+    let hook = format!("before-source=touch {}", scene.at("armed"));
+    scene.transfer(&[&["--hook", &hook, "--idle-timeout=5"], options].concat())
+}
 
-    #[track_caller]
-    fn nothing_is_published(scene: &Scene, output: &Output) {
-        code_is_one_of(output, &[1, 3]);
-        told(output, "marked");
+#[track_caller]
+fn nothing_is_published(scene: &Scene, output: &Output) {
+    code_is_one_of(output, &[1, 3]);
+    says(output, "marked");
+    assert!(scene.arrived().is_empty(), "{output}");
+}
+
+#[test]
+fn exclusive_fifo_in_place_of_a_file_holds_no_run() {
+    let Some(scene) = hers() else { return };
+    let output = attacked(&scene, "rm -f marked && mkfifo marked", &[]);
+    nothing_is_published(&scene, &output);
+}
+
+#[test]
+fn exclusive_fifo_with_a_writer_is_not_read() {
+    let Some(scene) = hers() else { return };
+    let writer = "rm -f marked && mkfifo marked && { sleep 60 >marked & } && true";
+    let output = attacked(&scene, writer, &["--checksum-algorithm=sha256"]);
+    nothing_is_published(&scene, &output);
+}
+
+#[test]
+fn exclusive_link_in_place_of_a_file_is_not_followed() {
+    let Some(scene) = hers() else { return };
+    // A file system with access times, and a time that any read changes.
+    let disk = scene.scratch.small_disk(&scene.db1, "private", 1 << 20);
+    scene.db1.sh(&format!(
+        "chmod 0700 '{disk}'; echo only-for-root >'{disk}/secret'; touch -a -d 2001-01-01 '{disk}/secret'"
+    ));
+    let output = attacked(&scene, &format!("ln -sf {disk}/secret marked"), &[]);
+    let read = scene.db1.sh(&format!("stat -c %x '{disk}/secret'"));
+    assert!(read.starts_with("2001-01-01"), "what she may not read was read, at {read}: {output}");
+    nothing_is_published(&scene, &output);
+}
+
+#[test]
+fn exclusive_another_file_in_place_of_a_listed_one_is_noticed() {
+    let Some(scene) = hers() else { return };
+    let output = attacked(&scene, "cp -p marked other && mv -f other marked", &[]);
+    nothing_is_published(&scene, &output);
+}
+
+#[test]
+fn exclusive_exchanged_files_end_with_ignored_changes_too() {
+    let Some(scene) = hers() else { return };
+    // After the copy, so the target has the file: the difference is explained by the change of the source.
+    let output = attacked(&scene, "rm -f marked && mkfifo marked", &["--ignore-changed"]).expect_success();
+    assert!(output.stdout.contains("source/marked"), "the change is not reported: {output}");
+    assert_eq!(scene.arrived(), ["source"]);
+}
+
+#[test]
+fn exclusive_digest_that_stands_still_ends_with_the_idle_timeout() {
+    let Some(scene) = Scene::with_source(1) else { return };
+    let still = "sleep 300";
+    for host in [&scene.db1, &scene.db2] {
+        let _md5sum = Wrapper::new(host, "md5sum", still);
+        let output = scene.transfer(&["--idle-timeout=5"]).expect_code(1);
+        says(&output, "idle-timeout");
         assert!(scene.arrived().is_empty(), "{output}");
-    }
-
-    #[test]
-    fn fifo_in_place_of_a_file_holds_no_run() {
-        let Some(scene) = hers() else { return };
-        let output = attacked(&scene, "rm -f marked && mkfifo marked", &[]);
-        nothing_is_published(&scene, &output);
-    }
-
-    #[test]
-    fn fifo_with_a_writer_is_not_read() {
-        let Some(scene) = hers() else { return };
-        let writer = "rm -f marked && mkfifo marked && { sleep 60 >marked & } && true";
-        let output = attacked(&scene, writer, &["--checksum-algorithm=sha256"]);
-        nothing_is_published(&scene, &output);
-    }
-
-    #[test]
-    fn link_in_place_of_a_file_is_not_followed() {
-        let Some(scene) = hers() else { return };
-        // A file system that keeps the time of the last reading, and a time from which every reading moves it.
-        let disk = scene.scratch.small_disk(&scene.db1, "private", 1 << 20);
-        scene.db1.sh(&format!(
-            "chmod 0700 '{disk}'; echo only-for-root >'{disk}/secret'; touch -a -d 2001-01-01 '{disk}/secret'"
-        ));
-        let output = attacked(&scene, &format!("ln -sf {disk}/secret marked"), &[]);
-        let read = scene.db1.sh(&format!("stat -c %x '{disk}/secret'"));
-        assert!(read.starts_with("2001-01-01"), "what she may not read was read, at {read}: {output}");
-        nothing_is_published(&scene, &output);
-    }
-
-    #[test]
-    fn another_file_in_place_of_a_listed_one_is_noticed() {
-        let Some(scene) = hers() else { return };
-        let output = attacked(&scene, "cp -p marked other && mv -f other marked", &[]);
-        nothing_is_published(&scene, &output);
-    }
-
-    #[test]
-    fn exchanged_files_end_with_ignored_changes_too() {
-        let Some(scene) = hers() else { return };
-        let output = attacked(&scene, "rm -f marked && mkfifo marked", &["--ignore-changed"]);
-        // A file that went is a change; that the run ends is what counts here.
-        code_is_one_of(&output, &[0, 1, 3]);
-    }
-
-    #[test]
-    fn digest_that_stands_still_ends_with_the_idle_timeout() {
-        let Some(scene) = Scene::with_source(1) else { return };
-        let still = "sleep 300";
-        for host in [&scene.db1, &scene.db2] {
-            let _md5sum = Wrapper::new(host, "md5sum", still);
-            let output = scene.transfer(&["--idle-timeout=5"]).expect_code(1);
-            told(&output, "idle-timeout");
-            assert!(scene.arrived().is_empty(), "{output}");
-        }
     }
 }

@@ -1,16 +1,21 @@
-//! Ordinary users of both ends who want to be taken for one of ours on the port. A name like `pid=221,` makes the first pid
-//! in a line of `ss` that of another process; sockets have to be known by inode.
+//! Ordinary accounts on both hosts that pose as one of our peers on the port. Since a process name such as
+//! `pid=221,` forges the first pid in a line of `ss`, sockets have to be identified by inode.
 //!
-//! What holds a netcat back for a moment makes sure that she is there first. All of it is in a module `alone`.
+//! A script delays netcat, so that eve is first.
 
-mod alone {
-    use crate::eve::{Attack, Eve, HOME};
-    use crate::fixtures::{SOON, Wrapper, call_nc, make_random, names};
-    use crate::harness::{Host, Output, eventually};
-    use crate::scene::{MARKER, Scene, code_is_one_of, ended};
+use crate::assertions::code_is_one_of;
+use crate::support::attackers::MARKER;
+use crate::support::attackers::eve::{Attack, Eve, HOME};
+use crate::support::changes::{Wrapper, call_nc};
+use crate::support::copies::make_random;
+use crate::support::hosts::Host;
+use crate::support::output::Output;
+use crate::support::scenes::{SOON, Scene};
+use crate::support::trees::names;
+use crate::support::waiting::eventually;
 
-    /// What her programs share: the pid of one of our jobs, and the name that points to it.
-    const SHARED: &str = r#"
+/// Common part of her programs: finds the pid of one of our jobs, and takes a name that points to it.
+const SHARED: &str = r#"
         use strict; use warnings; use IO::Socket::INET; use Socket;
         $| = 1; $SIG{CHLD} = 'IGNORE'; $SIG{PIPE} = 'IGNORE';
         sub nap { select undef, undef, undef, shift }
@@ -43,9 +48,9 @@ mod alone {
         print "ready\n";
     "#;
 
-    /// On the source: connects before our sender does, is called after it, and sends a file. Arguments: address, first and
-    /// last port, the file, how often.
-    const FIRST: &str = r#"
+/// On the source: connects before our sender, takes a forged name, and sends a file. Arguments: address,
+/// first and last port, file, number of connections.
+const FIRST: &str = r#"
         my ($address, $first, $last, $file, $times) = @ARGV;
         my $pid = job('sender');
         while ($times > 0) {
@@ -66,9 +71,9 @@ mod alone {
         nap(60);
     "#;
 
-    /// On the target: listens on the port before our receiver does, is called after it, and keeps what comes. Arguments:
-    /// address, first and last port, the file to keep it in.
-    const POSES: &str = r#"
+/// On the target: listens on the port before our receiver, takes a forged name, and keeps what it receives.
+/// Arguments: address, first and last port, output file.
+const POSES: &str = r#"
         my ($address, $first, $last, $file) = @ARGV;
         my $pid = job('receiver');
         pose($pid);
@@ -87,9 +92,9 @@ mod alone {
         nap(60);
     "#;
 
-    /// On the target: connects to each receiver, listens on the same port again, is called after it, and hands on what
-    /// comes. Arguments: the receiver's address, first and last port, a file to keep a duplicate in, her own address.
-    const RELAYS: &str = r#"
+/// On the target: connects to each receiver, listens on the same port again, takes a forged name, and relays.
+/// Arguments: the receiver's address, first and last port, file for a duplicate, her own address.
+const RELAYS: &str = r#"
         my ($address, $first, $last, $file, $own) = @ARGV;
         my %seen;
         while (1) {
@@ -118,183 +123,183 @@ mod alone {
         }
     "#;
 
-    /// A run on ports of the test's own, without what would hide whose bytes arrive.
-    const PLAIN: [&str; 3] = ["--no-encrypt", "--no-compress", "--keep-staging"];
+/// Runs a copy on ports of this test only, with plain data, so that the origin of the bytes can be seen.
+const PLAIN: [&str; 3] = ["--no-encrypt", "--no-compress", "--keep-staging"];
 
-    fn start(eve: &Eve, program: &str, args: &[&str]) -> Attack {
-        let mut attack = eve.perl(&format!("{SHARED}{program}"), args);
-        attack.program.wait_for("ready", SOON);
-        attack
+fn start(eve: &Eve, program: &str, args: &[&str]) -> Attack {
+    let mut attack = eve.perl(&format!("{SHARED}{program}"), args);
+    attack.program.wait_for("ready", SOON);
+    attack
+}
+
+/// Creates a tar of hers with the source's name.
+#[track_caller]
+fn tar_of_hers(eve: &Eve) -> String {
+    let file = format!("{HOME}/planted.tar");
+    eve.sh("cd && rm -rf source && mkdir source && echo mine >source/planted && tar -b 4096 -cf planted.tar ./source", &[]);
+    file
+}
+
+/// Delays our netcat, so that she is first.
+fn late(host: &Host, which: &str, seconds: &str) -> Wrapper {
+    Wrapper::new(host, "nc", &format!("[[ $* == *' {which} '* ]] && sleep {seconds}"))
+}
+
+/// Asserts that the target has the right data or none, and nothing of hers, not even in a kept staging
+/// directory.
+#[track_caller]
+fn right_or_none(scene: &Scene, host: &Host, output: &Output) {
+    let planted = host.sh(&format!("find '{}' -name planted", scene.scratch.path()));
+    assert!(planted.is_empty(), "her bytes were unpacked:\n{planted}{output}");
+    code_is_one_of(output, &[0, 5]);
+    if output.status.success() {
+        host.sh(&format!("grep -qx {MARKER} '{}'", scene.at("in/source/marked")));
     }
+}
 
-    /// A tar of hers with the name that the source has, on the host where she is.
-    #[track_caller]
-    fn tar_of_hers(eve: &Eve) -> String {
-        let file = format!("{HOME}/planted.tar");
-        eve.sh("cd && rm -rf source && mkdir source && echo mine >source/planted && tar -b 4096 -cf planted.tar ./source", &[]);
-        file
-    }
-
-    /// Our netcat starts late, so that she is first.
-    fn late(host: &Host, which: &str, seconds: &str) -> Wrapper {
-        Wrapper::new(host, "nc", &format!("[[ $* == *' {which} '* ]] && sleep {seconds}"))
-    }
-
-    /// Whatever became of the run: it has the right data or none, and not a name of hers, also not in what was kept.
-    #[track_caller]
-    fn right_or_none(scene: &Scene, host: &Host, output: &Output) {
-        let planted = host.sh(&format!("find '{}' -name planted", scene.scratch.path()));
-        assert!(planted.is_empty(), "her bytes were unpacked:\n{planted}{output}");
-        code_is_one_of(output, &[0, 5]);
-        if output.status.success() {
-            host.sh(&format!("grep -qx {MARKER} '{}'", scene.at("in/source/marked")));
-        }
-    }
-
-    #[test]
-    fn connection_that_is_named_after_the_sender_is_not_taken_for_it() {
-        let Some(scene) = Scene::with_source(4) else { return };
-        let eve = Eve::on(&scene.db1);
-        let file = tar_of_hers(&eve);
-        let _late = late(&scene.db1, "-N", "0.5");
-        for encrypt in [&["--no-encrypt"][..], &[]] {
-            let mut attack = start(&eve, FIRST, &["10.77.0.12", "4610", "4619", &file, "1"]);
-            let output = scene.transfer(&[&PLAIN[1..], encrypt, &["--port-range=4610-4619"]].concat());
-            attack.program.wait_for("connected", SOON);
-            right_or_none(&scene, &scene.db2, &output);
-            scene.db2.sh(&format!("rm -rf '{}'", scene.at("in/source")));
-        }
-    }
-
-    #[test]
-    fn connections_that_keep_coming_are_never_taken_for_the_sender() {
-        let Some(scene) = Scene::with_source(4) else { return };
-        let eve = Eve::on(&scene.db1);
-        let file = tar_of_hers(&eve);
-        let _late = late(&scene.db1, "-N", "0.3");
-        let mut attack = start(&eve, FIRST, &["10.77.0.12", "4620", "4620", &file, "1000"]);
-        let output = scene.transfer(&[&PLAIN[..], &["--port=4620"]].concat());
+#[test]
+fn exclusive_connection_that_is_named_after_the_sender_is_not_taken_for_it() {
+    let Some(scene) = Scene::with_source(4) else { return };
+    let eve = Eve::on(&scene.db1);
+    let file = tar_of_hers(&eve);
+    let _late = late(&scene.db1, "-N", "0.5");
+    for encrypt in [&["--no-encrypt"][..], &[]] {
+        let mut attack = start(&eve, FIRST, &["10.77.0.12", "4610", "4619", &file, "1"]);
+        let output = scene.transfer(&[&PLAIN[1..], encrypt, &["--port-range=4610-4619"]].concat());
         attack.program.wait_for("connected", SOON);
         right_or_none(&scene, &scene.db2, &output);
+        scene.db2.sh(&format!("rm -rf '{}'", scene.at("in/source")));
     }
+}
 
-    #[test]
-    fn connection_named_after_the_sender_gets_none_of_several_targets() {
-        let Some(scene) = Scene::with_source(4) else { return };
-        let db3 = scene.lab.host("db3");
-        let there = scene.lab.scratch(&["db3"]);
-        let eve = Eve::on(&scene.db1);
-        let file = tar_of_hers(&eve);
-        let _late = late(&scene.db1, "-N", "0.5");
-        let mut attack = start(&eve, FIRST, &["10.77.0.13", "4630", "4639", &file, "1"]);
-        let ends = [
-            format!("db1:{}", scene.at("source")),
-            format!("db2:{}", scene.at("in")),
-            format!("db3:{}", there.path()),
-        ];
-        let args = [&ends.each_ref().map(String::as_str)[..], &PLAIN, &["--port-range=4630-4639"]].concat();
-        let output = ended(scene.lab.transfer_spawn(&args));
-        attack.program.wait_for("connected", SOON);
-        right_or_none(&scene, &scene.db2, &output);
-        let planted = db3.sh(&format!("find '{}' -name planted", there.path()));
-        assert!(planted.is_empty(), "her bytes were unpacked on db3: {output}");
-    }
+#[test]
+fn exclusive_connections_that_keep_coming_are_never_taken_for_the_sender() {
+    let Some(scene) = Scene::with_source(4) else { return };
+    let eve = Eve::on(&scene.db1);
+    let file = tar_of_hers(&eve);
+    let _late = late(&scene.db1, "-N", "0.3");
+    let mut attack = start(&eve, FIRST, &["10.77.0.12", "4620", "4620", &file, "1000"]);
+    let output = scene.transfer(&[&PLAIN[..], &["--port=4620"]].concat());
+    attack.program.wait_for("connected", SOON);
+    right_or_none(&scene, &scene.db2, &output);
+}
 
-    #[test]
-    fn connections_in_the_backlog_change_nothing() {
-        let Some(scene) = Scene::with_source(0) else { return };
-        make_random(&scene.db1, &scene.at("source/file"), 16);
-        let eve = Eve::on(&scene.db1);
-        let file = tar_of_hers(&eve);
-        // Ours is first; the decoder is late, so that hers come while the port is as it is.
-        let _tar = Wrapper::new(&scene.db1, "tar", "[[ $* == *--create* ]] && sleep 1");
-        let mut attack = start(&eve, FIRST, &["10.77.0.12", "4640", "4649", &file, "20"]);
-        let output = scene.transfer(&[&PLAIN[..], &["--port-range=4640-4649"]].concat());
-        attack.program.wait_for("connected", SOON);
-        right_or_none(&scene, &scene.db2, &output);
-    }
+#[test]
+fn exclusive_connection_named_after_the_sender_gets_none_of_several_targets() {
+    let Some(scene) = Scene::with_source(4) else { return };
+    let db3 = scene.lab.host("db3");
+    let there = scene.lab.scratch(&["db3"]);
+    let eve = Eve::on(&scene.db1);
+    let file = tar_of_hers(&eve);
+    let _late = late(&scene.db1, "-N", "0.5");
+    let mut attack = start(&eve, FIRST, &["10.77.0.13", "4630", "4639", &file, "1"]);
+    let ends = [
+        format!("db1:{}", scene.at("source")),
+        format!("db2:{}", scene.at("in")),
+        format!("db3:{}", there.path()),
+    ];
+    let args = [&ends.each_ref().map(String::as_str)[..], &PLAIN, &["--port-range=4630-4639"]].concat();
+    let output = scene.lab.transfer_spawn(&args).end_within(SOON);
+    attack.program.wait_for("connected", SOON);
+    right_or_none(&scene, &scene.db2, &output);
+    let planted = db3.sh(&format!("find '{}' -name planted", there.path()));
+    assert!(planted.is_empty(), "her bytes were unpacked on db3: {output}");
+}
 
-    /// Nothing of what was sent came by her.
-    #[track_caller]
-    fn nothing_came_by(scene: &Scene, caught: &str, output: &Output) {
-        let size = scene.db2.sh(&format!("stat -c %s '{caught}' 2>/dev/null || echo 0"));
-        let marked = scene.db2.run(&["grep", "-qa", MARKER, caught]).status.success();
-        assert!(!marked, "eve has read what was sent, {} bytes: {output}", size.trim());
-        assert_eq!(size, "0\n", "eve was on the wire, with code {:?}: {output}", output.status.code());
-        code_is_one_of(output, &[0, 5]);
-    }
+#[test]
+fn exclusive_connections_in_the_backlog_change_nothing() {
+    let Some(scene) = Scene::with_source(0) else { return };
+    make_random(&scene.db1, &scene.at("source/file"), 16);
+    let eve = Eve::on(&scene.db1);
+    let file = tar_of_hers(&eve);
+    // Our sender is first; the decoder is delayed, so that her connection comes while the port is still open.
+    let _tar = Wrapper::new(&scene.db1, "tar", "[[ $* == *--create* ]] && sleep 1");
+    let mut attack = start(&eve, FIRST, &["10.77.0.12", "4640", "4649", &file, "20"]);
+    let output = scene.transfer(&[&PLAIN[..], &["--port-range=4640-4649"]].concat());
+    attack.program.wait_for("connected", SOON);
+    right_or_none(&scene, &scene.db2, &output);
+}
 
-    #[test]
-    fn listener_that_is_named_after_the_receiver_gets_nothing() {
-        let Some(scene) = Scene::with_source(4) else { return };
-        let eve = Eve::on(&scene.db2);
-        let _late = late(&scene.db2, "-l", "0.5");
-        for encrypt in [&["--no-encrypt"][..], &[]] {
-            let caught = format!("{HOME}/caught.{}", encrypt.len());
-            scene.db2.run(&["rm", "-f", &caught]);
-            let mut attack = start(&eve, POSES, &["10.77.0.12", "4650", "4650", &caught]);
-            let args = [&["--no-compress", "--port-range=4650-4659", "--replace"], encrypt].concat();
-            let output = scene.transfer(&args);
-            attack.program.wait_for("listens", SOON);
-            nothing_came_by(&scene, &caught, &output);
-        }
-    }
+/// Asserts that none of the data passed through her program.
+#[track_caller]
+fn nothing_came_by(scene: &Scene, caught: &str, output: &Output) {
+    let size = scene.db2.sh(&format!("stat -c %s '{caught}' 2>/dev/null || echo 0"));
+    let marked = scene.db2.run(&["grep", "-qa", MARKER, caught]).status.success();
+    assert!(!marked, "eve has read what was sent, {} bytes: {output}", size.trim());
+    assert_eq!(size, "0\n", "eve was on the wire, with code {:?}: {output}", output.status.code());
+    code_is_one_of(output, &[0, 5]);
+}
 
-    /// What openssl writes in front of the ciphertext, in bytes.
-    const CIPHER_HEADER: u64 = 16;
-
-    /// She relays between our sender and the receiver that a netcat is, which sits on `own` again.
-    #[track_caller]
-    fn relayed(netcat: &str, own: &str, encrypt: &[&str], ports: (u16, u16)) {
-        let Some(scene) = Scene::with_source(4) else { return };
-        let eve = Eve::on(&scene.db2);
-        let caught = format!("{HOME}/relayed.{}", ports.0);
+#[test]
+fn exclusive_listener_that_is_named_after_the_receiver_gets_nothing() {
+    let Some(scene) = Scene::with_source(4) else { return };
+    let eve = Eve::on(&scene.db2);
+    let _late = late(&scene.db2, "-l", "0.5");
+    for encrypt in [&["--no-encrypt"][..], &[]] {
+        let caught = format!("{HOME}/caught.{}", encrypt.len());
         scene.db2.run(&["rm", "-f", &caught]);
-        let _late = late(&scene.db1, "-N", "0.7");
-        let _nc = call_nc(&scene.db2, netcat);
-        let (first, last) = (ports.0.to_string(), ports.1.to_string());
-        let mut attack = start(&eve, RELAYS, &["10.77.0.12", &first, &last, &caught, own]);
-        let range = format!("--port-range={first}-{last}");
-        let output = scene.transfer(&[encrypt, &["--no-compress", &range]].concat());
-        // She was connected; with OpenBSD's netcat, which keeps its listener, that is all she can be.
-        attack.program.wait_for("bound ", SOON);
-        if encrypt.contains(&"--no-encrypt") {
-            nothing_came_by(&scene, &caught, &output);
-        } else {
-            // openssl writes its header, which holds no data, before the gate opens.
-            let size = scene.db2.sh(&format!("stat -c %s '{caught}' 2>/dev/null || echo 0"));
-            let size: u64 = size.trim().parse().expect("a size");
-            assert!(size % CIPHER_HEADER == 0 && size <= 10 * CIPHER_HEADER, "{size} bytes: {output}");
-            code_is_one_of(&output, &[0, 5]);
-        }
-        assert!(names(&scene.db2, &scene.at("in")).len() <= 1);
+        let mut attack = start(&eve, POSES, &["10.77.0.12", "4650", "4650", &caught]);
+        let args = [&["--no-compress", "--port-range=4650-4659", "--replace"], encrypt].concat();
+        let output = scene.transfer(&args);
+        attack.program.wait_for("listens", SOON);
+        nothing_came_by(&scene, &caught, &output);
     }
+}
 
-    #[test]
-    fn relay_in_front_of_the_traditional_netcat_gets_nothing() {
-        relayed("nc.traditional", "10.77.0.12", &["--no-encrypt"], (4660, 4673));
-    }
+/// Size of the header that openssl writes in front of the ciphertext.
+const CIPHER_HEADER: u64 = 16;
 
-    #[test]
-    fn relay_in_front_of_ncat_gets_nothing() {
-        relayed("ncat", "10.77.0.12", &["--no-encrypt"], (4680, 4693));
+/// Makes her relay between our sender and the receiver of a netcat, which listens on `own` again.
+#[track_caller]
+fn relayed(netcat: &str, own: &str, encrypt: &[&str], ports: (u16, u16)) {
+    let Some(scene) = Scene::with_source(4) else { return };
+    let eve = Eve::on(&scene.db2);
+    let caught = format!("{HOME}/relayed.{}", ports.0);
+    scene.db2.run(&["rm", "-f", &caught]);
+    let _late = late(&scene.db1, "-N", "0.7");
+    let _nc = call_nc(&scene.db2, netcat);
+    let (first, last) = (ports.0.to_string(), ports.1.to_string());
+    let mut attack = start(&eve, RELAYS, &["10.77.0.12", &first, &last, &caught, own]);
+    let range = format!("--port-range={first}-{last}");
+    let output = scene.transfer(&[encrypt, &["--no-compress", &range]].concat());
+    // She was connected; OpenBSD's netcat, which keeps its listener, allows no more than that.
+    attack.program.wait_for("bound ", SOON);
+    if encrypt.contains(&"--no-encrypt") {
+        nothing_came_by(&scene, &caught, &output);
+    } else {
+        // openssl writes its header, which has no data, before the gate opens.
+        let size = scene.db2.sh(&format!("stat -c %s '{caught}' 2>/dev/null || echo 0"));
+        let size: u64 = size.trim().parse().expect("a size");
+        assert!(size % CIPHER_HEADER == 0 && size <= 10 * CIPHER_HEADER, "{size} bytes: {output}");
+        code_is_one_of(&output, &[0, 5]);
     }
+    assert!(names(&scene.db2, &scene.at("in")).len() <= 1);
+}
 
-    #[test]
-    fn relay_on_the_wildcard_address_gets_nothing_encrypted_either() {
-        relayed("ncat", "0.0.0.0", &[], (4700, 4709));
-    }
+#[test]
+fn exclusive_relay_in_front_of_the_traditional_netcat_gets_nothing() {
+    relayed("nc.traditional", "10.77.0.12", &["--no-encrypt"], (4660, 4673));
+}
 
-    #[test]
-    fn relay_in_front_of_openbsds_netcat_gets_nothing() {
-        relayed("nc.openbsd", "10.77.0.12", &["--no-encrypt"], (4760, 4773));
-    }
+#[test]
+fn exclusive_relay_in_front_of_ncat_gets_nothing() {
+    relayed("ncat", "10.77.0.12", &["--no-encrypt"], (4680, 4693));
+}
 
-    #[test]
-    fn her_programs_go_with_the_test() {
-        let Some(scene) = Scene::new() else { return };
-        let eve = Eve::on(&scene.db1);
-        drop(eve.bash("sleep 1000 & sleep 1000", &[]));
-        assert!(eventually(SOON, || !scene.db1.run(&["pgrep", "-u", "eve"]).status.success()));
-    }
+#[test]
+fn exclusive_relay_on_the_wildcard_address_gets_nothing_encrypted_either() {
+    relayed("ncat", "0.0.0.0", &[], (4700, 4709));
+}
+
+#[test]
+fn exclusive_relay_in_front_of_openbsds_netcat_gets_nothing() {
+    relayed("nc.openbsd", "10.77.0.12", &["--no-encrypt"], (4760, 4773));
+}
+
+#[test]
+fn exclusive_her_programs_go_with_the_test() {
+    let Some(scene) = Scene::new() else { return };
+    let eve = Eve::on(&scene.db1);
+    drop(eve.bash("sleep 1000 & sleep 1000", &[]));
+    assert!(eventually(SOON, || !scene.db1.run(&["pgrep", "-u", "eve"]).status.success()));
 }

@@ -1,10 +1,13 @@
-//! Names of transferpy's locks in /tmp, where everybody can make some: only directories of root's are locks.
+//! Names of transferpy's locks in /tmp, where any account can create some: only directories of root's are
+//! locks.
 
-use crate::eve::Eve;
-use crate::fixtures::{Changed, assert_same};
-use crate::scene::{Scene, told};
+use crate::assertions::says;
+use crate::support::attackers::eve::Eve;
+use crate::support::changes::Changed;
+use crate::support::copies::assert_same;
+use crate::support::scenes::Scene;
 
-/// `/tmp/trnsfr_x_PORT.lock` of each port of a range that no other test has, made by a command that is eve's.
+/// Creates `/tmp/trnsfr_x_PORT.lock` as eve, by a command, for each port of a range that no other test uses.
 #[track_caller]
 fn occupied(scene: &Scene, make: &str, first: u16, last: u16) -> Changed {
     let names = format!("/tmp/trnsfr_x_{{{first}..{last}}}.lock");
@@ -12,14 +15,14 @@ fn occupied(scene: &Scene, make: &str, first: u16, last: u16) -> Changed {
     Changed::new(&scene.db2, ":", &format!("rm -rf {names}"))
 }
 
-/// The run has its port, and the operator can learn which names do not count.
+/// Asserts that the run gets its port, and that the names that do not count are reported.
 #[track_caller]
 fn is_ignored(make: &str, first: u16, last: u16) {
     let Some(scene) = Scene::with_source(1) else { return };
     let _occupied = occupied(&scene, make, first, last);
     let output = scene.transfer(&["-v", &format!("--port-range={first}-{last}")]).expect_success();
     assert_same((&scene.db1, &scene.at("source")), (&scene.db2, &scene.at("in/source")));
-    told(&output, &format!("/tmp/trnsfr_x_{first}.lock"));
+    says(&output, &format!("/tmp/trnsfr_x_{first}.lock"));
 }
 
 #[test]
@@ -50,7 +53,7 @@ fn directory_of_roots_is_a_lock_and_is_named() {
     let names = "/tmp/trnsfr_db9_{4750..4751}.lock";
     let _locked = Changed::new(&scene.db2, &format!("mkdir {names}"), &format!("rmdir {names}"));
     let output = scene.transfer(&["--port-range=4750-4751"]).expect_code(5);
-    told(&output, "/tmp/trnsfr_db9_4750.lock");
+    says(&output, "/tmp/trnsfr_db9_4750.lock");
     assert!(scene.arrived().is_empty(), "{output}");
     scene.transfer(&["--port-range=4750-4752"]).expect_success();
 }

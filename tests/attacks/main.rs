@@ -1,32 +1,34 @@
-//! Attacks by ordinary accounts of the hosts, by a hostile end and on the wire, each run for real on hosts of the lab and
-//! each with siblings of the same cause. `eve` is the attacker; what is asserted is what an operator needs: she gains
-//! nothing, the run's exit code, and a message that names the cause. Tests that change a whole host are in modules `alone`.
-
-#[path = "../lab/fixtures.rs"]
-#[allow(dead_code, reason = "shared with the tests of the lab")]
-mod fixtures;
-#[path = "../lab/harness.rs"]
-#[allow(dead_code, reason = "shared with the tests of the lab")]
-mod harness;
-#[path = "../lab/processes.rs"]
-#[allow(dead_code, reason = "shared with the tests of the lab")]
-mod processes;
-#[path = "../lab/snapshot.rs"]
-#[allow(dead_code, reason = "shared with the tests of the lab")]
-mod snapshot;
+//! Attacks by ordinary accounts of the hosts, by a hostile end and on the wire, run on hosts of the lab.
+//!
+//! `eve` is the attacker. Each test asserts that she gains nothing, the run's exit code, and a message that
+//! names the cause. Tests that change a whole host have the prefix `exclusive_`.
 
 mod accounts;
+mod assertions;
 mod configuration;
 mod denial;
 mod digests;
-mod eve;
 mod evidence;
 mod gate;
-mod impostor;
 mod locks;
 mod paths;
-mod scene;
 mod servers;
 mod source;
 mod staging;
-mod stand;
+
+#[path = "../support"]
+mod support {
+    pub(crate) mod accounts;
+    pub(crate) mod attackers;
+    pub(crate) mod changes;
+    pub(crate) mod commands;
+    pub(crate) mod copies;
+    pub(crate) mod held;
+    pub(crate) mod hosts;
+    pub(crate) mod output;
+    pub(crate) mod scenes;
+    pub(crate) mod scratch;
+    pub(crate) mod servers;
+    pub(crate) mod trees;
+    pub(crate) mod waiting;
+}

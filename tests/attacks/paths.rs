@@ -1,15 +1,19 @@
-//! Target directories that somebody else can change: whoever can rename a directory above the staging directory decides
-//! where root's decoder writes. Refused in the preflight; `--allow-shared-path` allows it, and what it allows is guarded.
+//! Target directories that other accounts can change: whoever can rename a directory above the staging
+//! directory decides where root's decoder writes. The preflight refuses them; with `--allow-shared-path`, the
+//! run is protected in other ways.
 
-use crate::eve::Eve;
-use crate::fixtures::assert_same;
-use crate::harness::Output;
-use crate::scene::{LONG_ENOUGH, MARKER, Scene, code_is_one_of, ended, told};
+use crate::assertions::{code_is_one_of, says};
+use crate::support::attackers::MARKER;
+use crate::support::attackers::eve::Eve;
+use crate::support::copies::assert_same;
+use crate::support::output::Output;
+use crate::support::scenes::{SOON, Scene};
 
-/// The way out of a refusal.
+/// Option that allows such a target.
 const ALLOW: &str = "--allow-shared-path";
 
-/// Directories on the target, in the test's own: what is made, which one is the target, and which component is at fault.
+/// Commands that create directories in the test's own directory on the target, the target directory, and the
+/// component at fault.
 const SHARED: [(&str, &str, &str); 8] = [
     ("mkdir owned; chown eve owned", "owned", "owned"),
     ("mkdir -p above/middle/target; chown eve above", "above/middle/target", "above"),
@@ -33,7 +37,7 @@ fn copy(scene: &Scene, directories: &[String], options: &[&str]) -> Output {
     let source = format!("db1:{}", scene.at("source"));
     let targets: Vec<String> = directories.iter().map(|directory| format!("db2:{directory}")).collect();
     let ends = std::iter::once(&source).chain(&targets).map(String::as_str);
-    ended(scene.lab.transfer_spawn(&ends.chain(options.iter().copied()).collect::<Vec<_>>()))
+    scene.lab.transfer_spawn(&ends.chain(options.iter().copied()).collect::<Vec<_>>()).end_within(SOON)
 }
 
 #[test]
@@ -46,7 +50,7 @@ fn shared_target_paths_are_refused_with_component_owner_and_way_out() {
         let line = output.stderr.lines().find(|line| {
             line.contains(&format!("{component} ")) && line.contains(ALLOW) && line.contains("db2")
         });
-        let line = line.unwrap_or_else(|| panic!("{target}: {component} is not told: {output}"));
+        let line = line.unwrap_or_else(|| panic!("{target}: {component} is not named: {output}"));
         let owner =
             if target == "everybody" || target == "group" || target == "acl" { "root" } else { "eve" };
         assert!(line.contains(owner), "{target}: '{line}' does not tell that it is {owner}'s");
@@ -69,8 +73,8 @@ fn every_kind_of_transfer_refuses_a_shared_target_path() {
         &[&source, &target, "--replace"],
         &[&source, &own],
     ] {
-        let output = ended(scene.lab.transfer_spawn(args)).expect_code(4);
-        told(&output, ALLOW);
+        let output = scene.lab.transfer_spawn(args).end_within(SOON).expect_code(4);
+        says(&output, ALLOW);
     }
     assert_eq!(scene.db2.sh(&format!("find '{}' -name 'marked*'", scene.scratch.path())), "");
 }
@@ -95,15 +99,19 @@ fn sticky_and_private_directories_need_no_allowance() {
     ));
     copy(&scene, &[scene.at("sticky/target")], &[]).expect_success();
     assert_same((&scene.db1, &scene.at("source")), (&scene.db2, &scene.at("sticky/target/source")));
-    // Nothing of hers: an account without privileges may receive in its own directory.
+    // Not of eve's: an account without privileges may receive in its own directory.
     scene.db2.sh(&format!("mkdir '{0}'; chown dba '{0}'", scene.at("dba")));
     let own = format!("dba@db2:{}", scene.at("dba"));
-    ended(scene.lab.transfer_spawn(&[&format!("db1:{}", scene.at("source")), &own])).expect_success();
+    scene
+        .lab
+        .transfer_spawn(&[&format!("db1:{}", scene.at("source")), &own])
+        .end_within(SOON)
+        .expect_success();
     drop(eve);
 }
 
-/// As soon as a staging directory of root's is there, it is somewhere else, and a link stands in its place. The first
-/// argument is the directory that she can change, the second where the link leads.
+/// Moves a staging directory of root's away as soon as it exists, and puts a link in its place. Arguments:
+/// the directory that she can change, and the target of the link.
 const SWAP: &str = r#"
     my ($directory, $elsewhere) = @ARGV;
     print "ready\n"; $| = 1;
@@ -115,17 +123,18 @@ const SWAP: &str = r#"
         select undef, undef, undef, 0.001;
     }"#;
 
-/// Runs while eve swaps the staging directory in `directory`; nothing may get into `private`, which is root's.
+/// Runs a copy while eve swaps the staging directory in `directory`. Nothing may get into `private`, which is
+/// root's.
 #[track_caller]
 fn swapped(scene: &Scene, directory: &str, args: &[&str]) -> Output {
     let eve = Eve::on(&scene.db2);
     let private = scene.at("private");
-    // What was written there may have gone to its name already: the directory itself tells.
+    // Files that were written there may have been published already, so the directory itself is checked.
     let look = format!("stat -c '%a %U %z' '{private}'");
     let before = scene.db2.sh(&format!("rm -rf '{private}'; mkdir '{private}'; {look}"));
     let mut attack = eve.perl(SWAP, &[directory, &private]);
-    attack.program.wait_for("ready", LONG_ENOUGH);
-    let output = ended(scene.lab.transfer_spawn(args));
+    attack.program.wait_for("ready", SOON);
+    let output = scene.lab.transfer_spawn(args).end_within(SOON);
     drop(attack);
     let written = scene.db2.sh(&format!("find '{private}' -mindepth 1"));
     assert!(written.is_empty(), "root wrote outside, for eve:\n{written}{output}");
@@ -142,9 +151,9 @@ fn swapped_staging_directory_leads_nowhere() {
     let ends = ends.each_ref().map(String::as_str);
     swapped(&scene, &directory, &ends).expect_code(4);
     let output = swapped(&scene, &directory, &[&ends[..], &[ALLOW]].concat());
-    // What she has moved away cannot be removed, either.
+    // Nor can a staging directory be removed that she has moved away.
     code_is_one_of(&output, &[1, 6]);
-    told(&output, &directory);
+    says(&output, &directory);
 }
 
 #[test]

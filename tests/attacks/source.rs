@@ -1,11 +1,13 @@
-//! A source that belongs to an ordinary user, who puts something else in its place once it was checked.
+//! A source of an ordinary account, which replaces it after the check.
 
-use crate::eve::Eve;
-use crate::fixtures::{Held, MORE_THAN_BUFFERS, being_read, is_old};
-use crate::harness::Output;
-use crate::scene::{Scene, ended, told};
+use crate::assertions::says;
+use crate::support::attackers::eve::Eve;
+use crate::support::copies::is_old;
+use crate::support::held::{Held, MORE_THAN_BUFFERS, being_read};
+use crate::support::output::Output;
+use crate::support::scenes::{SOON, Scene};
 
-/// What she leaves in place of `source`, in the directory that is hers. What was there is `was` then.
+/// Commands that replace `source`, in a directory of hers. The original is then `was`.
 const REPLACEMENTS: [(&str, &str); 5] = [
     ("a link to a directory of root's", "ln -s /etc/ssl source"),
     ("a link to what was there", "ln -s was source"),
@@ -14,7 +16,7 @@ const REPLACEMENTS: [(&str, &str); 5] = [
     ("a file", "echo other >source"),
 ];
 
-/// The source is `hers/source`, and she is the owner of all of it.
+/// A scene whose source is `hers/source`, of which she owns everything.
 fn hers(mib: u32) -> Option<Scene> {
     let scene = Scene::with_source(mib)?;
     Eve::on(&scene.db1);
@@ -25,10 +27,10 @@ fn hers(mib: u32) -> Option<Scene> {
     Some(scene)
 }
 
-/// A run in which eve replaces `name` between the preflight and the start.
+/// Runs a copy during which eve replaces `name` between the preflight and the start.
 #[track_caller]
 fn replaced(scene: &Scene, name: &str, replacement: &str, options: &[&str]) -> Output {
-    // Back to what it was, for the next one.
+    // Restored, for the next round.
     scene.db1.sh(&format!(
         "cd '{}/hers'; if [[ -e was || -L was ]]; then rm -rf '{name}'; mv was '{name}'; fi",
         scene.scratch.path()
@@ -41,10 +43,10 @@ fn replaced(scene: &Scene, name: &str, replacement: &str, options: &[&str]) -> O
     );
     let ends = [format!("db1:{}", scene.at(&format!("hers/{name}"))), format!("db2:{}", scene.at("in"))];
     let args = [&ends.each_ref().map(String::as_str)[..], &["--hook", &hook, "--idle-timeout=10"], options];
-    ended(scene.lab.transfer_spawn(&args.concat()))
+    scene.lab.transfer_spawn(&args.concat()).end_within(SOON)
 }
 
-/// The run failed because of that, and has published nothing.
+/// Asserts that the run failed for that reason, and published nothing.
 #[track_caller]
 fn is_noticed(scene: &Scene, what: &str, name: &str, output: Output) {
     let arrived = scene.arrived();
@@ -122,7 +124,7 @@ fn source_replaced_while_it_is_read_is_noticed() {
     let Some(scene) = hers(MORE_THAN_BUFFERS) else { return };
     let eve = Eve::on(&scene.db1);
     let ends = [format!("db1:{}", scene.at("hers/source")), format!("db2:{}", scene.at("in"))];
-    // The name of a directory changes when it is moved, which is a change that may be ignored.
+    // Moving a directory changes its `..`, which is a change that may be ignored.
     for (options, cause) in
         [(&["--ignore-changed"][..], "was replaced while it was copied"), (&[], "file changed as we read it")]
     {
@@ -135,7 +137,7 @@ fn source_replaced_while_it_is_read_is_noticed() {
             &[&scene.at("hers")],
         );
         let output = held.go().expect_code(1);
-        told(&output, cause);
+        says(&output, cause);
         assert!(scene.arrived().is_empty(), "{output}");
         eve.sh("cd \"$1\" && rm -r source && mv was source", &[&scene.at("hers")]);
     }

@@ -123,7 +123,7 @@ finish() {
     rm -rf -- "$scratch"
 }
 
-# What runs on the controller by our hand is counted with the lab's processor time, as what runs there by sshd is.
+# Processes that we start on the controller count for the lab's processor time, as those of its sshd do.
 on_controller() { # SCRIPT ARGUMENT...
     (
         [[ ! $group ]] || { mkdir -p "$group/bench" && echo "$BASHPID" >"$group/bench/cgroup.procs"; }

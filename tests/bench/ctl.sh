@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs on the controller: one method, timed from its first command to its last, on source db1 and target db2.
 #
-#   ctl.sh prepare              connections for the methods by hand (and nobody else)
+#   ctl.sh prepare              connections, for the methods by hand only
 #   ctl.sh run METHOD SOURCE    prints SECONDS and, of transfer, its peak memory in KB (otherwise `-`)
 #   ctl.sh check SOURCE         whether what arrived has the files of the source, and their sizes
 #   ctl.sh clear                removes what arrived
@@ -19,7 +19,7 @@ prepare() {
 by_hand() { # MODE SOURCE
     local mode=$1 parent=${2%/*} name=${2##*/} word sent received
     exec 3< <(on db2 "cd $target && exec bash $bench/hand.sh receive $mode $name $port")
-    # Before the sender, so that it finds somebody listening.
+    # Before the sender, which needs a listener.
     read -r word <&3
     [[ $word == ready ]]
     sent=$(on db1 "cd $parent && exec bash $bench/hand.sh send $mode $name db2 $port")

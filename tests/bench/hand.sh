@@ -33,8 +33,8 @@ list_digests() { # WORKERS
 
 clamp() { echo $(($1 > 4 ? 4 : $1)); }
 
-# So that what is read next comes from the disk; a tmpfs has none, but the step's own cost is there. coreutils has it
-# only in dd, one process a file, which nobody would type for many files.
+# Makes the next read come from the disk; on a tmpfs, only the cost of the step itself counts. Of coreutils, only dd can
+# do it, with one process per file, which is not practical for many files.
 drop_cache() {
     local fadvise=221
     [[ $(uname -m) == x86_64 ]] || fadvise=223

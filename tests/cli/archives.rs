@@ -3,13 +3,13 @@
 use std::fs;
 use std::process::Command;
 
-use crate::harness::Sandbox;
-use crate::hold::Point;
-use crate::procs::names;
-use crate::running::LONG;
-use crate::tree::assert_same;
+use crate::support::local::holds::Point;
+use crate::support::local::processes::names;
+use crate::support::local::runs::LONG;
+use crate::support::local::sandbox::Sandbox;
+use crate::support::local::trees::assert_same;
 
-/// An archive of a tree, made by a command in the directory above it.
+/// Creates an archive of a tree, by a command that runs in its parent directory.
 fn archive(sandbox: &Sandbox, script: &str) -> std::path::PathBuf {
     let made = Command::new("bash").args(["-c", script]).current_dir(sandbox.path("")).status().unwrap();
     assert!(made.success());
@@ -25,14 +25,14 @@ fn an_archive_fills_an_empty_directory_or_becomes_one() {
     let (filled, named) = (sandbox.dir("filled"), sandbox.dir("named"));
     sandbox
         .run(&[&"--type=decompress", &archive, &filled])
-        .expect(0)
+        .expect_success()
         .says("number of bytes, SHA-256 of the stream");
     assert_eq!(names(&filled), names(&source));
     assert_eq!(fs::read(filled.join("large")).unwrap(), fs::read(source.join("large")).unwrap());
-    sandbox.run(&[&"--type=decompress", &archive, &named, &"--as", &"tree"]).expect(0);
+    sandbox.run(&[&"--type=decompress", &archive, &named, &"--as", &"tree"]).expect_success();
     assert_same(&source, &named.join("tree"));
-    sandbox.run(&[&"--type=decompress", &archive, &named, &"--as=tree", &"--replace"]).expect(0);
-    sandbox.run(&[&"--type=decompress", &archive, &filled]).expect(4).says("is not empty: it contains");
+    sandbox.run(&[&"--type=decompress", &archive, &named, &"--as=tree", &"--replace"]).expect_success();
+    sandbox.run(&[&"--type=decompress", &archive, &filled]).expect_code(4).says("is not empty: it contains");
     sandbox.is_clean(&[&filled, &named]);
 }
 
@@ -42,7 +42,7 @@ fn an_archive_of_several_entries_at_its_top_is_unpacked_with_all_of_them() {
     sandbox.source("source");
     let archive = archive(&sandbox, "mkdir source/.hidden; tar -cf archive -C source .");
     let target = sandbox.dir("target");
-    sandbox.run(&[&"--type=decompress", &archive, &target]).expect(0);
+    sandbox.run(&[&"--type=decompress", &archive, &target]).expect_success();
     assert_eq!(names(&target), [".hidden", "large", "small"]);
 }
 
@@ -57,7 +57,10 @@ fn what_somebody_puts_into_the_directory_meanwhile_is_left_and_the_copy_is_not_g
     hold.reached();
     sandbox.file(target.join("theirs"), "theirs");
     hold.open();
-    running.wait(LONG).expect(1).says("was filled by another process during the copy and is left as it is");
+    running
+        .wait(LONG)
+        .expect_code(1)
+        .says("was filled by another process during the copy and is left as it is");
     assert_eq!(names(&target), ["theirs"]);
     sandbox.is_clean(&[]);
 }
@@ -75,7 +78,7 @@ fn an_archive_that_changes_while_it_is_read_fails_the_run() {
             archive.display()
         ),
     );
-    sandbox.run(&[&"--type=decompress", &archive, &target]).expect(1).says("changed while it was read");
+    sandbox.run(&[&"--type=decompress", &archive, &target]).expect_code(1).says("changed while it was read");
     assert_eq!(names(&target), Vec::<String>::new());
     sandbox.is_clean(&[&target]);
 }
@@ -85,14 +88,14 @@ fn a_tree_becomes_an_archive_beside_others_with_its_digest() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     sandbox.file(target.join("other"), "other");
-    sandbox.run(&[&"--type=compress", &source, &target, &"--compress=gzip"]).expect(0);
+    sandbox.run(&[&"--type=compress", &source, &target, &"--compress=gzip"]).expect_success();
     assert_eq!(names(&target), ["other", "source.tar.gz", "source.tar.gz.sha256"]);
     let checked =
         Command::new("sha256sum").args(["-c", "source.tar.gz.sha256"]).current_dir(&target).output().unwrap();
     assert!(checked.status.success(), "{checked:?}");
     sandbox
         .run(&[&"--type=compress", &source, &target, &"--compress=gzip"])
-        .expect(4)
+        .expect_code(4)
         .says("source.tar.gz or its digest file already exists");
     sandbox.is_clean(&[&target]);
 }
@@ -101,6 +104,12 @@ fn a_tree_becomes_an_archive_beside_others_with_its_digest() {
 fn options_without_an_effect_are_refused() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
-    sandbox.run(&[&source, &target, &"--prepare"]).expect(2).says("--prepare has no effect with --type file");
-    sandbox.run(&[&"--type=mariabackup", &source, &target]).expect(4).says("name the socket of a server");
+    sandbox
+        .run(&[&source, &target, &"--prepare"])
+        .expect_code(2)
+        .says("--prepare has no effect with --type file");
+    sandbox
+        .run(&[&"--type=mariabackup", &source, &target])
+        .expect_code(4)
+        .says("name the socket of a server");
 }

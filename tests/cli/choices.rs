@@ -1,4 +1,4 @@
-//! What becomes of the copy, what is left out, and how it travels, as options choose it.
+//! Options that choose the state of the copy, what is left out, and how it is transferred.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
@@ -7,12 +7,12 @@ use std::process::Command;
 
 use nix::sys::signal::Signal;
 
-use crate::harness::Sandbox;
-use crate::hold::Point;
 use crate::kills::kill_all;
-use crate::procs::names;
-use crate::running::LONG;
-use crate::tree::{assert_same, walk};
+use crate::support::local::holds::Point;
+use crate::support::local::processes::names;
+use crate::support::local::runs::LONG;
+use crate::support::local::sandbox::Sandbox;
+use crate::support::local::trees::{assert_same, walk};
 
 #[test]
 fn every_compressor_and_level_brings_the_same_bytes() {
@@ -30,11 +30,11 @@ fn every_compressor_and_level_brings_the_same_bytes() {
         let target = sandbox.dir(format!("target{n}"));
         let mut all: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&source, &target];
         all.extend(words.iter().map(|word| word as &dyn AsRef<std::ffi::OsStr>));
-        sandbox.run(&all).expect(0);
+        sandbox.run(&all).expect_success();
         assert_same(&source, &target.join("source"));
         all.push(&"--dry-run");
         all.push(&"--as=other");
-        sandbox.run(&all).expect(0).says(stage);
+        sandbox.run(&all).expect_success().says(stage);
         sandbox.is_clean(&[&target]);
     }
 }
@@ -46,7 +46,7 @@ fn files_are_compared_by_the_digest_that_was_asked_for() {
     for (algorithm, name) in [("md5", "MD5"), ("sha256", "SHA-256"), ("blake2b", "BLAKE2b")] {
         let target = sandbox.dir(algorithm);
         let says = format!("{name} of 2 files (read back from both disks)");
-        sandbox.run(&[&source, &target, &"--checksum-algorithm", &algorithm]).expect(0).says(&says);
+        sandbox.run(&[&source, &target, &"--checksum-algorithm", &algorithm]).expect_success().says(&says);
     }
 }
 
@@ -55,11 +55,11 @@ fn programs_of_the_hosts_stand_back_when_told_to() {
     let Some(sandbox) = Sandbox::new() else { return };
     sandbox.shim("tar", "echo \"$(nice) $(ionice)\" >>\"${0%/*}/../niceness\"");
     let (source, one, two) = (sandbox.source("source"), sandbox.dir("one"), sandbox.dir("two"));
-    sandbox.run(&[&source, &one]).expect(0);
-    sandbox.run(&[&source, &two, &"--nice=7"]).expect(0);
+    sandbox.run(&[&source, &one]).expect_success();
+    sandbox.run(&[&source, &two, &"--nice=7"]).expect_success();
     let niceness = fs::read_to_string(sandbox.path("niceness")).unwrap();
     let runs: Vec<&str> = niceness.lines().filter(|line| line.contains(' ')).collect();
-    // The tests themselves may stand back already.
+    // The tests may have been started by `nice`.
     let own = String::from_utf8(Command::new("nice").output().unwrap().stdout).unwrap();
     let own: u8 = own.trim().parse().unwrap();
     assert!(runs.iter().any(|line| line.starts_with(&format!("{own} "))), "{niceness}");
@@ -80,16 +80,16 @@ fn what_is_excluded_is_neither_sent_nor_missed() {
     let words = ["--exclude", "*.log", "--exclude=/tmp", "--exclude", "a b\\[1]", "--exclude", "star\\*x"];
     sandbox
         .run(&[&source, &target, &words[0], &words[1], &words[2], &words[3], &words[4], &words[5], &words[6]])
-        .expect(0)
+        .expect_success()
         .says("3 files (read back from both disks)");
     let mut arrived = walk(&target.join("source"));
     arrived.sort();
     let expected = ["", "deep", "deep/tmp", "deep/tmp/y", "keep", "logs", "logs/keep"].map(PathBuf::from);
     assert_eq!(arrived, expected);
-    // The source's own name is no pattern's, and none matches the source itself.
+    // No pattern matches the source itself, and the source's own name is not part of a pattern.
     let odd = sandbox.dir("odd [name]*");
     sandbox.file(odd.join("x"), "");
-    sandbox.run(&[&odd, &target, &"--exclude", &"odd*", &"--exclude", &"/y"]).expect(0);
+    sandbox.run(&[&odd, &target, &"--exclude", &"odd*", &"--exclude", &"/y"]).expect_success();
     assert_same(&odd, &target.join("odd [name]*"));
 }
 
@@ -97,10 +97,10 @@ fn what_is_excluded_is_neither_sent_nor_missed() {
 fn another_name_is_given_and_looked_at_beforehand() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
-    sandbox.run(&[&source, &target, &"--as", &"new name"]).expect(0);
+    sandbox.run(&[&source, &target, &"--as", &"new name"]).expect_success();
     assert_same(&source, &target.join("new name"));
-    sandbox.run(&[&source, &target, &"--as", &"new name"]).expect(4).says("new name already exists");
-    sandbox.run(&[&source, &target, &"--as", &"a/b"]).expect(2).says("without a slash");
+    sandbox.run(&[&source, &target, &"--as", &"new name"]).expect_code(4).says("new name already exists");
+    sandbox.run(&[&source, &target, &"--as", &"a/b"]).expect_code(2).says("without a slash");
     sandbox.is_clean(&[&target]);
 }
 
@@ -120,13 +120,13 @@ fn an_old_one_is_replaced_in_one_step_and_removed_or_kept() {
             _ => symlink("/nowhere", &name).unwrap(),
         };
         make();
-        sandbox.run(&[&source, &target, &"--replace"]).expect(0);
+        sandbox.run(&[&source, &target, &"--replace"]).expect_success();
         assert_same(&source, &name);
         assert_eq!(names(&target), ["source"]);
         fs::remove_dir_all(&name).unwrap();
         make();
         let inode = fs::symlink_metadata(&name).unwrap().ino();
-        let ended = sandbox.run(&[&source, &target, &"--replace", &"--keep-old"]).expect(0);
+        let ended = sandbox.run(&[&source, &target, &"--replace", &"--keep-old"]).expect_success();
         assert_same(&source, &name);
         let all = names(&target);
         let kept = all.iter().find(|name| name.starts_with("source.old-")).unwrap();
@@ -134,9 +134,9 @@ fn an_old_one_is_replaced_in_one_step_and_removed_or_kept() {
         ended.says(&format!("the old data is now {}/{kept}", target.display()));
         sandbox.is_clean(&[&target]);
     }
-    // Nothing to replace is no matter.
+    // --replace without an old copy.
     let target = sandbox.dir("empty");
-    sandbox.run(&[&source, &target, &"--replace", &"--keep-old"]).expect(0);
+    sandbox.run(&[&source, &target, &"--replace", &"--keep-old"]).expect_success();
     assert_eq!(names(&target), ["source"]);
 }
 
@@ -157,11 +157,11 @@ fn a_directory_that_was_made_writable_to_be_moved_gets_its_mode_back_whoever_die
         if all {
             kill_all(&sandbox.keepers("target1"));
         } else {
-            // What it has begun is done.
+            // Operations that were started are completed.
             sandbox.agent(&running, "target1").signal(Signal::SIGKILL);
             hold.open();
         }
-        running.wait(LONG).expect(1).says("lost the agent");
+        running.wait(LONG).expect_code(1).says("lost the agent");
         assert_eq!(fs::metadata(&name).unwrap().mode() & 0o777, 0o555);
         assert_eq!((names(&target).len(), name.join("old").exists()), (1, all));
         if !all {
@@ -180,7 +180,7 @@ fn what_is_replaced_stays_when_the_copy_fails() {
     for words in [&["--replace"][..], &["--replace", "--keep-old"]] {
         let mut all: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&source, &target];
         all.extend(words.iter().map(|word| word as &dyn AsRef<std::ffi::OsStr>));
-        sandbox.run(&all).expect(1);
+        sandbox.run(&all).expect_code(1);
         assert_eq!((fs::read_to_string(&name).unwrap().as_str(), names(&target).len()), ("old", 1));
         sandbox.is_clean(&[&target]);
     }
@@ -193,12 +193,12 @@ fn the_source_itself_is_never_replaced() {
     let link = sandbox.path("link");
     symlink(sandbox.path(""), &link).unwrap();
     for directory in [sandbox.path(""), link] {
-        sandbox.run(&[&source, &directory, &"--replace"]).expect(4).says("is or contains the source");
+        sandbox.run(&[&source, &directory, &"--replace"]).expect_code(4).says("is or contains the source");
     }
     let (inner, outer) = (sandbox.source("source/inner"), sandbox.path(""));
     sandbox
         .run(&[&inner, &outer, &"--replace", &"--as", &"source"])
-        .expect(4)
+        .expect_code(4)
         .says("is or contains the source");
     assert!(inner.exists());
 }
@@ -207,17 +207,17 @@ fn the_source_itself_is_never_replaced() {
 fn what_has_arrived_is_kept_only_where_it_failed() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
-    sandbox.run(&[&source, &target, &"--keep-staging"]).expect(0);
+    sandbox.run(&[&source, &target, &"--keep-staging"]).expect_success();
     assert_eq!(names(&target), ["source"], "the empty staging directory went");
     fs::remove_dir_all(target.join("source")).unwrap();
     sandbox.shim("md5sum", "exit 1");
     let ended =
-        sandbox.run(&[&source, &target, &"--keep-staging"]).expect(1).says("is kept (--keep-staging): ");
+        sandbox.run(&[&source, &target, &"--keep-staging"]).expect_code(1).says("is kept (--keep-staging): ");
     let staging = names(&target);
     assert!(staging.len() == 1 && staging[0].starts_with(".transfer-"), "{staging:?}");
     assert_same(&source, &target.join(&staging[0]).join("copy/source"));
     ended.says(&staging[0]);
-    sandbox.run(&[&"status", &"localhost"]).expect(0).says("no runs");
+    sandbox.run(&[&"status", &"localhost"]).expect_success().says("no runs");
 }
 
 #[test]
@@ -225,7 +225,7 @@ fn without_fsync_nothing_is_waited_for() {
     let Some(sandbox) = Sandbox::new() else { return };
     sandbox.shim("sync", "echo \"$*\" >>\"${0%/*}/../syncs\"");
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
-    sandbox.run(&[&source, &target, &"--no-fsync"]).expect(0);
+    sandbox.run(&[&source, &target, &"--no-fsync"]).expect_success();
     let syncs = fs::read_to_string(sandbox.path("syncs")).unwrap();
     let of_data: Vec<&str> = syncs
         .lines()
@@ -240,10 +240,10 @@ fn the_longest_time_ends_a_run_and_undoes_it() {
     let Some(sandbox) = Sandbox::new() else { return };
     let hold = sandbox.hold(Point::Connect);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
-    // Longer than it takes to be held, also on a busy machine.
+    // More than the time until it is held, even on a busy machine.
     let running = sandbox.spawn(&[&source, &target, &"--max-duration", &"8"]);
     hold.reached();
-    let ended = running.wait(LONG).expect(1);
+    let ended = running.wait(LONG).expect_code(1);
     hold.open();
     ended.says("not done within 8 s (--max-duration)");
     sandbox.is_clean(&[&target]);
@@ -259,19 +259,19 @@ fn two_runs_never_write_to_one_name_by_whatever_path() {
     let first = sandbox.spawn(&[&source, &target]);
     hold.reached();
     for path in [&target, &link] {
-        let busy = sandbox.run(&[&source, path]).expect(5);
+        let busy = sandbox.run(&[&source, path]).expect_code(5);
         busy.says("another run writes to")
             .says(" of ")
             .says("(pid ")
             .says(", since 20")
             .says("transfer status localhost");
     }
-    let busy = sandbox.run(&[&source, &target, &"--replace"]).expect(5);
+    let busy = sandbox.run(&[&source, &target, &"--replace"]).expect_code(5);
     busy.says("another run writes to");
-    // Another name in the same directory is nobody's.
+    // Another name in the same directory is free.
     hold.open();
-    sandbox.run(&[&source, &link, &"--as", &"other"]).expect(0);
-    first.wait(LONG).expect(0);
+    sandbox.run(&[&source, &link, &"--as", &"other"]).expect_success();
+    first.wait(LONG).expect_success();
     assert_eq!(names(&target), ["other", "source"]);
     sandbox.is_clean(&[&target]);
 }
@@ -285,8 +285,8 @@ fn ports_that_transferpy_has_locked_are_left_to_it() {
     fs::create_dir(&lock).unwrap();
     let ended = sandbox.run(&[&source, &target, &"--port", &port.to_string()]);
     fs::remove_dir(&lock).unwrap();
-    ended.expect(5).says(&format!("port {port} is taken"));
-    sandbox.run(&[&source, &target, &"--port-range", &port.to_string()]).expect(0);
+    ended.expect_code(5).says(&format!("port {port} is taken"));
+    sandbox.run(&[&source, &target, &"--port-range", &port.to_string()]).expect_success();
 }
 
 #[test]
@@ -297,7 +297,7 @@ fn what_changes_meanwhile_is_a_failure_unless_it_is_ignored() {
         for file in ["grows", "goes", "stays"] {
             fs::write(source.join(file), vec![b'x'; 1000]).unwrap();
         }
-        // After the stream and before the digests: what tar has read is no longer what is there.
+        // Between the stream and the digests: tar has read something else than what is there now.
         let path = source.display();
         sandbox.shim(
             "md5sum",
@@ -307,7 +307,7 @@ fn what_changes_meanwhile_is_a_failure_unless_it_is_ignored() {
         let words = if ignored { "--ignore-changed" } else { "--ignore-changed=false" };
         let ended = sandbox.run(&[&source, &target, &words]);
         if ignored {
-            ended.expect(0).says("changed during the copy");
+            ended.expect_success().says("changed during the copy");
             assert_eq!(fs::read(target.join("source/stays")).unwrap().len(), 1000);
         } else {
             assert!(matches!(ended.status.code(), Some(1 | 3)), "{ended}");
@@ -321,19 +321,19 @@ fn what_changes_meanwhile_is_a_failure_unless_it_is_ignored() {
 fn a_directory_that_goes_while_it_is_listed_fails_the_run_unless_changes_are_ignored() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
-    // All that there is to see of it, beside the entries that are missing.
+    // The only visible difference besides the missing entries.
     sandbox.shim(
         "find",
         r#"[[ $* == *%p//f//* || $* == *-cnewer* ]] && { "$real" "$@"; echo gone >&2; exit 1; }"#,
     );
-    sandbox.run(&[&source, &target]).expect(1).says("cannot list and digest the files");
+    sandbox.run(&[&source, &target]).expect_code(1).says("cannot list and digest the files");
     sandbox.is_clean(&[&target]);
-    // That a target's list fails is no change of the source.
+    // A failed list of a target is not a change of the source.
     sandbox.shim(
         "find",
         r#"[[ $PWD != *.transfer-* && $* == *%p//f//* || $* == *-cnewer* ]] && { "$real" "$@"; echo gone >&2; exit 1; }"#,
     );
-    sandbox.run(&[&source, &target, &"--ignore-changed"]).expect(0);
+    sandbox.run(&[&source, &target, &"--ignore-changed"]).expect_success();
     assert_same(&source, &target.join("source"));
     sandbox.is_clean(&[&target]);
 }
@@ -342,10 +342,10 @@ fn a_directory_that_goes_while_it_is_listed_fails_the_run_unless_changes_are_ign
 fn a_difference_that_no_change_explains_is_one_with_ignore_changed_too() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
-    // What was read back is not what was sent, and the source has not changed.
+    // The copy differs from what was sent, and the source has not changed.
     let wrong = r#"if [[ $PWD == *.transfer-* ]]; then for file in "${@:3}"; do printf '%032d  %s\0' 0 "$file"; done; exit; fi"#;
     sandbox.shim("md5sum", wrong);
-    sandbox.run(&[&source, &target, &"--ignore-changed"]).expect(3).says("differ");
+    sandbox.run(&[&source, &target, &"--ignore-changed"]).expect_code(3).says("differ");
     assert_eq!(names(&target), Vec::<String>::new());
 }
 
@@ -359,7 +359,10 @@ fn a_name_that_cannot_be_made_durable_is_not_given_and_the_old_one_stays() {
         sandbox.shim("sync", "[[ $* == '-- '*/target/ ]] && { echo 'disk on fire' >&2; exit 1; }");
         let mut all: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&source, &target];
         all.extend(words.iter().map(|word| word as &dyn AsRef<std::ffi::OsStr>));
-        sandbox.run(&all).expect(1).says("would not survive a power cut and is left as it was: disk on fire");
+        sandbox
+            .run(&all)
+            .expect_code(1)
+            .says("would not survive a power cut and is left as it was: disk on fire");
         assert_eq!(names(&target), before);
         assert!(old.is_none_or(|old| fs::read_to_string(old).unwrap() == "old"));
         sandbox.is_clean(&[&target]);
@@ -378,13 +381,13 @@ fn only_the_old_one_that_the_preflight_saw_is_replaced() {
         let hold = sandbox.hold(Point::Connect);
         let running = sandbox.spawn(&[&source, &target, &"--replace"]);
         hold.reached();
-        // Another file under the name, while the first one still has its inode.
+        // Another file with the same name, while the first one keeps its inode.
         let _ = fs::rename(&name, sandbox.path("old"));
         sandbox.file(&name, "precious");
         hold.open();
         running
             .wait(LONG)
-            .expect(1)
+            .expect_code(1)
             .says("was created by another process during the copy and is left as it is");
         assert_eq!(fs::read_to_string(&name).unwrap(), "precious");
         assert_eq!(names(&target), ["source"]);
@@ -397,7 +400,7 @@ fn an_old_one_is_not_removed_before_the_copy_is_on_the_disk_whatever_is_asked_fo
     sandbox.shim("sync", "echo \"$*\" >>\"${0%/*}/../syncs\"");
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     sandbox.file("target/source", "old");
-    sandbox.run(&[&source, &target, &"--replace", &"--no-fsync"]).expect(0);
+    sandbox.run(&[&source, &target, &"--replace", &"--no-fsync"]).expect_success();
     let syncs = fs::read_to_string(sandbox.path("syncs")).unwrap();
     assert!(syncs.lines().any(|line| line.starts_with("-f -- ") && line.ends_with("/source")), "{syncs}");
     assert!(syncs.lines().any(|line| line == format!("-- {}/", target.display())), "{syncs}");
@@ -408,13 +411,13 @@ fn names_that_are_one_on_the_target_are_refused() {
     let Some(sandbox) = Sandbox::new() else { return };
     sandbox.shim("lsattr", "echo '-----------------F---- x'; exit");
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
-    sandbox.run(&[&source, &target]).expect(0);
+    sandbox.run(&[&source, &target]).expect_success();
     sandbox.file(source.join("SMALL"), "");
-    let told = "another name differs from source/small only in case";
-    sandbox.run(&[&source, &target, &"--as", &"other"]).expect(4).says(told);
+    let reported = "another name differs from source/small only in case";
+    sandbox.run(&[&source, &target, &"--as", &"other"]).expect_code(4).says(reported);
     sandbox
         .run(&[&source, &target, &"--as", &"other", &"--exclude", &"SMALL"])
-        .expect(0)
+        .expect_success()
         .says("left out: SMALL");
 }
 
@@ -422,7 +425,7 @@ fn names_that_are_one_on_the_target_are_refused() {
 fn findings_are_told_all_at_once() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (missing, target) = (sandbox.path("missing"), sandbox.path("nowhere"));
-    let ended = sandbox.run(&[&missing, &target, &"--stop-slave"]).expect(4);
+    let ended = sandbox.run(&[&missing, &target, &"--stop-slave"]).expect_code(4);
     ended
         .says("missing does not exist; check the path")
         .says("nowhere does not exist; mkdir ")

@@ -1,19 +1,19 @@
 //! The configuration file, by `--config`, as the program reads it.
 
-use crate::harness::Sandbox;
+use crate::support::local::sandbox::Sandbox;
 
 #[test]
 fn the_file_sets_and_the_command_line_beats_it() {
     let sandbox = Sandbox::own();
     let file = sandbox.file("transfer.conf", "compress = false\nencrypt = false\nport = 4477\n");
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
-    let set = sandbox.run(&[&source, &target, &"--dry-run", &"--config", &file]).expect(0);
+    let set = sandbox.run(&[&source, &target, &"--dry-run", &"--config", &file]).expect_success();
     assert!(set.stdout.contains("lock 4477") && !set.stdout.contains("openssl enc"), "{set}");
     assert!(!set.stdout.contains("zstd") && !set.stdout.contains("gzip"), "{set}");
     let typed = ["--port", "0", "--encrypt", "--dry-run", "--config"];
     let beaten = sandbox
         .run(&[&source, &target, &typed[0], &typed[1], &typed[2], &typed[3], &typed[4], &file])
-        .expect(0);
+        .expect_success();
     assert!(beaten.stdout.contains("4400-4500") && beaten.stdout.contains("openssl enc"), "{beaten}");
 }
 
@@ -23,7 +23,7 @@ fn the_example_with_every_key_set_is_a_configuration() {
     let example = include_str!("../../transfer.conf.example").replace("#:", "");
     let file = sandbox.file("transfer.conf", example);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
-    sandbox.run(&[&source, &target, &"--dry-run", &"--config", &file]).expect(0);
+    sandbox.run(&[&source, &target, &"--dry-run", &"--config", &file]).expect_success();
 }
 
 #[test]
@@ -41,16 +41,16 @@ fn a_file_that_is_wrong_is_named_with_what_is_wrong() {
         ("firewall = \"ufw\"\n", "ufw"),
     ] {
         let file = sandbox.file("wrong.conf", text);
-        let ended = sandbox.run(&[&source, &target, &"--config", &file]).expect(2).says(wrong);
+        let ended = sandbox.run(&[&source, &target, &"--config", &file]).expect_code(2).says(wrong);
         assert!(ended.stderr.contains("wrong.conf"), "names no file: {ended}");
     }
-    assert_eq!(crate::procs::names(&target), Vec::<String>::new());
+    assert_eq!(crate::support::local::processes::names(&target), Vec::<String>::new());
 }
 
 #[test]
 fn a_file_that_is_asked_for_must_be_there() {
     let sandbox = Sandbox::own();
     let missing = sandbox.path("missing.conf");
-    sandbox.run(&[&"/etc/hostname", &"/tmp", &"--config", &missing]).expect(2).says("missing.conf");
-    sandbox.run(&[&"--config", &missing, &"status", &"localhost"]).expect(2).says("missing.conf");
+    sandbox.run(&[&"/etc/hostname", &"/tmp", &"--config", &missing]).expect_code(2).says("missing.conf");
+    sandbox.run(&[&"--config", &missing, &"status", &"localhost"]).expect_code(2).says("missing.conf");
 }

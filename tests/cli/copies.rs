@@ -1,4 +1,4 @@
-//! What was copied is what was there: every kind of entry, every name.
+//! Copies are identical to their source: every kind of entry, every name.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -6,10 +6,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 
-use crate::harness::Sandbox;
-use crate::tree::{assert_same, odd_tree, walk};
+use crate::support::local::sandbox::Sandbox;
+use crate::support::local::trees::{assert_same, odd_tree, walk};
 
-/// No name was run as a command.
+/// Asserts that no name was run as a command.
 #[track_caller]
 fn nothing_was_run(sandbox: &Sandbox) {
     let pwned = |path: &std::path::PathBuf| path.file_name() == Some(OsStr::new("PWNED"));
@@ -20,7 +20,7 @@ fn nothing_was_run(sandbox: &Sandbox) {
 fn a_tree_of_every_kind_of_entry_arrives_as_it_was_without_root() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (odd_tree(&sandbox, "tree".as_ref()), sandbox.dir("target"));
-    sandbox.run(&[&source, &target]).expect(0);
+    sandbox.run(&[&source, &target]).expect_success();
     assert_same(&source, &target.join("tree"));
     nothing_was_run(&sandbox);
     sandbox.is_clean(&[&target]);
@@ -31,7 +31,7 @@ fn a_tree_of_every_kind_of_entry_arrives_with_owners_by_number_as_root() {
     let Some(sandbox) = Sandbox::root() else { return };
     let (source, target) = (odd_tree(&sandbox, "tree".as_ref()), sandbox.dir("target"));
     let owner = fs::metadata(source.join("names")).unwrap().uid();
-    sandbox.run(&[&source, &target, &"--firewall", &"none"]).expect(0);
+    sandbox.run(&[&source, &target, &"--firewall", &"none"]).expect_success();
     assert_same(&source, &target.join("tree"));
     assert!(
         walk(&source).iter().any(|entry| fs::symlink_metadata(source.join(entry)).unwrap().uid() != owner)
@@ -54,7 +54,7 @@ fn source_and_target_may_have_any_name() {
         let (source, target) = (sandbox.source(name.to_str().unwrap_or("placeholder")), sandbox.dir(into));
         let renamed = sandbox.path(name);
         fs::rename(source, &renamed).unwrap();
-        sandbox.run(&[&renamed, &target]).expect(0);
+        sandbox.run(&[&renamed, &target]).expect_success();
         assert_same(&renamed, &target.join(name));
         nothing_was_run(&sandbox);
         sandbox.is_clean(&[&target]);
@@ -71,7 +71,7 @@ fn a_single_file_arrives_under_its_own_name() {
     {
         let source = sandbox.file(name, contents);
         fs::set_permissions(&source, fs::Permissions::from_mode(0o640)).unwrap();
-        sandbox.run(&[&source, &target]).expect(0);
+        sandbox.run(&[&source, &target]).expect_success();
         assert_same(&source, &target.join(name));
     }
     nothing_was_run(&sandbox);
@@ -86,7 +86,7 @@ fn slashes_too_many_are_none() {
         let text = path.to_str().unwrap().rsplit_once('/').unwrap();
         format!("localhost:{}//{}{end}", text.0, text.1).into()
     };
-    sandbox.run(&[&word(&source, "///"), &word(&target, "/")]).expect(0);
+    sandbox.run(&[&word(&source, "///"), &word(&target, "/")]).expect_success();
     assert_same(&source, &target.join("source"));
     sandbox.is_clean(&[&target]);
 }
@@ -97,7 +97,7 @@ fn a_source_that_may_not_be_written_to_is_copied_without_root() {
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     fs::set_permissions(source.join("small"), fs::Permissions::from_mode(0o444)).unwrap();
     fs::set_permissions(&source, fs::Permissions::from_mode(0o555)).unwrap();
-    sandbox.run(&[&source, &target]).expect(0);
+    sandbox.run(&[&source, &target]).expect_success();
     assert_same(&source, &target.join("source"));
     sandbox.is_clean(&[&target]);
 }
@@ -106,7 +106,7 @@ fn a_source_that_may_not_be_written_to_is_copied_without_root() {
 fn an_empty_directory_is_a_source_like_any_other() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.dir("nothing"), sandbox.dir("target"));
-    sandbox.run(&[&source, &target]).expect(0).says("0 B in 1 entries");
+    sandbox.run(&[&source, &target]).expect_success().says("0 B in 1 entries");
     assert_same(&source, &target.join("nothing"));
     sandbox.is_clean(&[&target]);
 }
@@ -117,7 +117,7 @@ fn sockets_are_left_out_and_told() {
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     let socket = UnixListener::bind(source.join("mysqld.sock")).unwrap();
     sandbox.own_it(&source.join("mysqld.sock"));
-    sandbox.run(&[&source, &target]).expect(0).says("note: tar: ./source/mysqld.sock: socket ignored");
+    sandbox.run(&[&source, &target]).expect_success().says("note: tar: ./source/mysqld.sock: socket ignored");
     drop(socket);
     fs::remove_file(source.join("mysqld.sock")).unwrap();
     let here = walk(&target.join("source"));

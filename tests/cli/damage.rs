@@ -1,10 +1,10 @@
-//! Damage that no status tells of: a byte on the wire, a byte on the disk, a list that is short.
+//! Damage without a failing status: a byte on the wire, a byte on the disk, an incomplete list.
 
-use crate::harness::Sandbox;
-use crate::hold::Role;
-use crate::procs::names;
+use crate::support::local::holds::Role;
+use crate::support::local::processes::names;
+use crate::support::local::sandbox::Sandbox;
 
-/// Receives everything and changes one byte of it.
+/// Receives the stream and changes one byte of it.
 const FLIP: &str = r#""$real" "$@" |
     { head -c 5000; head -c 1 | LC_ALL=C tr '\000-\377' '\001-\377\000'; exec cat; }"#;
 
@@ -14,8 +14,9 @@ fn a_byte_flipped_on_the_wire_is_a_failed_verification() {
         let Some(sandbox) = Sandbox::new() else { return };
         sandbox.replace(Role::Receive, FLIP);
         let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
-        let ended =
-            sandbox.run(&[&source, &target, &"--no-compress", &"--parallel-checksum", &encryption]).expect(3);
+        let ended = sandbox
+            .run(&[&source, &target, &"--no-compress", &"--parallel-checksum", &encryption])
+            .expect_code(3);
         ended.says("the stream was altered on its way");
         assert_eq!(names(&target), Vec::<String>::new());
         sandbox.is_clean(&[&target]);
@@ -28,7 +29,7 @@ fn a_byte_flipped_in_what_is_compressed_publishes_nothing() {
     sandbox.replace(Role::Receive, FLIP);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     let ended = sandbox.run(&[&source, &target]);
-    // Which of the stages sees it first is a race; that the run fails is not.
+    // Which stage sees it first is a race; that the run fails is certain.
     assert!(matches!(ended.status.code(), Some(1 | 3)), "{ended}");
     assert_eq!(names(&target), Vec::<String>::new());
     sandbox.is_clean(&[&target]);
@@ -40,12 +41,15 @@ fn a_byte_flipped_on_the_targets_disk_is_named_by_file() {
     sandbox
         .replace(Role::Unpack, r#""$real" "$@" && printf S | dd of=source/small conv=notrunc status=none"#);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
-    sandbox.run(&[&source, &target]).expect(3).says("1 entry differs: source/small (different contents)");
+    sandbox
+        .run(&[&source, &target])
+        .expect_code(3)
+        .says("1 entry differs: source/small (different contents)");
     assert_eq!(names(&target), Vec::<String>::new());
     sandbox.is_clean(&[&target]);
-    // The stream's digest cannot see that, and does not claim to.
-    let told = sandbox.run(&[&source, &target, &"--parallel-checksum"]).expect(0);
-    assert!(!told.stdout.contains("both disks"), "{told}");
+    // The digest of the stream does not cover this, and the output does not claim so.
+    let reported = sandbox.run(&[&source, &target, &"--parallel-checksum"]).expect_success();
+    assert!(!reported.stdout.contains("both disks"), "{reported}");
 }
 
 #[test]
@@ -54,7 +58,7 @@ fn a_file_that_did_not_arrive_is_named_without_any_digest() {
     sandbox.replace(Role::Unpack, r#""$real" "$@" && rm source/small"#);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     let plain = ["--no-checksum", "--no-encrypt"];
-    let ended = sandbox.run(&[&source, &target, &plain[0], &plain[1]]).expect(3);
+    let ended = sandbox.run(&[&source, &target, &plain[0], &plain[1]]).expect_code(3);
     ended.says("1 entry differs: source/small is missing on the target");
     assert_eq!(names(&target), Vec::<String>::new());
     sandbox.is_clean(&[&target]);
@@ -63,7 +67,7 @@ fn a_file_that_did_not_arrive_is_named_without_any_digest() {
 #[test]
 fn a_stream_that_is_cut_short_publishes_nothing() {
     let Some(sandbox) = Sandbox::new() else { return };
-    // The connection ends in the middle and every status is good.
+    // The connection ends in the middle, and every status is 0.
     sandbox.replace(Role::Receive, r#""$real" "$@" | { head -c 1000000; cat >/dev/null; }"#);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     for compression in ["--compress", "--no-compress"] {
@@ -79,7 +83,7 @@ fn a_stage_that_fails_is_named_with_its_status_and_its_words() {
     let Some(sandbox) = Sandbox::new() else { return };
     sandbox.replace(Role::Unpack, r#""$real" "$@"; echo "the disk is on fire" >&2; exit 7"#);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
-    let ended = sandbox.run(&[&source, &target]).expect(1);
+    let ended = sandbox.run(&[&source, &target]).expect_code(1);
     ended.says("tar ended with status 7").says("the disk is on fire");
     assert_eq!(names(&target), Vec::<String>::new());
     sandbox.is_clean(&[&target]);

@@ -1,4 +1,4 @@
-//! Files that decide what a run does are used only where nobody else could have changed them.
+//! Files that decide what a run does are used only if no other account could have changed them.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, lchown, symlink};
@@ -7,19 +7,20 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{Sandbox, Words};
-use crate::hold::Point;
-use crate::procs::names;
-use crate::running::{Ended, LONG, Running, wait_until};
+use crate::support::local::holds::Point;
+use crate::support::local::processes::names;
+use crate::support::local::runs::{LONG, Running, wait_until};
+use crate::support::local::sandbox::{Sandbox, Words};
+use crate::support::output::Output;
 
-/// An account that no sandbox has.
+/// Uid of an account that no sandbox has.
 const EVE: u32 = 60_321;
-/// Would be seen if it were obeyed.
+/// Leaves a visible trace if it is used.
 const CONFIGURATION: &str = "port = 4477\n";
-/// Hosts of its own, which cannot be reached.
+/// An ssh configuration with hosts that cannot be reached.
 const SSH: &str = "Host nowhere\n    HostName 127.0.0.1\n    Port 1\n";
 
-/// A way in which a file is named to the program.
+/// Ways to name a file to the program.
 #[derive(Clone, Copy, Debug)]
 enum Named {
     Config,
@@ -37,8 +38,8 @@ impl Named {
         }
     }
 
-    /// Runs the program with a file so named.
-    fn run(self, sandbox: &Sandbox, file: &Path) -> Ended {
+    /// Runs the program with a file named in this way.
+    fn run(self, sandbox: &Sandbox, file: &Path) -> Output {
         let (source, target) = (sandbox.path("source"), sandbox.path("target"));
         let mut command = match self {
             Self::Config => sandbox.command(&[&source, &target, &"--dry-run", &"--config", &file]),
@@ -51,17 +52,17 @@ impl Named {
         Running::start(command).wait(LONG)
     }
 
-    /// The file is obeyed.
+    /// Asserts that the file is used.
     #[track_caller]
     fn obeyed(self, sandbox: &Sandbox, file: &Path) {
-        let ended = self.run(sandbox, file).expect(0);
+        let ended = self.run(sandbox, file).expect_success();
         assert!(matches!(self, Self::SshConfig) || ended.stdout.contains("lock 4477"), "{self:?}: {ended}");
     }
 
-    /// The file is refused for a component of its path, which is to be mended so.
+    /// Asserts that the file is refused because of a component of its path, and that the fix is named.
     #[track_caller]
     fn refused(self, sandbox: &Sandbox, file: &Path, component: &Path, fix: &str) {
-        let ended = self.run(sandbox, file).expect(2);
+        let ended = self.run(sandbox, file).expect_code(2);
         let said = format!("{} is owned by ", component.display());
         assert!(ended.stderr.contains(&said), "{self:?}: {ended}");
         let fix = format!("{fix} {}", component.display());
@@ -70,7 +71,7 @@ impl Named {
     }
 }
 
-/// A sandbox with a source and a target.
+/// Returns sandboxes with a source and a target.
 fn with_ends(sandbox: Sandbox) -> Sandbox {
     sandbox.source("source");
     sandbox.dir("target");
@@ -89,7 +90,7 @@ fn uid(path: &Path) -> u32 {
     fs::metadata(path).unwrap().uid()
 }
 
-/// A link of the sandbox's account.
+/// Creates a link that belongs to the sandbox's account.
 fn link(sandbox: &Sandbox, to: &Path, name: &str) -> PathBuf {
     let path = sandbox.path(name);
     symlink(to, &path).unwrap();
@@ -192,15 +193,15 @@ fn pipes_and_the_null_device_are_configurations() {
     for sandbox in sandboxes() {
         let words: Words<'_> = &[&sandbox.path("source"), &sandbox.path("target"), &"--dry-run"];
         let script = r#"printf 'port = 4477\n' | "$@" --config /dev/stdin"#;
-        let ended = Running::start(sandbox.scripted(script, words)).wait(LONG).expect(0);
+        let ended = Running::start(sandbox.scripted(script, words)).wait(LONG).expect_success();
         assert!(ended.stdout.contains("lock 4477"), "{ended}");
         let script = r#"exec bash -c '"$@" --config <(sleep 0.1; printf "port = 4477\n")' bash "$@""#;
-        let ended = Running::start(sandbox.scripted(script, words)).wait(LONG).expect(0);
+        let ended = Running::start(sandbox.scripted(script, words)).wait(LONG).expect_success();
         assert!(ended.stdout.contains("lock 4477"), "{ended}");
-        Named::Config.run(&sandbox, Path::new("/dev/null")).expect(0);
+        Named::Config.run(&sandbox, Path::new("/dev/null")).expect_success();
         let fifo = sandbox.path("fifo");
         sandbox.fifo(&fifo);
-        Named::Config.run(&sandbox, &fifo).expect(2).says("not a regular file");
+        Named::Config.run(&sandbox, &fifo).expect_code(2).says("not a regular file");
     }
 }
 
@@ -209,23 +210,23 @@ fn records_in_a_directory_of_others_are_neither_written_nor_read() {
     let Some(sandbox) = Sandbox::new().map(with_ends) else { return };
     let state = sandbox.dir("state");
     set_mode(&state, 0o777);
-    let ended = sandbox.run(&[&sandbox.path("source"), &sandbox.path("target")]).expect(0);
+    let ended = sandbox.run(&[&sandbox.path("source"), &sandbox.path("target")]).expect_success();
     ended.says("this run will not be recorded").says(&format!("{} is owned by", state.display()));
     assert!(!state.join("transfer-history").exists(), "made in a directory of others");
-    sandbox.run(&[&"history"]).expect(1).says("chmod go-w");
+    sandbox.run(&[&"history"]).expect_code(1).says("chmod go-w");
     set_mode(&state, 0o755);
-    sandbox.run(&[&"history"]).expect(0);
+    sandbox.run(&[&"history"]).expect_success();
 }
 
 #[test]
 fn a_record_of_another_account_is_not_shown() {
     let Some(sandbox) = Sandbox::new().map(with_ends).filter(Sandbox::has_an_account) else { return };
-    sandbox.run(&[&sandbox.path("source"), &sandbox.path("target")]).expect(0);
+    sandbox.run(&[&sandbox.path("source"), &sandbox.path("target")]).expect_success();
     let record =
         fs::read_dir(sandbox.path("state/transfer-history")).unwrap().next().unwrap().unwrap().path();
     chown(&record, Some(EVE), None).unwrap();
     set_mode(&record, 0o644);
-    sandbox.run(&[&"history"]).expect(0).says("1 records in");
+    sandbox.run(&[&"history"]).expect_success().says("1 records in");
 }
 
 #[test]
@@ -237,7 +238,7 @@ fn metrics_are_written_through_no_link_of_another_account_and_over_no_file_of_on
     let kept = sandbox.file("elsewhere/kept.prom", "kept");
     let run = |file: &Path| {
         let (source, target) = (sandbox.path("source"), sandbox.path("target"));
-        sandbox.run(&[&source, &target, &"--replace", &"--metrics", &file]).expect(0)
+        sandbox.run(&[&source, &target, &"--replace", &"--metrics", &file]).expect_success()
     };
     let ended = run(&shared.join("new.prom"));
     assert!(!ended.stderr.contains("(--metrics)"), "{ended}");
@@ -267,9 +268,9 @@ fn the_controller_leaves_no_core_and_nobody_reads_its_memory() {
             let limits = fs::read_to_string(format!("/proc/{}/limits", running.pid())).unwrap();
             let line = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
             assert_eq!(line.split_whitespace().collect::<Vec<_>>()[4..6], ["0", "0"], "{line}");
-            // The kernel gives what belongs to a process that cannot be dumped to root.
+            // Files in /proc of a process that cannot be dumped belong to root.
             assert_eq!(uid(Path::new(&format!("/proc/{}/mem", running.pid()))), 0);
-            // Rust's own handler, which looks for overflows of the stack, ignores the first SIGSEGV and takes itself away.
+            // Rust's own handler for stack overflows ignores the first SIGSEGV and then uninstalls itself.
             wait_until("it has ended", LONG, || {
                 running.signal(signal);
                 fs::read_to_string(format!("/proc/{}/stat", running.pid())).unwrap().contains(") Z ")

@@ -1,11 +1,11 @@
-//! What counts as evidence of a good copy: digests of the files that were listed, and no program's word.
+//! Evidence of a good copy: digests of the files that were listed, never a program's exit status.
 
 use std::time::{Duration, Instant};
 
-use crate::harness::Sandbox;
-use crate::procs::names;
+use crate::support::local::processes::names;
+use crate::support::local::sandbox::Sandbox;
 
-/// Runs the rest of the shim between the listing of the files for the digests and their opening.
+/// Runs the rest of the shim after the files for the digests were listed, and before they are opened.
 const LISTED: &str = r#"[[ $* == *%D:%i*%p* && $PWD != *.transfer-* ]] || exec "$real" "$@"
 list=$(mktemp); "$real" "$@" >"$list""#;
 
@@ -23,9 +23,9 @@ fn a_file_that_becomes_a_fifo_is_named_and_never_waited_for() {
         let words = if ignored { "--ignore-changed" } else { "--ignore-changed=false" };
         let ended = sandbox.run(&[&source, &target, &words]);
         if ignored {
-            ended.expect(0).says("victim");
+            ended.expect_success().says("victim");
         } else {
-            ended.expect(1).says("victim was replaced while its digest was taken");
+            ended.expect_code(1).says("victim was replaced while its digest was taken");
             assert_eq!(names(&target), Vec::<String>::new());
         }
         sandbox.is_clean(&[&target]);
@@ -40,7 +40,7 @@ fn a_digest_that_hangs_ends_with_the_idle_timeout() {
         sandbox.shim("md5sum", &format!("[[ $PWD {side} *.transfer-* ]] && kill -STOP $$"));
         let began = Instant::now();
         let ended = sandbox.run(&[&source, &target, &"--idle-timeout", &"2"]);
-        ended.expect(1).says("nothing was read for 2 s (--idle-timeout)");
+        ended.expect_code(1).says("nothing was read for 2 s (--idle-timeout)");
         assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
         assert_eq!(names(&target), Vec::<String>::new());
         sandbox.is_clean(&[&target]);
@@ -51,12 +51,12 @@ fn a_digest_that_hangs_ends_with_the_idle_timeout() {
 fn a_digest_that_takes_longer_than_the_idle_timeout_is_no_standstill() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
-    // It reads something every second.
+    // Reads something every second.
     sandbox.shim(
         "md5sum",
         "for ((n = 0; n < 5; n++)); do head -c 1000 /dev/zero >/dev/null; read -r -t 1 < <(sleep 1.1); done",
     );
-    sandbox.run(&[&source, &target, &"--idle-timeout", &"3"]).expect(0);
+    sandbox.run(&[&source, &target, &"--idle-timeout", &"3"]).expect_success();
     sandbox.is_clean(&[&target]);
 }
 
@@ -68,7 +68,7 @@ fn a_file_that_cannot_be_read_is_no_change() {
     let fail = r#"for last; do [[ $(readlink -- "$last") == */victim ]] && { echo "md5sum: $last: Input/output error" >&2; exit 1; }; done"#;
     sandbox.shim("md5sum", fail);
     let ended = sandbox.run(&[&source, &target, &"--ignore-changed"]);
-    ended.expect(1).says("victim: Input/output error");
+    ended.expect_code(1).says("victim: Input/output error");
     assert_eq!(names(&target), Vec::<String>::new());
     sandbox.is_clean(&[&target]);
 }
@@ -79,7 +79,7 @@ fn what_tar_calls_shrank_is_compared_whatever_digests_were_asked_for() {
         let Some(sandbox) = Sandbox::new() else { return };
         let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
         sandbox.file(source.join("victim"), vec![b'x'; 100_000]);
-        // As tar does when the second half cannot be read.
+        // As tar does when the second half of a file cannot be read.
         let shrank = r#"if [[ $* == *--create* ]]; then
             mkdir -p "${0%/*}/padded" && cp -a . "${0%/*}/padded/" && cd "${0%/*}/padded"
             time=$(stat -c %y victim); truncate -s 50000 victim; truncate -s 100000 victim; touch -d "$time" victim
@@ -88,7 +88,7 @@ fn what_tar_calls_shrank_is_compared_whatever_digests_were_asked_for() {
         let mut all: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&source, &target];
         all.extend(words.iter().map(|word| word as &dyn AsRef<std::ffi::OsStr>));
         let ended = sandbox.run(&all);
-        ended.expect(3).says("victim (different contents)");
+        ended.expect_code(3).says("victim (different contents)");
         assert_eq!(names(&target), Vec::<String>::new());
         sandbox.is_clean(&[&target]);
     }
@@ -99,7 +99,7 @@ fn ignored_changes_need_digests() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     let ended = sandbox.run(&[&source, &target, &"--ignore-changed", &"--no-checksum"]);
-    ended.expect(2).says("--ignore-changed cannot be used with --no-checksum");
+    ended.expect_code(2).says("--ignore-changed cannot be used with --no-checksum");
 }
 
 #[test]
@@ -114,11 +114,11 @@ fn attributes_that_tar_cannot_set_fail_the_run_unless_they_may_be_dropped() {
     sandbox.shim("tar", lose);
     let ended = sandbox.run(&[&source, &target, &"--drop-attributes=acls"]);
     ended
-        .expect(1)
+        .expect_code(1)
         .says("tar cannot set extended attributes of 5 files (./source/1: Operation not supported, ");
     assert_eq!(names(&target), Vec::<String>::new());
     sandbox.is_clean(&[&target]);
     let ended = sandbox.run(&[&source, &target, &"--drop-attributes=acls,xattrs"]);
-    ended.expect(0).says("dropped: extended attributes of 5 files, ACLs of 1 file");
-    sandbox.run(&[&source, &target, &"--drop-attributes=all"]).expect(2).says("expected xattrs, acls");
+    ended.expect_success().says("dropped: extended attributes of 5 files, ACLs of 1 file");
+    sandbox.run(&[&source, &target, &"--drop-attributes=all"]).expect_code(2).says("expected xattrs, acls");
 }

@@ -1,4 +1,4 @@
-//! A copy that cannot be what the source is fails, names the reason, and leaves nothing.
+//! A copy that cannot be identical fails, names the reason, and leaves nothing.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
@@ -6,11 +6,11 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use crate::harness::Sandbox;
-use crate::hold::Point;
-use crate::procs::{is_listening, names};
-use crate::running::{LONG, wait_until};
-use crate::tree::{assert_same, noise};
+use crate::support::local::holds::Point;
+use crate::support::local::processes::{is_listening, names};
+use crate::support::local::runs::{LONG, wait_until};
+use crate::support::local::sandbox::Sandbox;
+use crate::support::local::trees::{assert_same, noise};
 
 #[test]
 fn a_file_that_cannot_be_read_fails_the_run_by_name() {
@@ -19,7 +19,7 @@ fn a_file_that_cannot_be_read_fails_the_run_by_name() {
     fs::set_permissions(source.join("small"), fs::Permissions::from_mode(0o000)).unwrap();
     let ended = sandbox.run(&[&source, &target]);
     if nix::unistd::geteuid().is_root() || ended.status.code() != Some(0) {
-        ended.expect(1).says("./source/small").says("Permission denied");
+        ended.expect_code(1).says("./source/small").says("Permission denied");
         assert_eq!(names(&target), Vec::<String>::new());
         sandbox.is_clean(&[&target]);
     }
@@ -35,7 +35,7 @@ fn a_file_that_grows_while_it_is_read_fails_the_run_by_name() {
     hold.reached();
     OpenOptions::new().append(true).open(growing).unwrap().write_all(&noise(1 << 20)).unwrap();
     hold.open();
-    running.wait(LONG).expect(1).says("./source/growing").says("changed");
+    running.wait(LONG).expect_code(1).says("./source/growing").says("changed");
     assert_eq!(names(&target), Vec::<String>::new());
     sandbox.is_clean(&[&target]);
 }
@@ -50,7 +50,7 @@ fn a_file_that_shrinks_while_it_is_read_fails_the_run_by_name() {
     hold.reached();
     OpenOptions::new().write(true).open(shrinking).unwrap().set_len(1 << 20).unwrap();
     hold.open();
-    running.wait(LONG).expect(1).says("./shrinking");
+    running.wait(LONG).expect_code(1).says("./shrinking");
     assert_eq!(names(&target), Vec::<String>::new());
     sandbox.is_clean(&[&target]);
 }
@@ -60,7 +60,7 @@ fn a_file_that_vanishes_before_it_is_read_fails_the_run_by_name() {
     let Some(sandbox) = Sandbox::new() else { return };
     let hold = sandbox.hold(Point::Archive);
     let (source, target) = (sandbox.dir("source"), sandbox.dir("target"));
-    // One of them is being read when the run is held; whichever comes later is gone then.
+    // The run is held while one of them is read; the other one is gone when tar gets to it.
     let files = ["one", "two"].map(|name| sandbox.file(source.join(name), noise(2 << 20)));
     let running = sandbox.spawn(&[&source, &target]);
     hold.reached();
@@ -70,7 +70,7 @@ fn a_file_that_vanishes_before_it_is_read_fails_the_run_by_name() {
     hold.open();
     let ended = running.wait(LONG);
     assert!(ended.stderr.contains("source/one") || ended.stderr.contains("source/two"), "{ended}");
-    ended.expect(1);
+    ended.expect_code(1);
     assert_eq!(names(&target), Vec::<String>::new());
     sandbox.is_clean(&[&target]);
 }
@@ -84,8 +84,8 @@ fn a_file_that_appears_while_the_tree_is_read_is_no_silent_loss() {
     hold.reached();
     sandbox.file(source.join("late"), "late");
     hold.open();
-    // tar has listed the directory by then; it sees that the directory has changed.
-    running.wait(LONG).expect(1).says("changed");
+    // tar has listed the directory by then, and notices that it has changed.
+    running.wait(LONG).expect_code(1).says("changed");
     assert_eq!(names(&target), Vec::<String>::new());
     sandbox.is_clean(&[&target]);
 }
@@ -97,10 +97,10 @@ fn a_name_that_somebody_took_meanwhile_is_left_as_it_is() {
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     let running = sandbox.spawn(&[&source, &target]);
     hold.reached();
-    // An empty directory: a plain rename would replace it.
+    // A plain rename would replace an empty directory.
     let theirs = sandbox.dir("target/source");
     hold.open();
-    running.wait(LONG).expect(1).says("created by another process during the copy and is left as it is");
+    running.wait(LONG).expect_code(1).says("created by another process during the copy and is left as it is");
     assert_eq!(names(&theirs), Vec::<String>::new());
     assert_eq!(names(&target), ["source"]);
     sandbox.is_clean(&[&target]);
@@ -115,7 +115,7 @@ fn a_target_that_is_removed_meanwhile_fails_the_run() {
     hold.reached();
     fs::remove_dir_all(&target).unwrap();
     hold.open();
-    running.wait(LONG).expect(1);
+    running.wait(LONG).expect_code(1);
     assert!(!target.exists());
     sandbox.is_clean(&[]);
 }
@@ -127,7 +127,7 @@ fn a_port_that_somebody_else_listens_on_is_busy() {
     for address in ["127.0.0.1:0", "0.0.0.0:0", "[::]:0"] {
         let Ok(theirs) = TcpListener::bind(address) else { continue };
         let port = theirs.local_addr().unwrap().port().to_string();
-        let ended = sandbox.run(&[&source, &target, &"--port", &port]).expect(5);
+        let ended = sandbox.run(&[&source, &target, &"--port", &port]).expect_code(5);
         ended.says(&format!("port {port} is taken (in use); choose another --port, or 0 for any"));
         assert_eq!(names(&target), Vec::<String>::new());
         sandbox.is_clean(&[&target]);
@@ -144,7 +144,7 @@ fn a_port_that_is_lost_after_it_was_locked_is_busy_and_leaves_no_lock() {
     hold.reached();
     let _theirs = TcpListener::bind(("127.0.0.1", port)).unwrap();
     hold.open();
-    running.wait(LONG).expect(5).says(&format!("port {port} is taken"));
+    running.wait(LONG).expect_code(5).says(&format!("port {port} is taken"));
     assert_eq!(names(&target), Vec::<String>::new());
     sandbox.is_clean(&[&target]);
 }
@@ -159,17 +159,21 @@ fn a_port_that_this_user_may_not_have_fails_with_the_reason() {
         return;
     }
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
-    sandbox.run(&[&source, &target, &"--port", &"77"]).expect(1).says("port 77").says("ermission denied");
+    sandbox
+        .run(&[&source, &target, &"--port", &"77"])
+        .expect_code(1)
+        .says("port 77")
+        .says("ermission denied");
     sandbox.is_clean(&[&target]);
 }
 
 #[test]
 fn a_target_that_cannot_be_reached_fails_without_waiting_for_the_idle_timeout() {
     let Some(sandbox) = Sandbox::new() else { return };
-    // As behind a firewall that drops: netcat goes on trying.
+    // As behind a firewall that drops packets: netcat keeps trying.
     sandbox.shim("nc", "[[ \" $* \" == *' -l '* || $1 == -h ]] || { sleep 1000; exit; }");
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
-    let ended = sandbox.run(&[&source, &target]).expect(1).says("cannot connect to 127.0.0.1:44");
+    let ended = sandbox.run(&[&source, &target]).expect_code(1).says("cannot connect to 127.0.0.1:44");
     assert!(ended.took < Duration::from_secs(60), "{ended}");
     assert_eq!(names(&target), Vec::<String>::new());
     sandbox.is_clean(&[&target]);
@@ -184,12 +188,12 @@ fn a_stranger_who_connects_first_gets_nothing_and_spoils_nothing() {
     let running = sandbox.spawn(&[&source, &target, &"--port", &port.to_string()]);
     hold.reached();
     wait_until("the target listens", LONG, || is_listening(port));
-    let stranger = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let peer = TcpStream::connect(("127.0.0.1", port)).unwrap();
     hold.open();
-    running.wait(LONG).expect(0).says("another client").says("trying again");
+    running.wait(LONG).expect_success().says("another client").says("trying again");
     assert_same(&source, &target.join("source"));
     let mut got = Vec::new();
-    let _ = std::io::Read::read_to_end(&mut &stranger, &mut got);
+    let _ = std::io::Read::read_to_end(&mut &peer, &mut got);
     assert_eq!(got, b"");
     sandbox.is_clean(&[&target]);
 }
@@ -202,7 +206,7 @@ fn a_state_that_cannot_be_written_fails_before_anything_is_made() {
     }
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     sandbox.file("state", "this is not a directory");
-    let ended = sandbox.run(&[&source, &target]).expect(1);
+    let ended = sandbox.run(&[&source, &target]).expect_code(1);
     assert!(
         ended.stderr.contains("state/transfer/") && ended.stderr.contains("cannot be written"),
         "{ended}"

@@ -1,4 +1,4 @@
-//! What this machine keeps of its runs: `transfer history`, `transfer show`, `--metrics`.
+//! Records of past runs on this machine: `transfer history`, `transfer show`, `--metrics`.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -6,15 +6,15 @@ use std::os::unix::fs::PermissionsExt as _;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::harness::{Sandbox, Words};
-use crate::hold::Point;
 use crate::json::expect_record;
-use crate::running::{LONG, Running};
+use crate::support::local::holds::Point;
+use crate::support::local::runs::{LONG, Running};
+use crate::support::local::sandbox::{Sandbox, Words};
 
-/// The records that `transfer history --json` tells, each checked.
+/// Returns the records of `transfer history --json`, after checking each.
 fn records(sandbox: &Sandbox) -> Vec<Value> {
-    let told = sandbox.run(&[&"history", &"--json"]).expect(0).stdout;
-    let records: Vec<Value> = told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let reported = sandbox.run(&[&"history", &"--json"]).expect_success().stdout;
+    let records: Vec<Value> = reported.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     records.iter().filter(|record| !record["end"].is_null()).for_each(expect_record);
     records
 }
@@ -23,13 +23,13 @@ fn records(sandbox: &Sandbox) -> Vec<Value> {
 fn each_run_has_a_record_that_is_listed_and_shown() {
     let Some(sandbox) = Sandbox::new() else { return };
     let directory = sandbox.path("state/transfer-history");
-    sandbox.run(&[&"history"]).expect(0).says("no runs in ").says(&directory.display().to_string());
+    sandbox.run(&[&"history"]).expect_success().says("no runs in ").says(&directory.display().to_string());
     let (source, target) = (sandbox.source("the source"), sandbox.dir("target"));
     let plan: Words<'_> = &[&source, &target, &"--dry-run"];
-    sandbox.run(plan).expect(0);
+    sandbox.run(plan).expect_success();
     assert!(!directory.exists(), "a dry run is no run");
-    let done = sandbox.run(&[&source, &target, &"--no-compress"]).expect(0);
-    sandbox.run(&[&source, &target]).expect(4);
+    let done = sandbox.run(&[&source, &target, &"--no-compress"]).expect_success();
+    sandbox.run(&[&source, &target]).expect_code(4);
     let all = records(&sandbox);
     let exits: Vec<_> = all.iter().map(|record| record["end"]["exit"].as_u64().unwrap()).collect();
     assert_eq!(exits, [0, 4]);
@@ -38,24 +38,24 @@ fn each_run_has_a_record_that_is_listed_and_shown() {
     assert_eq!((&of_target["target"], &of_target["bytes"]), (&name.into(), &((2 << 20) + 6).into()));
     assert_eq!(all[1]["targets"][0]["exit"], 4, "a run that was refused has no report of its targets");
     assert_eq!(all[0]["command"].as_array().unwrap().last().unwrap(), "--no-compress");
-    let table = sandbox.run(&[&"history"]).expect(0).stdout;
+    let table = sandbox.run(&[&"history"]).expect_success().stdout;
     let lines: Vec<&str> = table.lines().collect();
     assert!(lines.len() == 3 && lines[0].starts_with("RUN") && lines[0].ends_with("WHAT"), "{table}");
     let quoted = format!("'{}' {} --no-compress", source.display(), target.display());
     assert!(lines[1].ends_with(&quoted), "what was typed can be typed again: {table}");
-    let one = sandbox.run(&[&"history", &"--last", &"1"]).expect(0).stdout;
+    let one = sandbox.run(&[&"history", &"--last", &"1"]).expect_success().stdout;
     assert_eq!(one.lines().nth(1), Some(lines[2]));
     let run = all[0]["run"].as_str().unwrap();
     sandbox
         .run(&[&"show", &run])
-        .expect(0)
+        .expect_success()
         .says("with exit code 0")
         .says(done.stdout.trim_end())
         .says(&quoted);
     let shown: Value =
-        serde_json::from_str(&sandbox.run(&[&"show", &run, &"--json"]).expect(0).stdout).unwrap();
+        serde_json::from_str(&sandbox.run(&[&"show", &run, &"--json"]).expect_success().stdout).unwrap();
     assert_eq!(shown, all[0]);
-    sandbox.run(&[&"show", &"1999"]).expect(2).says("no record of a run 1999").says("transfer history");
+    sandbox.run(&[&"show", &"1999"]).expect_code(2).says("no record of a run 1999").says("transfer history");
     let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
     assert_eq!(mode(&directory), 0o700);
     for entry in fs::read_dir(&directory).unwrap() {
@@ -72,24 +72,25 @@ fn a_run_that_goes_on_and_one_that_was_killed_are_told_apart() {
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     let running: Running = sandbox.spawn(&[&source, &target]);
     hold.reached();
-    sandbox.run(&[&"history"]).expect(0).says(" running  ");
+    sandbox.run(&[&"history"]).expect_success().says(" running  ");
     let record = &records(&sandbox)[0];
     assert_eq!((&record["end"], &record["state"]), (&Value::Null, &"running".into()));
-    sandbox.run(&[&"show", &record["run"].as_str().unwrap()]).expect(0).says("still running");
+    sandbox.run(&[&"show", &record["run"].as_str().unwrap()]).expect_success().says("still running");
     running.signal(Signal::SIGKILL);
     hold.open();
     running.wait(LONG);
-    sandbox.run(&[&"history"]).expect(0).says(" lost  ");
+    sandbox.run(&[&"history"]).expect_success().says(" lost  ");
     assert_eq!(records(&sandbox)[0]["state"], "lost");
-    sandbox.run(&[&"show", &"2"]).expect(0).says("it was killed").says("transfer status");
+    sandbox.run(&[&"show", &"2"]).expect_success().says("it was killed").says("transfer status");
 }
 
 #[test]
 fn only_so_many_are_kept_and_none_where_none_is_wanted() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
-    let run =
-        |size: &str| drop(sandbox.run(&[&source, &target, &"--replace", &"--history-size", &size]).expect(0));
+    let run = |size: &str| {
+        drop(sandbox.run(&[&source, &target, &"--replace", &"--history-size", &size]).expect_success());
+    };
     run("0");
     assert!(!sandbox.path("state/transfer-history").exists());
     (0..4).for_each(|_| run("2"));
@@ -105,8 +106,8 @@ fn a_record_that_cannot_be_written_is_a_warning_and_no_failure() {
     sandbox.file(sandbox.path("state/transfer-history"), "in the way");
     let metrics = sandbox.file("transfer.prom", "");
     sandbox.own_it(&sandbox.path(""));
-    let ended = sandbox.run(&[&source, &target, &"--metrics", &metrics]).expect(0);
-    // Of the metrics nobody knows what they told of other runs.
+    let ended = sandbox.run(&[&source, &target, &"--metrics", &metrics]).expect_success();
+    // Without former metrics there are no counts of earlier runs.
     ended
         .says("this run will not be recorded")
         .says("--history-size 0")
@@ -119,22 +120,22 @@ fn a_file_of_metrics_that_cannot_be_written_is_a_warning_and_no_failure() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     let missing = sandbox.path("missing/transfer.prom");
-    sandbox.run(&[&source, &target, &"--metrics", &missing]).expect(0).says("(--metrics)");
+    sandbox.run(&[&source, &target, &"--metrics", &missing]).expect_success().says("(--metrics)");
 }
 
 #[test]
 fn records_are_shown_whatever_is_wrong_with_the_configuration() {
     let Some(sandbox) = Sandbox::new() else { return };
-    sandbox.run(&[&"--config", &"/nonexistent", &"history"]).expect(0).says("no runs in ");
-    sandbox.run(&[&"--json", &"history"]).expect(0);
-    sandbox.run(&[&"history", &"--last", &"0"]).expect(2);
+    sandbox.run(&[&"--config", &"/nonexistent", &"history"]).expect_success().says("no runs in ");
+    sandbox.run(&[&"--json", &"history"]).expect_success();
+    sandbox.run(&[&"history", &"--last", &"0"]).expect_code(2);
 }
 
 #[test]
 fn metrics_tell_the_last_run_of_each_source_and_target() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, one, two) = (sandbox.source("source"), sandbox.dir("one"), sandbox.dir("two"));
-    // Where a collector may look, but not the account's own.
+    // In a directory that a collector may read, outside of the account's own.
     let file = sandbox.path("transfer.prom");
     sandbox.own_it(&sandbox.path(""));
     let value = |name: &str, target: &std::path::Path| {
@@ -148,8 +149,8 @@ fn metrics_tell_the_last_run_of_each_source_and_target() {
         line.map(|value| value.parse::<f64>().unwrap())
     };
     let words: Words<'_> = &[&source, &one, &two, &"--metrics", &file];
-    // Whatever the mask of whoever runs it.
-    Running::start(sandbox.scripted(r#"umask 077; exec "$@""#, words)).wait(LONG).expect(0);
+    // Whatever the umask is.
+    Running::start(sandbox.scripted(r#"umask 077; exec "$@""#, words)).wait(LONG).expect_success();
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o644);
     let bytes = f64::from((2 << 20) + 6);
     for target in [&one, &two] {
@@ -158,7 +159,7 @@ fn metrics_tell_the_last_run_of_each_source_and_target() {
     }
     let first = value("transfer_last_success_timestamp_seconds", &one).unwrap();
     assert_eq!(value("transfer_last_run_timestamp_seconds", &one), Some(first));
-    sandbox.run(&[&source, &one, &"--metrics", &file]).expect(4);
+    sandbox.run(&[&source, &one, &"--metrics", &file]).expect_code(4);
     assert_eq!(value("transfer_last_run_exit_code", &one), Some(4.0));
     assert_eq!(value("transfer_last_run_bytes", &one), None);
     assert_eq!(
@@ -168,10 +169,10 @@ fn metrics_tell_the_last_run_of_each_source_and_target() {
     );
     assert!(value("transfer_last_run_timestamp_seconds", &one).unwrap() > first);
     assert_eq!(value("transfer_last_run_exit_code", &two), Some(0.0), "of a run before this one");
-    // Nobody knows any more what was told of the other one: that is said, and what it said is kept.
+    // What was counted before is unknown: that is reported, and the file is kept.
     let kept = sandbox.path("state/transfer-history/last-runs.json");
     fs::write(&kept, "torn").unwrap();
-    let ended = sandbox.run(&[&source, &one, &"--replace", &"--metrics", &file]).expect(0);
+    let ended = sandbox.run(&[&source, &one, &"--replace", &"--metrics", &file]).expect_success();
     ended.says("the metrics of other runs are lost");
     assert_eq!(fs::read_to_string(kept.with_extension("json.bad")).unwrap(), "torn");
     assert_eq!(value("transfer_last_run_exit_code", &one), Some(0.0));

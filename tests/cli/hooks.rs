@@ -1,4 +1,4 @@
-//! `--hook`: commands of the user's before and after the work, whatever becomes of it.
+//! `--hook`: commands of the user before and after the work, however the run ends.
 
 use std::fs;
 use std::path::PathBuf;
@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::harness::Sandbox;
-use crate::hold::Point;
-use crate::procs::names;
-use crate::running::{LONG, wait_until};
+use crate::support::local::holds::Point;
+use crate::support::local::processes::names;
+use crate::support::local::runs::{LONG, wait_until};
+use crate::support::local::sandbox::Sandbox;
 
 const SOON: Duration = Duration::from_secs(10);
 
-/// A command that adds a line to a file: who it is, and how the run has ended.
+/// A hook that adds a line to a file: its phase, and how the run has ended.
 fn note(sandbox: &Sandbox, phase: &str) -> String {
     let file = sandbox.path("noted");
     let script = "$TRANSFER_HOOK_PHASE-$TRANSFER_HOOK_END $TRANSFER_HOOK_STATUS";
@@ -47,7 +47,7 @@ fn hooks_run_before_and_after_with_what_they_may_want_to_know() {
     let tell = format!("--hook=after-source=env | grep ^TRANSFER_HOOK | sort >'{}'; pwd", facts.display());
     let mut words: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&source, &target, &tell];
     words.extend(hooks.iter().map(|hook| hook as &dyn AsRef<std::ffi::OsStr>));
-    sandbox.run(&words).expect(0);
+    sandbox.run(&words).expect_success();
     let lines = noted(&sandbox);
     assert_eq!(lines.first().unwrap(), "before-controller", "it is the first");
     assert_eq!(lines.last().unwrap(), "after-controller done", "and the last");
@@ -75,7 +75,7 @@ fn a_hook_that_fails_before_ends_the_run_and_those_for_afterwards_run() {
     let fail = "--hook=before-target=echo nothing; echo 'it is pooled' >&2; exit 7";
     sandbox
         .run(&[&source, &target, &after_source, &fail, &after_target])
-        .expect(1)
+        .expect_code(1)
         .says("localhost: before-target hook failed with exit status 7: it is pooled");
     assert_eq!(sorted(noted(&sandbox)), ["after-source failed", "after-target failed"]);
     assert_eq!(names(&target), Vec::<String>::new());
@@ -93,29 +93,29 @@ fn a_hook_that_fails_afterwards_is_reported_once_and_can_be_run_again() {
         count.display(),
         ready.display()
     );
-    sandbox.run(&[&source, &target, &fail]).expect(6).says("status 3: not ready").says(": done: ");
+    sandbox.run(&[&source, &target, &fail]).expect_code(6).says("status 3: not ready").says(": done: ");
     assert_eq!(names(&target), ["source"]);
     assert_eq!(fs::read_to_string(&count).unwrap(), "again\n", "it was not repeated");
     sandbox
         .run(&[&"clean", &"localhost"])
-        .expect(6)
+        .expect_code(6)
         .says("NOT DONE: after-target hook `echo again")
         .says("(it has failed, or was ended); to run it: ")
         .says("clean --start-servers localhost");
     sandbox.file("ready", "");
-    sandbox.run(&[&"clean", &"--start-servers", &"localhost"]).expect(0);
+    sandbox.run(&[&"clean", &"--start-servers", &"localhost"]).expect_success();
     assert_eq!(fs::read_to_string(&count).unwrap(), "again\nagain\n");
     sandbox.is_clean(&[&target]);
-    // One that fails then, too, stays until it has run, or somebody says that it need not.
+    // A hook that fails again stays until it has succeeded, or a user gives it up.
     fs::remove_file(&ready).unwrap();
-    sandbox.run(&[&source, &target, &fail, &"--as", &"other"]).expect(6);
+    sandbox.run(&[&source, &target, &fail, &"--as", &"other"]).expect_code(6);
     for _ in 0..2 {
-        let run = sandbox.run(&[&"clean", &"--start-servers", &"localhost"]).expect(6);
+        let run = sandbox.run(&[&"clean", &"--start-servers", &"localhost"]).expect_code(6);
         run.says("failed (exit status 3: not ready); fix it and repeat this command")
             .says("clean --forget-hooks localhost");
     }
-    sandbox.run(&[&"clean", &"localhost"]).expect(6).says("(it has failed, or was ended)");
-    let forgotten = sandbox.run(&[&"clean", &"--forget-hooks", &"localhost"]).expect(0);
+    sandbox.run(&[&"clean", &"localhost"]).expect_code(6).says("(it has failed, or was ended)");
+    let forgotten = sandbox.run(&[&"clean", &"--forget-hooks", &"localhost"]).expect_success();
     forgotten.says("forgotten: hook `echo again");
     assert_eq!(fs::read_to_string(&count).unwrap(), "again\n".repeat(5));
     sandbox.is_clean(&[&target]);
@@ -127,8 +127,8 @@ fn a_hook_that_was_forgotten_does_not_run_when_something_else_is_still_left() {
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     let count = sandbox.path("count");
     let fail = format!("--hook=after-target=echo again >>'{}'; exit 3", count.display());
-    sandbox.run(&[&source, &target, &fail]).expect(6);
-    // Something that this version does not know how to undo.
+    sandbox.run(&[&source, &target, &fail]).expect_code(6);
+    // A lease that this version cannot undo.
     let journal = fs::read_dir(sandbox.path("state/transfer"))
         .unwrap()
         .map(|entry| entry.unwrap().path().join("journal"))
@@ -137,16 +137,18 @@ fn a_hook_that_was_forgotten_does_not_run_when_something_else_is_still_left() {
     let mut text = fs::read_to_string(&journal).unwrap();
     text.push_str("lease\tdisk\tsomething\telse\t.\n");
     fs::write(&journal, text).unwrap();
-    let forgotten = sandbox.run(&[&"clean", &"--forget-hooks", &"localhost"]).expect(6);
+    let forgotten = sandbox.run(&[&"clean", &"--forget-hooks", &"localhost"]).expect_code(6);
     forgotten.says("forgotten: hook `echo again").says("NOT ROLLED BACK: something else");
-    let left = sandbox.run(&[&"clean", &"--start-servers", &"localhost"]).expect(6);
+    let left = sandbox.run(&[&"clean", &"--start-servers", &"localhost"]).expect_code(6);
     left.says("NOT ROLLED BACK: something else");
     assert_eq!(fs::read_to_string(&count).unwrap(), "again\n", "it ran once, in the run");
     fs::remove_dir_all(sandbox.path("state/transfer")).unwrap();
 }
 
-/// A run with hooks for afterwards that is held in mid-stream.
-fn held(sandbox: &Sandbox) -> (crate::hold::Hold, crate::running::Running, PathBuf) {
+/// Starts a run with hooks for afterwards, which is held in mid-stream.
+fn held(
+    sandbox: &Sandbox,
+) -> (crate::support::local::holds::Hold, crate::support::local::runs::Running, PathBuf) {
     let hold = sandbox.hold(Point::Archive);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     let hooks = all(sandbox);
@@ -174,7 +176,7 @@ fn hooks_for_afterwards_run_when_the_run_is_interrupted() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (_hold, running, target) = held(&sandbox);
     running.signal(Signal::SIGTERM);
-    running.wait(SOON).expect(143);
+    running.wait(SOON).expect_code(143);
     let after = sorted(noted(&sandbox)[3..].to_vec());
     assert_eq!(after, ["after-controller failed", "after-source failed", "after-target failed"]);
     sandbox.is_clean(&[&target]);
@@ -189,10 +191,10 @@ fn a_hook_before_the_work_ends_with_the_run() {
     let running = sandbox.spawn(&[&source, &target, &slow, &note(&sandbox, "after-source")]);
     wait_until("the hook runs", LONG, || begun.exists());
     running.signal(Signal::SIGINT);
-    running.wait(SOON).expect(130);
+    running.wait(SOON).expect_code(130);
     assert_eq!(noted(&sandbox), ["after-source failed"]);
     let sleeps = std::process::Command::new("pgrep").args(["-f", "^sleep 61.375$"]).output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&sleeps.stdout), "", "what the hook began goes on");
+    assert_eq!(String::from_utf8_lossy(&sleeps.stdout), "", "a process of the hook still runs");
     sandbox.is_clean(&[&target]);
 }
 
@@ -205,7 +207,7 @@ fn a_dry_run_tells_the_hooks_and_runs_none() {
     words.extend(hooks.iter().map(|hook| hook as &dyn AsRef<std::ffi::OsStr>));
     sandbox
         .run(&words)
-        .expect(0)
+        .expect_success()
         .says("localhost (controller, agent ")
         .says("last of all, however it ends: echo");
     assert_eq!(noted(&sandbox), Vec::<String>::new());

@@ -1,20 +1,21 @@
-//! Hosts that were taken over: whatever one prints, the run ends with an error, in little memory, and nothing reaches the
-//! terminal that it obeys.
+//! Compromised hosts: whatever they print, the run ends with an error, in little memory, and the terminal
+//! gets no control sequences.
 
-use crate::harness::{Sandbox, Words};
-use crate::procs::names;
-use crate::running::{Ended, LONG, Running};
+use crate::support::local::processes::names;
+use crate::support::local::runs::{LONG, Running};
+use crate::support::local::sandbox::{Sandbox, Words};
+use crate::support::output::Output;
 
-/// For bash's `printf`: it clears the screen, sets a title, asks the terminal for an answer, and writes backwards.
+/// For bash's `printf`: clears the screen, sets a title, queries the terminal, and writes from right to left.
 const RUBBISH: &str = r"\e[2J\e]0;title\a\x9b5n\xe2\x80\xae\r\b\x7f";
-/// What the controller and all that it starts may have of memory, each.
+/// Memory limit for the controller and each of its children.
 const MOST_KIB: u32 = 96 * 1024;
 
-/// Runs the program with little memory.
+/// Runs the program with a memory limit.
 #[track_caller]
-fn run(sandbox: &Sandbox, words: Words<'_>, code: i32) -> Ended {
+fn run(sandbox: &Sandbox, words: Words<'_>, code: i32) -> Output {
     let script = format!("ulimit -d {MOST_KIB}; exec \"$@\"");
-    let ended = Running::start(sandbox.scripted(&script, words)).wait(LONG).expect(code);
+    let ended = Running::start(sandbox.scripted(&script, words)).wait(LONG).expect_code(code);
     for output in [&ended.stdout, &ended.stderr] {
         let obeyed = |c: char| c.is_control() && c != '\n' || ('\u{202a}'..='\u{202e}').contains(&c);
         assert!(!output.contains(obeyed), "{:?}", output.chars().take(2000).collect::<String>());
@@ -23,7 +24,7 @@ fn run(sandbox: &Sandbox, words: Words<'_>, code: i32) -> Ended {
     ended
 }
 
-/// In front of bash: this machine's shells are those of a hostile host, but for the first ones.
+/// In front of bash: after the first few, all shells behave like those of a hostile host.
 fn hostile(sandbox: &Sandbox, honest: u32, script: &str) {
     let count = sandbox.dir("count");
     let count = count.display();
@@ -36,7 +37,7 @@ fn hostile(sandbox: &Sandbox, honest: u32, script: &str) {
     );
 }
 
-/// A host that answers so is one that cannot be asked.
+/// A host with such answers counts as unreachable.
 #[track_caller]
 fn refused(script: &str, why: &str) {
     let Some(sandbox) = Sandbox::new() else { return };
@@ -94,7 +95,8 @@ fn findings_are_made_of_nothing_that_a_terminal_obeys() {
 fn an_agent_that_tells_no_end_of_things_is_kept_in_short() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
-    // The probes of both ends and the question for a route; what comes then is of the agents, and asked of them later.
+    // The probes of both hosts and the question for a route; later shells are those of agents and of
+    // questions to them.
     let script = r#"printf '\nbegin\n!\tready\n'
         for n in {1..3000}; do
             printf '!\tstderr\tjob%s\t%s\n!\tleft\tx\t%s\n!\tkept\t%s\n' "$n" "$rubbish" "$rubbish" "$rubbish"

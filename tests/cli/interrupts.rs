@@ -1,17 +1,17 @@
-//! SIGINT, SIGTERM, SIGHUP: 128 + the signal, everything undone, within the time that is promised.
+//! SIGINT, SIGTERM, SIGHUP: 128 plus the signal's number, and a rollback within the documented time.
 
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::harness::Sandbox;
-use crate::hold::Point;
-use crate::procs::{is_listening, names, staging};
-use crate::running::{LONG, Running, wait_until};
-use crate::tree::assert_same;
+use crate::support::local::holds::Point;
+use crate::support::local::processes::{is_listening, names, staging};
+use crate::support::local::runs::{LONG, Running, wait_until};
+use crate::support::local::sandbox::Sandbox;
+use crate::support::local::trees::assert_same;
 
-/// Within that time pipelines are dead and port and hole closed.
+/// Limit for pipelines, port and firewall rule to be gone.
 const PROMISE: Duration = Duration::from_secs(5);
 
 #[track_caller]
@@ -24,7 +24,7 @@ fn interrupted_in_mid_stream(signal: Signal) {
     assert_eq!(staging(&target).len(), 1);
     assert_eq!(sandbox.journals().len(), 2);
     running.signal(signal);
-    running.wait(PROMISE).expect(128 + signal as i32).says(&format!("interrupted by {signal}"));
+    running.wait(PROMISE).expect_code(128 + signal as i32).says(&format!("interrupted by {signal}"));
     assert_eq!(names(&target), Vec::<String>::new());
     sandbox.is_clean(&[&target]);
 }
@@ -54,7 +54,7 @@ fn a_signal_before_the_stream_closes_the_port() {
     hold.reached();
     wait_until("the target listens", LONG, || is_listening(port));
     running.signal(Signal::SIGTERM);
-    running.wait(PROMISE).expect(143);
+    running.wait(PROMISE).expect_code(143);
     assert!(!is_listening(port));
     sandbox.is_clean(&[&target]);
 }
@@ -62,14 +62,14 @@ fn a_signal_before_the_stream_closes_the_port() {
 #[test]
 fn a_signal_while_the_hosts_are_asked_ends_the_run_with_nothing_done() {
     let Some(sandbox) = Sandbox::new() else { return };
-    // The first program that the probe runs on the source's path.
+    // The first program that the probe runs on the path of the source.
     let asked = sandbox.path("asked");
     sandbox.shim("readlink", &format!(": >'{}'; sleep 60", asked.display()));
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     let running = sandbox.spawn(&[&source, &target]);
     wait_until("the probe runs", LONG, || asked.exists());
     running.signal(Signal::SIGINT);
-    running.wait(PROMISE).expect(130);
+    running.wait(PROMISE).expect_code(130);
     assert_eq!(names(&target), Vec::<String>::new());
 }
 
@@ -83,7 +83,7 @@ fn a_second_signal_leaves_at_once_and_the_agents_go_on_undoing() {
     running.signal(Signal::SIGINT);
     removing.reached();
     running.signal(Signal::SIGTERM);
-    let ended = running.wait(PROMISE).expect(143).says("the hosts continue to roll back");
+    let ended = running.wait(PROMISE).expect_code(143).says("the hosts continue to roll back");
     ended.says("transfer status localhost").says("transfer clean localhost");
     assert_eq!(staging(&target).len(), 1);
     removing.open();
@@ -95,14 +95,14 @@ fn an_undo_that_takes_long_is_waited_for() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (streaming, removing) = (sandbox.hold(Point::Archive), sandbox.hold(Point::Removal));
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
-    // Longer than the lease: that must not cut it short.
+    // More than the lease time, which must not end the run.
     let running = sandbox.spawn(&[&source, &target, &"--lease-time", &"2"]);
     streaming.reached();
     running.signal(Signal::SIGINT);
     removing.reached();
     std::thread::sleep(Duration::from_secs(3));
     removing.open();
-    running.wait(PROMISE).expect(130).says("cleaning up");
+    running.wait(PROMISE).expect_code(130).says("cleaning up");
     sandbox.is_clean(&[&target]);
 }
 
@@ -115,7 +115,7 @@ fn a_hangup_that_is_ignored_stays_ignored() {
     hold.reached();
     running.signal(Signal::SIGHUP);
     hold.open();
-    running.wait(LONG).expect(0);
+    running.wait(LONG).expect_success();
     assert_same(&source, &target.join("source"));
     sandbox.is_clean(&[&target]);
 }
@@ -127,15 +127,15 @@ fn the_hangup_of_a_lost_terminal_does_not_reach_the_agents() {
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     let running = Running::start(sandbox.scripted("trap '' HUP; exec \"$@\"", &[&source, &target]));
     hold.reached();
-    // What a ^C in the terminal or its loss would reach: the controller's process group and no other.
+    // Signals the process group of the controller, and no other, as ^C and the loss of a terminal do.
     for process in sandbox.processes() {
-        // Some come and go.
+        // Processes start and end during this.
         let Ok(group) = nix::unistd::getpgid(Some(nix::unistd::Pid::from_raw(process.pid))) else { continue };
         assert!(process.pid == running.pid() || group.as_raw() != running.pid(), "{process:?}");
         assert_ne!(Some(group), nix::unistd::getpgid(None).ok().filter(|_| process.pid != running.pid()));
     }
     hold.open();
-    running.wait(LONG).expect(0);
+    running.wait(LONG).expect_success();
 }
 
 #[test]

@@ -1,16 +1,18 @@
-//! `--json`: every line is an event that docs/json.md describes, the report is the last one, and there is nothing else.
+//! `--json`: every line is an event as in docs/json.md, the last line is the report, and there is no other
+//! output.
 
 use std::collections::BTreeSet;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::harness::{Sandbox, Words};
-use crate::hold::{Point, Role};
-use crate::running::{Ended, LONG};
-use crate::schema::expect_valid;
+use crate::support::local::holds::{Point, Role};
+use crate::support::local::runs::LONG;
+use crate::support::local::sandbox::{Sandbox, Words};
+use crate::support::output::Output;
+use crate::support::schema::expect_valid;
 
-/// Rows of docs/json.md: in tables of events those of this one, else all that are no event's.
+/// Returns rows of docs/json.md: of the table of an event, or of all tables that are not of events.
 fn documented(event: &str) -> BTreeSet<String> {
     let text = include_str!("../../docs/json.md");
     let mut fields = BTreeSet::new();
@@ -21,7 +23,7 @@ fn documented(event: &str) -> BTreeSet<String> {
         match cells[0] {
             "event" => of_events = true,
             "field" => of_events = false,
-            // Those of records are in the same shape.
+            // Records have tables of the same form.
             "record" => {
                 if event == "record" {
                     fields.clear();
@@ -46,13 +48,14 @@ fn documented(event: &str) -> BTreeSet<String> {
     fields
 }
 
-/// The names of all fields, with those that hold them in front. What lists hold is named like the list.
+/// Returns the names of all fields, with the names of their parents. Entries of a list have the name of the
+/// list.
 fn fields(value: &Value, prefix: &str, found: &mut BTreeSet<String>) {
     match value {
         Value::Object(map) => {
             for (key, value) in map {
                 let name = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
-                // Told elsewhere: fields of the event of that name, and names of phases.
+                // Documented elsewhere: fields of the event of that name, and names of phases.
                 if !matches!(name.as_str(), "findings" | "phases") {
                     fields(value, &name, found);
                 }
@@ -64,13 +67,13 @@ fn fields(value: &Value, prefix: &str, found: &mut BTreeSet<String>) {
     }
 }
 
-/// A line of `transfer history --json`, as docs/json.md and the schema describe it.
+/// Asserts that a line of `transfer history --json` matches docs/json.md and the schema.
 #[track_caller]
 pub(crate) fn expect_record(record: &Value) {
     expect_valid(record);
     let mut found = BTreeSet::new();
     let mut own = record.clone();
-    // It has a description of its own.
+    // Documented separately.
     own["end"]["report"] = Value::Null;
     fields(&own, "", &mut found);
     let known = documented("record");
@@ -78,9 +81,9 @@ pub(crate) fn expect_record(record: &Value) {
     assert_eq!(found.difference(&known).collect::<Vec<_>>(), Vec::<&String>::new(), "docs/json.md: {record}");
 }
 
-/// The events of a run, each checked, and its report.
+/// Returns the events of a run, after checking each, and its report.
 #[track_caller]
-fn events(ended: &Ended) -> (Vec<Value>, Value) {
+fn events(ended: &Output) -> (Vec<Value>, Value) {
     let mut events: Vec<Value> = ended
         .stdout
         .lines()
@@ -96,7 +99,7 @@ fn events(ended: &Ended) -> (Vec<Value>, Value) {
         let documented = documented(name);
         let unknown: Vec<_> = found.difference(&documented).collect();
         assert!(unknown.is_empty(), "docs/json.md does not tell of {unknown:?}: {event}");
-        // Fields of what is null are not there.
+        // Null values have no fields.
         let is_null = |field: &str| {
             let pointer = |field: &str| format!("/{}", field.replace('.', "/"));
             field.match_indices('.').any(|(at, _)| {
@@ -120,7 +123,7 @@ fn events(ended: &Ended) -> (Vec<Value>, Value) {
 fn run(sandbox: &Sandbox, words: Words<'_>, code: i32) -> (Vec<Value>, Value) {
     let mut all = words.to_vec();
     all.push(&"--json");
-    events(&sandbox.run(&all).expect(code))
+    events(&sandbox.run(&all).expect_code(code))
 }
 
 fn phases(events: &[Value]) -> Vec<&str> {
@@ -194,7 +197,7 @@ fn a_run_that_takes_long_tells_its_progress() {
     hold.reached();
     std::thread::sleep(std::time::Duration::from_secs(3));
     hold.open();
-    let (events, _) = events(&running.wait(LONG).expect(0));
+    let (events, _) = events(&running.wait(LONG).expect_success());
     let progress: Vec<&Value> = events.iter().filter(|event| event["event"] == "progress").collect();
     assert!(!progress.is_empty());
     assert!(
@@ -217,7 +220,10 @@ fn a_refused_run_tells_what_was_found() {
         }
     }
     assert_eq!(report["source"], Value::Null);
-    sandbox.run(&[&"show", &report["run"].as_str().unwrap()]).expect(0).says("refused, nothing was changed");
+    sandbox
+        .run(&[&"show", &report["run"].as_str().unwrap()])
+        .expect_success()
+        .says("refused, nothing was changed");
     assert!(report["error"].as_str().unwrap().starts_with("refused, nothing was changed"));
 }
 
@@ -247,7 +253,7 @@ fn a_busy_port_and_a_busy_name_are_told_with_exit_5() {
     let target = &report["targets"][0];
     assert_eq!((&target["status"], &target["exit"]), (&"failed".into(), &5.into()), "{report}");
     hold.open();
-    running.wait(LONG).expect(0);
+    running.wait(LONG).expect_success();
 }
 
 #[test]
@@ -258,7 +264,7 @@ fn an_interrupted_run_ends_with_its_report() {
     let running = sandbox.spawn(&[&source, &target, &"--json"]);
     hold.reached();
     running.signal(Signal::SIGINT);
-    let (events, report) = events(&running.wait(LONG).expect(130));
+    let (events, report) = events(&running.wait(LONG).expect_code(130));
     assert_eq!(phases(&events).last(), Some(&"releasing"));
     assert_eq!(report["error"], "interrupted by SIGINT");
     assert_eq!(report["leftovers"], Value::Array(vec![]));

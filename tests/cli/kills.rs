@@ -1,17 +1,17 @@
-//! SIGKILL of whoever should have undone: somebody else does, or `transfer clean`.
+//! SIGKILL of processes that would roll back: another process does it, or `transfer clean`.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::harness::Sandbox;
-use crate::hold::{Hold, Point};
-use crate::procs::{Process, names, staging};
-use crate::running::{LONG, Running, wait_until};
-use crate::tree::assert_same;
+use crate::support::local::holds::{Hold, Point};
+use crate::support::local::processes::{Process, names, staging};
+use crate::support::local::runs::{LONG, Running, wait_until};
+use crate::support::local::sandbox::Sandbox;
+use crate::support::local::trees::assert_same;
 
-/// A few seconds: the agents notice at once, and a busy machine is slow.
+/// Limit for agents, which notice at once, on a busy machine.
 const SOON: Duration = Duration::from_secs(10);
 
 /// A run that is held in mid-stream.
@@ -27,14 +27,15 @@ fn held() -> Option<Held> {
     let sandbox = Sandbox::new()?;
     let hold = sandbox.hold(Point::Archive);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
-    // The lease is long: what undoes here is not the silence.
+    // The lease time is long: silence is not the cause of the rollback.
     let running = sandbox.spawn(&[&source, &target, &"--lease-time", &"600"]);
     hold.reached();
     assert_eq!(staging(&target).len(), 1);
     Some(Held { sandbox, hold, source, target, running })
 }
 
-/// Ends these, stopped first so that none of them can do much: the kernel wakes a stopped watchdog when its agent goes.
+/// Kills processes, which are stopped first so that they do as little as possible: the kernel continues a
+/// stopped watchdog when its agent dies.
 pub(crate) fn kill_all(processes: &[Process]) {
     for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
         for process in processes {
@@ -64,7 +65,7 @@ fn when_the_controller_falls_silent_the_agents_undo_after_the_lease_time() {
         staging(&target).is_empty() && sandbox.journals().is_empty()
     });
     running.signal(Signal::SIGCONT);
-    running.wait(SOON).expect(1);
+    running.wait(SOON).expect_code(1);
     sandbox.is_clean(&[&target]);
     assert_eq!(names(&target), Vec::<String>::new());
 }
@@ -78,7 +79,7 @@ fn a_controller_that_lives_keeps_its_lease_however_long_the_stream_rests() {
     hold.reached();
     std::thread::sleep(Duration::from_secs(5));
     hold.open();
-    running.wait(LONG).expect(0);
+    running.wait(LONG).expect_success();
     assert_same(&source, &target.join("source"));
     sandbox.is_clean(&[&target]);
 }
@@ -87,7 +88,7 @@ fn a_controller_that_lives_keeps_its_lease_however_long_the_stream_rests() {
 fn agent_killed(end: &str) {
     let Some(Held { sandbox, target, running, .. }) = held() else { return };
     sandbox.agent(&running, end).signal(Signal::SIGKILL);
-    running.wait(SOON).expect(1).says("lost the agent");
+    running.wait(SOON).expect_code(1).says("lost the agent");
     sandbox.is_clean(&[&target]);
     assert_eq!(names(&target), Vec::<String>::new());
 }
@@ -118,8 +119,8 @@ fn when_an_agent_and_the_controller_are_killed_the_watchdog_undoes() {
 fn when_agent_and_watchdog_are_killed_the_controller_has_it_undone() {
     let Some(Held { sandbox, target, running, .. }) = held() else { return };
     kill_all(&sandbox.keepers("target1"));
-    // Where its jobs live on, which have the agent's output, too, its loss is noticed by the next heartbeat.
-    running.wait(LONG).expect(1).says("lost the agent");
+    // Jobs that survive keep the agent's output open; then the next heartbeat notices the loss.
+    running.wait(LONG).expect_code(1).says("lost the agent");
     sandbox.is_clean(&[&target]);
     assert_eq!(names(&target), Vec::<String>::new());
 }
@@ -133,7 +134,7 @@ fn what_is_left_when_all_are_killed_is_listed_and_cleaned() {
     running.wait(SOON);
     assert!(!sandbox.processes().is_empty() && !staging(&target).is_empty());
 
-    let status = sandbox.run(&[&"status", &"localhost"]).expect(0);
+    let status = sandbox.run(&[&"status", &"localhost"]).expect_success();
     let status = status.says(": source of /").says(&format!(": target of {}", target.display()));
     assert_eq!(status.stdout.matches("localhost: orphaned ").count(), 2, "{status}");
     status
@@ -144,13 +145,13 @@ fn what_is_left_when_all_are_killed_is_listed_and_cleaned() {
 
     let clean = sandbox
         .run(&[&"clean", &"localhost"])
-        .expect(0)
+        .expect_success()
         .says("rolled back: processes of job ")
         .says("rolled back: staging directory ");
     assert!(!clean.stdout.contains("NOT ROLLED BACK"), "{clean}");
     sandbox.is_clean(&[&target]);
-    sandbox.run(&[&"status", &"localhost"]).expect(0).says("localhost: no runs");
-    sandbox.run(&[&"clean", &"localhost"]).expect(0).says("localhost: nothing to undo");
+    sandbox.run(&[&"status", &"localhost"]).expect_success().says("localhost: no runs");
+    sandbox.run(&[&"clean", &"localhost"]).expect_success().says("localhost: nothing to undo");
 }
 
 #[test]
@@ -161,9 +162,9 @@ fn the_next_run_undoes_what_a_dead_one_left() {
     running.signal(Signal::SIGKILL);
     running.wait(SOON);
     hold.open();
-    sandbox.run(&[&source, &target]).expect(0);
+    sandbox.run(&[&source, &target]).expect_success();
     assert_same(&source, &target.join("source"));
-    // Beside its own work, and maybe after it.
+    // During its own work, and maybe after it.
     sandbox.gets_clean(&[&target], SOON);
     assert_eq!(names(&target), ["source"]);
 }
@@ -171,16 +172,16 @@ fn the_next_run_undoes_what_a_dead_one_left() {
 #[test]
 fn a_run_that_lives_is_shown_and_not_touched() {
     let Some(Held { sandbox, hold, source, target, running }) = held() else { return };
-    let status = sandbox.run(&[&"status", &"localhost"]).expect(0);
+    let status = sandbox.run(&[&"status", &"localhost"]).expect_success();
     assert_eq!(status.stdout.matches("localhost: live ").count(), 2, "{status}");
     let pid = format!("(pid {})", running.pid());
     status.says(&pid).says("  holds staging directory ");
-    sandbox.run(&[&"clean", &"localhost"]).expect(0).says("-target1 was not touched");
+    sandbox.run(&[&"clean", &"localhost"]).expect_success().says("-target1 was not touched");
     // Nor does another run of the same user.
     hold.open();
     let beside = sandbox.dir("beside");
-    sandbox.run(&[&source, &beside]).expect(0);
-    running.wait(LONG).expect(0);
+    sandbox.run(&[&source, &beside]).expect_success();
+    running.wait(LONG).expect_success();
     assert_same(&source, &target.join("source"));
     sandbox.is_clean(&[&target, &beside]);
 }
@@ -210,8 +211,8 @@ fn a_journal_that_was_torn_is_undone_as_far_as_it_goes() {
             precious.display()
         ),
     );
-    sandbox.run(&[&"status", &"localhost"]).expect(0).says("from before a reboot").says("2023-11-14");
-    sandbox.run(&[&"clean", &"localhost"]).expect(0).says("rolled back: staging directory");
+    sandbox.run(&[&"status", &"localhost"]).expect_success().says("from before a reboot").says("2023-11-14");
+    sandbox.run(&[&"clean", &"localhost"]).expect_success().says("rolled back: staging directory");
     assert_eq!(names(&target), Vec::<String>::new());
     assert!(precious.exists());
     sandbox.is_clean(&[&target]);

@@ -1,4 +1,4 @@
-//! Times: a stream that stands still, a target that takes nothing, an output that nobody reads.
+//! Time limits: a stalled stream, a target that accepts no data, an output that is not read.
 
 use std::fs::OpenOptions;
 use std::io::{Read as _, Write as _};
@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::harness::Sandbox;
-use crate::hold::{Point, Role};
-use crate::procs::names;
-use crate::running::{LONG, Running, wait_until};
-use crate::tree::assert_same;
+use crate::support::local::holds::{Point, Role};
+use crate::support::local::processes::names;
+use crate::support::local::runs::{LONG, Running, wait_until};
+use crate::support::local::sandbox::Sandbox;
+use crate::support::local::trees::assert_same;
 
 #[test]
 fn a_stream_that_stands_still_fails_after_the_idle_timeout() {
@@ -21,8 +21,10 @@ fn a_stream_that_stands_still_fails_after_the_idle_timeout() {
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     let running = sandbox.spawn(&[&source, &target, &"--idle-timeout", &"2"]);
     hold.reached();
-    let ended =
-        running.wait(Duration::from_secs(15)).expect(1).says("no byte has moved for 2 s (--idle-timeout)");
+    let ended = running
+        .wait(Duration::from_secs(15))
+        .expect_code(1)
+        .says("no byte has moved for 2 s (--idle-timeout)");
     assert!(ended.took >= Duration::from_secs(2), "{ended}");
     assert_eq!(names(&target), Vec::<String>::new());
     sandbox.is_clean(&[&target]);
@@ -31,7 +33,7 @@ fn a_stream_that_stands_still_fails_after_the_idle_timeout() {
 #[test]
 fn a_connection_that_closes_late_fails_no_run() {
     let Some(sandbox) = Sandbox::new() else { return };
-    // tar ends with its archive, and not with its input.
+    // tar stops reading at the end of its archive, not at the end of its input.
     sandbox.replace(Role::Receive, r#""$real" "$@"; sleep 1"#);
     let source = sandbox.source("source");
     for (compress, encrypt) in [
@@ -41,7 +43,7 @@ fn a_connection_that_closes_late_fails_no_run() {
         ("--no-compress", "--no-encrypt"),
     ] {
         let target = sandbox.dir(format!("target{compress}{encrypt}"));
-        sandbox.run(&[&source, &target, &compress, &encrypt]).expect(0);
+        sandbox.run(&[&source, &target, &compress, &encrypt]).expect_success();
         assert_same(&source, &target.join("source"));
         sandbox.is_clean(&[&target]);
     }
@@ -52,21 +54,22 @@ fn a_target_that_takes_nothing_is_dropped_and_the_others_get_their_copy() {
     let Some(sandbox) = Sandbox::new() else { return };
     let hold = sandbox.hold(Point::Unpack("stalled"));
     let source = sandbox.dir("source");
-    // More than all pipes and socket buffers of the way hold.
-    sandbox.file(source.join("large"), crate::tree::noise(48 << 20));
+    // More than all pipes and socket buffers in between hold.
+    sandbox.file(source.join("large"), crate::support::local::trees::noise(48 << 20));
     let (good, stalled) = (sandbox.dir("good"), sandbox.dir("stalled"));
     let running = sandbox.spawn(&[&source, &stalled, &good, &"--idle-timeout", &"2"]);
     hold.reached();
-    let ended = running.wait(LONG).expect(1).says("it accepted no data for 2 s").says("good/source: done: ");
+    let ended =
+        running.wait(LONG).expect_code(1).says("it accepted no data for 2 s").says("good/source: done: ");
     assert!(!ended.stderr.contains("good: FAILED"), "{ended}");
     assert_same(&source, &good.join("source"));
     assert_eq!(names(&stalled), Vec::<String>::new());
     sandbox.is_clean(&[&good, &stalled]);
 }
 
-/// The copy is made while standard error is a full pipe; once somebody reads, the run ends.
+/// The copy completes while standard error is a full pipe; the run ends once it is read.
 #[track_caller]
-fn nobody_reads(options: &[&str]) {
+fn without_reader(options: &[&str]) {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     let pipe = sandbox.path("full pipe");
@@ -92,17 +95,17 @@ fn nobody_reads(options: &[&str]) {
     let ended = running.wait(LONG);
     over.store(true, Ordering::Relaxed);
     drain.join().unwrap();
-    ended.expect(0);
+    ended.expect_success();
     assert_same(&source, &target.join("source"));
     sandbox.is_clean(&[&target]);
 }
 
 #[test]
 fn progress_that_nobody_reads_does_not_stop_the_copy() {
-    nobody_reads(&[]);
+    without_reader(&[]);
 }
 
 #[test]
 fn a_log_that_nobody_reads_does_not_stop_the_copy() {
-    nobody_reads(&["--verbose"]);
+    without_reader(&["--verbose"]);
 }

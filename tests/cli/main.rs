@@ -1,7 +1,9 @@
-//! The real binary on this machine: no SSH, no lab, and no root but where owners and other users' rights matter.
+//! The program on this machine: without SSH and the lab, and without root except where owners and permissions
+//! matter.
 //!
-//! Each test has a [`harness::Sandbox`]: directories, an account and a state of its own, so that tests may run side by
-//! side. What has to be caught in the middle of a run is held there by [`hold`]; nothing waits for luck.
+//! Each test has a [`support::local::sandbox::Sandbox`]: directories, an account and a state of its own, so
+//! that tests can run in parallel. [`support::local::holds`] stops a run at a chosen point; no test depends
+//! on timing.
 
 mod archives;
 mod choices;
@@ -11,9 +13,7 @@ mod damage;
 mod deciding;
 mod evidence;
 mod failures;
-mod harness;
 mod history;
-mod hold;
 mod hooks;
 mod hostile;
 mod interrupts;
@@ -22,13 +22,16 @@ mod kills;
 mod limits;
 mod options;
 mod output;
-mod procs;
 mod refusals;
-mod running;
-#[path = "../schema/mod.rs"]
-mod schema;
 mod screens;
 mod secrets;
 mod targets;
 mod terminal;
-mod tree;
+
+#[path = "../support"]
+mod support {
+    pub(crate) mod local;
+    pub(crate) mod output;
+    pub(crate) mod schema;
+    pub(crate) mod waiting;
+}

@@ -1,9 +1,9 @@
-//! Options change the way, never what arrives.
+//! Options change the transport, never the result.
 
-use crate::harness::Sandbox;
-use crate::tree::assert_same;
+use crate::support::local::sandbox::Sandbox;
+use crate::support::local::trees::assert_same;
 
-/// Both settings of both checks with these options.
+/// Returns both settings of both checks with these options.
 #[track_caller]
 fn all_checks(options: [&str; 2]) {
     let Some(sandbox) = Sandbox::new() else { return };
@@ -11,11 +11,12 @@ fn all_checks(options: [&str; 2]) {
     for (checksum, files) in [("--checksum", true), ("--no-checksum", false)] {
         for (parallel, stream) in [("--parallel-checksum", true), ("--no-parallel-checksum", false)] {
             let target = sandbox.dir(format!("target{checksum}{parallel}"));
-            let ended =
-                sandbox.run(&[&source, &target, &options[0], &options[1], &checksum, &parallel]).expect(0);
+            let ended = sandbox
+                .run(&[&source, &target, &options[0], &options[1], &checksum, &parallel])
+                .expect_success();
             assert_same(&source, &target.join("source"));
             assert_eq!(ended.stdout.contains("MD5 of 2 files (read back from both disks)"), files, "{ended}");
-            // An explicit check of the files beats that of the stream; encryption always has the latter.
+            // An explicit check of the files replaces that of the stream, which encryption always has.
             let stream = stream && !files || options[1] == "--encrypt";
             assert_eq!(ended.stdout.contains("SHA-256 of the stream"), stream, "{ended}");
             sandbox.is_clean(&[&target]);
@@ -50,12 +51,12 @@ fn compression_makes_the_stream_smaller_and_only_it() {
     let (small, large) = (sandbox.dir("small"), sandbox.dir("large"));
     sandbox
         .run(&[&source, &small])
-        .expect(0)
+        .expect_success()
         .says("4.00 MiB in 1 entries")
         .says(" B (zstd level 1, encrypted)");
     sandbox
         .run(&[&source, &large, &"--no-compress"])
-        .expect(0)
+        .expect_success()
         .says("sent: 4.06 MiB (not compressed, encrypted)");
     assert_same(&small.join("zeros"), &large.join("zeros"));
 }
@@ -66,8 +67,8 @@ fn without_zstd_pigz_compresses_and_without_both_gzip() {
         let Some(mut sandbox) = Sandbox::new() else { return };
         sandbox.without(hidden);
         let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
-        sandbox.run(&[&source, &target, &"--dry-run"]).expect(0).says(taken);
-        sandbox.run(&[&source, &target]).expect(0);
+        sandbox.run(&[&source, &target, &"--dry-run"]).expect_success().says(taken);
+        sandbox.run(&[&source, &target]).expect_success();
         assert_same(&source, &target.join("source"));
         sandbox.is_clean(&[&target]);
     }
@@ -78,9 +79,9 @@ fn without_openssl_the_stream_is_checked_with_md5() {
     let Some(mut sandbox) = Sandbox::new() else { return };
     sandbox.without(&["openssl"]);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
-    sandbox.run(&[&source, &target]).expect(4).says("not installed: openssl; apt install openssl");
+    sandbox.run(&[&source, &target]).expect_code(4).says("not installed: openssl; apt install openssl");
     let plain = ["--no-encrypt", "--parallel-checksum"];
-    sandbox.run(&[&source, &target, &plain[0], &plain[1]]).expect(0).says("MD5 of the stream");
+    sandbox.run(&[&source, &target, &plain[0], &plain[1]]).expect_success().says("MD5 of the stream");
     assert_same(&source, &target.join("source"));
     sandbox.is_clean(&[&target]);
 }
@@ -88,14 +89,14 @@ fn without_openssl_the_stream_is_checked_with_md5() {
 #[test]
 fn the_port_that_was_asked_for_is_the_one_that_is_used() {
     let Some(sandbox) = Sandbox::new() else { return };
-    let hold = sandbox.hold(crate::hold::Point::Connect);
+    let hold = sandbox.hold(crate::support::local::holds::Point::Connect);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     let port = Sandbox::port();
     let running = sandbox.spawn(&[&source, &target, &"--port", &port.to_string()]);
     hold.reached();
-    assert!(crate::procs::is_listening(port));
+    assert!(crate::support::local::processes::is_listening(port));
     hold.open();
-    running.wait(crate::running::LONG).expect(0).says("done");
-    assert!(!crate::procs::is_listening(port));
+    running.wait(crate::support::local::runs::LONG).expect_success().says("done");
+    assert!(!crate::support::local::processes::is_listening(port));
     sandbox.is_clean(&[&target]);
 }

@@ -1,15 +1,15 @@
-//! What is printed: help, plans, reports; and terminals that are gone.
+//! Output: help, plans, reports; and terminals that are gone.
 
 use std::process::Stdio;
 
-use crate::harness::Sandbox;
-use crate::procs::names;
-use crate::running::{LONG, Running};
-use crate::tree::{assert_same, walk};
+use crate::support::local::processes::names;
+use crate::support::local::runs::{LONG, Running};
+use crate::support::local::sandbox::Sandbox;
+use crate::support::local::trees::{assert_same, walk};
 
-/// Every long option that the help tells.
+/// Returns every long option in the help.
 fn options() -> Vec<String> {
-    let help = Sandbox::own().run(&[&"--help"]).expect(0).stdout;
+    let help = Sandbox::own().run(&[&"--help"]).expect_success().stdout;
     let words = help.split(|c: char| c.is_whitespace() || ",;:[<".contains(c));
     words.filter(|word| word.starts_with("--") && !word.ends_with('-')).map(ToOwned::to_owned).collect()
 }
@@ -17,9 +17,9 @@ fn options() -> Vec<String> {
 #[test]
 fn help_tells_every_option_every_exit_code_and_both_other_commands() {
     let sandbox = Sandbox::own();
-    let long = sandbox.run(&[&"--help"]).expect(0).stdout;
+    let long = sandbox.run(&[&"--help"]).expect_success().stdout;
     for help in ["--help", "-h"] {
-        let ended = sandbox.run(&[&help]).expect(0);
+        let ended = sandbox.run(&[&help]).expect_success();
         assert_eq!(ended.stdout, long, "there is one help, and it is short");
         let text = ended.stdout.split_whitespace().collect::<Vec<_>>().join(" ");
         for code in
@@ -57,7 +57,7 @@ fn a_dry_run_changes_nothing_and_prints_both_ends_with_their_undos() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     let before = walk(&sandbox.path(""));
-    let ended = sandbox.run(&[&source, &target, &"--dry-run"]).expect(0);
+    let ended = sandbox.run(&[&source, &target, &"--dry-run"]).expect_success();
     assert_eq!(walk(&sandbox.path("")), before, "neither staging nor state");
     let undos = ended.stdout.matches("\n    rollback  ").count();
     assert!(undos >= 4, "{ended}");
@@ -74,19 +74,19 @@ fn a_dry_run_changes_nothing_and_prints_both_ends_with_their_undos() {
         .says("2 files, 2097158 bytes")
         .says("dry run: nothing was changed");
     sandbox.is_clean(&[&target]);
-    // It refuses what the run would refuse.
-    sandbox.run(&[&source, &sandbox.path("missing"), &"--dry-run"]).expect(4);
+    // A dry run refuses the same as the run.
+    sandbox.run(&[&source, &sandbox.path("missing"), &"--dry-run"]).expect_code(4);
 }
 
 #[test]
 fn a_good_run_prints_four_lines_on_standard_output() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
-    let ended = sandbox.run(&[&source, &target]).expect(0);
+    let ended = sandbox.run(&[&source, &target]).expect_success();
     let line = format!("localhost:{}/source: done: 2.00 MiB in 3 entries, ", target.display());
     assert!(ended.stdout.starts_with(&line) && ended.stdout.lines().count() == 4, "{ended}");
     assert!(!ended.stderr.contains("DEBUG") && !ended.stderr.contains('\x1b'), "{ended}");
-    let verbose = sandbox.run(&[&source, &sandbox.dir("another"), &"-v"]).expect(0);
+    let verbose = sandbox.run(&[&source, &sandbox.dir("another"), &"-v"]).expect_success();
     assert!(verbose.stderr.contains("make_staging"), "{verbose}");
 }
 
@@ -95,13 +95,13 @@ fn outputs_that_are_closed_end_no_run() {
     for script in ["exec \"$@\" >&- 2>&-", "exec \"$@\" <&- >&- 2>&-"] {
         let Some(sandbox) = Sandbox::new() else { return };
         let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
-        Running::start(sandbox.scripted(script, &[&source, &target, &"-v"])).wait(LONG).expect(0);
+        Running::start(sandbox.scripted(script, &[&source, &target, &"-v"])).wait(LONG).expect_success();
         assert_same(&source, &target.join("source"));
         sandbox.is_clean(&[&target]);
     }
 }
 
-/// A pipe that nobody reads from.
+/// Returns a pipe without a reader.
 fn broken() -> Stdio {
     let mut reader = std::process::Command::new("true").stdin(Stdio::piped()).spawn().unwrap();
     let pipe = reader.stdin.take().unwrap();
@@ -109,13 +109,13 @@ fn broken() -> Stdio {
     pipe.into()
 }
 
-/// A run with both outputs broken, and these options.
+/// Runs the program with both outputs broken.
 #[track_caller]
 fn copies_into_the_void(options: &[&str]) {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     let mut command = sandbox.command(&[&source, &target]);
-    Running::unread(command.args(options).stdout(broken()).stderr(broken())).wait(LONG).expect(0);
+    Running::unread(command.args(options).stdout(broken()).stderr(broken())).wait(LONG).expect_success();
     assert_same(&source, &target.join("source"));
     sandbox.is_clean(&[&target]);
 }
@@ -146,7 +146,7 @@ fn exit_codes_are_the_same_when_nobody_reads() {
         (&missing, 4),
     ] {
         let mut command = sandbox.command(&[]);
-        Running::unread(command.args(words).stdout(broken()).stderr(broken())).wait(LONG).expect(code);
+        Running::unread(command.args(words).stdout(broken()).stderr(broken())).wait(LONG).expect_code(code);
     }
 }
 
@@ -156,14 +156,14 @@ fn what_a_host_says_cannot_control_the_terminal() {
     let (source, target) =
         (sandbox.dir("esc\x1b[2J\nlocalhost: done"), sandbox.dir("target\x1b]0;title\x07"));
     sandbox.dir(target.join("esc\x1b[2J\nlocalhost: done"));
-    let refused = sandbox.run(&[&source, &target]).expect(4);
+    let refused = sandbox.run(&[&source, &target]).expect_code(4);
     assert!(!refused.stderr.contains(['\x1b', '\x07']), "{refused}");
     assert!(!refused.stderr.lines().any(|line| line.starts_with("localhost: done")), "{refused}");
     std::fs::remove_dir(target.join("esc\x1b[2J\nlocalhost: done")).unwrap();
     for dry in [&["--dry-run"][..], &["--verbose"]] {
         let mut command = sandbox.command(&[&source, &target]);
         command.args(dry);
-        let ended = Running::start(command).wait(LONG).expect(0);
+        let ended = Running::start(command).wait(LONG).expect_success();
         let text = ended.stdout.clone() + &ended.stderr;
         assert!(!text.contains(['\x1b', '\x07']), "{ended}");
         assert!(!text.lines().any(|line| line.starts_with("localhost: done")), "{ended}");

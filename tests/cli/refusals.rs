@@ -1,4 +1,4 @@
-//! What is refused before anything is changed: exit code 2 for what was typed, 4 for what the hosts are.
+//! Refusals before anything is changed: exit code 2 for the command line, 4 for the state of the hosts.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -6,14 +6,14 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::harness::{Sandbox, Words};
-use crate::procs::names;
+use crate::support::local::processes::names;
+use crate::support::local::sandbox::{Sandbox, Words};
 
-/// Runs what must be refused, and looks that nothing in the sandbox is other than before.
+/// Runs the program, which has to refuse, and asserts that nothing in the sandbox changes.
 #[track_caller]
 fn refused(sandbox: &Sandbox, words: Words<'_>, why: &str) {
     let before = sandbox.contents();
-    sandbox.run(words).expect(4).says("refused, nothing was changed").says(why);
+    sandbox.run(words).expect_code(4).says("refused, nothing was changed").says(why);
     assert_eq!(sandbox.contents(), before);
     sandbox.is_clean(&[]);
 }
@@ -36,7 +36,7 @@ fn a_command_line_that_cannot_be_is_2() {
         (&[&"status"], "HOST"),
     ];
     for (words, why) in cases {
-        sandbox.run(words).expect(2).says(why);
+        sandbox.run(words).expect_code(2).says(why);
     }
 }
 
@@ -62,7 +62,7 @@ fn the_root_directory_is_refused_without_a_walk_through_it() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (target, walked) = (sandbox.dir("target"), sandbox.path("walked"));
     sandbox.shim("find", &format!("[[ $1 == / ]] && {{ : >'{}'; exit; }}", walked.display()));
-    sandbox.run(&[&"/", &target]).expect(4).says("/ has no last component");
+    sandbox.run(&[&"/", &target]).expect_code(4).says("/ has no last component");
     assert!(!walked.exists());
 }
 
@@ -77,7 +77,7 @@ fn a_source_that_may_not_be_read_is_refused() {
     fs::set_permissions(&file, fs::Permissions::from_mode(0o000)).unwrap();
     refused(&sandbox, &[&file, &target], "cannot read");
     fs::set_permissions(&source, fs::Permissions::from_mode(0o300)).unwrap();
-    sandbox.run(&[&source, &target]).expect(4).says("cannot read");
+    sandbox.run(&[&source, &target]).expect_code(4).says("cannot read");
     assert_eq!(names(&target), Vec::<String>::new());
 }
 
@@ -131,9 +131,9 @@ fn a_target_inside_of_the_source_is_refused() {
     let link = sandbox.path("way in");
     symlink(&inside, &link).unwrap();
     refused(&sandbox, &[&source, &link], "is inside the source");
-    // A name that only begins alike is another directory.
+    // A name with the same beginning is another directory.
     let beside = sandbox.dir("source-beside");
-    sandbox.run(&[&source, &beside]).expect(0).says("done");
+    sandbox.run(&[&source, &beside]).expect_success().says("done");
 }
 
 #[test]
@@ -155,14 +155,14 @@ fn one_refused_target_refuses_the_run_and_skipped_the_others_get_their_copy() {
     let missing = sandbox.path("missing");
     refused(&sandbox, &[&source, &missing, &good], "missing does not exist");
     assert_eq!(names(&good), Vec::<String>::new());
-    let ended = sandbox.run(&[&source, &missing, &good, &"--skip-refused"]).expect(1);
-    // Not 4: something was changed.
+    let ended = sandbox.run(&[&source, &missing, &good, &"--skip-refused"]).expect_code(1);
+    // Not 4, since something was changed.
     ended
         .says(&format!("localhost:{}: FAILED: left out (--skip-refused)", missing.display()))
         .says("good/source: done: ");
-    crate::tree::assert_same(&source, &good.join("source"));
+    crate::support::local::trees::assert_same(&source, &good.join("source"));
     sandbox.is_clean(&[&good]);
-    // With none left there is nothing to do.
+    // Nothing is left to do without a target.
     refused(
         &sandbox,
         &[&source, &missing, &Path::new("/nowhere"), &"--skip-refused"],
@@ -185,7 +185,7 @@ fn a_host_without_an_address_is_refused_soon_and_named() {
     let dead = "no-such-host.invalid:/srv";
     for words in [[dead, target.to_str().unwrap()], [source.to_str().unwrap(), dead]] {
         let running = sandbox.spawn(&[&words[0], &words[1]]);
-        let ended = running.wait(Duration::from_secs(20)).expect(4).says("cannot connect with ssh");
+        let ended = running.wait(Duration::from_secs(20)).expect_code(4).says("cannot connect with ssh");
         ended.says("try: ssh -o BatchMode=yes no-such-host.invalid true");
     }
     assert_eq!(names(&target), Vec::<String>::new());

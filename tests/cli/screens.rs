@@ -1,17 +1,18 @@
-//! Every screen that a user may see, word for word. What differs between runs and machines is replaced by a word in
-//! brackets. To take over what has changed: `INSTA_UPDATE=always cargo nextest run -E 'test(screens::)'`, and read the
+//! Every screen that a user may see, word for word. Words in brackets replace what differs between runs and
+//! machines. To accept changes: `INSTA_UPDATE=always cargo nextest run -E 'test(screens::)'`, and read the
 //! difference.
 
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{Sandbox, Words};
-use crate::hold::{Hold, Point, Role};
-use crate::procs::staging;
-use crate::running::{Ended, LONG, Running, wait_until};
+use crate::support::local::holds::{Hold, Point, Role};
+use crate::support::local::processes::staging;
+use crate::support::local::runs::{LONG, Running, wait_until};
+use crate::support::local::sandbox::{Sandbox, Words};
+use crate::support::output::Output;
 
-/// What is not the same each time: as a regular expression, and the word for it.
+/// Regular expressions of what differs between runs, and their replacements.
 const VARYING: [(&str, &str); 15] = [
     (r"\b\d{8}-\d{6}-[0-9a-f]{6}", "[RUN]"),
     (r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d+Z| UTC| [+-]\d\d:\d\d)?", "[TIME]"),
@@ -30,9 +31,9 @@ const VARYING: [(&str, &str); 15] = [
     (r"user id \d+", "user id [UID]"),
 ];
 
-/// Compares what was printed with what is kept under that name.
+/// Compares an output with the snapshot of that name.
 #[track_caller]
-fn shows(sandbox: &Sandbox, name: &str, ended: &Ended) {
+fn shows(sandbox: &Sandbox, name: &str, ended: &Output) {
     let directory = sandbox.path("").display().to_string();
     let directory = directory.trim_end_matches('/');
     let mut settings = insta::Settings::clone_current();
@@ -51,15 +52,15 @@ fn shows(sandbox: &Sandbox, name: &str, ended: &Ended) {
     settings.bind(|| insta::assert_snapshot!(name, text));
 }
 
-/// A sandbox of the account of the tests, without progress: which phases are seen is a matter of time.
+/// Returns a sandbox of the account of the tests, without progress: timing decides which phases are shown.
 #[track_caller]
 fn shows_run(sandbox: &Sandbox, name: &str, code: i32, words: Words<'_>) {
     let mut all = words.to_vec();
     all.push(&"--progress=none");
-    shows(sandbox, name, &sandbox.run(&all).expect(code));
+    shows(sandbox, name, &sandbox.run(&all).expect_code(code));
 }
 
-/// A run that is held in mid-stream, without progress.
+/// Starts a run without progress, which is held in mid-stream.
 fn held() -> Option<(Sandbox, Hold, Running)> {
     let sandbox = Sandbox::new()?;
     let hold = sandbox.hold(Point::Archive);
@@ -80,7 +81,7 @@ fn the_help_is_grouped_and_tells_defaults_and_units() {
         ("help_show", &[&"show" as _, &"--help" as _]),
         ("version", &[&"--version" as _]),
     ] {
-        shows(&sandbox, name, &sandbox.run(words).expect(0));
+        shows(&sandbox, name, &sandbox.run(words).expect_success());
     }
 }
 
@@ -102,13 +103,13 @@ fn usage_errors_tell_what_is_wrong_with_which_word() {
         ("usage_two_commands", &[&"db1:/a", &"status", &"db2"]),
     ];
     for (name, words) in wrong {
-        shows(&sandbox, name, &sandbox.run(words).expect(2));
+        shows(&sandbox, name, &sandbox.run(words).expect_code(2));
     }
     let file = sandbox.file("conf", "lease_tim = 30\n");
     shows(
         &sandbox,
         "usage_bad_configuration",
-        &sandbox.run(&[&"db1:/a", &"db2:/b", &"--config", &file]).expect(2),
+        &sandbox.run(&[&"db1:/a", &"db2:/b", &"--config", &file]).expect_code(2),
     );
 }
 
@@ -192,7 +193,7 @@ fn what_was_kept_of_a_failed_copy_is_named() {
 fn an_interruption_tells_that_nothing_is_left() {
     let Some((sandbox, _hold, running)) = held() else { return };
     running.signal(Signal::SIGINT);
-    shows(&sandbox, "interrupted", &running.wait(LONG).expect(130));
+    shows(&sandbox, "interrupted", &running.wait(LONG).expect_code(130));
 }
 
 #[test]
@@ -202,7 +203,7 @@ fn a_second_signal_tells_how_to_look_after_the_hosts() {
     running.signal(Signal::SIGINT);
     removing.reached();
     running.signal(Signal::SIGINT);
-    shows(&sandbox, "interrupted_twice", &running.wait(LONG).expect(130));
+    shows(&sandbox, "interrupted_twice", &running.wait(LONG).expect_code(130));
     removing.open();
     sandbox.gets_clean(&[&sandbox.path("target")], LONG);
 }
@@ -217,7 +218,7 @@ fn who_is_busy_is_named() {
     let other = sandbox.dir("other");
     shows_run(&sandbox, "busy_port", 5, &[&source, &other, &"--port", &port.to_string()]);
     hold.open();
-    running.wait(LONG).expect(0);
+    running.wait(LONG).expect_success();
 }
 
 #[test]
@@ -232,8 +233,8 @@ fn a_controller_that_slept_too_long_says_so() {
         staging(&target).is_empty() && sandbox.journals().is_empty()
     });
     running.signal(Signal::SIGCONT);
-    let ended = running.wait(LONG).expect(1);
-    // Which of the two agents is heard of first is a matter of time.
+    let ended = running.wait(LONG).expect_code(1);
+    // Timing decides which of the agents is noticed first.
     shows(&sandbox, "suspended", &ended);
 }
 
@@ -243,8 +244,8 @@ fn status_and_clean_tell_runs_what_they_hold_and_what_to_do() {
     if sandbox.is_root() {
         return;
     }
-    shows(&sandbox, "status_live", &sandbox.run(&[&"status", &"localhost"]).expect(0));
-    shows(&sandbox, "clean_live", &sandbox.run(&[&"clean", &"localhost"]).expect(0));
+    shows(&sandbox, "status_live", &sandbox.run(&[&"status", &"localhost"]).expect_success());
+    shows(&sandbox, "clean_live", &sandbox.run(&[&"clean", &"localhost"]).expect_success());
     running.signal(Signal::SIGSTOP);
     let keepers = sandbox.keepers("");
     for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
@@ -254,10 +255,10 @@ fn status_and_clean_tell_runs_what_they_hold_and_what_to_do() {
     }
     running.signal(Signal::SIGKILL);
     running.wait(Duration::from_secs(10));
-    shows(&sandbox, "status_dead", &sandbox.run(&[&"status", &"localhost"]).expect(0));
-    shows(&sandbox, "clean_dead", &sandbox.run(&[&"clean", &"localhost"]).expect(0));
-    shows(&sandbox, "status_nothing", &sandbox.run(&[&"status", &"localhost"]).expect(0));
-    shows(&sandbox, "clean_nothing", &sandbox.run(&[&"clean", &"localhost"]).expect(0));
+    shows(&sandbox, "status_dead", &sandbox.run(&[&"status", &"localhost"]).expect_success());
+    shows(&sandbox, "clean_dead", &sandbox.run(&[&"clean", &"localhost"]).expect_success());
+    shows(&sandbox, "status_nothing", &sandbox.run(&[&"status", &"localhost"]).expect_success());
+    shows(&sandbox, "clean_nothing", &sandbox.run(&[&"clean", &"localhost"]).expect_success());
 }
 
 #[test]
@@ -265,7 +266,7 @@ fn what_is_left_is_listed_with_the_command_that_removes_it() {
     let Some((sandbox, _hold, running)) = held() else { return };
     sandbox.shim("rm", "[[ $* == *--one-file-system* ]] && exit 1");
     running.signal(Signal::SIGINT);
-    shows(&sandbox, "leftovers", &running.wait(LONG).expect(6));
+    shows(&sandbox, "leftovers", &running.wait(LONG).expect_code(6));
     std::fs::remove_file(sandbox.path("bin/rm")).unwrap();
-    sandbox.run(&[&"clean", &"localhost"]).expect(0);
+    sandbox.run(&[&"clean", &"localhost"]).expect_success();
 }

@@ -4,18 +4,18 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::harness::Sandbox;
-use crate::hold::Point;
-use crate::procs::staging;
-use crate::running::{LONG, Running};
+use crate::support::local::holds::Point;
+use crate::support::local::processes::staging;
+use crate::support::local::runs::{LONG, Running};
+use crate::support::local::sandbox::Sandbox;
 
-/// A word of 64 hexadecimal digits, as keys are written.
+/// A word of 64 hexadecimal digits, the format of keys.
 fn key_in(bytes: &[u8]) -> Option<String> {
     let word = bytes.split(|byte| !byte.is_ascii_hexdigit()).find(|word| word.len() == 64)?;
     Some(String::from_utf8_lossy(word).into_owned())
 }
 
-/// What of the sandbox's processes shows a key, and how many of them do the ciphering.
+/// Returns which of the sandbox's processes show a key, and how many of them encrypt.
 fn look_at_processes(sandbox: &Sandbox) -> (Vec<String>, usize) {
     let processes = sandbox.processes();
     let ciphers =
@@ -52,7 +52,7 @@ fn the_key_is_in_no_argument_environment_or_file() {
             for file in fs::read_dir(journal.parent().unwrap()).unwrap().flatten() {
                 if file.file_type().unwrap().is_file() {
                     let key = key_in(&fs::read(file.path()).unwrap());
-                    // The digest of a list ends in `.count`.
+                    // `.count` has the digest of a list.
                     let is_digest = file.path().extension().is_some_and(|extension| extension == "count");
                     assert!(key.is_none() || is_digest, "{}", file.path().display());
                 }
@@ -69,12 +69,12 @@ fn the_key_is_in_no_argument_environment_or_file() {
     assert_eq!(seen, Vec::<String>::new());
     assert!(ciphers >= 2, "both ends cipher, and {ciphers} were seen");
     assert_eq!(key_in(ended.stderr.as_bytes()), None, "{ended}");
-    ended.expect(0);
+    ended.expect_success();
     sandbox.is_clean(&[&target]);
 }
 
-/// Of the environment of whoever starts a run nothing reaches its hosts' programs that could change what they do, and
-/// names that the agent uses for itself do not carry its values into it.
+/// Variables of the caller's environment that could change programs on the hosts do not reach them, and
+/// variables with names that the agent uses do not affect it.
 #[test]
 fn the_environment_of_the_caller_changes_nothing() {
     let Some(sandbox) = Sandbox::new() else { return };
@@ -87,7 +87,7 @@ fn the_environment_of_the_caller_changes_nothing() {
         command.env(name, "-x");
     }
     command.env("SHELLOPTS", "braceexpand:errexit:hashall:noglob").env("BASH_FUNC_kill%%", "() { false; }");
-    // An administrator is logged in from elsewhere.
+    // As for an administrator who is logged in by ssh.
     command.env("SSH_CONNECTION", "203.0.113.7 50000 203.0.113.8 22");
     let running = Running::start(command);
     hold.reached();
@@ -95,7 +95,7 @@ fn the_environment_of_the_caller_changes_nothing() {
     assert_eq!(shows, Vec::<String>::new());
     assert!(ciphers >= 2, "both ends cipher, and {ciphers} were seen");
     hold.open();
-    running.wait(LONG).expect(0);
+    running.wait(LONG).expect_success();
     sandbox.is_clean(&[&target]);
 }
 
@@ -113,7 +113,7 @@ fn what_is_under_way_is_closed_to_other_users() {
         assert_eq!(mode, 0o700, "{}", directory.display());
     }
     hold.open();
-    running.wait(LONG).expect(0);
-    // The state's own directory may stay, the copy has the mode of the source.
+    running.wait(LONG).expect_success();
+    // The state directory may stay, and the copy has the mode of the source.
     assert_eq!(fs::metadata(target.join("source")).unwrap().permissions().mode() & 0o7777, 0o755);
 }

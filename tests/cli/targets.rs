@@ -2,11 +2,11 @@
 
 use std::fs;
 
-use crate::harness::Sandbox;
-use crate::hold::{Point, Role};
-use crate::procs::names;
-use crate::running::LONG;
-use crate::tree::{assert_same, odd_tree};
+use crate::support::local::holds::{Point, Role};
+use crate::support::local::processes::names;
+use crate::support::local::runs::LONG;
+use crate::support::local::sandbox::Sandbox;
+use crate::support::local::trees::{assert_same, odd_tree};
 
 #[test]
 fn several_targets_are_fed_from_one_read() {
@@ -15,7 +15,7 @@ fn several_targets_are_fed_from_one_read() {
     sandbox.replace(Role::Pack, &format!("echo read >>'{}'; exec \"$real\" \"$@\"", reads.display()));
     let source = odd_tree(&sandbox, "tree".as_ref());
     let targets = ["one", "two", "three"].map(|name| sandbox.dir(name));
-    let ended = sandbox.run(&[&source, &targets[0], &targets[1], &targets[2]]).expect(0);
+    let ended = sandbox.run(&[&source, &targets[0], &targets[1], &targets[2]]).expect_success();
     assert_eq!(ended.stdout.matches(": done: ").count(), 3, "{ended}");
     for target in &targets {
         assert_same(&source, &target.join("tree"));
@@ -32,7 +32,7 @@ fn several_targets_work_with_every_way_of_sending() {
         [("--compress", "--no-encrypt"), ("--no-compress", "--encrypt"), ("--no-compress", "--no-encrypt")]
     {
         let targets = ["one", "two"].map(|name| sandbox.dir(format!("{name}{compress}{encrypt}")));
-        sandbox.run(&[&source, &targets[0], &targets[1], &compress, &encrypt]).expect(0);
+        sandbox.run(&[&source, &targets[0], &targets[1], &compress, &encrypt]).expect_success();
         for target in &targets {
             assert_same(&source, &target.join("source"));
             sandbox.is_clean(&[target]);
@@ -47,7 +47,7 @@ fn a_target_that_fails_takes_no_other_with_it() {
     sandbox.replace(Role::Unpack, script);
     let source = sandbox.source("source");
     let (first, broken, last) = (sandbox.dir("first"), sandbox.dir("broken"), sandbox.dir("last"));
-    let ended = sandbox.run(&[&source, &first, &broken, &last]).expect(1);
+    let ended = sandbox.run(&[&source, &first, &broken, &last]).expect_code(1);
     assert_eq!(format!("{ended}").matches(": done: ").count(), 2, "{ended}");
     ended.says("broken: FAILED: ").says("no space left");
     assert_same(&source, &first.join("source"));
@@ -65,7 +65,7 @@ fn a_target_that_does_not_listen_takes_no_other_with_it() {
     );
     let source = sandbox.source("source");
     let (deaf, good) = (sandbox.dir("deaf"), sandbox.dir("good"));
-    let ended = sandbox.run(&[&source, &deaf, &good]).expect(1).says("good/source: done: ");
+    let ended = sandbox.run(&[&source, &deaf, &good]).expect_code(1).says("good/source: done: ");
     ended.says("deaf: FAILED: localhost: the receiver did not listen on port").says("no listening today");
     assert_same(&source, &good.join("source"));
     assert_eq!(names(&deaf), Vec::<String>::new());
@@ -78,7 +78,7 @@ fn a_target_that_is_altered_comes_before_one_that_failed() {
     sandbox.replace(Role::Unpack, r#"[[ $PWD == */altered/* ]] || exit 2; "$real" "$@" && rm source/small"#);
     let source = sandbox.source("source");
     let (broken, altered) = (sandbox.dir("broken"), sandbox.dir("altered"));
-    let ended = sandbox.run(&[&source, &broken, &altered]).expect(3);
+    let ended = sandbox.run(&[&source, &broken, &altered]).expect_code(3);
     ended.says("broken: FAILED: ").says("altered: FAILED: ").says("source/small is missing on the target");
     sandbox.is_clean(&[&broken, &altered]);
 }
@@ -89,7 +89,7 @@ fn a_source_that_fails_is_told_for_every_target() {
     sandbox.replace(Role::Pack, r#""$real" "$@" | head -c 600000; exit 2"#);
     let source = sandbox.source("source");
     let targets = ["one", "two"].map(|name| sandbox.dir(name));
-    let ended = sandbox.run(&[&source, &targets[0], &targets[1]]).expect(1);
+    let ended = sandbox.run(&[&source, &targets[0], &targets[1]]).expect_code(1);
     assert_eq!(ended.stderr.matches("FAILED: localhost: tar ended with status 2").count(), 2, "{ended}");
     for target in &targets {
         assert_eq!(names(target), Vec::<String>::new());
@@ -106,12 +106,12 @@ fn runs_at_the_same_time_do_not_collide() {
     let runs = targets.each_ref().map(|target| sandbox.spawn(&[&source, target]));
     hold.reached_by(runs.len());
     assert_eq!(sandbox.journals().len(), 2 * runs.len());
-    // One each; a port that was lost to somebody else keeps its lock until the end.
+    // One each; a port that was lost to another process stays locked until the end.
     let locks = names(&sandbox.runtime()).iter().filter(|name| name.starts_with("port.")).count();
     assert!(locks >= runs.len(), "{locks}");
     hold.open();
     for (run, target) in runs.into_iter().zip(&targets) {
-        let _ = run.wait(LONG).expect(0);
+        let _ = run.wait(LONG).expect_success();
         assert_same(&source, &target.join("source"));
     }
     for target in &targets {

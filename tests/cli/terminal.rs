@@ -1,4 +1,4 @@
-//! A real terminal: its bar, its size, its loss, its keys. And outputs that take nothing.
+//! A real terminal: its bar, size, loss and keys. And outputs that accept no data.
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
@@ -16,16 +16,17 @@ use rustix::pipe::fcntl_setpipe_size;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
-use crate::harness::{Sandbox, Words};
-use crate::hold::{Hold, Point};
-use crate::procs::{names, staging};
-use crate::running::{Ended, LONG, Running, wait_until};
-use crate::tree::assert_same;
+use crate::support::local::holds::{Hold, Point};
+use crate::support::local::processes::{names, staging};
+use crate::support::local::runs::{LONG, Running, wait_until};
+use crate::support::local::sandbox::{Sandbox, Words};
+use crate::support::local::trees::assert_same;
+use crate::support::output::Output;
 
-/// A terminal with a program on it, and somebody who reads what it shows.
+/// A terminal with a program, and a thread that reads its output.
 struct Terminal {
     master: Arc<File>,
-    /// All that was shown.
+    /// Output so far.
     shown: Arc<Mutex<Vec<u8>>>,
     closed: Arc<AtomicBool>,
     reader: JoinHandle<()>,
@@ -33,12 +34,12 @@ struct Terminal {
 }
 
 impl Terminal {
-    /// Starts a command as the leader of a session on a new terminal of 100 columns.
+    /// Starts a command as session leader on a new terminal of 100 columns.
     fn start(mut command: Command) -> Self {
         let master: OwnedFd = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
-        // So that whoever reads can be told to stop, and the terminal closed.
+        // For the reader to see the request to stop, and to close the terminal.
         fcntl_setfl(&master, OFlags::NONBLOCK).unwrap();
         let name = ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
         let slave =
@@ -47,7 +48,7 @@ impl Terminal {
         let master = Arc::new(File::from(master));
         resize(&master, 100);
         let running = Running::unread(command.stdin(end()).stdout(end()).stderr(end()));
-        // The command keeps copies of the terminal's end.
+        // The command has its own copies of the descriptor.
         drop(command);
         let (shown, closed) = (Arc::<Mutex<Vec<u8>>>::default(), Arc::new(AtomicBool::new(false)));
         let reader = std::thread::spawn({
@@ -58,7 +59,7 @@ impl Terminal {
                     match master.as_ref().read(&mut bytes) {
                         Ok(count) if count > 0 => shown.lock().unwrap().extend(&bytes[..count]),
                         Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                        // There is nothing now, or nobody who could write.
+                        // Nothing to read now, or no process that could write.
                         _ => std::thread::sleep(Duration::from_millis(5)),
                     }
                 }
@@ -67,7 +68,7 @@ impl Terminal {
         Self { master, shown, closed, reader, running }
     }
 
-    /// All that was shown so far.
+    /// Returns all output so far.
     fn text(&self) -> String {
         String::from_utf8_lossy(&self.shown.lock().unwrap()).into_owned()
     }
@@ -77,7 +78,7 @@ impl Terminal {
         wait_until(&format!("{text:?} is shown"), LONG, || self.text().contains(text));
     }
 
-    /// Waits for the next time that this is shown.
+    /// Waits until a text is shown again.
     #[track_caller]
     fn shows_again(&self, text: &str) {
         let before = self.text().len();
@@ -88,7 +89,7 @@ impl Terminal {
         self.master.as_ref().write_all(keys.as_bytes()).unwrap();
     }
 
-    /// The connection to the terminal is lost: what is on it is hung up.
+    /// Hangs up the terminal.
     fn hang_up(self) -> Running {
         self.closed.store(true, Ordering::Relaxed);
         self.reader.join().unwrap();
@@ -96,11 +97,11 @@ impl Terminal {
         self.running
     }
 
-    /// Waits for the end of what was started; what was shown is told as its standard output.
+    /// Waits for the end of the program; returns what was shown as its standard output.
     #[track_caller]
-    fn wait(self) -> Ended {
+    fn wait(self) -> Output {
         let ended = self.running.wait(LONG);
-        // What was written before the end can be read by now; the reader takes it within its next looks.
+        // Everything written before the end can be read by now; the reader does so within its next polls.
         let mut last = 0;
         wait_until("all is read", LONG, || {
             std::thread::sleep(Duration::from_millis(50));
@@ -110,7 +111,7 @@ impl Terminal {
         self.closed.store(true, Ordering::Relaxed);
         self.reader.join().unwrap();
         let stdout = String::from_utf8_lossy(&self.shown.lock().unwrap()).into_owned();
-        Ended { stdout, ..ended }
+        Output { stdout, ..ended }
     }
 }
 
@@ -119,7 +120,7 @@ fn resize(master: &File, columns: u16) {
     tcsetwinsize(master, size).unwrap();
 }
 
-/// What is drawn on one line at a time, without what moves the cursor.
+/// Returns the versions of a line that was drawn repeatedly, without cursor movements.
 fn drawn(text: &str) -> Vec<String> {
     let mut lines = vec![String::new()];
     let mut letters = text.chars();
@@ -144,7 +145,7 @@ struct Scene {
 }
 
 impl Scene {
-    /// Starts the program as `"$@"` of a script for bash, on a terminal of that kind.
+    /// Starts the program as `"$@"` of a bash script, on a terminal of that type.
     fn start(kind: &str, script: &str, options: Words<'_>) -> Option<Self> {
         let sandbox = Sandbox::new()?;
         let hold = sandbox.hold(Point::Archive);
@@ -153,7 +154,7 @@ impl Scene {
         words.extend(options);
         let program = sandbox.command(&words);
         let mut command = sandbox.through(&["setsid", "--ctty", "bash", "--norc", "-c", script, "bash"]);
-        // Of the command that the sandbox makes only the program and its words: the rest is there already.
+        // Only the program and its arguments: the rest of the sandbox's command is set up already.
         let is_program = |word: &&std::ffi::OsStr| !word.to_string_lossy().ends_with("/transfer");
         command.args(program.get_args().skip_while(is_program)).env("TERM", kind);
         let terminal = Terminal::start(command);
@@ -161,20 +162,20 @@ impl Scene {
         Some(Self { sandbox, hold, source, target, terminal })
     }
 
-    /// The run goes on and ends well.
+    /// Asserts that the run continues and succeeds.
     #[track_caller]
-    fn succeeds(self) -> Ended {
+    fn succeeds(self) -> Output {
         self.hold.open();
-        let ended = self.terminal.wait().expect(0).says(": done: 2.00 MiB in 3 entries");
+        let ended = self.terminal.wait().expect_success().says(": done: 2.00 MiB in 3 entries");
         assert_same(&self.source, &self.target.join("source"));
         self.sandbox.is_clean(&[&self.target]);
         ended
     }
 }
 
-/// The program itself is what the terminal started.
+/// Runs the program as the terminal's own process.
 const PLAINLY: &str = "exec \"$@\"";
-/// A shell with job control, as it is on a terminal: the program can be stopped, and goes on when a line is typed.
+/// Runs the program in a shell with job control: it can be stopped, and continues when a line is typed.
 const JOB: &str = "set -m; \"$@\"; echo \"[shell: $?]\"; read -r _; fg >/dev/null; status=$?; echo \"[end: $status]\"; exit $status";
 
 #[test]
@@ -218,7 +219,7 @@ fn a_terminal_that_becomes_narrow_gets_one_line_that_fits() {
     let Some(scene) = Scene::start("xterm", PLAINLY, &[]) else { return };
     scene.terminal.shows("copying");
     resize(&scene.terminal.master, 20);
-    // One may be under way.
+    // An update may be in progress.
     scene.terminal.shows_again("copying");
     let before = scene.terminal.text().len();
     scene.terminal.shows_again("copying");
@@ -235,7 +236,7 @@ fn a_terminal_that_becomes_narrow_gets_one_line_that_fits() {
 #[test]
 fn a_terminal_that_is_closed_ends_the_run_with_everything_undone() {
     let Some(Scene { sandbox, target, terminal, .. }) = Scene::start("xterm", PLAINLY, &[]) else { return };
-    terminal.hang_up().wait(LONG).expect(129);
+    terminal.hang_up().wait(LONG).expect_code(129);
     sandbox.is_clean(&[&target]);
     assert_eq!(names(&target), Vec::<String>::new());
 }
@@ -246,7 +247,7 @@ fn under_nohup_a_terminal_that_is_closed_harms_nothing() {
         let Some(scene) = Scene::start("xterm", script, &[&"--verbose"]) else { return };
         let running = scene.terminal.hang_up();
         scene.hold.open();
-        running.wait(LONG).expect(0);
+        running.wait(LONG).expect_success();
         assert_same(&scene.source, &scene.target.join("source"));
         scene.sandbox.is_clean(&[&scene.target]);
     }
@@ -276,7 +277,7 @@ fn a_run_that_is_stopped_for_longer_than_the_lease_says_so_when_it_is_continued(
         staging(&target).is_empty() && sandbox.journals().is_empty()
     });
     terminal.types("\n");
-    let ended = terminal.wait().expect(1).says("[end: 1]");
+    let ended = terminal.wait().expect_code(1).says("[end: 1]");
     ended
         .says("no heartbeat from this controller within the lease time")
         .says("was this machine suspended?")
@@ -289,7 +290,7 @@ fn a_run_that_is_stopped_for_longer_than_the_lease_says_so_when_it_is_continued(
 fn an_interrupt_by_a_key_undoes_everything_and_the_shell_goes_on() {
     let Some(Scene { sandbox, target, terminal, .. }) = Scene::start("xterm", PLAINLY, &[]) else { return };
     terminal.types("\x03");
-    terminal.wait().expect(130).says("transfer: interrupted by SIGINT");
+    terminal.wait().expect_code(130).says("transfer: interrupted by SIGINT");
     sandbox.is_clean(&[&target]);
 }
 
@@ -298,7 +299,7 @@ fn a_terminal_that_is_stopped_holds_up_no_run() {
     let Some(scene) = Scene::start("xterm", PLAINLY, &[&"--verbose", &"--lease-time=2"]) else { return };
     scene.terminal.shows("copying");
     scene.terminal.types("\x13");
-    // Longer than the lease: the heartbeats go on.
+    // Longer than the lease time: heartbeats continue.
     std::thread::sleep(Duration::from_secs(4));
     scene.hold.open();
     wait_until("the copy is there", LONG, || scene.target.join("source").exists());
@@ -319,7 +320,7 @@ fn full_pipes_that_nobody_reads_hold_up_no_run() {
     wait_until("the copy is there", LONG, || target.join("source").exists());
     sandbox.gets_clean_of_journals(&target);
     assert_same(&source, &target.join("source"));
-    // Whoever reads at last gets the end.
+    // A late reader gets the end.
     let texts = pipes.map(|(reader, end)| {
         drop(end);
         std::thread::spawn(move || {
@@ -328,13 +329,13 @@ fn full_pipes_that_nobody_reads_hold_up_no_run() {
             String::from_utf8_lossy(&bytes).into_owned()
         })
     });
-    running.wait(LONG).expect(0);
+    running.wait(LONG).expect_success();
     let [out, _] = texts.map(|text| text.join().unwrap());
     assert!(out.lines().last().unwrap().contains("\"event\":\"report\""), "{out}");
     sandbox.is_clean(&[&target]);
 }
 
-/// A pipe that takes nothing.
+/// Returns a full pipe.
 fn full() -> (OwnedFd, OwnedFd) {
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
     let size = fcntl_setpipe_size(&writer, 4096).unwrap();

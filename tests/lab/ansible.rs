@@ -3,14 +3,21 @@
 use std::process::Command;
 use std::time::Duration;
 
-use crate::fixtures::{Held, MORE_THAN_BUFFERS, SOON, assert_same, make_every_kind, make_random, names};
-use crate::harness::{Host, Invocation, Lab, Scratch, eventually};
+use crate::support::commands::Invocation;
+use crate::support::copies::{assert_same, make_random};
+use crate::support::every_kind::make_every_kind;
+use crate::support::held::{Held, MORE_THAN_BUFFERS};
+use crate::support::hosts::{Host, Lab};
+use crate::support::scenes::SOON;
+use crate::support::scratch::Scratch;
+use crate::support::trees::names;
+use crate::support::waiting::eventually;
 
 const CONTRIB: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/ansible");
-/// How long a run may take to end when its play is gone: less than any timeout of its own.
+/// Limit for a run to end when its play is gone: less than any timeout of its own.
 const AT_ONCE: Duration = Duration::from_secs(30);
 
-/// A controller from which plays are run, in a directory of the test, `dir` in its plays.
+/// A controller that runs plays, in a directory of the test, which is `dir` in the plays.
 struct Stage {
     lab: Lab,
     ctl: Host,
@@ -35,12 +42,12 @@ impl Stage {
         Some(Self { lab, ctl, scratch })
     }
 
-    /// The directory.
+    /// Returns the path of an entry of the directory.
     fn join(&self, name: &str) -> String {
         self.scratch.join(name)
     }
 
-    /// A program of Ansible, which leaves nothing outside of the directory.
+    /// Returns a command of Ansible that writes nothing outside of the directory.
     fn ansible(&self, args: &[&str]) -> Invocation {
         self.ctl
             .command(args)
@@ -51,16 +58,17 @@ impl Stage {
             .env("ANSIBLE_LIBRARY", &self.join("contrib/library"))
             .env("ANSIBLE_ROLES_PATH", &self.join("contrib/roles"))
             .env("ANSIBLE_NOCOLOR", "1")
-            // Fewer processes.
+            // Starts fewer processes.
             .env("ANSIBLE_PIPELINING", "1")
-            // No connection that outlives its play.
+            // Connections end with their play.
             .env("ANSIBLE_SSH_ARGS", "-o ControlMaster=no")
     }
 
-    /// A play of these tasks, `what` about the hosts and the like above them.
+    /// Returns a play of these tasks; `what` has the keywords of the play.
     fn play(&self, what: &str, tasks: &str, args: &[&str]) -> Invocation {
         let play = self.join("play.yml");
-        // What a module that is killed leaves in the directory for temporary files goes with that of the test.
+        // A killed module leaves files in the directory for temporary files, which is removed with that of
+        // the test.
         let home = format!("  environment: {{TMPDIR: '{}'}}", self.scratch.path());
         self.ctl.put(format!("- gather_facts: false\n{what}\n{home}\n  tasks:\n{tasks}"), &play, 0o644);
         self.playbook(&play, args)
@@ -141,7 +149,7 @@ fn of_a_fleet_only_those_are_transferred_to_that_lack_the_copy() {
         .lab
         .host("db1")
         .sh(&format!("mkdir '{0}'; head -c 1M /dev/urandom >'{0}/file'", stage.join("data")));
-    // Full of what it has: there is no space for another copy, and none is needed.
+    // Full of the first copy: there is no space for another one, and none is needed.
     let full = stage.scratch.small_disk(&stage.lab.host("db2"), "in", 1 << 20);
     stage.lab.host("db2").sh(&format!("mkdir '{full}/data'; head -c 900K /dev/urandom >'{full}/data/file'"));
     stage.lab.host("db3").run(&["mkdir", &stage.join("in")]).expect_success();
@@ -171,7 +179,7 @@ fn of_a_fleet_only_those_are_transferred_to_that_lack_the_copy() {
     assert_eq!(names(&stage.lab.host("db3"), &stage.join("in/data")), ["file"]);
 }
 
-/// Reports that the lab cannot bring about in an instant.
+/// Reports that cannot be provoked quickly in the lab.
 const STAND_IN: &str = r#"#!/bin/sh
 case $* in
 *--dry-run*) exec transfer "$@" ;;
@@ -258,11 +266,11 @@ fn a_play_waits_for_somebody_else_s_transfer_to_the_same_name() {
     - ansible.builtin.assert:
         that: copy is not changed and copy.attempts > 1 and copy.exit_name == 'done'
 ";
-    // Ansible itself tells of another try when all is over.
+    // Ansible reports a retry only at the end.
     let counted = format!("#!/bin/sh\necho \"$@\" >>'{}'\nexec transfer \"$@\"\n", stage.join("tries"));
     stage.ctl.put(counted, &stage.join("counted"), 0o755);
     let mut play = stage.play("  hosts: controllers", tasks, &[]).spawn();
-    // A dry run and one that is busy, at the first; and the beginning of the second.
+    // The first play has a dry run and a busy one; the second one starts a run.
     let tries = format!("[[ $(wc -l <'{}') -gt 2 ]]", stage.join("tries"));
     let again = eventually(SOON, || stage.ctl.run(&["bash", "-c", &tries]).status.success());
     assert!(again && play.is_running(), "there is no second try: {}", play.wait());
@@ -287,7 +295,7 @@ fn a_run_ends_with_its_play_or_in_the_background_with_its_task() {
       poll: 1
 ";
     let runs = |host: &Host| host.run(&["pgrep", "-f", &stage.join("data")]).status.success();
-    // A terminal that hangs up, a pipe that nobody reads, what Ansible kills since it took too long, and what outlives its play.
+    // A lost terminal, a pipe without a reader, a timeout of Ansible's, and a process that outlives its play.
     for (way, pipelining, background) in
         [("terminal", "0", 0), ("pipe", "1", 0), ("time", "1", 600), ("background", "1", 600)]
     {
@@ -300,7 +308,7 @@ fn a_run_ends_with_its_play_or_in_the_background_with_its_task() {
             .spawn();
         let has_begun = eventually(SOON, || db1.run(&["test", "-e", &begun]).status.success());
         assert!(has_begun && runs(&stage.ctl), "it does not begin: {}", play.wait());
-        // With its workers and its ssh.
+        // Including its workers and its ssh.
         stage.ctl.sh(&format!(
             "all() {{ for pid in $(pgrep -P $1); do all $pid; done; echo $1; }}
              kill -KILL $(all $(cat '{}'))",
@@ -320,7 +328,7 @@ fn a_run_ends_with_its_play_or_in_the_background_with_its_task() {
         }
         let ended =
             eventually(AT_ONCE, || !runs(&stage.ctl) && !db1.run(&["pgrep", "-f", &begun]).status.success());
-        assert!(ended, "{way}: the run goes on");
+        assert!(ended, "{way}: the run continues");
         assert!(names(&db2, &stage.join("in")).is_empty());
     }
 }

@@ -28,6 +28,6 @@ rm -f "$root/etc/resolv.conf"
 : >"$root/etc/machine-id"
 rm -f "$root"/etc/ssh/ssh_host_*
 
-# What belongs to mysql, for `up`, which gives the user another id on every host.
+# Lists mysql's files, for `up`, which gives the user another id on every host.
 chroot "$root" find / -xdev \( -path /proc -o -path /sys -o -path /run \) -prune -o \( -user mysql -o -group mysql \) -print0 \
     >"$(dirname "$root")/mysql-files"

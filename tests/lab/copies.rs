@@ -1,12 +1,13 @@
-//! What a copy is: the same as the source in every respect, in a target that is otherwise left alone, or not there.
+//! Copies are identical to their source in every respect, or absent; nothing else in the target changes.
 
-use crate::fixtures::{
-    Held, MORE_THAN_BUFFERS, allocated, assert_same, being_read, make_every_kind, make_random, names,
-};
-use crate::harness::Lab;
+use crate::support::copies::{assert_same, make_random};
+use crate::support::every_kind::{allocated, make_every_kind};
+use crate::support::held::{Held, MORE_THAN_BUFFERS, being_read};
+use crate::support::hosts::Lab;
+use crate::support::trees::names;
 
-/// Copies a tree with every kind of entry into a directory that would like to give everything another owner and
-/// another ACL, and compares all there is.
+/// Copies a tree with every kind of entry into a directory whose defaults set another group and ACL, and
+/// compares everything.
 fn copies_every_kind_of_entry(options: &[&str]) {
     let Some(lab) = Lab::get() else { return };
     let (db1, db2) = (lab.host("db1"), lab.host("db2"));
@@ -22,7 +23,7 @@ fn copies_every_kind_of_entry(options: &[&str]) {
     ));
     let before = db2.sh(&of_target);
 
-    // It belongs to another account.
+    // A file of another account.
     let mut args = vec![format!("db1:{source}"), format!("db2:{target}"), "--allow-shared-path".to_owned()];
     args.extend(options.iter().map(ToString::to_string));
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
@@ -36,7 +37,7 @@ fn copies_every_kind_of_entry(options: &[&str]) {
     }
     assert_eq!(db2.sh(&of_target), before);
     assert_eq!(names(&db2, &target), ["source"]);
-    // The only kind of entry that is not copied, because it would be of no use.
+    // The only kind of entry that is not copied, because it would be useless.
     assert!(!db2.run(&["test", "-e", &format!("{copy}/socket")]).status.success());
     assert!(output.stdout.contains("socket") && output.stdout.contains("socket ignored"), "{output}");
     for host in ["ctl", "db1", "db2"] {
@@ -103,7 +104,7 @@ fn an_account_without_privileges_copies_what_it_may() {
     lab.transfer(&[&format!("{from}{source}"), &format!("{to}{}", scratch.path())]).expect_success();
     assert_same((&db1, &source), (&db2, &source));
 
-    // What root has closed is missed by name.
+    // An entry that root has closed is reported as missing, by name.
     db1.put("secret", &format!("{source}/secret"), 0o600);
     db2.run(&["mkdir", &scratch.join("other")]).expect_success();
     db2.run(&["chown", "dba", &scratch.join("other")]).expect_success();
@@ -119,7 +120,7 @@ fn an_account_without_privileges_copies_what_it_may() {
     assert!(output.expect_code(4).stderr.contains("secret cannot be read"));
 }
 
-/// Does something to a file of two while the other one is being read, or to that one, and expects that the copy fails.
+/// Changes a file while it or another one is read, and asserts that the copy fails.
 fn fails_by_name_when(change_what_is_read: bool, change: &str, complaint: &str) {
     let Some(lab) = Lab::get() else { return };
     let (db1, db2) = (lab.host("db1"), lab.host("db2"));

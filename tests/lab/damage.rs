@@ -1,24 +1,32 @@
-//! The damage matrix: every fault, at every moment of a run, with every way of running it that leases something else. Each
-//! cell is a real transfer between hosts of the lab, a test of its own, named `FAULT/MOMENT/WAY`. `damage/` has the tables
-//! and how a cell is judged; `README.md` says how to run one.
+//! The damage matrix: every fault, at every moment of a run, with every variant of the run that takes other
+//! leases. Each cell is a real transfer between hosts of the lab, and a test named `FAULT/MOMENT/VARIANT`.
+//! `damage/` has the tables and the judgement of a cell; `README.md` tells how to run one.
 
-#[expect(dead_code, reason = "shared with the tests in main.rs")]
-mod fixtures;
-#[expect(dead_code, reason = "shared with the tests in main.rs")]
-mod harness;
-#[expect(dead_code, reason = "shared with the tests in main.rs")]
-mod processes;
-#[expect(dead_code, reason = "shared with the tests in main.rs")]
-mod snapshot;
+#[path = "../support"]
+mod support {
+    pub(crate) mod commands;
+    pub(crate) mod firewall;
+    pub(crate) mod hosts;
+    pub(crate) mod labs;
+    pub(crate) mod outages;
+    pub(crate) mod output;
+    pub(crate) mod processes;
+    pub(crate) mod snapshots;
+    pub(crate) mod trees;
+    pub(crate) mod waiting;
+}
 
 mod damage {
     pub(crate) mod cell;
+    pub(crate) mod experiment;
     pub(crate) mod faults;
     pub(crate) mod inspection;
     pub(crate) mod lane;
     pub(crate) mod matrix;
     pub(crate) mod moments;
-    pub(crate) mod ways;
+    pub(crate) mod published;
+    pub(crate) mod state;
+    pub(crate) mod variants;
 }
 
 use std::process::ExitCode;

@@ -1,6 +1,7 @@
-//! Real MariaDB servers, copied hot and cold, and archives. What is here are the servers: a primary with tables of all
-//! kinds on db1, whatever a test makes of the one on db2, and a replica on db3. Each test has the hosts for itself, and
-//! their servers are afterwards as they came with the package.
+//! Real MariaDB servers, copied hot and cold, and archives.
+//!
+//! There is a primary with tables of all kinds on db1, a server for each test to change on db2, and a replica
+//! on db3. Each test has the hosts for itself.
 
 mod archives;
 mod cold;
@@ -10,28 +11,19 @@ mod replica;
 mod trouble;
 
 use std::fmt::Write as _;
-use std::time::Duration;
 
-use crate::fixtures::Changed;
-use crate::harness::{Host, Lab, Output, Running, Scratch, eventually};
-use crate::schema::expect_valid;
+use crate::support::commands::Running;
+use crate::support::hosts::{Host, Lab};
+use crate::support::output::Output;
+use crate::support::schema::expect_valid;
+use crate::support::scratch::Scratch;
+use crate::support::servers::{Reserved, SERVED, SOCKET, configure, sql};
+use crate::support::waiting::eventually;
 
-/// Enough for a server to start, and for a replica to catch up.
-const SERVED: Duration = Duration::from_secs(60);
 /// `--lease-time` of runs whose controller is killed.
 const LEASE: &str = "4";
 
-/// The socket of a host's own server.
-const SOCKET: &str = "/run/mysqld/mysqld.sock";
-
-/// What the package brought, kept until it is put back. What is in the root file system that hosts share cannot be exchanged
-/// with anything, so it is made anew.
-const KEEP: &str = "[[ -d /var/lib/mysql.package ]] || cp -a /var/lib/mysql /var/lib/mysql.package";
-const PUT_BACK: &str = "
-    systemctl stop mariadb 'mariadb@*' || :; pkill -KILL -x mariadbd || :; systemctl reset-failed mariadb 'mariadb@*' 2>/dev/null || :
-    rm -rf /var/lib/mysql /etc/mysql/mariadb.conf.d/99-lab.cnf; cp -a /var/lib/mysql.package /var/lib/mysql";
-
-/// Tables of all kinds; the last has a name that is no word.
+/// Creates tables of all kinds; the name of the last one needs quotes.
 const TABLES: &str = r"
     CREATE USER replica@'%' IDENTIFIED BY 'of-the-lab'; GRANT REPLICATION SLAVE ON *.* TO replica@'%';
     CREATE DATABASE shop; USE shop;
@@ -47,11 +39,13 @@ const TABLES: &str = r"
     INSERT INTO aria SELECT seq, MD5(seq) FROM seq_1_to_1000;
     CREATE TABLE `odd $(name)` (id INT PRIMARY KEY); INSERT INTO `odd $(name)` VALUES (1);";
 
-/// What a program in front of another one does to hold a run, until [`let_go`].
+/// Script in front of a program that holds a run, until [`let_go`].
 const HOLD: &str = "touch /run/databases-held; while [[ -e /run/databases-held ]]; do sleep 0.05; done";
 
-/// The hosts with their servers.
+/// Hosts with servers.
 struct Servers {
+    // First: servers may use the directory of the test.
+    _reserved: Reserved,
     lab: Lab,
     db1: Host,
     db2: Host,
@@ -60,39 +54,28 @@ struct Servers {
 }
 
 impl Servers {
-    /// A primary on db1. Nothing runs on the other hosts.
+    /// Starts a primary on db1. No server runs on the other hosts.
     fn set() -> Option<Self> {
         let lab = Lab::get()?;
         let [db1, db2, db3] = ["db1", "db2", "db3"].map(|name| lab.host(name));
         let scratch = lab.scratch(&["db1", "db2", "db3"]);
-        for host in [&db1, &db2, &db3] {
-            host.sh(&format!("{KEEP}\n{PUT_BACK}"));
-        }
-        let servers = Self { lab, db1, db2, db3, scratch };
-        Self::configure(&servers.db1, 1, "");
+        let reserved = Reserved::new([&db1, &db2, &db3].map(Host::clone).into());
+        let servers = Self { _reserved: reserved, lab, db1, db2, db3, scratch };
+        configure(&servers.db1, 1, "");
         servers.db1.sh("systemctl restart mariadb");
         sql(&servers.db1, TABLES);
         Some(servers)
     }
 
-    /// A file of options for the server of a host.
-    fn configure(host: &Host, id: u8, more: &str) {
-        let text = format!(
-            "[mysqld]\nserver_id={id}\nlog_bin=mysql-bin\nlog_slave_updates=1\nbind-address=0.0.0.0\n\
-             skip-name-resolve\ninnodb_log_file_size=16M\n{more}\n"
-        );
-        host.put(text, "/etc/mysql/mariadb.conf.d/99-lab.cnf", 0o644);
-    }
-
-    /// A replica of the primary on db3, by GTID, that has caught up.
+    /// Makes db3 a replica of the primary, by GTID, and waits until it has caught up.
     fn replicate(&self, more: &str) {
-        Self::configure(&self.db3, 3, more);
+        configure(&self.db3, 3, more);
         self.db3.sh("systemctl restart mariadb");
         follow(&self.db3, "'main'", "slave_pos");
         self.catch_up(&self.db3, "'main'");
     }
 
-    /// Waits until a replica has all that the primary has.
+    /// Waits until a replica has all transactions of the primary.
     #[track_caller]
     fn catch_up(&self, replica: &Host, connection: &str) {
         let gtid = sql(&self.db1, "SELECT @@gtid_binlog_pos");
@@ -105,23 +88,7 @@ impl Servers {
         assert_eq!(reached.trim(), "0", "the replica does not reach {gtid}: {status}");
     }
 
-    /// Another server on the primary's host, as an instance of the package's unit, with some of its files elsewhere.
-    #[track_caller]
-    fn second(&self) -> Changed {
-        Changed::new(
-            &self.db1,
-            "mkdir -p /srv/two && chown mysql: /srv/two
-             printf '[mariadbd.two]\\ndatadir=/srv/two\\nsocket=/run/mysqld/two.sock\\nport=3307\\npid-file=/run/mysqld/two.pid\\n\
-             innodb_undo_directory=/srv/two/undo\\n' >/etc/mysql/mariadb.conf.d/98-two.cnf
-             mkdir -p /srv/two/undo; chown mysql: /srv/two/undo
-             mariadb-install-db --user=mysql --datadir=/srv/two --skip-test-db >/dev/null 2>&1
-             systemctl start mariadb@two
-             mariadb --socket=/run/mysqld/two.sock -e 'CREATE DATABASE second; CREATE TABLE second.t (a INT); INSERT INTO second.t VALUES (2)'",
-            "systemctl stop mariadb@two; rm -rf /srv/two /etc/mysql/mariadb.conf.d/98-two.cnf",
-        )
-    }
-
-    /// Rows, as fast as they go, until they are stopped.
+    /// Writes rows as fast as possible, until it is stopped.
     fn write_rows(&self) -> Writer {
         let script = r#"touch /run/writing; while [[ -e /run/writing ]]; do
             for n in {1..50}; do
@@ -141,7 +108,7 @@ impl Servers {
         self.lab.transfer(arguments)
     }
 
-    /// A hot copy of a server, prepared, into an empty directory of db2; returns the report.
+    /// Makes a hot copy of a server, prepared, in an empty directory of db2; returns the report.
     #[track_caller]
     fn hot(&self, from: &str, options: &[&str]) -> serde_json::Value {
         self.db2.sh(&format!("rm -rf {0}; mkdir {0}", self.at("hot")));
@@ -152,17 +119,17 @@ impl Servers {
         report(&output)
     }
 
-    /// Starts the server of db2 with what is in a directory there.
+    /// Starts the server of db2 with the data in a directory.
     #[track_caller]
     fn start_with(&self, directory: &str) {
-        Self::configure(&self.db2, 2, "");
+        configure(&self.db2, 2, "");
         self.db2.sh(&format!(
             "systemctl stop mariadb; rm -rf /var/lib/mysql; mv -T {directory} /var/lib/mysql
              chown mysql: /var/lib/mysql; chmod 755 /var/lib/mysql; systemctl start mariadb"
         ));
     }
 
-    /// Nothing of a run is on the hosts.
+    /// Asserts that no run has left anything on the hosts.
     #[track_caller]
     fn expect_nothing_left(&self) {
         let nothing = "db1: no runs\ndb2: no runs\ndb3: no runs\n";
@@ -171,7 +138,7 @@ impl Servers {
     }
 }
 
-/// The report of a run with `--json`, all lines of which are as the schema says.
+/// Returns the report of a run with `--json`, after checking all lines against the schema.
 #[track_caller]
 fn report(output: &Output) -> serde_json::Value {
     let line = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
@@ -180,14 +147,14 @@ fn report(output: &Output) -> serde_json::Value {
     lines.into_iter().next_back().expect("a report")
 }
 
-/// Somebody who writes.
+/// A client that writes rows.
 struct Writer {
     running: Option<Running>,
     host: Host,
 }
 
 impl Writer {
-    /// The last row is written.
+    /// Stops writing, after the last row.
     #[track_caller]
     fn stop(mut self) {
         self.host.sh("rm -f /run/writing");
@@ -203,14 +170,6 @@ impl Drop for Writer {
     }
 }
 
-impl Drop for Servers {
-    fn drop(&mut self) {
-        for host in [&self.db1, &self.db2, &self.db3] {
-            host.run(&["bash", "-c", PUT_BACK]);
-        }
-    }
-}
-
 /// Waits until a run is held on a host.
 #[track_caller]
 fn expect_held(host: &Host, run: Running) -> Running {
@@ -219,23 +178,13 @@ fn expect_held(host: &Host, run: Running) -> Running {
     run
 }
 
-/// What is held goes on.
+/// Lets the held program continue.
 #[track_caller]
 fn let_go(host: &Host) {
     host.sh("rm -f /run/databases-held");
 }
 
-/// Runs statements on a host's server.
-#[track_caller]
-fn sql(host: &Host, statements: &str) -> String {
-    host.command(&["mariadb", "--batch", "--skip-column-names"])
-        .stdin(statements)
-        .run()
-        .expect_success()
-        .stdout
-}
-
-/// Makes a replica of the primary, and starts it.
+/// Makes a replica of the primary, and starts its replication.
 #[track_caller]
 fn follow(replica: &Host, connection: &str, gtid: &str) {
     sql(
@@ -247,7 +196,7 @@ fn follow(replica: &Host, connection: &str, gtid: &str) {
     );
 }
 
-/// The checksums of all tables of the shop.
+/// Returns the checksums of all tables of the shop.
 #[track_caller]
 fn checksums(host: &Host) -> String {
     let tables = sql(
@@ -263,7 +212,7 @@ fn checksums(host: &Host) -> String {
     all
 }
 
-/// What runs of each connection of a replica: its name, and what its two threads are.
+/// Returns the name and the states of both threads for each connection of a replica.
 #[track_caller]
 fn replication(host: &Host) -> Vec<String> {
     let named = host.sh(r"mariadb --batch -e 'SHOW ALL SLAVES STATUS\G' | sed -n 's/^ *\(Connection_name\|Slave_IO_Running\|Slave_SQL_Running\): *//p' | paste -d, - - -");

@@ -1,377 +1,342 @@
-//! What a power cut leaves. The crash of a lab host keeps the page cache, so that a missing sync is not seen there; here it
-//! is, in two ways: by the order of the system calls on a host, and by what is on a disk that was cut off.
+//! Data after a power cut. A crash of a lab host keeps the page cache, so a missing sync would go unnoticed.
+//! Here it is noticed in two ways: by the order of system calls on a host, and by the contents of a disk that
+//! was cut off.
 
-/// Each test watches a whole host, or replaces its programs and disks.
-mod alone {
-    use crate::fixtures::{FIREWALL, OLD, SOON, Wrapper, assert_same, is_old, names};
-    use crate::harness::{Host, Lab, Output, Running, Scratch, eventually};
-    use crate::syscalls::{Call, Expected, Tracer, violations};
+use crate::support::changes::{Changed, Wrapper};
+use crate::support::copies::{OLD, assert_same};
+use crate::support::firewall::FIREWALL;
+use crate::support::hosts::Host;
+use crate::support::scenes::{SOON, Scene};
+use crate::support::trees::names;
+use crate::support::waiting::eventually;
+use crate::syscalls::{Call, Expected, Tracer, violations};
 
-    /// db1 has a tree `data`; what db2 has in `in` is up to the test.
-    struct Scene {
-        lab: Lab,
-        db1: Host,
-        db2: Host,
-        scratch: Scratch,
+const REPLACE: &[&str] = &["--replace"];
+const KEEP: &[&str] = &["--replace", "--keep-old"];
+
+impl Scene {
+    /// A scene with a tree `data` on db1, and an empty directory on db2.
+    fn durable() -> Option<Self> {
+        let mut scene = Self::new()?;
+        scene.source = scene.at("data");
+        scene.db1.sh(&format!(
+            "mkdir -p {0}/dir; echo new >{0}/file; ln -s file {0}/link; head -c 50000 /dev/urandom >{0}/dir/more",
+            scene.source
+        ));
+        scene.db2.sh(&format!("mkdir {0}/gate {0}/in", scene.scratch.path()));
+        Some(scene)
     }
 
-    const REPLACE: &[&str] = &["--replace"];
-    const KEEP: &[&str] = &["--replace", "--keep-old"];
-
-    impl Scene {
-        fn set() -> Option<Self> {
-            let lab = Lab::get()?;
-            let (db1, db2) = (lab.host("db1"), lab.host("db2"));
-            let scratch = lab.scratch(&["db1", "db2"]);
-            let scene = Self { lab, db1, db2, scratch };
-            scene.db1.sh(&format!(
-                "mkdir -p {0}/dir; echo new >{0}/file; ln -s file {0}/link; head -c 50000 /dev/urandom >{0}/dir/more",
-                scene.at("data")
-            ));
-            scene.db2.sh(&format!("mkdir {0}/gate {0}/in", scene.scratch.path()));
-            Some(scene)
-        }
-
-        fn at(&self, name: &str) -> String {
-            self.scratch.join(name)
-        }
-
-        fn make_old(&self) {
-            self.db2.sh(&format!("set -- {}; {OLD}; sync -f $1", self.at("in/data")));
-        }
-
-        fn spawn(&self, options: &[&str]) -> Running {
-            let ends = [format!("db1:{}", self.at("data")), format!("db2:{}", self.at("in"))];
-            let args: Vec<&str> = ends.iter().map(String::as_str).chain(options.iter().copied()).collect();
-            self.lab.transfer_spawn(&args)
-        }
-
-        fn transfer(&self, options: &[&str]) -> Output {
-            self.spawn(options).wait()
-        }
-
-        fn is_old(&self, path: &str) -> bool {
-            is_old(&self.db2, &self.at(path), &self.at("gate/old"))
-        }
+    fn make_old(&self) {
+        self.db2.sh(&format!("set -- {}; {OLD}; sync -f $1", self.at("in/data")));
     }
 
-    impl Drop for Scene {
-        fn drop(&mut self) {
-            self.db2.run(&["nft", "delete", "table", "inet", "closed"]);
-        }
+    /// Runs the copy, and returns its system calls on db2.
+    fn traced(&self, options: &[&str]) -> Vec<Call> {
+        let tracer = Tracer::start(&self.db2, &self.at("trace"));
+        self.transfer(options).expect_success();
+        tracer.stop()
     }
 
-    /// The calls of a run on db2 or, where it says so, on both hosts.
-    impl Scene {
-        fn traced(&self, options: &[&str]) -> Vec<Call> {
-            let tracer = Tracer::start(&self.db2, &self.at("trace"));
-            self.transfer(options).expect_success();
-            tracer.stop()
-        }
+    fn expected(&self, hasty: bool) -> Expected {
+        Expected { target: Some((self.at("in"), "data".into())), hasty }
+    }
 
-        fn expected(&self, hasty: bool) -> Expected {
-            Expected { target: Some((self.at("in"), "data".into())), hasty }
-        }
+    /// Asserts that a run did everything in the right order, and that the order depends on every single sync.
+    #[track_caller]
+    fn expect_order(&self, calls: &[Call], hasty: bool, effects: &[&str]) {
+        let expected = self.expected(hasty);
+        assert_order(calls, &expected, effects);
+    }
+}
 
-        /// Asserts that a run did everything in the right order, and that each single sync of it is needed for that.
-        #[track_caller]
-        fn expect_order(&self, calls: &[Call], hasty: bool, effects: &[&str]) {
-            let expected = self.expected(hasty);
-            assert_order(calls, &expected, effects);
-        }
+#[track_caller]
+fn assert_order(calls: &[Call], expected: &Expected, effects: &[&str]) {
+    let (found, seen) = violations(calls, expected);
+    assert_eq!(found, Vec::<String>::new());
+    for effect in effects {
+        assert!(seen.contains(effect), "no {effect} was seen, only {seen:?}");
+    }
+    for (at, sync) in calls.iter().enumerate().filter(|(_, call)| call.is_sync()) {
+        let without = [&calls[..at], &calls[at + 1..]].concat();
+        let (found, _) = violations(&without, expected);
+        assert!(!found.is_empty(), "{} is not needed", sync.describe());
+    }
+}
+
+#[test]
+fn exclusive_each_effect_follows_its_record_and_each_name_its_copy_onto_the_disk() {
+    let Some(scene) = Scene::durable() else { return };
+    let _firewall = Changed::new(&scene.db2, FIREWALL, "nft delete table inet closed");
+    let source = Tracer::start(&scene.db1, &scene.at("trace"));
+    let calls = scene.traced(&["--chown", "111:112"]);
+    scene.expect_order(&calls, false, &["staging", "rule", "job", "reading", "name", "removal", "end"]);
+    assert_order(&source.stop(), &Expected { target: None, hasty: false }, &["job"]);
+}
+
+#[test]
+fn exclusive_an_old_one_goes_or_gets_its_later_name_after_the_new_one_is_on_the_disk() {
+    let Some(scene) = Scene::durable() else { return };
+    scene.make_old();
+    let calls = scene.traced(REPLACE);
+    scene.expect_order(&calls, false, &["staging", "job", "name", "removal", "end"]);
+    let calls = scene.traced(KEEP);
+    scene.expect_order(&calls, false, &["staging", "job", "aside", "name", "removal", "end"]);
+}
+
+#[test]
+fn exclusive_a_mode_that_was_changed_to_move_a_directory_is_on_the_disk_when_the_copy_is_told_as_done() {
+    let Some(scene) = Scene::durable() else { return };
+    scene.db1.sh(&format!("chmod 0555 {}", scene.at("data")));
+    scene.db2.sh(&format!("chown dba {}", scene.at("in")));
+    let tracer = Tracer::start(&scene.db2, &scene.at("trace"));
+    let ends = [format!("db1:{}", scene.at("data")), format!("dba@db2:{}", scene.at("in"))];
+    scene.lab.transfer(&[&ends[0], &ends[1]]).expect_success();
+    scene.expect_order(&tracer.stop(), false, &["staging", "job", "mode", "name", "removal", "end"]);
+}
+
+#[test]
+fn exclusive_without_fsync_only_the_journal_and_what_an_old_one_goes_for_are_waited_for() {
+    let Some(scene) = Scene::durable() else { return };
+    for options in [&["--no-fsync"][..], &["--no-fsync", "--replace", "--keep-old"]] {
+        let calls = scene.traced(options);
+        scene.expect_order(&calls, true, &["staging", "job", "name", "removal", "end"]);
+        let waits = calls.iter().find(|call| call.is_sync() && call.touches(&scene.at("in")));
+        assert!(waits.is_none(), "{waits:?}");
+    }
+    let calls = scene.traced(&["--no-fsync", "--replace"]);
+    scene.expect_order(&calls, false, &["staging", "job", "name", "removal", "end"]);
+}
+
+#[test]
+fn exclusive_syncs_that_do_nothing_are_noticed() {
+    let Some(scene) = Scene::durable() else { return };
+    scene.make_old();
+    let _sync = Wrapper::new(&scene.db2, "sync", "exit 0");
+    let (found, _) = violations(&scene.traced(REPLACE), &scene.expected(false));
+    for what in [
+        "the journal is not on the disk",
+        "the copy is not on the disk",
+        "the name is not on the disk",
+        "what was undone is not on the disk",
+    ] {
+        assert!(found.iter().any(|violation| violation.starts_with(what)), "not '{what}' in {found:#?}");
+    }
+}
+
+/// A disk of db2: a file with a file system, which writes nothing back by itself for minutes. The state of
+/// the file at any moment is the state after a power cut.
+struct Disk {
+    host: Host,
+    image: String,
+    at: String,
+}
+
+/// Hosts in nspawn have no loop devices of their own, and can use the machine's.
+const LOOP_DEVICES: &str = "[[ -e /dev/loop-control ]] || mknod /dev/loop-control c 10 237
+    for n in {0..63}; do [[ -e /dev/loop$n ]] || mknod /dev/loop$n b 7 $n; done";
+
+impl Disk {
+    fn new(scene: &Scene, image: &str, at: &str) -> Self {
+        let disk = Self { host: scene.db2.clone(), image: scene.at(image), at: at.to_owned() };
+        disk.host.sh(&format!(
+            "{LOOP_DEVICES}; truncate -s 32M {0}; mkfs.ext4 -q -E lazy_itable_init=0,lazy_journal_init=0 {0}; mkdir -p {at}",
+            disk.image
+        ));
+        disk.mount(&disk.image);
+        disk.host.sh(&format!("rmdir {at}/lost+found; sync -f {at}"));
+        disk
+    }
+
+    fn mount(&self, image: &str) {
+        self.host.sh(&format!("mount -o loop,commit=300,noauto_da_alloc {image} {}", self.at));
+    }
+
+    /// Copies the state after a power cut at this moment.
+    fn cut(&self, name: &str) -> String {
+        let snapshot = format!("{}.{name}", self.image);
+        self.host.sh(&format!("cp --sparse=always {} {snapshot}", self.image));
+        snapshot
+    }
+
+    /// Replaces the disk by such a copy.
+    fn restart_with(&self, snapshot: &str) {
+        self.host.sh(&format!("umount {}", self.at));
+        self.mount(snapshot);
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let at = &self.at;
+        self.host.run(&["sh", "-c", &format!("umount {at}; rmdir {at}")]);
+    }
+}
+
+/// A scene on two disks, one for the copies and one for the journals.
+struct Cut {
+    copies: Disk,
+    journals: Disk,
+    scene: Scene,
+}
+
+/// A moment at which a run is held: a program, and a condition for its call.
+type Moment = (&'static str, &'static str);
+
+const STAGING_IS_MADE: Moment = ("chmod", "$1 == 00700");
+const BEFORE_THE_NAME: Moment = ("perl", "${4-} == [12] && ${6-} == */fd/14/data");
+/// Nothing was rolled back yet.
+const SUCCESS_IS_TOLD: Moment = ("rm", "$* == *--one-file-system*/.transfer-*");
+
+impl Cut {
+    fn set() -> Option<Self> {
+        let scene = Scene::durable()?;
+        let copies = Disk::new(&scene, "copies", &scene.at("in"));
+        let journals = Disk::new(&scene, "journals", "/var/lib/transfer");
+        Some(Self { copies, journals, scene })
+    }
+
+    /// Takes the state of both disks after a power cut at a moment of a run, and at its end. The run itself
+    /// continues, and has to succeed.
+    #[track_caller]
+    fn run(&self, options: &[&str], (program, condition): Moment, during: &str) -> [[String; 2]; 2] {
+        let gate = self.scene.at("gate");
+        let hold = format!("mv {gate}/armed {gate}/held; until [[ -e {gate}/go ]]; do sleep 0.02; done");
+        self.scene.db2.sh(&format!("rm -rf {gate}/*; touch {gate}/armed"));
+        let script = format!("if [[ -e {gate}/armed && {condition} ]]; then {hold}; fi");
+        let _wrapper = Wrapper::new(&self.scene.db2, program, &script);
+        let run = self.scene.spawn(options);
+        let held = || self.scene.db2.run(&["test", "-e", &format!("{gate}/held")]).status.success();
+        assert!(eventually(SOON, held), "the moment does not come");
+        self.scene.db2.sh(during);
+        let then = self.both("then");
+        self.scene.db2.sh(&format!("touch {gate}/go"));
+        run.wait().expect_success();
+        // The journal may be removed before the objects that it lists.
+        self.scene.db2.sh("sync -f /var/lib/transfer");
+        [then, self.both("end")]
+    }
+
+    fn both(&self, name: &str) -> [String; 2] {
+        [self.copies.cut(name), self.journals.cut(name)]
+    }
+
+    fn restart_with(&self, [copies, journals]: &[String; 2]) {
+        self.copies.restart_with(copies);
+        self.journals.restart_with(journals);
+    }
+
+    /// Asserts that `transfer clean` finds something, or nothing, and that nothing is left afterwards.
+    #[track_caller]
+    fn clean(&self, is_known: bool) {
+        let reported = self.scene.lab.transfer(&["clean", "db2"]).expect_success().stdout;
+        assert_eq!(reported != "db2: nothing to undo\n", is_known, "{reported}");
+        let left = [self.names(), names(&self.scene.db2, "/var/lib/transfer")].concat();
+        assert!(left.iter().all(|name| name.starts_with("data")), "{left:?}");
+    }
+
+    fn names(&self) -> Vec<String> {
+        names(&self.scene.db2, &self.scene.at("in"))
     }
 
     #[track_caller]
-    fn assert_order(calls: &[Call], expected: &Expected, effects: &[&str]) {
-        let (found, seen) = violations(calls, expected);
-        assert_eq!(found, Vec::<String>::new());
-        for effect in effects {
-            assert!(seen.contains(effect), "no {effect} was seen, only {seen:?}");
-        }
-        for (at, sync) in calls.iter().enumerate().filter(|(_, call)| call.is_sync()) {
-            let without = [&calls[..at], &calls[at + 1..]].concat();
-            let (found, _) = violations(&without, expected);
-            assert!(!found.is_empty(), "nobody would miss {}", sync.describe());
-        }
+    fn expect_copied(&self) {
+        let scene = &self.scene;
+        assert_same((&scene.db1, &scene.at("data")), (&scene.db2, &scene.at("in/data")));
     }
 
-    #[test]
-    fn each_effect_follows_its_record_and_each_name_its_copy_onto_the_disk() {
-        let Some(scene) = Scene::set() else { return };
-        scene.db2.sh(FIREWALL);
-        let source = Tracer::start(&scene.db1, &scene.at("trace"));
-        let calls = scene.traced(&["--chown", "111:112"]);
-        scene.expect_order(&calls, false, &["staging", "rule", "job", "reading", "name", "removal", "end"]);
-        assert_order(&source.stop(), &Expected { target: None, hasty: false }, &["job"]);
+    #[track_caller]
+    fn expect_old(&self, options: &[&str]) {
+        let names = self.names();
+        let kept: Vec<_> = names.iter().filter(|name| name.starts_with("data.old-")).collect();
+        assert_eq!(kept.len(), usize::from(options == KEEP), "{names:?}");
+        assert!(kept.iter().all(|name| self.scene.is_old(&format!("in/{name}"))), "the old one is not whole");
     }
 
-    #[test]
-    fn an_old_one_goes_or_gets_its_later_name_after_the_new_one_is_on_the_disk() {
-        let Some(scene) = Scene::set() else { return };
-        scene.make_old();
-        let calls = scene.traced(REPLACE);
-        scene.expect_order(&calls, false, &["staging", "job", "name", "removal", "end"]);
-        let calls = scene.traced(KEEP);
-        scene.expect_order(&calls, false, &["staging", "job", "aside", "name", "removal", "end"]);
+    /// Restores the state before any run.
+    fn reset(&self) {
+        self.copies.restart_with(&self.copies.image);
+        self.journals.restart_with(&self.journals.image);
+        self.scene.db2.sh(&format!("rm -rf {0}/*; sync -f {0}", self.scene.at("in")));
     }
+}
 
-    #[test]
-    fn a_mode_that_was_changed_to_move_a_directory_is_on_the_disk_when_the_copy_is_told_as_done() {
-        let Some(scene) = Scene::set() else { return };
-        scene.db1.sh(&format!("chmod 0555 {}", scene.at("data")));
-        scene.db2.sh(&format!("chown dba {}", scene.at("in")));
-        let tracer = Tracer::start(&scene.db2, &scene.at("trace"));
-        let ends = [format!("db1:{}", scene.at("data")), format!("dba@db2:{}", scene.at("in"))];
-        scene.lab.transfer(&[&ends[0], &ends[1]]).expect_success();
-        scene.expect_order(&tracer.stop(), false, &["staging", "job", "mode", "name", "removal", "end"]);
-    }
-
-    #[test]
-    fn without_fsync_only_the_journal_and_what_an_old_one_goes_for_are_waited_for() {
-        let Some(scene) = Scene::set() else { return };
-        for options in [&["--no-fsync"][..], &["--no-fsync", "--replace", "--keep-old"]] {
-            let calls = scene.traced(options);
-            scene.expect_order(&calls, true, &["staging", "job", "name", "removal", "end"]);
-            let waits = calls.iter().find(|call| call.is_sync() && call.touches(&scene.at("in")));
-            assert!(waits.is_none(), "{waits:?}");
+#[test]
+fn exclusive_what_is_told_as_done_is_there_after_a_power_cut() {
+    let Some(cut) = Cut::set() else { return };
+    for options in [&[][..], REPLACE, KEEP] {
+        println!("{options:?}");
+        if !options.is_empty() {
+            cut.scene.make_old();
         }
-        let calls = scene.traced(&["--no-fsync", "--replace"]);
-        scene.expect_order(&calls, false, &["staging", "job", "name", "removal", "end"]);
-    }
-
-    #[test]
-    fn syncs_that_do_nothing_are_noticed() {
-        let Some(scene) = Scene::set() else { return };
-        scene.make_old();
-        let _sync = Wrapper::new(&scene.db2, "sync", "exit 0");
-        let (found, _) = violations(&scene.traced(REPLACE), &scene.expected(false));
-        for what in [
-            "the journal is not on the disk",
-            "the copy is not on the disk",
-            "the name is not on the disk",
-            "what was undone is not on the disk",
-        ] {
-            assert!(found.iter().any(|violation| violation.starts_with(what)), "not '{what}' in {found:#?}");
-        }
-    }
-
-    /// A disk of db2: a file with a file system of its own, which writes nothing back by itself for minutes. What is in
-    /// the file at a moment is what a power cut at that moment leaves.
-    struct Disk {
-        host: Host,
-        image: String,
-        at: String,
-    }
-
-    /// nspawn's hosts have no loop devices of their own, and may use the machine's.
-    const LOOP_DEVICES: &str = "[[ -e /dev/loop-control ]] || mknod /dev/loop-control c 10 237
-        for n in {0..63}; do [[ -e /dev/loop$n ]] || mknod /dev/loop$n b 7 $n; done";
-
-    impl Disk {
-        fn new(scene: &Scene, image: &str, at: &str) -> Self {
-            let disk = Self { host: scene.db2.clone(), image: scene.at(image), at: at.to_owned() };
-            disk.host.sh(&format!(
-                "{LOOP_DEVICES}; truncate -s 32M {0}; mkfs.ext4 -q -E lazy_itable_init=0,lazy_journal_init=0 {0}; mkdir -p {at}",
-                disk.image
-            ));
-            disk.mount(&disk.image);
-            disk.host.sh(&format!("rmdir {at}/lost+found; sync -f {at}"));
-            disk
-        }
-
-        fn mount(&self, image: &str) {
-            self.host.sh(&format!("mount -o loop,commit=300,noauto_da_alloc {image} {}", self.at));
-        }
-
-        /// What a power cut would leave now.
-        fn cut(&self, name: &str) -> String {
-            let snapshot = format!("{}.{name}", self.image);
-            self.host.sh(&format!("cp --sparse=always {} {snapshot}", self.image));
-            snapshot
-        }
-
-        /// What was left is in the place of the disk from now on.
-        fn restart_with(&self, snapshot: &str) {
-            self.host.sh(&format!("umount {}", self.at));
-            self.mount(snapshot);
-        }
-    }
-
-    impl Drop for Disk {
-        fn drop(&mut self) {
-            let at = &self.at;
-            self.host.run(&["sh", "-c", &format!("umount {at}; rmdir {at}")]);
-        }
-    }
-
-    /// A scene on two disks, one for the copies and one for the journals.
-    struct Cut {
-        copies: Disk,
-        journals: Disk,
-        scene: Scene,
-    }
-
-    /// A moment of a run at which it is held: a program, when, and whether before or after it does its work.
-    type Moment = (&'static str, &'static str);
-
-    const STAGING_IS_MADE: Moment = ("chmod", "$1 == 00700");
-    const BEFORE_THE_NAME: Moment = ("perl", "${4-} == [12] && ${6-} == */fd/14/data");
-    /// And nothing has been undone yet.
-    const SUCCESS_IS_TOLD: Moment = ("rm", "$* == *--one-file-system*/.transfer-*");
-
-    impl Cut {
-        fn set() -> Option<Self> {
-            let scene = Scene::set()?;
-            let copies = Disk::new(&scene, "copies", &scene.at("in"));
-            let journals = Disk::new(&scene, "journals", "/var/lib/transfer");
-            Some(Self { copies, journals, scene })
-        }
-
-        /// Cuts the power of a run at a moment, and at its end: returns what is left of both disks then. The run itself
-        /// goes on, and has to succeed.
-        #[track_caller]
-        fn run(&self, options: &[&str], (program, condition): Moment, meanwhile: &str) -> [[String; 2]; 2] {
-            let gate = self.scene.at("gate");
-            let hold = format!("mv {gate}/armed {gate}/held; until [[ -e {gate}/go ]]; do sleep 0.02; done");
-            self.scene.db2.sh(&format!("rm -rf {gate}/*; touch {gate}/armed"));
-            let script = format!("if [[ -e {gate}/armed && {condition} ]]; then {hold}; fi");
-            let _wrapper = Wrapper::new(&self.scene.db2, program, &script);
-            let run = self.scene.spawn(options);
-            let held = || self.scene.db2.run(&["test", "-e", &format!("{gate}/held")]).status.success();
-            assert!(eventually(SOON, held), "the moment does not come");
-            self.scene.db2.sh(meanwhile);
-            let then = self.both("then");
-            self.scene.db2.sh(&format!("touch {gate}/go"));
-            run.wait().expect_success();
-            // The journal may go sooner than what it knows of.
-            self.scene.db2.sh("sync -f /var/lib/transfer");
-            [then, self.both("end")]
-        }
-
-        fn both(&self, name: &str) -> [String; 2] {
-            [self.copies.cut(name), self.journals.cut(name)]
-        }
-
-        fn restart_with(&self, [copies, journals]: &[String; 2]) {
-            self.copies.restart_with(copies);
-            self.journals.restart_with(journals);
-        }
-
-        /// `transfer clean` finds what a run has left, or nothing, and nothing of it stays.
-        #[track_caller]
-        fn clean(&self, is_known: bool) {
-            let told = self.scene.lab.transfer(&["clean", "db2"]).expect_success().stdout;
-            assert_eq!(told != "db2: nothing to undo\n", is_known, "{told}");
-            let left = [self.names(), names(&self.scene.db2, "/var/lib/transfer")].concat();
-            assert!(left.iter().all(|name| name.starts_with("data")), "{left:?}");
-        }
-
-        fn names(&self) -> Vec<String> {
-            names(&self.scene.db2, &self.scene.at("in"))
-        }
-
-        #[track_caller]
-        fn expect_copied(&self) {
-            let scene = &self.scene;
-            assert_same((&scene.db1, &scene.at("data")), (&scene.db2, &scene.at("in/data")));
-        }
-
-        #[track_caller]
-        fn expect_old(&self, options: &[&str]) {
-            let names = self.names();
-            let kept: Vec<_> = names.iter().filter(|name| name.starts_with("data.old-")).collect();
-            assert_eq!(kept.len(), usize::from(options == KEEP), "{names:?}");
-            assert!(
-                kept.iter().all(|name| self.scene.is_old(&format!("in/{name}"))),
-                "the old one is not whole"
-            );
-        }
-
-        /// Ready for another run, as if none had been.
-        fn reset(&self) {
-            self.copies.restart_with(&self.copies.image);
-            self.journals.restart_with(&self.journals.image);
-            self.scene.db2.sh(&format!("rm -rf {0}/*; sync -f {0}", self.scene.at("in")));
-        }
-    }
-
-    #[test]
-    fn what_is_told_as_done_is_there_after_a_power_cut() {
-        let Some(cut) = Cut::set() else { return };
-        for options in [&[][..], REPLACE, KEEP] {
-            println!("{options:?}");
-            if !options.is_empty() {
-                cut.scene.make_old();
-            }
-            let [then, end] = cut.run(options, SUCCESS_IS_TOLD, ":");
-            cut.restart_with(&end);
-            cut.expect_copied();
-            cut.expect_old(options);
-            cut.clean(false);
-            cut.restart_with(&then);
-            cut.expect_copied();
-            cut.clean(true);
-            cut.expect_copied();
-            cut.expect_old(options);
-            cut.reset();
-        }
-    }
-
-    #[test]
-    fn a_power_cut_before_the_copy_has_its_name_leaves_the_old_one_or_none_and_can_be_cleaned() {
-        let Some(cut) = Cut::set() else { return };
-        for options in [&[][..], REPLACE, KEEP] {
-            println!("{options:?}");
-            if !options.is_empty() {
-                cut.scene.make_old();
-            }
-            let [then, _] = cut.run(options, BEFORE_THE_NAME, ":");
-            cut.restart_with(&then);
-            let is_whole = || {
-                if options.is_empty() {
-                    !cut.names().contains(&"data".into())
-                } else {
-                    cut.scene.is_old("in/data")
-                }
-            };
-            assert!(is_whole(), "{:?}", cut.names());
-            cut.clean(true);
-            assert!(is_whole(), "{:?}", cut.names());
-            assert_eq!(cut.names().len(), usize::from(!options.is_empty()));
-            cut.reset();
-        }
-    }
-
-    #[test]
-    fn what_a_run_has_made_is_known_after_a_power_cut() {
-        let Some(cut) = Cut::set() else { return };
-        // The disk of the copies is as fast as it can be.
-        let write_back = format!("sync -f {}", cut.scene.at("in"));
-        let [then, _] = cut.run(&[], STAGING_IS_MADE, &write_back);
+        let [then, end] = cut.run(options, SUCCESS_IS_TOLD, ":");
+        cut.restart_with(&end);
+        cut.expect_copied();
+        cut.expect_old(options);
+        cut.clean(false);
         cut.restart_with(&then);
-        let names = cut.names();
-        assert!(names.len() == 1 && names[0].starts_with(".transfer-"), "{names:?}");
+        cut.expect_copied();
         cut.clean(true);
-        assert_eq!(cut.names(), Vec::<String>::new());
+        cut.expect_copied();
+        cut.expect_old(options);
+        cut.reset();
     }
+}
 
-    #[test]
-    fn a_disk_that_was_cut_off_shows_that_syncs_do_nothing() {
-        // Somebody else on the machine may sync all of its disks just then.
-        for attempt in 1.. {
-            let Some(cut) = Cut::set() else { return };
-            let _sync = Wrapper::new(&cut.scene.db2, "sync", "exit 0");
-            let [then, end] = cut.run(&[], SUCCESS_IS_TOLD, ":");
-            let mut left = Vec::new();
-            for disks in [then, end] {
-                cut.restart_with(&disks);
-                left.extend(cut.names());
-                left.extend(names(&cut.scene.db2, "/var/lib/transfer"));
-            }
-            if left.is_empty() {
-                break;
-            }
-            assert!(attempt < 3, "it was all on the disk without a sync: {left:?}");
+#[test]
+fn exclusive_a_power_cut_before_the_copy_has_its_name_leaves_the_old_one_or_none_and_can_be_cleaned() {
+    let Some(cut) = Cut::set() else { return };
+    for options in [&[][..], REPLACE, KEEP] {
+        println!("{options:?}");
+        if !options.is_empty() {
+            cut.scene.make_old();
         }
+        let [then, _] = cut.run(options, BEFORE_THE_NAME, ":");
+        cut.restart_with(&then);
+        let is_whole = || {
+            if options.is_empty() {
+                !cut.names().contains(&"data".into())
+            } else {
+                cut.scene.is_old("in/data")
+            }
+        };
+        assert!(is_whole(), "{:?}", cut.names());
+        cut.clean(true);
+        assert!(is_whole(), "{:?}", cut.names());
+        assert_eq!(cut.names().len(), usize::from(!options.is_empty()));
+        cut.reset();
+    }
+}
+
+#[test]
+fn exclusive_what_a_run_has_made_is_known_after_a_power_cut() {
+    let Some(cut) = Cut::set() else { return };
+    // In case that the disk of the copies is faster.
+    let write_back = format!("sync -f {}", cut.scene.at("in"));
+    let [then, _] = cut.run(&[], STAGING_IS_MADE, &write_back);
+    cut.restart_with(&then);
+    let names = cut.names();
+    assert!(names.len() == 1 && names[0].starts_with(".transfer-"), "{names:?}");
+    cut.clean(true);
+    assert_eq!(cut.names(), Vec::<String>::new());
+}
+
+#[test]
+fn exclusive_a_disk_that_was_cut_off_shows_that_syncs_do_nothing() {
+    // Another process of the machine may sync all disks at this time.
+    for attempt in 1.. {
+        let Some(cut) = Cut::set() else { return };
+        let _sync = Wrapper::new(&cut.scene.db2, "sync", "exit 0");
+        let [then, end] = cut.run(&[], SUCCESS_IS_TOLD, ":");
+        let mut left = Vec::new();
+        for disks in [then, end] {
+            cut.restart_with(&disks);
+            left.extend(cut.names());
+            left.extend(names(&cut.scene.db2, "/var/lib/transfer"));
+        }
+        if left.is_empty() {
+            break;
+        }
+        assert!(attempt < 3, "it was all on the disk without a sync: {left:?}");
     }
 }

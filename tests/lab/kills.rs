@@ -1,280 +1,279 @@
-//! What ends by SIGKILL: the controller, also at random, and in mid-stream agents, watchdogs, connections, and the stages of
-//! the data path. At every other moment: `damage/`.
+//! SIGKILL of the controller, also at random moments, and in mid-stream of agents, watchdogs, connections,
+//! and stages of the data path. `damage/` has all other moments.
 
-/// Each test compares whole hosts.
-mod alone {
-    use std::thread;
-    use std::time::{Duration, SystemTime};
+use std::thread;
+use std::time::{Duration, SystemTime};
 
-    use crate::fixtures::Wrapper;
-    use crate::harness::{Host, eventually};
-    use crate::processes::{self, Found};
-    use crate::scene::{LEASE, SOON, Scene, expect_end, finish};
+use crate::support::agents::Found;
+use crate::support::changes::Wrapper;
+use crate::support::hosts::Host;
+use crate::support::midstream::{LEASE, MidStream, PROMPTLY, expect_end};
+use crate::support::waiting::eventually;
+use crate::support::{agents, processes};
 
-    #[test]
-    fn a_killed_controller_leaves_nothing() {
-        let Some(scene) = Scene::set() else { return };
+#[test]
+fn exclusive_a_killed_controller_leaves_nothing() {
+    let Some(scene) = MidStream::set() else { return };
+    let run = scene.start_stream(&[]);
+    run.signal("KILL");
+    scene.expect_as_before(LEASE);
+}
+
+#[test]
+fn exclusive_a_killed_agent_fails_the_run_and_leaves_nothing() {
+    let Some(scene) = MidStream::set() else { return };
+    for (host, name) in [(&scene.db1, "db1"), (&scene.db2, "db2")] {
         let run = scene.start_stream(&[]);
-        run.signal("KILL");
+        Found::of(host, &["agent"]).signal("KILL");
+        let said = expect_end(run, 1, PROMPTLY);
+        assert!(said.contains(&format!("{name}: lost the agent of this run")), "{said}");
         scene.expect_as_before(LEASE);
     }
+}
 
-    #[test]
-    fn a_killed_agent_fails_the_run_and_leaves_nothing() {
-        let Some(scene) = Scene::set() else { return };
-        for (host, name) in [(&scene.source, "db1"), (&scene.target, "db2")] {
-            let run = scene.start_stream(&[]);
-            Found::of(host, &["agent"]).signal("KILL");
-            let said = expect_end(run, 1, SOON);
-            assert!(said.contains(&format!("{name}: lost the agent of this run")), "{said}");
-            scene.expect_as_before(LEASE);
-        }
-    }
-
-    #[test]
-    fn the_controller_does_what_a_killed_agent_and_its_killed_watchdog_cannot() {
-        let Some(scene) = Scene::set() else { return };
-        for (host, name) in [(&scene.source, "db1"), (&scene.target, "db2")] {
-            let run = scene.start_stream(&[]);
-            Found::of(host, &["watchdog", "agent"]).signal("KILL");
-            let said = expect_end(run, 1, SOON);
-            assert!(said.contains(&format!("{name}: lost the agent of this run")), "{said}");
-            scene.expect_as_before(LEASE);
-        }
-    }
-
-    #[test]
-    fn the_watchdog_does_what_a_killed_agent_without_a_controller_cannot() {
-        let Some(scene) = Scene::set() else { return };
-        for host in [&scene.source, &scene.target] {
-            let run = scene.start_stream(&[]);
-            // Stopped, the agent cannot act in between.
-            let agent = Found::of(host, &["agent"]);
-            agent.signal("STOP");
-            run.signal("KILL");
-            agent.signal("KILL");
-            scene.expect_as_before(LEASE);
-        }
-    }
-
-    #[test]
-    fn what_nobody_is_left_to_undo_is_shown_and_cleaned() {
-        let Some(scene) = Scene::set() else { return };
-        scene.orphan(&[&scene.source, &scene.target]);
-        let (source, target) = (processes::agent(&scene.source), processes::agent(&scene.target));
-        processes::sh(&scene.source, "[[ -n $(process sender tar --create) ]]");
-        processes::sh(&scene.target, "[[ -n $(process receiver tar --extract) ]]");
-
-        let status = scene.lab.transfer(&["status", "db1", "db2"]).expect_success().stdout;
-        let staging = scene.join(&format!("in/.transfer-{target}"));
-        for expected in [
-            format!("db1: orphaned {source}: source of {}, by ctl (pid ", scene.join("data")),
-            format!("db2: orphaned {target}: target of {}, by ctl (pid ", scene.join("in")),
-            "; to clean up: transfer clean db1\n".into(),
-            "; to clean up: transfer clean db2\n".into(),
-            format!("  holds staging directory {staging}\n"),
-            format!("  holds nftables IPv4 rules transfer-{target}\n"),
-        ] {
-            assert!(status.contains(&expected), "no '{expected}' in\n{status}");
-        }
-
-        let cleaned = scene.lab.transfer(&["clean", "db1", "db2"]).expect_success().stdout;
-        assert!(
-            cleaned.contains(&format!("db2: rolled back: staging directory {staging} (run {target})\n")),
-            "{cleaned}"
-        );
-        scene.expect_as_before(SOON);
-        let status = scene.lab.transfer(&["status", "db1", "db2"]).expect_success().stdout;
-        assert_eq!(status, "db1: no runs\ndb2: no runs\n");
-    }
-
-    #[test]
-    fn a_live_run_is_not_cleaned() {
-        let Some(scene) = Scene::set() else { return };
+#[test]
+fn exclusive_the_controller_does_what_a_killed_agent_and_its_killed_watchdog_cannot() {
+    let Some(scene) = MidStream::set() else { return };
+    for (host, name) in [(&scene.db1, "db1"), (&scene.db2, "db2")] {
         let run = scene.start_stream(&[]);
-        let cleaned = scene.lab.transfer(&["clean", "db1", "db2"]).expect_success().stdout;
-        for host in ["db1", "db2"] {
-            let told = format!(" was not touched; see: transfer status {host}");
-            assert!(cleaned.lines().any(|line| line.starts_with(host) && line.ends_with(&told)), "{cleaned}");
-        }
-        scene.open_throttle();
-        finish(run, SOON).expect_success();
-        scene.expect_copied();
-        scene.expect_as_before(SOON);
+        Found::of(host, &["watchdog", "agent"]).signal("KILL");
+        let said = expect_end(run, 1, PROMPTLY);
+        assert!(said.contains(&format!("{name}: lost the agent of this run")), "{said}");
+        scene.expect_as_before(LEASE);
     }
+}
 
-    #[test]
-    fn a_killed_watchdog_is_not_missed() {
-        let Some(scene) = Scene::set() else { return };
+#[test]
+fn exclusive_the_watchdog_does_what_a_killed_agent_without_a_controller_cannot() {
+    let Some(scene) = MidStream::set() else { return };
+    for host in [&scene.db1, &scene.db2] {
         let run = scene.start_stream(&[]);
-        Found::of(&scene.source, &["watchdog"]).signal("KILL");
-        Found::of(&scene.target, &["watchdog"]).signal("KILL");
-        scene.open_throttle();
-        finish(run, SOON).expect_success();
-        scene.expect_copied();
-        scene.expect_as_before(SOON);
-    }
-
-    #[test]
-    fn the_next_run_undoes_a_dead_one_whose_late_watchdog_then_undoes_nothing_of_it() {
-        let Some(scene) = Scene::set() else { return };
-        let run = scene.start_stream(&[]);
-        let [agent, watchdog] = ["agent", "watchdog"].map(|who| Found::of(&scene.target, &[who]));
-        watchdog.freeze();
+        // A stopped agent cannot act in between.
+        let agent = Found::of(host, &["agent"]);
         agent.signal("STOP");
         run.signal("KILL");
         agent.signal("KILL");
-        let dead = processes::agent(&scene.target);
-
-        // The next run undoes it beside its own work, and maybe after that; one more takes over its port.
-        scene.lab.transfer(&["db1:/etc/hostname", "db2:/tmp"]).expect_success();
-        scene.target.sh(&format!(
-            "rm /tmp/hostname
-             for try in {{1..200}}; do [[ ! -e /var/lib/transfer/{dead} ]] && exit; sleep 0.02; done; exit 1"
-        ));
-        let next = scene.start_stream(&[]);
-        assert_ne!(processes::agent(&scene.target), dead);
-        let journal = processes::sh(&scene.target, "cat $home/journal");
-        assert!(journal.contains("\tport\t4400\t"), "the same port, or the test shows nothing: {journal}");
-        watchdog.thaw();
-        assert!(eventually(SOON, || watchdog.are_gone()), "the late watchdog does not end");
-        scene.open_throttle();
-        finish(next, SOON).expect_success();
-        scene.expect_copied();
-        scene.expect_as_before(SOON);
-    }
-
-    #[test]
-    fn a_killed_connection_fails_the_run_and_leaves_nothing() {
-        let Some(scene) = Scene::set() else { return };
-        for name in ["db1", "db2"] {
-            let run = scene.start_stream(&[]);
-            scene.controller.sh(&format!("pkill -KILL -P {} -f ' {name}$'", run.pid()));
-            let said = expect_end(run, 1, SOON);
-            assert!(said.contains(&format!("{name}: lost the agent of this run")), "{said}");
-            scene.expect_as_before(LEASE);
-        }
-    }
-
-    #[test]
-    fn a_killed_session_of_sshd_fails_the_run_and_leaves_nothing() {
-        let Some(scene) = Scene::set() else { return };
-        let run = scene.start_stream(&[]);
-        Found::of(&scene.target, &["session"]).signal("KILL");
-        let said = expect_end(run, 1, SOON);
-        assert!(said.contains("db2: lost the agent of this run"), "{said}");
         scene.expect_as_before(LEASE);
     }
+}
 
-    /// Kills one process of a job after the other, each in a run of its own, and expects each to be blamed.
-    fn kill_each(scene: &Scene, (host, name): (&Host, &str), job: &str, stages: &[(&str, &str, &str)]) {
-        let mut wrong = Vec::new();
-        for (command, arguments, stage) in stages {
+#[test]
+fn exclusive_what_nobody_is_left_to_undo_is_shown_and_cleaned() {
+    let Some(scene) = MidStream::set() else { return };
+    scene.orphan(&[&scene.db1, &scene.db2]);
+    let (source, target) = (agents::name(&scene.db1), agents::name(&scene.db2));
+    processes::sh(&scene.db1, "[[ -n $(process sender tar --create) ]]");
+    processes::sh(&scene.db2, "[[ -n $(process receiver tar --extract) ]]");
+
+    let status = scene.lab.transfer(&["status", "db1", "db2"]).expect_success().stdout;
+    let staging = scene.at(&format!("in/.transfer-{target}"));
+    for expected in [
+        format!("db1: orphaned {source}: source of {}, by ctl (pid ", scene.at("data")),
+        format!("db2: orphaned {target}: target of {}, by ctl (pid ", scene.at("in")),
+        "; to clean up: transfer clean db1\n".into(),
+        "; to clean up: transfer clean db2\n".into(),
+        format!("  holds staging directory {staging}\n"),
+        format!("  holds nftables IPv4 rules transfer-{target}\n"),
+    ] {
+        assert!(status.contains(&expected), "no '{expected}' in\n{status}");
+    }
+
+    let cleaned = scene.lab.transfer(&["clean", "db1", "db2"]).expect_success().stdout;
+    assert!(
+        cleaned.contains(&format!("db2: rolled back: staging directory {staging} (run {target})\n")),
+        "{cleaned}"
+    );
+    scene.expect_as_before(PROMPTLY);
+    let status = scene.lab.transfer(&["status", "db1", "db2"]).expect_success().stdout;
+    assert_eq!(status, "db1: no runs\ndb2: no runs\n");
+}
+
+#[test]
+fn exclusive_a_live_run_is_not_cleaned() {
+    let Some(scene) = MidStream::set() else { return };
+    let run = scene.start_stream(&[]);
+    let cleaned = scene.lab.transfer(&["clean", "db1", "db2"]).expect_success().stdout;
+    for host in ["db1", "db2"] {
+        let reported = format!(" was not touched; see: transfer status {host}");
+        assert!(cleaned.lines().any(|line| line.starts_with(host) && line.ends_with(&reported)), "{cleaned}");
+    }
+    scene.open_throttle();
+    run.end_within(PROMPTLY).expect_success();
+    scene.expect_copied();
+    scene.expect_as_before(PROMPTLY);
+}
+
+#[test]
+fn exclusive_a_killed_watchdog_is_not_missed() {
+    let Some(scene) = MidStream::set() else { return };
+    let run = scene.start_stream(&[]);
+    Found::of(&scene.db1, &["watchdog"]).signal("KILL");
+    Found::of(&scene.db2, &["watchdog"]).signal("KILL");
+    scene.open_throttle();
+    run.end_within(PROMPTLY).expect_success();
+    scene.expect_copied();
+    scene.expect_as_before(PROMPTLY);
+}
+
+#[test]
+fn exclusive_the_next_run_undoes_a_dead_one_whose_late_watchdog_then_undoes_nothing_of_it() {
+    let Some(scene) = MidStream::set() else { return };
+    let run = scene.start_stream(&[]);
+    let [agent, watchdog] = ["agent", "watchdog"].map(|who| Found::of(&scene.db2, &[who]));
+    watchdog.freeze();
+    agent.signal("STOP");
+    run.signal("KILL");
+    agent.signal("KILL");
+    let dead = agents::name(&scene.db2);
+
+    // The next run rolls it back during its own work or after it; the one after that gets its port.
+    scene.lab.transfer(&["db1:/etc/hostname", "db2:/tmp"]).expect_success();
+    scene.db2.sh(&format!(
+        "rm /tmp/hostname
+         for try in {{1..200}}; do [[ ! -e /var/lib/transfer/{dead} ]] && exit; sleep 0.02; done; exit 1"
+    ));
+    let next = scene.start_stream(&[]);
+    assert_ne!(agents::name(&scene.db2), dead);
+    let journal = processes::sh(&scene.db2, "cat $home/journal");
+    assert!(journal.contains("\tport\t4400\t"), "the same port, or the test shows nothing: {journal}");
+    watchdog.thaw();
+    assert!(eventually(PROMPTLY, || watchdog.are_gone()), "the late watchdog does not end");
+    scene.open_throttle();
+    next.end_within(PROMPTLY).expect_success();
+    scene.expect_copied();
+    scene.expect_as_before(PROMPTLY);
+}
+
+#[test]
+fn exclusive_a_killed_connection_fails_the_run_and_leaves_nothing() {
+    let Some(scene) = MidStream::set() else { return };
+    for name in ["db1", "db2"] {
+        let run = scene.start_stream(&[]);
+        scene.ctl.sh(&format!("pkill -KILL -P {} -f ' {name}$'", run.pid()));
+        let said = expect_end(run, 1, PROMPTLY);
+        assert!(said.contains(&format!("{name}: lost the agent of this run")), "{said}");
+        scene.expect_as_before(LEASE);
+    }
+}
+
+#[test]
+fn exclusive_a_killed_session_of_sshd_fails_the_run_and_leaves_nothing() {
+    let Some(scene) = MidStream::set() else { return };
+    let run = scene.start_stream(&[]);
+    Found::of(&scene.db2, &["session"]).signal("KILL");
+    let said = expect_end(run, 1, PROMPTLY);
+    assert!(said.contains("db2: lost the agent of this run"), "{said}");
+    scene.expect_as_before(LEASE);
+}
+
+/// Kills each process of a job in a run of its own, and asserts that it is blamed.
+fn kill_each(scene: &MidStream, (host, name): (&Host, &str), job: &str, stages: &[(&str, &str, &str)]) {
+    let mut wrong = Vec::new();
+    for (command, arguments, stage) in stages {
+        let run = scene.start_stream(&[]);
+        Found::of(host, &[&format!("process {job} {command} '{arguments}'")]).signal("KILL");
+        // Data behind a stage that has ended may still arrive.
+        scene.open_throttle();
+        let said = expect_end(run, 1, PROMPTLY);
+        let blamed = said.contains(&format!("FAILED: {name}: "))
+            && said.contains(&format!("{stage} ended with status 137"));
+        // The message has the cause, and not the shell's listing of the pipeline.
+        if !blamed || said.contains("$home") || said.contains(" | ") {
+            wrong.push(format!("{command} {arguments} of {name} was killed; said:\n{said}"));
+        }
+        scene.expect_as_before(LEASE);
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn exclusive_a_killed_stage_of_the_sender_is_named() {
+    let Some(scene) = MidStream::set() else { return };
+    kill_each(
+        &scene,
+        (&scene.db1, "db1"),
+        "sender",
+        &[
+            ("tar", "--create", "tar"),
+            ("perl", "sender read", "read"),
+            ("zstd", "-c", "compress"),
+            ("perl", "sender wire", "wire"),
+            ("openssl", "dgst", "sender.digest"),
+            ("openssl", "enc", "encrypt"),
+            ("nc", "-N", "netcat1"),
+        ],
+    );
+}
+
+#[test]
+fn exclusive_a_killed_stage_of_a_receiver_is_named() {
+    let Some(scene) = MidStream::set() else { return };
+    kill_each(
+        &scene,
+        (&scene.db2, "db2"),
+        "receiver",
+        &[
+            ("nc", "-l", "netcat"),
+            ("openssl", "enc", "decrypt"),
+            ("openssl", "dgst", "receiver.digest"),
+            ("perl", "receiver wire", "wire"),
+            ("zstd", "-c", "decompress"),
+            ("tar", "--extract", "tar"),
+        ],
+    );
+}
+
+#[test]
+fn exclusive_a_killed_shell_of_a_job_ends_its_stages() {
+    let Some(scene) = MidStream::set() else { return };
+    for (host, job, name) in [(&scene.db1, "sender", "db1"), (&scene.db2, "receiver", "db2")] {
+        // The shell that runs the stages, and the one that reports the end.
+        for shell in ["-c", "-s"] {
             let run = scene.start_stream(&[]);
-            Found::of(host, &[&format!("process {job} {command} '{arguments}'")]).signal("KILL");
-            // What is on its way behind a stage that has ended may arrive.
-            scene.open_throttle();
-            let said = expect_end(run, 1, SOON);
-            let blamed = said.contains(&format!("FAILED: {name}: "))
-                && said.contains(&format!("{stage} ended with status 137"));
-            // The reader wants the cause and no listing of the pipeline by the shell.
-            if !blamed || said.contains("$home") || said.contains(" | ") {
-                wrong.push(format!("{command} {arguments} of {name} was killed; said:\n{said}"));
-            }
+            Found::of(host, &[&format!("process {job} bash {shell}")]).signal("KILL");
+            let said = expect_end(run, 1, PROMPTLY);
+            assert!(said.contains(&format!("{name}: its processes were killed from outside")), "{said}");
             scene.expect_as_before(LEASE);
         }
-        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     }
+}
 
-    #[test]
-    fn a_killed_stage_of_the_sender_is_named() {
-        let Some(scene) = Scene::set() else { return };
-        kill_each(
-            &scene,
-            (&scene.source, "db1"),
-            "sender",
-            &[
-                ("tar", "--create", "tar"),
-                ("perl", "sender read", "read"),
-                ("zstd", "-c", "compress"),
-                ("perl", "sender wire", "wire"),
-                ("openssl", "dgst", "sender.digest"),
-                ("openssl", "enc", "encrypt"),
-                ("nc", "-N", "netcat1"),
-            ],
-        );
+#[test]
+fn exclusive_an_agent_killed_before_it_is_ready_fails_the_run_and_leaves_nothing() {
+    let Some(scene) = MidStream::set() else { return };
+    for (host, name) in [(&scene.db1, "db1"), (&scene.db2, "db2")] {
+        let mv = Wrapper::new(host, "mv", "[[ ${3-} == */.new-* ]] && kill -KILL $PPID && exit");
+        let said = expect_end(scene.start(&[]), 1, PROMPTLY);
+        assert!(said.contains(&format!("{name}: ")) && said.contains("start of the agent"), "{said}");
+        drop(mv);
+        scene.expect_as_before(PROMPTLY);
     }
+}
 
-    #[test]
-    fn a_killed_stage_of_a_receiver_is_named() {
-        let Some(scene) = Scene::set() else { return };
-        kill_each(
-            &scene,
-            (&scene.target, "db2"),
-            "receiver",
-            &[
-                ("nc", "-l", "netcat"),
-                ("openssl", "enc", "decrypt"),
-                ("openssl", "dgst", "receiver.digest"),
-                ("perl", "receiver wire", "wire"),
-                ("zstd", "-c", "decompress"),
-                ("tar", "--extract", "tar"),
-            ],
-        );
-    }
+#[test]
+fn exclusive_an_agent_killed_while_its_journal_is_removed_leaves_nothing() {
+    let Some(scene) = MidStream::set() else { return };
+    let once = scene.at("once");
+    let script = format!("[[ $* == */.new-* ]] && mkdir {once} 2>/dev/null && kill -KILL $PPID && exit");
+    let rm = Wrapper::new(&scene.db2, "rm", &script);
+    scene.start(&[]).end_within(PROMPTLY).expect_success();
+    drop(rm);
+    scene.db2.sh(&format!("rmdir {once}"));
+    scene.expect_copied();
+    scene.expect_as_before(PROMPTLY);
+}
 
-    #[test]
-    fn a_killed_shell_of_a_job_ends_its_stages() {
-        let Some(scene) = Scene::set() else { return };
-        for (host, job, name) in [(&scene.source, "sender", "db1"), (&scene.target, "receiver", "db2")] {
-            // The one that runs the stages, and the one that tells its end.
-            for shell in ["-c", "-s"] {
-                let run = scene.start_stream(&[]);
-                Found::of(host, &[&format!("process {job} bash {shell}")]).signal("KILL");
-                let said = expect_end(run, 1, SOON);
-                assert!(said.contains(&format!("{name}: its processes were killed from outside")), "{said}");
-                scene.expect_as_before(LEASE);
-            }
-        }
-    }
-
-    #[test]
-    fn an_agent_killed_before_it_is_ready_fails_the_run_and_leaves_nothing() {
-        let Some(scene) = Scene::set() else { return };
-        for (host, name) in [(&scene.source, "db1"), (&scene.target, "db2")] {
-            let mv = Wrapper::new(host, "mv", "[[ ${3-} == */.new-* ]] && kill -KILL $PPID && exit");
-            let said = expect_end(scene.start(&[]), 1, SOON);
-            assert!(said.contains(&format!("{name}: ")) && said.contains("start of the agent"), "{said}");
-            drop(mv);
-            scene.expect_as_before(SOON);
-        }
-    }
-
-    #[test]
-    fn an_agent_killed_while_its_journal_is_removed_leaves_nothing() {
-        let Some(scene) = Scene::set() else { return };
-        let once = scene.join("once");
-        let script = format!("[[ $* == */.new-* ]] && mkdir {once} 2>/dev/null && kill -KILL $PPID && exit");
-        let rm = Wrapper::new(&scene.target, "rm", &script);
-        finish(scene.start(&[]), SOON).expect_success();
-        drop(rm);
-        scene.target.sh(&format!("rmdir {once}"));
-        scene.expect_copied();
-        scene.expect_as_before(SOON);
-    }
-
-    #[test]
-    fn a_controller_killed_at_random_leaves_nothing() {
-        let Some(scene) = Scene::set() else { return };
-        let seed = u64::from(SystemTime::UNIX_EPOCH.elapsed().expect("a clock").subsec_nanos());
-        // One moment of each 35 milliseconds of the first 700.
-        for step in 0..20 {
-            let moment = Duration::from_millis(step * 35 + (seed >> step) % 35);
-            println!("killing after {moment:?}");
-            let run = scene.start(&[]);
-            thread::sleep(moment);
-            run.signal("KILL");
-            scene.expect_as_before(LEASE);
-        }
+#[test]
+fn exclusive_a_controller_killed_at_random_leaves_nothing() {
+    let Some(scene) = MidStream::set() else { return };
+    let seed = u64::from(SystemTime::UNIX_EPOCH.elapsed().expect("a clock").subsec_nanos());
+    // One moment of every 35 milliseconds of the first 700.
+    for step in 0..20 {
+        let moment = Duration::from_millis(step * 35 + (seed >> step) % 35);
+        println!("killing after {moment:?}");
+        let run = scene.start(&[]);
+        thread::sleep(moment);
+        run.signal("KILL");
+        scene.expect_as_before(LEASE);
     }
 }

@@ -269,7 +269,7 @@ become_host() {
     group=$(lab_group "$id")/$host
     mkdir -p "$group"
     echo $$ >"$group/cgroup.procs"
-    # A machine with the old cgroup trees shows its hosts the unified one all the same.
+    # Hosts get the unified cgroup tree even on a machine with the old ones.
     [[ $(stat -f -c %T /sys/fs/cgroup) == cgroup2fs ]] || mount -t cgroup2 cgroup2 /sys/fs/cgroup
     cd "$dir"
     # Relative, because colons and commas in a path mean something to overlay.
@@ -310,7 +310,7 @@ unplug() {
     local ns
     ns=$(host_ns "$1" "$2")
     [[ -e /run/netns/$ns ]] || return 0
-    # Removing the cable does not wait until the last socket has let go of the namespace.
+    # Removing the interface does not wait for the last socket in the namespace.
     ip -n "$(switch_ns "$1")" link delete "$2" 2>/dev/null || true
     ip netns delete "$ns"
 }
@@ -422,8 +422,8 @@ delete element bridge lab cut { $2 . $3, $3 . $2 }
 NFT
 }
 
-# What all hosts are told about each other: addresses, names and keys. A plain name is IPv4 only, as most sites have
-# it; NAME6 is IPv6 only and NAME46 has both.
+# Gives all hosts the addresses, names and keys of each other. A plain name is IPv4 only, as at most sites;
+# NAME6 is IPv6 only and NAME46 has both.
 write_directory() {
     local id=$1 host number place=0
     printf '127.0.0.1 localhost\n::1 localhost ip6-localhost\n' >"$labs/$id/etc-hosts"
@@ -476,7 +476,7 @@ up() {
     load_modules
     raise_limits
     mkdir -p "$labs"
-    # A lab of the same name that nobody owns any more is in the way; one that somebody owns is not ours to remove.
+    # A lab of the same name is removed only when its owner is gone.
     if [[ -d $labs/$id ]]; then
         ! owned "$id" || die "lab $id is up already; lab.sh down $id"
         down "$id"
@@ -484,7 +484,7 @@ up() {
     # With its owner in it from the start, or a sweep at the same time would take it for an orphan.
     new=$(mktemp -d "$labs/.new.XXXXXX")
     printf '%s %s %s\n' "$owner" "$owner_start" "$(</proc/sys/kernel/random/boot_id)" >"$new/owner"
-    mv -T "$new" "$labs/$id" 2>/dev/null || { rm -rf "$new" && die "lab $id is being made by somebody else"; }
+    mv -T "$new" "$labs/$id" 2>/dev/null || { rm -rf "$new" && die "lab $id is being created by another process"; }
     # shellcheck disable=SC2064 # the id of now
     trap "kill \$(jobs -p) 2>/dev/null || true; down $id" EXIT
     trap 'exit 130' INT TERM HUP

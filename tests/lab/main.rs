@@ -1,36 +1,57 @@
-//! Tests on real Debian hosts, in the lab that `lab.sh` brings up; `README.md` beside this file says how it is made and
-//! how to run one. Tests share the hosts and run at the same time, each in directories of its own; the ones that look
-//! at or break a whole host are in a module called `alone`, which `.config/nextest.toml` runs by itself.
+//! Tests on real Debian hosts, in the lab that `lab.sh` brings up; `README.md` beside this file describes it.
+//!
+//! Tests share the hosts and run in parallel, each in directories of its own. Tests that inspect or break a
+//! whole host have the prefix `exclusive_`; `.config/nextest.toml` runs each of them with no other test
+//! beside it.
 
+mod access;
 mod ansible;
 mod attributes;
+mod concurrent_runs;
 mod copies;
 mod crashes;
 mod databases;
 mod durability;
 mod firewalls;
-mod fixtures;
-#[allow(dead_code, reason = "shared with damage.rs")]
-mod harness;
 mod journal;
 mod kills;
-#[path = "../markdown/mod.rs"]
-mod markdown;
 mod names;
 mod networks;
-mod odd;
 mod preflight;
-mod processes;
-mod scene;
-#[path = "../schema/mod.rs"]
-mod schema;
+mod quoting;
 mod secrets;
 mod self_test;
 mod signals;
-mod snapshot;
 mod soak;
 mod syscalls;
 mod targets;
-mod twins;
-mod ways;
 mod wire;
+
+#[path = "../support"]
+mod support {
+    pub(crate) mod accounts;
+    pub(crate) mod agents;
+    pub(crate) mod changes;
+    pub(crate) mod commands;
+    pub(crate) mod copies;
+    pub(crate) mod documents;
+    pub(crate) mod every_kind;
+    pub(crate) mod firewall;
+    pub(crate) mod held;
+    pub(crate) mod hosts;
+    pub(crate) mod inputs;
+    pub(crate) mod lab_scenes;
+    pub(crate) mod lacks;
+    pub(crate) mod midstream;
+    pub(crate) mod outages;
+    pub(crate) mod output;
+    pub(crate) mod processes;
+    pub(crate) mod scenes;
+    pub(crate) mod schema;
+    pub(crate) mod scratch;
+    pub(crate) mod servers;
+    pub(crate) mod snapshots;
+    pub(crate) mod trees;
+    pub(crate) mod waiting;
+    pub(crate) mod words;
+}

@@ -1,7 +1,9 @@
-//! What stands against a run on real hosts, and what it is warned of.
+//! Refusals and warnings of the preflight on real hosts.
 
-use crate::fixtures::{assert_same, make_random, names};
-use crate::harness::Lab;
+use crate::support::changes::Changed;
+use crate::support::copies::{assert_same, make_random};
+use crate::support::hosts::Lab;
+use crate::support::trees::names;
 
 #[test]
 fn an_account_of_other_numbers_is_told_with_both_and_chown_gives_the_copy_to_the_right_one() {
@@ -17,8 +19,8 @@ fn an_account_of_other_numbers_is_told_with_both_and_chown_gives_the_copy_to_the
 
     let output = transfer(&[]).expect_success();
     for (kind, there, here) in [("user", 111, 121), ("group", 112, 122)] {
-        let told = format!("db2: files of the {kind} mysql, {there} on db1, will be those of {there}, ");
-        assert!(output.stderr.contains(&told), "{output}");
+        let reported = format!("db2: files of the {kind} mysql, {there} on db1, will be those of {there}, ");
+        assert!(output.stderr.contains(&reported), "{output}");
         let fix = format!(": mysql is {here} here; give the copy its owner with --chown USER:GROUP");
         assert!(output.stderr.contains(&fix), "{output}");
     }
@@ -34,14 +36,14 @@ fn an_account_of_other_numbers_is_told_with_both_and_chown_gives_the_copy_to_the
 
     let output = transfer(&["--chown", "nosuch:nobodys"]).expect_code(4);
     for unknown in ["user nosuch", "group nobodys"] {
-        let told = format!("db2: {unknown} does not exist (--chown); create it, or give its numeric id");
-        assert!(output.stderr.contains(&told), "{output}");
+        let reported = format!("db2: {unknown} does not exist (--chown); create it, or give its numeric id");
+        assert!(output.stderr.contains(&reported), "{output}");
     }
     let output = lab
         .transfer(&[&format!("db1:{source}/table"), &format!("dba@db2:{}", scratch.path()), "--chown=mysql"])
         .expect_code(4);
-    let told = "dba@db2: --chown requires root; log in as root, or use --sudo";
-    assert!(output.stderr.contains(told), "{output}");
+    let reported = "dba@db2: --chown requires root; log in as root, or use --sudo";
+    assert!(output.stderr.contains(reported), "{output}");
     assert!(names(&db2, scratch.path()).is_empty());
 }
 
@@ -58,7 +60,7 @@ fn file_systems_that_are_read_only_or_too_small_are_refused() {
     db2.sh(&format!(
         "mount -o remount,ro '{sealed}'; mkdir '{bound}'; mount --bind '{bound}' '{bound}'; mount -o remount,ro,bind '{bound}'"
     ));
-    for (directory, told) in [
+    for (directory, reported) in [
         (&sealed, "is on a read-only file system; remount it read-write"),
         (&bound, "is on a read-only file system; remount it read-write"),
         (
@@ -67,7 +69,7 @@ fn file_systems_that_are_read_only_or_too_small_are_refused() {
         ),
     ] {
         let output = lab.transfer(&[&format!("db1:{source}"), &format!("db2:{directory}")]).expect_code(4);
-        assert!(output.stderr.contains(&format!("db2: {directory} {told}")), "{output}");
+        assert!(output.stderr.contains(&format!("db2: {directory} {reported}")), "{output}");
         assert!(names(&db2, directory).is_empty());
     }
 }
@@ -88,7 +90,7 @@ fn bind_mounts_do_not_hide_that_the_source_and_the_target_are_in_each_other() {
     for directory in [&whole, &below, &format!("{below}/deep"), &format!("{above}/source/sub")] {
         let output = lab.transfer(&[&from, &format!("db1:{directory}")]).expect_code(4);
         assert!(output.stderr.contains(&format!("db1: {directory} is inside the source")), "{output}");
-        // And the other way round.
+        // In the other direction.
         let output =
             lab.transfer(&[&format!("db1:{above}/source"), &format!("db1:{directory}")]).expect_code(4);
         assert!(output.stderr.contains(&format!("db1: {directory} is inside the source")), "{output}");
@@ -109,64 +111,57 @@ fn bind_mounts_do_not_hide_that_the_source_and_the_target_are_in_each_other() {
         .expect_code(4);
     assert!(output.stderr.contains(&format!("{beside} is given twice as a target")), "{output}");
 
-    // One that leads elsewhere is a directory like any other.
+    // A link to another place is a directory like any other.
     lab.transfer(&[&from, &format!("db1:{beside}")]).expect_success();
     assert_same((&db1, &source), (&db1, &format!("{beside}/source")));
 }
 
-/// What a host lacks is what all of its tests lack.
-mod alone {
-    use super::{make_random, names};
-    use crate::fixtures::Changed;
-    use crate::harness::Lab;
-
-    #[test]
-    fn everything_that_stands_against_a_run_is_told_in_one_refusal_with_its_fixes() {
-        let Some(lab) = Lab::get() else { return };
-        let (db1, db2, db3) = (lab.host("db1"), lab.host("db2"), lab.host("db3"));
-        let scratch = lab.scratch(&["db1", "db2", "db3"]);
-        let (source, link) = (scratch.join("source"), scratch.join("link"));
-        make_random(&db1, &source, 2);
-        db1.run(&["ln", "-s", &source, &link]).expect_success();
-        db2.put("mine", &link, 0o600);
-        let small = scratch.small_disk(&db3, "small", 64 << 10);
-        db3.sh(&format!("mount -o remount,ro '{small}'"));
-        let _missing = [Changed::without(&db1, &["openssl"]), Changed::without(&db2, &["zstd", "ip"])];
-        let output = lab
-            .transfer(&[
-                &format!("db1:{link}"),
-                &format!("db2:{}", scratch.path()),
-                &format!("db3:{small}"),
-                &format!("db3:{}", scratch.join("nowhere")),
-                "nosuchhost:/srv",
-                "--compress=zstd",
-                "--chown=nosuch",
-            ])
-            .expect_code(4);
-        let told = [
-            "db1: not installed: openssl; apt install openssl".to_owned(),
-            format!("db1: {link} is a symbolic link; give the path that it points to: {source}"),
-            "db2: not installed: ip, zstd; apt install iproute2 zstd".to_owned(),
-            format!("db2: {link} already exists; move it away"),
-            "db2: user nosuch does not exist (--chown)".to_owned(),
-            format!("db3: {small} is on a read-only file system"),
-            "db3: user nosuch does not exist (--chown)".to_owned(),
-            format!("db3: {0} does not exist; mkdir {0}", scratch.join("nowhere")),
-            "nosuchhost: cannot connect with ssh".to_owned(),
-        ];
-        for text in &told {
-            assert!(output.stderr.contains(text), "no '{text}': {output}");
-        }
-        assert_eq!(output.stderr.matches("refused, nothing was changed").count(), 1, "{output}");
-        assert_eq!(
-            output.stderr.lines().filter(|line| line.starts_with("  ")).count(),
-            told.len(),
-            "{output}"
-        );
-        assert_eq!(names(&db2, scratch.path()), ["link"]);
-        assert!(names(&db3, &small).is_empty());
-        for host in [&db1, &db2, &db3] {
-            assert!(!host.run(&["test", "-e", "/var/lib/transfer"]).status.success());
-        }
+#[test]
+fn exclusive_everything_that_stands_against_a_run_is_told_in_one_refusal_with_its_fixes() {
+    let Some(lab) = Lab::get() else { return };
+    let (db1, db2, db3) = (lab.host("db1"), lab.host("db2"), lab.host("db3"));
+    let scratch = lab.scratch(&["db1", "db2", "db3"]);
+    let (source, link) = (scratch.join("source"), scratch.join("link"));
+    make_random(&db1, &source, 2);
+    db1.run(&["ln", "-s", &source, &link]).expect_success();
+    db2.put("mine", &link, 0o600);
+    let small = scratch.small_disk(&db3, "small", 64 << 10);
+    db3.sh(&format!("mount -o remount,ro '{small}'"));
+    let _missing = [Changed::without(&db1, &["openssl"]), Changed::without(&db2, &["zstd", "ip"])];
+    let output = lab
+        .transfer(&[
+            &format!("db1:{link}"),
+            &format!("db2:{}", scratch.path()),
+            &format!("db3:{small}"),
+            &format!("db3:{}", scratch.join("nowhere")),
+            "nosuchhost:/srv",
+            "--compress=zstd",
+            "--chown=nosuch",
+        ])
+        .expect_code(4);
+    let reported = [
+        "db1: not installed: openssl; apt install openssl".to_owned(),
+        format!("db1: {link} is a symbolic link; give the path that it points to: {source}"),
+        "db2: not installed: ip, zstd; apt install iproute2 zstd".to_owned(),
+        format!("db2: {link} already exists; move it away"),
+        "db2: user nosuch does not exist (--chown)".to_owned(),
+        format!("db3: {small} is on a read-only file system"),
+        "db3: user nosuch does not exist (--chown)".to_owned(),
+        format!("db3: {0} does not exist; mkdir {0}", scratch.join("nowhere")),
+        "nosuchhost: cannot connect with ssh".to_owned(),
+    ];
+    for text in &reported {
+        assert!(output.stderr.contains(text), "no '{text}': {output}");
+    }
+    assert_eq!(output.stderr.matches("refused, nothing was changed").count(), 1, "{output}");
+    assert_eq!(
+        output.stderr.lines().filter(|line| line.starts_with("  ")).count(),
+        reported.len(),
+        "{output}"
+    );
+    assert_eq!(names(&db2, scratch.path()), ["link"]);
+    assert!(names(&db3, &small).is_empty());
+    for host in [&db1, &db2, &db3] {
+        assert!(!host.run(&["test", "-e", "/var/lib/transfer"]).status.success());
     }
 }

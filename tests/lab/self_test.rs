@@ -1,8 +1,9 @@
-//! The lab itself: that its hosts are what the other tests take them for.
+//! Tests of the lab itself: its hosts have the properties that the other tests rely on.
 
 use std::time::Duration;
 
-use crate::harness::Lab;
+use crate::support::hosts::Lab;
+use crate::support::snapshots::Snapshot;
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -113,91 +114,82 @@ fn scratch_goes_with_what_is_mounted_in_it() {
     }
 }
 
-/// What looks at a whole host, or breaks one, cannot share it.
-mod alone {
-    use super::{Duration, Lab, SOON};
-    use crate::snapshot::Snapshot;
+#[test]
+fn exclusive_a_crash_is_a_reboot_that_keeps_the_disk_alone() {
+    let Some(lab) = Lab::get() else { return };
+    let host = lab.host("db3");
+    let boot_id = || host.sh("cat /proc/sys/kernel/random/boot_id");
+    let scratch = lab.scratch(&["db3"]);
+    host.put("disk", &scratch.join("kept"), 0o600);
+    host.sh(
+        "touch /run/lost; iptables -A INPUT -p tcp --dport 1 -j DROP; iptables-legacy -A INPUT -j ACCEPT",
+    );
+    let before = boot_id();
+    host.crash();
+    assert!(!host.run(&["true"]).status.success());
+    host.boot();
+    assert_ne!(boot_id(), before);
+    assert_eq!(host.sh(&format!("cat '{}'", scratch.join("kept"))), "disk");
+    host.sh("! test -e /run/lost; test -z \"$(nft list ruleset; iptables-legacy-save)\"");
+}
 
-    #[test]
-    fn a_crash_is_a_reboot_that_keeps_the_disk_alone() {
-        let Some(lab) = Lab::get() else { return };
-        let host = lab.host("db3");
-        let boot_id = || host.sh("cat /proc/sys/kernel/random/boot_id");
-        let scratch = lab.scratch(&["db3"]);
-        host.put("disk", &scratch.join("kept"), 0o600);
-        host.sh(
-            "touch /run/lost; iptables -A INPUT -p tcp --dport 1 -j DROP; iptables-legacy -A INPUT -j ACCEPT",
-        );
-        let before = boot_id();
-        host.crash();
-        assert!(!host.run(&["true"]).status.success());
-        host.boot();
-        assert_ne!(boot_id(), before);
-        assert_eq!(host.sh(&format!("cat '{}'", scratch.join("kept"))), "disk");
-        host.sh("! test -e /run/lost; test -z \"$(nft list ruleset; iptables-legacy-save)\"");
+#[test]
+fn exclusive_cut_hosts_do_not_reach_each_other_and_cannot_see_why() {
+    let Some(lab) = Lab::get() else { return };
+    let reaches = |from: &str, to: &str| {
+        lab.host(from).run(&["timeout", "2", "bash", "-c", &format!("</dev/tcp/{to}/22")]).status.success()
+    };
+    let before = Snapshot::of(&lab.host("db1"), &[]);
+    let cut = lab.cut("db1", "db2");
+    assert!(!reaches("db1", "db2") && !reaches("db2", "db1"));
+    assert!(reaches("db1", "db3") && reaches("ctl", "db1") && reaches("ctl", "db2"));
+    assert_eq!(before.remaining(&lab.host("db1"), SOON), Vec::<String>::new());
+    drop(cut);
+    assert!(reaches("db1", "db2") && reaches("db2", "db1"));
+}
+
+#[test]
+fn exclusive_a_snapshot_tells_what_came_and_what_went() {
+    let Some(lab) = Lab::get() else { return };
+    let host = lab.host("db1");
+    let scratch = lab.scratch(&["db1"]);
+    host.put("x", &scratch.join("old"), 0o600);
+    let before = Snapshot::of(&host, &[scratch.path()]);
+    assert_eq!(before.remaining(&host, Duration::ZERO), Vec::<String>::new());
+
+    let listener = host.spawn(&["nc", "-l", "7777"]);
+    host.sh(&format!(
+        "rm '{}'; touch /run/lock/mine; mkdir '{}'
+         iptables -A INPUT -p tcp --dport 7777 -j ACCEPT
+         ip6tables-legacy -A INPUT -p tcp --dport 7778 -j ACCEPT
+         nft add table inet mine; nft add chain inet mine input '{{ type filter hook input priority 0; }}'
+         nft add rule inet mine input tcp dport 7779 accept",
+        scratch.join("old"),
+        scratch.join("new")
+    ));
+    let lines = Snapshot::diff(&before, &Snapshot::of(&host, &[scratch.path()])).join("\n");
+    for expected in [
+        "+ process: nc nc -l 7777",
+        "+ listening: tcp 0.0.0.0:7777",
+        &format!("- file: {} f 600 0:0 1 ", scratch.join("old")),
+        &format!("+ file: {} d 755 0:0", scratch.join("new")),
+        "+ file: /run/lock/mine f 644 0:0 0",
+        "+ iptables-nft: filter -A INPUT -p tcp -m tcp --dport 7777 -j ACCEPT",
+        "+ ip6tables-legacy: filter -A INPUT -p tcp -m tcp --dport 7778 -j ACCEPT",
+        "+ nft: table inet mine",
+        "+ nft: inet mine chain input: tcp dport 7779 accept",
+    ] {
+        assert!(lines.contains(expected), "no '{expected}' in\n{lines}");
     }
 
-    #[test]
-    fn cut_hosts_do_not_reach_each_other_and_cannot_see_why() {
-        let Some(lab) = Lab::get() else { return };
-        let reaches = |from: &str, to: &str| {
-            lab.host(from)
-                .run(&["timeout", "2", "bash", "-c", &format!("</dev/tcp/{to}/22")])
-                .status
-                .success()
-        };
-        let before = Snapshot::of(&lab.host("db1"), &[]);
-        let cut = lab.cut("db1", "db2");
-        assert!(!reaches("db1", "db2") && !reaches("db2", "db1"));
-        assert!(reaches("db1", "db3") && reaches("ctl", "db1") && reaches("ctl", "db2"));
-        assert_eq!(before.remaining(&lab.host("db1"), SOON), Vec::<String>::new());
-        drop(cut);
-        assert!(reaches("db1", "db2") && reaches("db2", "db1"));
-    }
-
-    #[test]
-    fn a_snapshot_tells_what_came_and_what_went() {
-        let Some(lab) = Lab::get() else { return };
-        let host = lab.host("db1");
-        let scratch = lab.scratch(&["db1"]);
-        host.put("x", &scratch.join("old"), 0o600);
-        let before = Snapshot::of(&host, &[scratch.path()]);
-        assert_eq!(before.remaining(&host, Duration::ZERO), Vec::<String>::new());
-
-        let listener = host.spawn(&["nc", "-l", "7777"]);
-        host.sh(&format!(
-            "rm '{}'; touch /run/lock/mine; mkdir '{}'
-             iptables -A INPUT -p tcp --dport 7777 -j ACCEPT
-             ip6tables-legacy -A INPUT -p tcp --dport 7778 -j ACCEPT
-             nft add table inet mine; nft add chain inet mine input '{{ type filter hook input priority 0; }}'
-             nft add rule inet mine input tcp dport 7779 accept",
-            scratch.join("old"),
-            scratch.join("new")
-        ));
-        let lines = Snapshot::diff(&before, &Snapshot::of(&host, &[scratch.path()])).join("\n");
-        for expected in [
-            "+ process: nc nc -l 7777",
-            "+ listening: tcp 0.0.0.0:7777",
-            &format!("- file: {} f 600 0:0 1 ", scratch.join("old")),
-            &format!("+ file: {} d 755 0:0", scratch.join("new")),
-            "+ file: /run/lock/mine f 644 0:0 0",
-            "+ iptables-nft: filter -A INPUT -p tcp -m tcp --dport 7777 -j ACCEPT",
-            "+ ip6tables-legacy: filter -A INPUT -p tcp -m tcp --dport 7778 -j ACCEPT",
-            "+ nft: table inet mine",
-            "+ nft: inet mine chain input: tcp dport 7779 accept",
-        ] {
-            assert!(lines.contains(expected), "no '{expected}' in\n{lines}");
-        }
-
-        drop(listener);
-        host.sh(&format!(
-            "rm /run/lock/mine; rmdir '{}'; nft delete table inet mine
-             iptables -D INPUT -p tcp --dport 7777 -j ACCEPT
-             ip6tables-legacy -D INPUT -p tcp --dport 7778 -j ACCEPT",
-            scratch.join("new")
-        ));
-        let lines = before.remaining(&host, Duration::from_secs(1));
-        assert_eq!(lines.len(), 1, "only the removed file may be missing: {lines:?}");
-        assert!(lines[0].starts_with("- file: "), "{lines:?}");
-    }
+    drop(listener);
+    host.sh(&format!(
+        "rm /run/lock/mine; rmdir '{}'; nft delete table inet mine
+         iptables -D INPUT -p tcp --dport 7777 -j ACCEPT
+         ip6tables-legacy -D INPUT -p tcp --dport 7778 -j ACCEPT",
+        scratch.join("new")
+    ));
+    let lines = before.remaining(&host, Duration::from_secs(1));
+    assert_eq!(lines.len(), 1, "only the removed file may be missing: {lines:?}");
+    assert!(lines[0].starts_with("- file: "), "{lines:?}");
 }

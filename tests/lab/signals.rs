@@ -1,122 +1,119 @@
 //! Signals to the controller in mid-stream.
 
-/// Each test compares whole hosts.
-mod alone {
-    use std::time::{Duration, Instant};
+use std::time::{Duration, Instant};
 
-    use crate::harness::eventually;
-    use crate::processes;
-    use crate::scene::{LEASE, SOON, Scene, expect_end, finish};
+use crate::support::agents;
+use crate::support::midstream::{LEASE, MidStream, PROMPTLY, expect_end};
+use crate::support::waiting::eventually;
 
-    /// Within which pipelines, port and hole are gone after a signal.
-    const AT_ONCE: Duration = Duration::from_secs(5);
+/// Limit for pipelines, port and firewall rule to be gone after a signal.
+const AT_ONCE: Duration = Duration::from_secs(5);
 
-    #[test]
-    fn a_signal_undoes_everything_and_is_the_exit_code() {
-        let Some(scene) = Scene::set() else { return };
-        for (signal, code) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
-            let run = scene.start_stream(&[]);
-            run.signal(signal);
-            scene.expect_undone(&[&scene.source, &scene.target], AT_ONCE);
-            let said = expect_end(run, code, AT_ONCE);
-            assert!(said.contains(&format!("transfer: interrupted by SIG{signal}")), "{said}");
-            scene.expect_as_before(AT_ONCE);
-        }
-    }
-
-    /// Prints the pid of the first `rm` on the staging directory, after it was stopped.
-    const STOP_RM: &str = r#"
-        while :; do
-            for comm in /proc/[0-9]*/comm; do
-                { read -r name <"$comm"; } 2>/dev/null || continue
-                [[ $name == rm ]] || continue
-                pid=${comm#/proc/} pid=${pid%/comm}
-                kill -STOP "$pid"
-                if [[ $(tr '\0' ' ' <"/proc/$pid/cmdline") == *"/.transfer-"* ]]; then
-                    echo "stopped $pid"
-                    exit
-                fi
-                kill -CONT "$pid"
-            done
-        done"#;
-
-    #[test]
-    fn a_long_removal_delays_nothing_else_and_goes_on_without_the_controller() {
-        let Some(scene) = Scene::set() else { return };
-        let mut run = scene.start_stream(&[]);
-        let staging = scene.join(&format!("in/.transfer-{}", processes::agent(&scene.target)));
-        let make = "mkdir $ARGV[0]; for (1 .. 110_000) { open(my $file, '>', \"$ARGV[0]/$_\") or die $! }";
-        scene.target.run(&["perl", "-e", make, &format!("{staging}/many")]).expect_success();
-        let mut stopper = scene.target.spawn(&["bash", "-c", STOP_RM]);
-
-        let began = Instant::now();
-        run.signal("INT");
-        let closed = eventually(AT_ONCE, || {
-            let script = "[[ -z $(ss -Hltn 'sport >= 4400 and sport <= 4500') ]]
-                [[ -z $(nft list ruleset | grep transfer-) ]]
-                for home in /var/lib/transfer/*; do
-                    for lock in \"$home\"/*.job; do [[ ! -e $lock || -z $(of 8 \"$lock\") ]]; done
-                done";
-            processes::hold(&scene.target, script) && processes::hold(&scene.source, script)
-        });
-        assert!(closed, "not closed after {:?}", began.elapsed());
-        stopper.wait_for("stopped", SOON);
-        let stopped = stopper.wait().expect_success().stdout;
-        let pid = stopped.trim().strip_prefix("stopped ").expect("a pid").to_owned();
-        scene.target.sh(&format!("test -d '{staging}'"));
-        assert!(run.is_running(), "left before everything was undone");
-
-        run.signal("INT");
-        let said = expect_end(run, 130, Duration::from_secs(1));
-        for command in ["transfer status", "transfer clean"] {
-            assert!(said.contains(command), "no '{command}' in\n{said}");
-        }
-        scene.target.sh(&format!("test -d '{staging}'; kill -CONT {pid}"));
-        // A snapshot lists files, and many of them go meanwhile.
-        assert!(eventually(SOON, || scene.target.run(&["test", "!", "-e", &staging]).status.success()));
-        scene.expect_as_before(SOON);
-    }
-
-    #[test]
-    fn an_ignored_hangup_stays_ignored() {
-        let Some(scene) = Scene::set() else { return };
-        let args = scene.args();
-        let mut words = vec!["nohup", "transfer"];
-        words.extend(args.iter().map(String::as_str));
-        let run = scene.start_stream_of(scene.controller.command(&words));
-        run.signal("HUP");
-        scene.await_more();
-        scene.open_throttle();
-        finish(run, SOON).expect_success();
-        scene.expect_copied();
-        scene.expect_as_before(SOON);
-    }
-
-    #[test]
-    fn a_controller_that_stopped_for_longer_than_the_lease_finds_everything_undone() {
-        let Some(scene) = Scene::set() else { return };
+#[test]
+fn exclusive_a_signal_undoes_everything_and_is_the_exit_code() {
+    let Some(scene) = MidStream::set() else { return };
+    for (signal, code) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
         let run = scene.start_stream(&[]);
-        run.signal("STOP");
-        scene.expect_undone(&[&scene.source, &scene.target], 2 * LEASE);
-        run.signal("CONT");
-        let said = expect_end(run, 1, SOON);
-        assert!(said.contains("--lease-time"), "it does not say what happened: {said}");
-        scene.expect_as_before(SOON);
+        run.signal(signal);
+        scene.expect_rolled_back(&[&scene.db1, &scene.db2], AT_ONCE);
+        let said = expect_end(run, code, AT_ONCE);
+        assert!(said.contains(&format!("transfer: interrupted by SIG{signal}")), "{said}");
+        scene.expect_as_before(AT_ONCE);
     }
+}
 
-    #[test]
-    fn a_controller_that_stopped_for_less_than_the_lease_goes_on() {
-        let Some(scene) = Scene::set() else { return };
-        let run = scene.start_stream(&[]);
-        run.signal("STOP");
-        // Twice: what was sent before the stop may arrive after it.
-        scene.await_more();
-        scene.await_more();
-        run.signal("CONT");
-        scene.await_more();
-        scene.open_throttle();
-        finish(run, SOON).expect_success();
-        scene.expect_copied();
-        scene.expect_as_before(SOON);
+/// Stops the first `rm` of the staging directory, and prints its pid.
+const STOP_RM: &str = r#"
+    while :; do
+        for comm in /proc/[0-9]*/comm; do
+            { read -r name <"$comm"; } 2>/dev/null || continue
+            [[ $name == rm ]] || continue
+            pid=${comm#/proc/} pid=${pid%/comm}
+            kill -STOP "$pid"
+            if [[ $(tr '\0' ' ' <"/proc/$pid/cmdline") == *"/.transfer-"* ]]; then
+                echo "stopped $pid"
+                exit
+            fi
+            kill -CONT "$pid"
+        done
+    done"#;
+
+#[test]
+fn exclusive_a_long_removal_delays_nothing_else_and_goes_on_without_the_controller() {
+    let Some(scene) = MidStream::set() else { return };
+    let mut run = scene.start_stream(&[]);
+    let staging = scene.at(&format!("in/.transfer-{}", agents::name(&scene.db2)));
+    let make = "mkdir $ARGV[0]; for (1 .. 110_000) { open(my $file, '>', \"$ARGV[0]/$_\") or die $! }";
+    scene.db2.run(&["perl", "-e", make, &format!("{staging}/many")]).expect_success();
+    let mut stopper = scene.db2.spawn(&["bash", "-c", STOP_RM]);
+
+    let began = Instant::now();
+    run.signal("INT");
+    let closed = eventually(AT_ONCE, || {
+        let script = "[[ -z $(ss -Hltn 'sport >= 4400 and sport <= 4500') ]]
+            [[ -z $(nft list ruleset | grep transfer-) ]]
+            for home in /var/lib/transfer/*; do
+                for lock in \"$home\"/*.job; do [[ ! -e $lock || -z $(of 8 \"$lock\") ]]; done
+            done";
+        agents::holds(&scene.db2, script) && agents::holds(&scene.db1, script)
+    });
+    assert!(closed, "not closed after {:?}", began.elapsed());
+    stopper.wait_for("stopped", PROMPTLY);
+    let stopped = stopper.wait().expect_success().stdout;
+    let pid = stopped.trim().strip_prefix("stopped ").expect("a pid").to_owned();
+    scene.db2.sh(&format!("test -d '{staging}'"));
+    assert!(run.is_running(), "ended before the rollback was complete");
+
+    run.signal("INT");
+    let said = expect_end(run, 130, Duration::from_secs(1));
+    for command in ["transfer status", "transfer clean"] {
+        assert!(said.contains(command), "no '{command}' in\n{said}");
     }
+    scene.db2.sh(&format!("test -d '{staging}'; kill -CONT {pid}"));
+    // A snapshot lists files, many of which disappear during this.
+    assert!(eventually(PROMPTLY, || scene.db2.run(&["test", "!", "-e", &staging]).status.success()));
+    scene.expect_as_before(PROMPTLY);
+}
+
+#[test]
+fn exclusive_an_ignored_hangup_stays_ignored() {
+    let Some(scene) = MidStream::set() else { return };
+    let args = scene.command_line();
+    let mut words = vec!["nohup", "transfer"];
+    words.extend(args.iter().map(String::as_str));
+    let run = scene.start_stream_of(scene.ctl.command(&words));
+    run.signal("HUP");
+    scene.await_more();
+    scene.open_throttle();
+    run.end_within(PROMPTLY).expect_success();
+    scene.expect_copied();
+    scene.expect_as_before(PROMPTLY);
+}
+
+#[test]
+fn exclusive_a_controller_that_stopped_for_longer_than_the_lease_finds_everything_undone() {
+    let Some(scene) = MidStream::set() else { return };
+    let run = scene.start_stream(&[]);
+    run.signal("STOP");
+    scene.expect_rolled_back(&[&scene.db1, &scene.db2], 2 * LEASE);
+    run.signal("CONT");
+    let said = expect_end(run, 1, PROMPTLY);
+    assert!(said.contains("--lease-time"), "it does not say what happened: {said}");
+    scene.expect_as_before(PROMPTLY);
+}
+
+#[test]
+fn exclusive_a_controller_that_stopped_for_less_than_the_lease_goes_on() {
+    let Some(scene) = MidStream::set() else { return };
+    let run = scene.start_stream(&[]);
+    run.signal("STOP");
+    // Twice: data that was sent before the stop may arrive after it.
+    scene.await_more();
+    scene.await_more();
+    run.signal("CONT");
+    scene.await_more();
+    scene.open_throttle();
+    run.end_within(PROMPTLY).expect_success();
+    scene.expect_copied();
+    scene.expect_as_before(PROMPTLY);
 }

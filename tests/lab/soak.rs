@@ -1,29 +1,42 @@
-//! Many transfers of all kinds, with faults, side by side: nothing leaks, every success is identical, every failure is
-//! clean. What is done is drawn from a seed (`soak/plan.rs`), and judged when it is over (`soak/judge.rs`).
+//! Many transfers of all kinds, with faults, in parallel: no leaks, every success is identical, every failure
+//! is clean. A seed determines the plan (`soak/plan.rs`), which is judged at the end (`soak/judge.rs`).
 //!
-//! `SOAK_SEED` repeats a plan, `SOAK_TRANSFERS` and `SOAK_SECONDS` bound it.
+//! `SOAK_SEED` repeats a plan, `SOAK_TRANSFERS` and `SOAK_SECONDS` limit it.
 
 mod judge;
 mod plan;
 
-use std::env;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::{env, thread};
 
 use self::plan::{Case, Data, Fault, LEASE, Place, Whom};
-use crate::fixtures::make_every_kind;
-use crate::harness::{Host, Lab, Output, Scratch, eventually};
 
-/// Transfers at the same time.
+use crate::support::commands::Running;
+use crate::support::every_kind::make_every_kind;
+use crate::support::firewall::FIREWALL;
+use crate::support::hosts::{Host, Lab};
+use crate::support::output::Output;
+use crate::support::scratch::Scratch;
+use crate::support::snapshots::Snapshot;
+use crate::support::waiting::eventually;
+use plan::{WINDOW, draw, places_of};
+
+/// Number of transfers at the same time.
 const AT_ONCE: usize = 8;
-/// What the last transfers, and the undoing after them, may take beyond their start.
+/// Limit for the last transfers and rollbacks, after their start.
 const DRAIN: Duration = Duration::from_secs(25);
-/// How long one run may take on a busy machine.
+/// Limit for one run on a busy machine.
 const LONGEST_RUN: Duration = Duration::from_secs(90);
-/// Nobody repeats what the program did when it fails everywhere.
+/// The soak ends after this number of failures.
 const ENOUGH_FAILURES: usize = 5;
 
-/// Makes a source. Arguments: the directory, the name, bytes in all, files (0: one file and no tree).
+/// Creates a source. Arguments: directory, name, total size in bytes, number of files (0 for a single file
+/// without a tree).
 const MAKE: &str = r#"
     mkdir -- "$1"; cd -- "$1"
     if (($4 == 0)); then
@@ -40,16 +53,16 @@ const MAKE: &str = r#"
     chown 111:112 empty; chmod 0500 .; touch -d '2002-02-02 02:02:02.2Z' .
 "#;
 
-/// How one transfer went.
+/// End of one transfer.
 struct Ended {
-    /// `None`: it did not end, and was killed.
+    /// `None` when it did not end and was killed.
     output: Option<Output>,
-    /// What was struck, if anything.
+    /// The fault that was applied, if any.
     struck: Option<String>,
     seconds: f32,
 }
 
-/// What all of the soak's threads share.
+/// State that the threads of the soak share.
 struct Soak {
     lab: Lab,
     scratch: Scratch,
@@ -69,7 +82,7 @@ impl Soak {
         let case = &self.cases[index];
         let path = format!("{}/{}", self.source(index), case.own_name);
         let source = match case.source {
-            // Both ways to say it.
+            // Both ways to name the controller.
             "ctl" if index % 2 == 0 => path,
             "ctl" => format!("localhost:{path}"),
             host => format!("{host}:{path}"),
@@ -78,7 +91,7 @@ impl Soak {
         [source].into_iter().chain(targets).chain(case.options.iter().cloned()).collect()
     }
 
-    /// The command as a shell would take it.
+    /// Returns the command in the syntax of a shell.
     fn command(&self, index: usize) -> String {
         let quoted = |word: String| format!("'{}'", word.replace('\'', r"'\''"));
         let plain = |word: &String| !word.contains(|c: char| c.is_whitespace() || "'\"$*()".contains(c));
@@ -104,7 +117,7 @@ impl Soak {
             .expect_success();
     }
 
-    /// Does one transfer, with its fault, to its end.
+    /// Runs one transfer, with its fault, to its end.
     fn perform(&self, index: usize) -> Ended {
         self.make_source(index);
         let args = self.args(index);
@@ -129,11 +142,13 @@ impl Soak {
                     .stdin(include_str!("soak/kill.sh"))
                     .spawn();
                 eventually(LONGEST_RUN, || !killer.is_running() || !run.is_running());
-                // It may have struck just before that end.
+                // The fault may have been applied just before the end.
                 eventually(Duration::from_millis(100), || !killer.is_running());
                 if !killer.is_running() {
-                    let told = killer.wait().stdout;
-                    struck = told.strip_prefix("killed").map(|told| format!("{whom:?} on {host}:{told}"));
+                    let reported = killer.wait().stdout;
+                    struck = reported
+                        .strip_prefix("killed")
+                        .map(|reported| format!("{whom:?} on {host}:{reported}"));
                 }
                 if *whom == Whom::AgentAndController && struck.is_some() && run.is_running() {
                     run.signal("KILL");
@@ -149,7 +164,7 @@ impl Soak {
         Ended { output: ends.then_some(output), struck, seconds }
     }
 
-    /// A transfer and how it went, for the reader and for who repeats it.
+    /// Describes a transfer and its end, for a reader who wants to repeat it.
     fn story(&self, index: usize, ended: Option<&Ended>) -> String {
         let mut story = format!("transfer {index}: {}\n", self.command(index));
         let case = &self.cases[index];
@@ -166,7 +181,7 @@ impl Soak {
     }
 }
 
-/// A number from the environment.
+/// Returns a number from the environment.
 fn setting(name: &str, default: u64) -> u64 {
     env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is no number")))
 }
@@ -176,173 +191,154 @@ fn seed() -> u64 {
     setting("SOAK_SEED", now.as_secs() * 1000 + u64::from(now.subsec_millis()))
 }
 
-/// What looks at whole hosts cannot share them.
-mod alone {
-    use std::collections::BTreeMap;
-    use std::panic::{AssertUnwindSafe, catch_unwind};
-    use std::sync::Mutex;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::thread;
+const HOSTS: [&str; 4] = ["ctl", "db1", "db2", "db3"];
 
-    use super::plan::{WINDOW, draw, places_of};
-    use super::{
-        AT_ONCE, DRAIN, Duration, ENOUGH_FAILURES, Ended, Host, Instant, LEASE, Lab, Soak, judge, seed,
-        setting,
-    };
-    use crate::fixtures::FIREWALL;
-    use crate::harness::Running;
-    use crate::snapshot::Snapshot;
+/// Results of the transfers so far.
+#[derive(Default)]
+struct Results {
+    ended: BTreeMap<usize, Ended>,
+    failures: Vec<String>,
+}
 
-    const HOSTS: [&str; 4] = ["ctl", "db1", "db2", "db3"];
+/// Firewalls that let only ssh in, on two of the targets.
+struct Firewalls([Host; 2]);
 
-    /// What has come of the transfers so far.
-    #[derive(Default)]
-    struct Results {
-        ended: BTreeMap<usize, Ended>,
-        failures: Vec<String>,
+impl Firewalls {
+    fn new(lab: &Lab) -> Self {
+        let hosts = ["db2", "db3"].map(|name| lab.host(name));
+        for host in &hosts {
+            host.sh(FIREWALL);
+        }
+        Self(hosts)
     }
+}
 
-    /// Two of the targets let nobody in but ssh.
-    struct Firewalls([Host; 2]);
-
-    impl Firewalls {
-        fn new(lab: &Lab) -> Self {
-            let hosts = ["db2", "db3"].map(|name| lab.host(name));
-            for host in &hosts {
-                host.sh(FIREWALL);
-            }
-            Self(hosts)
+impl Drop for Firewalls {
+    fn drop(&mut self) {
+        for host in &self.0 {
+            host.run(&["nft", "delete", "table", "inet", "closed"]);
         }
     }
+}
 
-    impl Drop for Firewalls {
-        fn drop(&mut self) {
-            for host in &self.0 {
-                host.run(&["nft", "delete", "table", "inet", "closed"]);
-            }
+/// Runs one transfer after the other, and judges the last state of each window.
+fn work(
+    soak: &Soak,
+    next: &AtomicUsize,
+    left: &[AtomicUsize],
+    results: &Mutex<Results>,
+    last_start: Instant,
+) {
+    loop {
+        let index = next.fetch_add(1, Ordering::SeqCst);
+        if index >= soak.cases.len() {
+            return;
         }
-    }
-
-    /// One thread's part: takes one transfer after the other, and judges what the last one of a window leaves.
-    fn work(
-        soak: &Soak,
-        next: &AtomicUsize,
-        left: &[AtomicUsize],
-        results: &Mutex<Results>,
-        last_start: Instant,
-    ) {
-        loop {
-            let index = next.fetch_add(1, Ordering::SeqCst);
-            if index >= soak.cases.len() {
-                return;
-            }
-            let goes_on = Instant::now() < last_start
-                && results.lock().expect("a thread panicked").failures.len() < ENOUGH_FAILURES;
-            if goes_on {
-                let done = catch_unwind(AssertUnwindSafe(|| soak.perform(index)));
-                let mut results = results.lock().expect("a thread panicked");
-                match done {
-                    Ok(ended) => {
-                        println!("{}", judge::line(index, &ended));
-                        results.failures.extend(soak.judge_end(index, &ended));
-                        results.ended.insert(index, ended);
-                    }
-                    Err(_) => results
-                        .failures
-                        .push(format!("the test itself failed in {}", soak.story(index, None))),
+        let goes_on = Instant::now() < last_start
+            && results.lock().expect("a thread panicked").failures.len() < ENOUGH_FAILURES;
+        if goes_on {
+            let done = catch_unwind(AssertUnwindSafe(|| soak.perform(index)));
+            let mut results = results.lock().expect("a thread panicked");
+            match done {
+                Ok(ended) => {
+                    println!("{}", judge::line(index, &ended));
+                    results.failures.extend(soak.judge_end(index, &ended));
+                    results.ended.insert(index, ended);
+                }
+                Err(_) => {
+                    results.failures.push(format!("the test itself failed in {}", soak.story(index, None)));
                 }
             }
-            let window = index / WINDOW;
-            if left[window].fetch_sub(1, Ordering::SeqCst) == 1 {
-                let members = {
-                    let results = results.lock().expect("a thread panicked");
-                    let first = window * WINDOW;
-                    judge::members(soak, results.ended.range(first..first + WINDOW))
-                };
-                let judged = catch_unwind(AssertUnwindSafe(|| soak.judge_window(window, &members)));
-                let failures = judged.unwrap_or_else(|_| vec![format!("window {window} cannot be judged")]);
-                results.lock().expect("a thread panicked").failures.extend(failures);
-            }
+        }
+        let window = index / WINDOW;
+        if left[window].fetch_sub(1, Ordering::SeqCst) == 1 {
+            let members = {
+                let results = results.lock().expect("a thread panicked");
+                let first = window * WINDOW;
+                judge::members(soak, results.ended.range(first..first + WINDOW))
+            };
+            let judged = catch_unwind(AssertUnwindSafe(|| soak.judge_window(window, &members)));
+            let failures = judged.unwrap_or_else(|_| vec![format!("window {window} cannot be judged")]);
+            results.lock().expect("a thread panicked").failures.extend(failures);
         }
     }
+}
 
-    #[test]
-    fn many_transfers_of_all_kinds_with_faults_leave_nothing_but_identical_copies() {
-        let began = Instant::now();
-        let seed = seed();
-        let count = usize::try_from(setting("SOAK_TRANSFERS", 30)).expect("a small number");
-        let seconds = setting("SOAK_SECONDS", 60);
-        let bound = format!("SOAK_SEED={seed} SOAK_TRANSFERS={count} SOAK_SECONDS={seconds}");
-        println!("{bound}");
-        let last_start = began + Duration::from_secs(seconds).saturating_sub(DRAIN);
-        let Some(lab) = Lab::get() else { return };
+#[test]
+fn exclusive_many_transfers_of_all_kinds_with_faults_leave_nothing_but_identical_copies() {
+    let began = Instant::now();
+    let seed = seed();
+    let count = usize::try_from(setting("SOAK_TRANSFERS", 30)).expect("a small number");
+    let seconds = setting("SOAK_SECONDS", 60);
+    let bound = format!("SOAK_SEED={seed} SOAK_TRANSFERS={count} SOAK_SECONDS={seconds}");
+    println!("{bound}");
+    let last_start = began + Duration::from_secs(seconds).saturating_sub(DRAIN);
+    let Some(lab) = Lab::get() else { return };
 
-        let hosts = HOSTS.map(|name| lab.host(name));
-        let scratch = lab.scratch(&HOSTS);
-        let _firewalls = Firewalls::new(&lab);
-        // The first use of a connection leaves traces of its own.
-        lab.transfer(&["status", "db1", "db2", "db3"]).expect_success();
-        let soak = Soak { lab, scratch, cases: draw(seed, count) };
-        let windows = count.div_ceil(WINDOW);
-        for host in &hosts {
-            let directories: Vec<String> =
-                (0..windows).flat_map(places_of).map(|place| soak.directory(&place)).collect();
-            host.sh(&format!("mkdir -p {}", directories.join(" ")));
+    let hosts = HOSTS.map(|name| lab.host(name));
+    let scratch = lab.scratch(&HOSTS);
+    let _firewalls = Firewalls::new(&lab);
+    // The first connection leaves traces.
+    lab.transfer(&["status", "db1", "db2", "db3"]).expect_success();
+    let soak = Soak { lab, scratch, cases: draw(seed, count) };
+    let windows = count.div_ceil(WINDOW);
+    for host in &hosts {
+        let directories: Vec<String> =
+            (0..windows).flat_map(places_of).map(|place| soak.directory(&place)).collect();
+        host.sh(&format!("mkdir -p {}", directories.join(" ")));
+    }
+    let before =
+        hosts.each_ref().map(|host| Snapshot::of(host, &[soak.scratch.path(), "/run/transfer-ssh", "/root"]));
+    let samplers = hosts
+        .each_ref()
+        .map(|host| host.command(&["perl", "-"]).stdin(include_str!("soak/descriptors.pl")).spawn());
+
+    let next = AtomicUsize::new(0);
+    let left: Vec<AtomicUsize> =
+        (0..windows).map(|window| AtomicUsize::new(WINDOW.min(count - window * WINDOW))).collect();
+    let results = Mutex::new(Results::default());
+    thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| work(&soak, &next, &left, &results, last_start));
         }
-        let before = hosts
-            .each_ref()
-            .map(|host| Snapshot::of(host, &[soak.scratch.path(), "/run/transfer-ssh", "/root"]));
-        let samplers = hosts
-            .each_ref()
-            .map(|host| host.command(&["perl", "-"]).stdin(include_str!("soak/descriptors.pl")).spawn());
+    });
+    let Results { ended, mut failures } = results.into_inner().expect("a thread panicked");
+    let most = HOSTS.iter().zip(samplers).map(|(name, sampler)| look(name, sampler, &mut failures)).max();
 
-        let next = AtomicUsize::new(0);
-        let left: Vec<AtomicUsize> =
-            (0..windows).map(|window| AtomicUsize::new(WINDOW.min(count - window * WINDOW))).collect();
-        let results = Mutex::new(Results::default());
-        thread::scope(|scope| {
-            for _ in 0..AT_ONCE {
-                scope.spawn(|| work(&soak, &next, &left, &results, last_start));
-            }
-        });
-        let Results { ended, mut failures } = results.into_inner().expect("a thread panicked");
-        let most = HOSTS.iter().zip(samplers).map(|(name, sampler)| look(name, sampler, &mut failures)).max();
-
-        let looked = thread::scope(|scope| {
-            let lookers: Vec<_> = (hosts.iter().zip(&before))
-                .map(|(host, before)| scope.spawn(|| before.remaining(host, LEASE + Duration::from_secs(15))))
-                .collect();
-            lookers.into_iter().map(|looker| looker.join().expect("a snapshot failed")).collect::<Vec<_>>()
-        });
-        for (name, remaining) in HOSTS.iter().zip(looked) {
-            failures.extend(remaining.iter().map(|line| format!("{name} is not as before: {line:.200}")));
-        }
-
-        let mut codes: BTreeMap<String, usize> = BTreeMap::new();
-        for ended in ended.values() {
-            *codes.entry(judge::outcome(ended)).or_default() += 1;
-        }
-        println!(
-            "{} of {count} transfers in {:.0} s: {codes:?}; {} were struck; an agent has at most {} descriptors",
-            ended.len(),
-            began.elapsed().as_secs_f32(),
-            ended.values().filter(|ended| ended.struck.is_some()).count(),
-            most.unwrap_or(0),
-        );
-        assert!(failures.is_empty(), "to repeat it: {bound}\n{}", failures.join("\n\n"));
-        assert!(!ended.is_empty() || count == 0, "no transfer began in time");
+    let looked = thread::scope(|scope| {
+        let lookers: Vec<_> = (hosts.iter().zip(&before))
+            .map(|(host, before)| scope.spawn(|| before.remaining(host, LEASE + Duration::from_secs(15))))
+            .collect();
+        lookers.into_iter().map(|looker| looker.join().expect("a snapshot failed")).collect::<Vec<_>>()
+    });
+    for (name, remaining) in HOSTS.iter().zip(looked) {
+        failures.extend(remaining.iter().map(|line| format!("{name} is not as before: {line:.200}")));
     }
 
-    /// Ends a sampler and reads what it has seen: failures, and how many descriptors an agent had at most.
-    fn look(name: &str, mut sampler: Running, failures: &mut Vec<String>) -> usize {
-        if !sampler.is_running() {
-            failures.push(format!("{name}: nobody looked at descriptors: {}", sampler.wait()));
-            return 0;
-        }
-        sampler.signal("KILL");
-        let seen = sampler.wait().stdout;
-        let of = |kind: &'static str| seen.lines().filter_map(move |line| line.strip_prefix(kind));
-        failures.extend(of("bad: ").map(|line| format!("{name}: {line}")));
-        of("most: ").filter_map(|number| number.parse().ok()).max().unwrap_or(0)
+    let mut codes: BTreeMap<String, usize> = BTreeMap::new();
+    for ended in ended.values() {
+        *codes.entry(judge::outcome(ended)).or_default() += 1;
     }
+    println!(
+        "{} of {count} transfers in {:.0} s: {codes:?}; {} were struck; an agent has at most {} descriptors",
+        ended.len(),
+        began.elapsed().as_secs_f32(),
+        ended.values().filter(|ended| ended.struck.is_some()).count(),
+        most.unwrap_or(0),
+    );
+    assert!(failures.is_empty(), "to repeat it: {bound}\n{}", failures.join("\n\n"));
+    assert!(!ended.is_empty() || count == 0, "no transfer began in time");
+}
+
+/// Stops a sampler and reads its result: failures, and the highest number of descriptors of an agent.
+fn look(name: &str, mut sampler: Running, failures: &mut Vec<String>) -> usize {
+    if !sampler.is_running() {
+        failures.push(format!("{name}: the descriptors were not sampled: {}", sampler.wait()));
+        return 0;
+    }
+    sampler.signal("KILL");
+    let seen = sampler.wait().stdout;
+    let of = |kind: &'static str| seen.lines().filter_map(move |line| line.strip_prefix(kind));
+    failures.extend(of("bad: ").map(|line| format!("{name}: {line}")));
+    of("most: ").filter_map(|number| number.parse().ok()).max().unwrap_or(0)
 }

@@ -1,24 +1,26 @@
-//! What the programs of a run asked the kernel of a host for, in which order, and what of it was on the disk when.
+//! System calls of a run on a host: their order, and which data was on the disk at which time.
 //!
-//! A trace is read by a model of a disk that keeps nothing but what was synced by name: data of a file with the file,
-//! the entries of a directory with the directory, everything with the file system. Real ones keep more than that.
+//! A model of a disk reads a trace. It keeps only what was synced by name: data of a file with the file,
+//! entries of a directory with the directory, everything with the file system. Real disks keep more.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::fixtures::Wrapper;
-use crate::harness::{Host, eventually};
+use crate::support::changes::Wrapper;
+use crate::support::hosts::Host;
+use crate::support::waiting::eventually;
 
-/// What is traced: all that changes a disk, all that waits for one, and what starts a program.
+/// Traced system calls: those that change a disk, wait for one, or start a program.
 const CALLS: &str = "chdir,fchdir,execve,write,pwrite64,sendfile,copy_file_range,ftruncate,fallocate,mkdir,mkdirat,mknodat,\
     link,linkat,symlink,symlinkat,rename,renameat,renameat2,unlink,unlinkat,rmdir,chmod,fchmod,fchmodat,chown,fchown,\
     lchown,fchownat,utimensat,setxattr,lsetxattr,fsetxattr,fsync,fdatasync,syncfs,sync,sync_file_range";
-/// Those that make or remove an entry of a directory.
+/// System calls that create or remove an entry of a directory.
 const ENTRIES: [&str; 10] =
     ["mkdir", "mkdirat", "mknodat", "unlink", "unlinkat", "rmdir", "link", "linkat", "symlink", "symlinkat"];
 const SOON: Duration = Duration::from_secs(20);
 
-/// What a host's agents are watched with while this lives: a shell that is started as theirs are is started by strace.
+/// Traces the agents of a host until it is dropped: shells that are started like agents are started by
+/// strace.
 pub(crate) struct Tracer {
     host: Host,
     directory: String,
@@ -26,7 +28,7 @@ pub(crate) struct Tracer {
 }
 
 impl Tracer {
-    /// `directory`: of the traces, on the host; may not exist yet.
+    /// `directory` is for the traces, on the host; it does not have to exist.
     #[track_caller]
     pub(crate) fn start(host: &Host, directory: &str) -> Self {
         host.sh(&format!("rm -rf '{directory}'; mkdir -m 1777 '{directory}'"));
@@ -40,7 +42,7 @@ impl Tracer {
         Self { host: host.clone(), directory: directory.to_owned(), _bash: bash }
     }
 
-    /// What the one agent did that there was.
+    /// Returns the calls of the only agent.
     #[track_caller]
     pub(crate) fn stop(self) -> Vec<Call> {
         let ended = || !self.host.run(&["pgrep", "-x", "strace"]).status.success();
@@ -50,14 +52,14 @@ impl Tracer {
     }
 }
 
-/// One system call that succeeded. It has begun and ended with those lines of the trace; what one process did because
-/// of what another one had done comes behind it.
+/// One successful system call, with the lines of the trace at which it began and ended. Calls that depend on
+/// those of another process come after them.
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
     pid: String,
     name: String,
     args: String,
-    /// The files that it names, as absolute paths.
+    /// Files that it names, as absolute paths.
     paths: Vec<String>,
     began: usize,
     ended: usize,
@@ -68,12 +70,12 @@ impl Call {
         matches!(self.name.as_str(), "fsync" | "fdatasync" | "syncfs" | "sync")
     }
 
-    /// What it is, for messages.
+    /// Text for messages.
     pub(crate) fn describe(&self) -> String {
         format!("{}({:.300})", self.name, self.args)
     }
 
-    /// Whether it names something at or below a path.
+    /// Whether it names a path at or below another one.
     pub(crate) fn touches(&self, path: &str) -> bool {
         self.paths.iter().any(|own| is_below(own, path))
     }
@@ -95,7 +97,7 @@ fn parent(path: &str) -> &str {
     path.rsplit_once('/').map_or("", |(parent, _)| parent)
 }
 
-/// Reads what strace has written.
+/// Parses the output of strace.
 fn parse(trace: &str) -> Vec<Call> {
     let mut calls = Vec::new();
     let mut unfinished: HashMap<&str, (usize, &str)> = HashMap::new();
@@ -130,11 +132,11 @@ fn parse(trace: &str) -> Vec<Call> {
     calls
 }
 
-/// The paths in the arguments of a call: those behind descriptors, and those that are said, which are relative to the
-/// descriptor in front of them or else to the process's own directory.
+/// Returns the paths in the arguments of a call: of descriptors, and of strings, which are relative to the
+/// preceding descriptor or to the working directory of the process.
 fn paths(name: &str, args: &str, directory: &str) -> Vec<String> {
     let mut paths = Vec::new();
-    // Of a call that says no path but data, or a program's arguments.
+    // For calls whose strings are data, or the arguments of a program.
     let only_descriptor = matches!(name, "write" | "pwrite64" | "execve");
     let mut base: Option<String> = None;
     let mut rest = args;
@@ -166,27 +168,27 @@ fn paths(name: &str, args: &str, directory: &str) -> Vec<String> {
     paths
 }
 
-/// A run as its agent on one host should have gone about it.
+/// Expected behaviour of the agent of a run on one host.
 pub(crate) struct Expected {
-    /// The directory that takes the copy, and its name there; on the source there is none.
+    /// The target directory and the name of the copy; `None` on the source.
     pub(crate) target: Option<(String, String)>,
-    /// `--no-fsync`, and no old one that goes for the copy: nothing of the copy is waited for.
+    /// `--no-fsync`, without an old copy that is removed: the copy is not synced.
     pub(crate) hasty: bool,
 }
 
 /// A change that may not be on the disk yet.
 struct Pending {
     id: usize,
-    /// The file that was changed, or the directory that got or lost an entry.
+    /// The file that was changed, or the directory of the entry.
     path: String,
-    /// What it was, for messages.
+    /// Text for messages.
     what: String,
 }
 
-/// The model's disk, and what has been found.
+/// The model's disk, and the violations so far.
 struct Disk<'a> {
     expected: &'a Expected,
-    /// Where agents have their journals, and the name of this one.
+    /// Directory of the agents' journals, and the name of this one.
     state: String,
     agent: String,
     /// The agent's process.
@@ -196,12 +198,12 @@ struct Disk<'a> {
     records: String,
     journal_is_gone: bool,
     is_placed: bool,
-    /// What makes sure that something was looked at.
+    /// Kinds of effects that were seen.
     seen: Vec<&'static str>,
     violations: Vec<String>,
 }
 
-/// What is wrong with the order of calls, and which kinds of effects were seen.
+/// Returns the violations of the order, and the kinds of effects that were seen.
 pub(crate) fn violations(calls: &[Call], expected: &Expected) -> (Vec<String>, Vec<&'static str>) {
     let Some(header) =
         calls.iter().find(|call| call.name == "write" && call.args.contains("\"transfer-journal\\t1"))
@@ -226,8 +228,8 @@ pub(crate) fn violations(calls: &[Call], expected: &Expected) -> (Vec<String>, V
         seen: Vec::new(),
         violations: Vec::new(),
     };
-    // Each call counts twice: what has to be on the disk before it is when it begins, what it changes or syncs is changed
-    // or synced when it has ended, and only changes that had ended when it began are synced.
+    // Each call has two times: its requirements have to be on the disk when it begins, its changes and syncs
+    // count when it has ended, and a sync covers only changes that had ended when it began.
     let mut moments: Vec<(usize, bool, &Call)> =
         calls.iter().flat_map(|call| [(call.began, false, call), (call.ended, true, call)]).collect();
     moments.sort_by_key(|(at, is_end, _)| (*at, *is_end));
@@ -246,7 +248,7 @@ pub(crate) fn violations(calls: &[Call], expected: &Expected) -> (Vec<String>, V
     (disk.violations, disk.seen)
 }
 
-/// The calls with the paths of the directories that they reach by the agent's descriptors.
+/// Replaces the paths of directories that the agent reaches by descriptors.
 fn through_descriptors(calls: &[Call], expected: &Expected, agent: &str) -> Vec<Call> {
     let mut calls = calls.to_vec();
     let Some((directory, _)) = &expected.target else { return calls };
@@ -266,7 +268,7 @@ impl Disk<'_> {
         format!("{}/{}", self.state, self.agent)
     }
 
-    /// Whether something is in the directory that takes the copy.
+    /// Whether a path is in the target directory.
     fn is_of_target(&self, path: &str) -> bool {
         self.expected.target.as_ref().is_some_and(|(directory, _)| is_below(path, directory))
     }
@@ -280,7 +282,7 @@ impl Disk<'_> {
         self.expected.target.as_ref().map(|(directory, name)| format!("{directory}/{name}"))
     }
 
-    /// Whether a sync waits for a change.
+    /// Whether a sync covers a change.
     fn covers(&self, call: &Call, change: &Pending) -> bool {
         let path = call.paths.first().map_or("", String::as_str);
         match call.name.as_str() {
@@ -290,7 +292,7 @@ impl Disk<'_> {
         }
     }
 
-    /// What has to be on the disk before a call.
+    /// Checks the requirements of a call.
     fn demand(&mut self, call: &Call) {
         let home = self.home();
         let staging = self.staging();
@@ -341,7 +343,7 @@ impl Disk<'_> {
         self.demand_of_the_copy(call, is_word);
     }
 
-    /// What has to be on the disk of the target before a call.
+    /// Checks the requirements of a call on the disk of the target.
     fn demand_of_the_copy(&mut self, call: &Call, is_word: bool) {
         let (Some(staging), Some(destination)) = (self.staging(), self.destination()) else { return };
         let directory = parent(&destination).to_owned();
@@ -355,7 +357,7 @@ impl Disk<'_> {
                 self.seen.push("name");
             }
             if !hasty {
-                // But that it can be moved is not for ever.
+                // The mode that allows a directory to be moved is temporary.
                 let is_loosened =
                     |change: &Pending| change.path == *from && change.what.starts_with("fchmodat(");
                 self.require(call, "the copy", |_, change| {
@@ -373,7 +375,7 @@ impl Disk<'_> {
         }
         if self.is_placed && !hasty && (is_word || removes && call.touches(&staging)) && !self.journal_is_gone
         {
-            // What is removed of the staging directory changes nothing but that, until it goes itself.
+            // Removals in the staging directory concern only that directory, until it is removed itself.
             self.require(call, "the name", |_, change| {
                 change.path == directory || is_below(&change.path, &destination)
             });
@@ -399,7 +401,7 @@ impl Disk<'_> {
         self.pending.push(Pending { id: self.changes, path: path.to_owned(), what: call.describe() });
     }
 
-    /// What a call has changed.
+    /// Records the changes of a call.
     fn change(&mut self, call: &Call) {
         let new = format!("{}/.new-{}", self.state, self.agent);
         if call.is_rename() {
@@ -409,7 +411,7 @@ impl Disk<'_> {
         for path in &call.paths {
             let is_entry = call.is(&ENTRIES);
             if path.starts_with("/proc/self/fd/") {
-                // tar changes the directory that it has open as its standard input.
+                // tar changes the directory that is its standard input.
                 if let (Some(staging), Some((_, name))) = (self.staging(), &self.expected.target) {
                     self.pend(&format!("{staging}/copy/{name}"), call);
                 }
@@ -424,7 +426,7 @@ impl Disk<'_> {
             } else if self.is_of_target(path) && !call.is(&["execve", "chdir", "fchdir"]) {
                 self.pend(if is_entry { parent(path) } else { path }, call);
                 if call.name == "rmdir" || call.args.contains("AT_REMOVEDIR") {
-                    // What was in it goes with it.
+                    // Its contents are gone with it.
                     self.pending.retain(|change| !is_below(&change.path, path));
                 }
             }

@@ -1,9 +1,14 @@
-//! Several targets of one run, and several runs on one host: what one of them meets is not the others' business.
+//! Several targets of one run, and several runs on one host: faults of one do not affect the others.
 
-use crate::fixtures::{Held, MORE_THAN_BUFFERS, assert_same, being_read, make_random, names};
-use crate::harness::{Host, Lab, Running};
+use crate::support::commands::Running;
+use crate::support::copies::{assert_same, make_random};
+use crate::support::held::{Held, MORE_THAN_BUFFERS, being_read};
+use crate::support::hosts::{Host, Lab};
+use crate::support::scenes::SOON;
+use crate::support::snapshots::Snapshot;
+use crate::support::trees::names;
 
-/// Fills a disk, `$1`, as soon as a transfer has begun to use it, which is after it was found to have enough space.
+/// Fills a disk, `$1`, as soon as a transfer uses it, after the check of its space.
 const FILL: &str = r#"
     until compgen -G "$1/.transfer-*" >/dev/null; do sleep 0.005; done
     cat /dev/zero 2>/dev/null >"$1/somebody-elses"
@@ -67,15 +72,15 @@ fn of_three_targets_the_one_that_fails_publishes_nothing_and_the_others_everythi
             &format!("db2:{second}"),
         ])
         .expect_code(1);
-    filler.wait_end(crate::fixtures::SOON);
+    filler.wait_end(crate::support::scenes::SOON);
 
     assert_same((&db1, &source), (&db2, &source));
     assert_same((&db1, &source), (&db2, &format!("{second}/source")));
     assert_eq!(names(&db3, &disk), ["somebody-elses"]);
-    let told = format!("{}{}", output.stdout, output.stderr);
-    assert_eq!(told.matches(": done: ").count(), 2, "{output}");
+    let reported = format!("{}{}", output.stdout, output.stderr);
+    assert_eq!(reported.matches(": done: ").count(), 2, "{output}");
     let failed =
-        told.lines().find(|line| line.starts_with(&format!("db3:{disk}: FAILED: "))).unwrap_or_default();
+        reported.lines().find(|line| line.starts_with(&format!("db3:{disk}: FAILED: "))).unwrap_or_default();
     assert!(failed.contains("tar"), "{output}");
 }
 
@@ -97,7 +102,7 @@ fn a_full_target_disk_publishes_nothing_and_leaves_nothing() {
         assert_eq!(names(&db2, &disk), ["somebody-elses"]);
         db2.run(&["rm", &format!("{disk}/somebody-elses")]).expect_success();
     }
-    // And a disk that is too small from the start is not even tried.
+    // A disk that is too small from the start is not used at all.
     let tiny = scratch.small_disk(&db2, "tiny", 10 << 20);
     let output = lab.transfer(&[&format!("db1:{source}"), &format!("db2:{tiny}")]).expect_code(4);
     assert!(output.stderr.contains("has 10.00 MiB free (10485760 bytes), the source needs "), "{output}");
@@ -124,7 +129,7 @@ fn one_refused_target_refuses_all_unless_it_is_to_be_skipped() {
     assert_same((&db1, &source), (&db3, &source));
     assert_eq!(db2.sh(&format!("cat '{source}'")), "old");
 
-    // With none left there is nothing to do.
+    // Nothing is left to do without a target.
     let output = lab.transfer(&[&args[..], &["--skip-refused"]].concat()).expect_code(4);
     assert!(output.stderr.contains("db2") && output.stderr.contains("db3"), "{output}");
 }
@@ -157,80 +162,70 @@ fn a_host_that_cannot_be_reached_is_named_and_nothing_is_changed() {
     assert!(names(&lab.host("db2"), scratch.path()).is_empty());
 }
 
-/// What looks at a whole host cannot share it.
-mod alone {
-    use super::{Lab, Running, assert_same, make_random};
-    use crate::fixtures::SOON;
-    use crate::snapshot::Snapshot;
-
-    #[test]
-    fn twenty_transfers_at_once_into_one_host_all_succeed_and_leave_nothing() {
-        let Some(lab) = Lab::get() else { return };
-        let hosts = ["ctl", "db1", "db2", "db3"].map(|name| lab.host(name));
-        let [_, db1, db2, db3] = &hosts;
-        let scratch = lab.scratch(&["db1", "db2", "db3"]);
-        let source = scratch.join("source");
-        for host in [db1, db3] {
-            host.run(&["mkdir", &source]).expect_success();
-            make_random(host, &format!("{source}/random"), 1);
-        }
-        db2.sh(&format!("cd '{}'; mkdir {{1..20}}", scratch.path()));
-        // The first use of a connection leaves traces of its own.
-        lab.transfer(&["status", "db1", "db2", "db3"]).expect_success();
-        let before = hosts.each_ref().map(|host| Snapshot::of(host, &["/run/transfer-ssh", "/root"]));
-
-        let from = |number: u32| if number % 4 == 0 { "db3" } else { "db1" };
-        let transfers: Vec<Running> = (1..=20)
-            .map(|number| {
-                let target = format!("db2:{}", scratch.join(&number.to_string()));
-                lab.transfer_spawn(&[&format!("{}:{source}", from(number)), &target])
-            })
-            .collect();
-        let outputs: Vec<String> = transfers
-            .into_iter()
-            .map(Running::wait)
-            .filter(|output| !output.status.success())
-            .map(|o| o.to_string())
-            .collect();
-        assert!(outputs.is_empty(), "{} failed:\n{}", outputs.len(), outputs.join("\n"));
-
-        for number in 1..=20 {
-            let copy = format!("{}/source", scratch.join(&number.to_string()));
-            assert_same((if from(number) == "db3" { db3 } else { db1 }, &source), (db2, &copy));
-        }
-        for (host, before) in hosts.iter().zip(&before) {
-            assert_eq!(before.remaining(host, SOON), Vec::<String>::new());
-        }
+#[test]
+fn exclusive_twenty_transfers_at_once_into_one_host_all_succeed_and_leave_nothing() {
+    let Some(lab) = Lab::get() else { return };
+    let hosts = ["ctl", "db1", "db2", "db3"].map(|name| lab.host(name));
+    let [_, db1, db2, db3] = &hosts;
+    let scratch = lab.scratch(&["db1", "db2", "db3"]);
+    let source = scratch.join("source");
+    for host in [db1, db3] {
+        host.run(&["mkdir", &source]).expect_success();
+        make_random(host, &format!("{source}/random"), 1);
     }
+    db2.sh(&format!("cd '{}'; mkdir {{1..20}}", scratch.path()));
+    // The first connection leaves traces.
+    lab.transfer(&["status", "db1", "db2", "db3"]).expect_success();
+    let before = hosts.each_ref().map(|host| Snapshot::of(host, &["/run/transfer-ssh", "/root"]));
 
-    #[test]
-    fn a_dry_run_changes_nothing() {
-        let Some(lab) = Lab::get() else { return };
-        let hosts = ["ctl", "db1", "db2", "db3"].map(|name| lab.host(name));
-        let scratch = lab.scratch(&["db1", "db2", "db3"]);
-        let source = scratch.join("source");
-        make_random(&hosts[1], &source, 1);
-        hosts[2].sh(
-            "nft add table inet mine; nft 'add chain inet mine input { type filter hook input priority 0; }'",
-        );
-        // The first use of a program or a connection may leave traces of its own.
-        let args = [
-            &format!("db1:{source}"),
-            &format!("db2:{}", scratch.path()),
-            &format!("db3:{}", scratch.path()),
-        ];
-        let args = [&args.map(String::as_str)[..], &["--dry-run"]].concat();
-        lab.transfer(&args).expect_success();
-        let dirs = [scratch.path(), "/run/transfer-ssh", "/root", "/etc"];
-        let before = hosts.each_ref().map(|host| Snapshot::of(host, &dirs));
+    let from = |number: u32| if number % 4 == 0 { "db3" } else { "db1" };
+    let transfers: Vec<Running> = (1..=20)
+        .map(|number| {
+            let target = format!("db2:{}", scratch.join(&number.to_string()));
+            lab.transfer_spawn(&[&format!("{}:{source}", from(number)), &target])
+        })
+        .collect();
+    let outputs: Vec<String> = transfers
+        .into_iter()
+        .map(Running::wait)
+        .filter(|output| !output.status.success())
+        .map(|o| o.to_string())
+        .collect();
+    assert!(outputs.is_empty(), "{} failed:\n{}", outputs.len(), outputs.join("\n"));
 
-        let output = lab.transfer(&args).expect_success();
-        for (host, before) in hosts.iter().zip(&before) {
-            assert_eq!(before.remaining(host, SOON), Vec::<String>::new());
-        }
-        hosts[2].sh("nft delete table inet mine");
-        for told in ["db2 (target", "db3 (target", "db1 (source", "from 10.77.0.11", "nothing was changed"] {
-            assert!(output.stdout.contains(told), "{told}: {output}");
-        }
+    for number in 1..=20 {
+        let copy = format!("{}/source", scratch.join(&number.to_string()));
+        assert_same((if from(number) == "db3" { db3 } else { db1 }, &source), (db2, &copy));
+    }
+    for (host, before) in hosts.iter().zip(&before) {
+        assert_eq!(before.remaining(host, SOON), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn exclusive_a_dry_run_changes_nothing() {
+    let Some(lab) = Lab::get() else { return };
+    let hosts = ["ctl", "db1", "db2", "db3"].map(|name| lab.host(name));
+    let scratch = lab.scratch(&["db1", "db2", "db3"]);
+    let source = scratch.join("source");
+    make_random(&hosts[1], &source, 1);
+    hosts[2].sh(
+        "nft add table inet mine; nft 'add chain inet mine input { type filter hook input priority 0; }'",
+    );
+    // The first use of a program or a connection may leave traces.
+    let args =
+        [&format!("db1:{source}"), &format!("db2:{}", scratch.path()), &format!("db3:{}", scratch.path())];
+    let args = [&args.map(String::as_str)[..], &["--dry-run"]].concat();
+    lab.transfer(&args).expect_success();
+    let dirs = [scratch.path(), "/run/transfer-ssh", "/root", "/etc"];
+    let before = hosts.each_ref().map(|host| Snapshot::of(host, &dirs));
+
+    let output = lab.transfer(&args).expect_success();
+    for (host, before) in hosts.iter().zip(&before) {
+        assert_eq!(before.remaining(host, SOON), Vec::<String>::new());
+    }
+    hosts[2].sh("nft delete table inet mine");
+    for reported in ["db2 (target", "db3 (target", "db1 (source", "from 10.77.0.11", "nothing was changed"] {
+        assert!(output.stdout.contains(reported), "{reported}: {output}");
     }
 }

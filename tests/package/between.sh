@@ -7,7 +7,7 @@ id=$1
 on() { tests/lab/lab.sh exec "$id" "$@"; }
 
 on db1 sh -c 'mkdir -p /srv/sqldata/shop && head -c 5000000 /dev/urandom >/srv/sqldata/shop/orders.ibd'
-# What the file says is what happens: a port that is not the first free one.
+# The configuration file counts: a port that is not the first free one.
 on ctl sed -i 's/^#:port = .*/port = 4477/' /etc/transfer/transfer.conf
 on ctl grep -qx 'port = 4477' /etc/transfer/transfer.conf
 on ctl transfer db1:/srv/sqldata db2:/srv --dry-run | grep -q 4477

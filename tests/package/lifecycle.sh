@@ -11,7 +11,7 @@ say() { printf '\n* %s\n' "$*"; }
 on() { "$lab" exec "$id" "$@"; }
 ctl() { on ctl env DEBIAN_FRONTEND=noninteractive bash -euo pipefail -c "$1"; }
 
-# What is on the host's disk and in /run, but for books that are kept of installing as such.
+# Lists the host's disk and /run, without the package manager's own records.
 everything() {
     ctl 'find / /run -xdev \( -path /srv -o -path /tmp -o -path /var/log -o -path /var/cache -o -path /var/lib/apt -o \
             -path /run/systemd -o -path /run/user -o -path /run/log -o -path /run/udev -o -name "*-old" \) -prune -o -print |
@@ -92,7 +92,7 @@ say "purge: nothing stays"
 ctl 'apt-get purge -y transfer'
 diff <(printf '%s\n' "$before") <(everything)
 
-say "purge where somebody else's run left its journal, and the administrator a file: these stay"
+say "purge with the journal of another controller's run and a file of the administrator: these stay"
 ctl "$install >/dev/null 2>&1"
 ctl 'mkdir -p /var/lib/transfer/20260102-030405-abcdef && echo x >/var/lib/transfer/20260102-030405-abcdef/journal &&
     echo "[client]" >/etc/transfer/replicas.cnf'

@@ -45,7 +45,7 @@ if [[ ${1-} == _hook ]]; then
     exit
 fi
 scripts/setup.sh test
-# So that all that Cargo.lock names is in the machine's cache.
+# Fetches everything in Cargo.lock into the machine's cache.
 cargo fetch --locked --quiet
 mmdebstrap --mode=root --variant=minbase --format=null --include=make,ca-certificates --dpkgopt=force-unsafe-io \
     --customize-hook="'$PWD/tests/package/trixie.sh' _hook \"\$1\"" \

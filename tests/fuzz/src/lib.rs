@@ -1,4 +1,5 @@
-//! What all targets share: how bytes become a host's answer, and what must hold for everything that is shown.
+//! Common parts of the targets: conversion of bytes to answers of a host, and the properties of everything
+//! that is shown.
 
 use std::ffi::OsStr;
 use std::net::IpAddr;
@@ -13,7 +14,7 @@ use transfer::plan::{Plan, TargetFactsOf};
 use transfer::run_id::RunId;
 use transfer::settings::{Settings, Sources};
 
-/// The lines of an answer, as the controller reads them.
+/// Splits bytes into the lines of an answer, as the controller does.
 pub fn answer(mut data: &[u8]) -> Vec<Vec<Field>> {
     let mut messages = Vec::new();
     while let Ok(Some(line)) = done(read_record(&mut data, b'\n')) {
@@ -22,18 +23,19 @@ pub fn answer(mut data: &[u8]) -> Vec<Vec<Field>> {
     messages
 }
 
-/// What several hosts say: the input's parts between bytes of 0xff, which is no UTF-8. Those that are missing are empty.
+/// Splits bytes into the answers of several hosts, at bytes of 0xff, which is never UTF-8. Missing answers
+/// are empty.
 pub fn parts<const N: usize>(data: &[u8]) -> [&[u8]; N] {
     let mut parts = data.splitn(N, |byte| *byte == 0xff);
     [(); N].map(|()| parts.next().unwrap_or_default())
 }
 
-/// The result of something that never waits.
+/// Returns the result of a future that never waits.
 pub fn done<T>(future: impl Future<Output = T>) -> T {
     future.now_or_never().expect("it waits")
 }
 
-/// One line that commands no terminal, and no longer than `most` bytes.
+/// Asserts a single line of at most `most` bytes, without control characters.
 #[track_caller]
 pub fn assert_line(text: &str, most: usize) {
     let misleads = |c| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
@@ -41,14 +43,14 @@ pub fn assert_line(text: &str, most: usize) {
     assert!(text.len() <= most, "{} bytes: {text:?}", text.len());
 }
 
-/// Lines of that kind.
+/// Asserts lines of that kind.
 #[track_caller]
 pub fn assert_lines(text: &str, most: usize) {
     text.split('\n').for_each(|line| assert_line(line, most));
     assert!(text.len() <= most, "{} bytes", text.len());
 }
 
-/// What was meant by a command line.
+/// Returns the settings of a command line.
 pub fn settings(words: &[&str]) -> Settings {
     let words = ["transfer", "db1:/srv/data", "db2:/srv"].into_iter().chain(words.iter().copied());
     let nowhere = Sources { own: "/nonexistent".into(), old: "/nonexistent".into(), environment: Vec::new() };
@@ -61,7 +63,7 @@ pub fn endpoint(word: &str) -> Endpoint {
 
 static RUN: LazyLock<RunId> = LazyLock::new(|| RunId::new().expect("a name"));
 
-/// A run of the source db1 to the target db2.
+/// Returns the plan of a run from db1 to db2.
 pub fn plan(settings: &Settings, of_source: &Facts, of_target: &Facts) -> Plan {
     let (source, target) = (endpoint("db1:/srv/data"), endpoint("db2:/srv"));
     let [address, peer] = [IpAddr::from([10, 0, 0, 2]), IpAddr::from([10, 0, 0, 1])];

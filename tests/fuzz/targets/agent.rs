@@ -1,5 +1,5 @@
-//! What agents tell: replies, and events of the sender on a source and of the receiver on a target; and what is said of
-//! them at the end.
+//! Reports of agents: replies, and events of the sender on a source and of the receiver on a target; and the
+//! final messages about them.
 
 #![no_main]
 
@@ -21,10 +21,10 @@ use transfer_fuzz::{answer, assert_line, assert_lines, parts, plan, settings};
 
 static PLAN: LazyLock<Plan> = LazyLock::new(|| plan(&settings(&[]), &Facts::default(), &Facts::default()));
 
-/// Bytes of a text that is kept, with the mark of what was cut off.
+/// Limit for a text that is kept, including the mark of truncation.
 const TEXT: usize = LONGEST_TEXT + 3;
 const PATH: usize = LONGEST_PATH + 3;
-/// All that a job has complained of, and what is said around it.
+/// All complaints of a job, and the messages that quote them.
 const SAID: usize = 2 * MOST_COMPLAINTS * (TEXT + 2) + 2 * MOST_STAGES * TEXT + 1000;
 
 fn assert_bounded(job: &Job) {

@@ -1,4 +1,5 @@
-//! What a source and a target answer to the probe, and everything that is said of it: findings, the plan, a dry run.
+//! Answers of a source and a target to the probe, and everything shown of them: findings, the plan, a dry
+//! run.
 
 #![no_main]
 
@@ -30,7 +31,7 @@ static WAYS: LazyLock<[Settings; 4]> = LazyLock::new(|| {
     ]
 });
 
-/// Everything that is kept of an answer and is text.
+/// Returns all texts of an answer that are kept.
 fn assert_bounded(facts: &Facts) {
     let source = facts.source.clone().unwrap_or_default();
     let target = facts.target.clone().unwrap_or_default();

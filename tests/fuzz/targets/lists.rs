@@ -1,4 +1,4 @@
-//! Lists of files: of the source, of a target, and of what changed.
+//! Lists of files: of the source, of a target, and of changes.
 
 #![no_main]
 
@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 use transfer::verify::{compare, explain};
 use transfer_fuzz::{assert_line, done, parts};
 
-/// Twenty names of 4 KiB and what differs.
+/// Limit for twenty names of 4 KiB and their differences.
 const MOST: usize = 20 * 5000;
 
 fuzz_target!(|data: &[u8]| {

@@ -1,4 +1,5 @@
-//! Netcats: what one calls itself, and what it says of a connection. Its name goes back to its own host, quoted.
+//! Netcats: their help, and what they print about a connection. The name of a netcat is sent back to its own
+//! host, quoted.
 
 #![no_main]
 
@@ -10,7 +11,7 @@ use transfer::host::netcat::{Dialect, Netcat};
 use transfer::host::wire::{LONGEST_TEXT, short};
 use transfer_fuzz::parts;
 
-/// The word that a shell makes of a quoted one.
+/// Returns the word that a shell makes of a quoted one.
 fn unquoted(quoted: &[u8]) -> Vec<u8> {
     let Some(inner) = quoted.strip_prefix(b"'").and_then(|rest| rest.strip_suffix(b"'")) else {
         assert!(quoted.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_./:=@%+,".contains(byte)));
@@ -48,7 +49,7 @@ fuzz_target!(|data: &[u8]| {
             }
         }
         if netcat.gives_up(&said, address, 4400, false) {
-            // Of several only one that is named.
+            // Of several netcats, only one that was listed.
             assert!(
                 netcat.dialect != Dialect::Ncat
                     && said.contains(&address.to_string())

@@ -1,4 +1,4 @@
-//! Addresses: routes, addresses of a host's own, peers of sockets, and the name that is two.
+//! Addresses: routes, a host's own addresses, peers of sockets, and host names that contain two.
 
 #![no_main]
 
@@ -14,7 +14,7 @@ fuzz_target!(|data: &[u8]| {
     let messages = answer(data);
     for address in ["10.0.0.2", "fd77::2"] {
         let address: IpAddr = address.parse().expect("an address");
-        // Typed: what goes to another host's firewall is an address and nothing else.
+        // Typed: only an address goes to another host's firewall.
         let _: Option<IpAddr> = probe::route(&messages, &address);
     }
     let _ = probe::is_own(&messages);

@@ -1,4 +1,4 @@
-//! What a lost agent's host says of its leases, and the port that an agent replies.
+//! Leases that the host of a lost agent reports, and the port that an agent replies.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! What ssh writes of a login that failed, banners of the server included.
+//! Output of ssh about a failed login, including banners of the server.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Lines and fields: however they come in, whatever is in them, none is longer than 64 KiB.
+//! Lines and fields: whatever they contain and however they arrive, none is longer than 64 KiB.
 
 #![no_main]
 
@@ -9,10 +9,11 @@ use transfer::host::wire::{
 };
 use transfer_fuzz::{assert_line, done};
 
-/// Bytes of all lines: several of the longest ones.
+/// Limit for all lines: several of the longest ones.
 const MOST: usize = 4 * MAX_LINE;
 
-/// A byte of 0xff and one more stand for that many KiB: the fuzzer makes no long inputs by itself.
+/// A byte of 0xff and the next one stand for that many KiB: the fuzzer does not generate long inputs by
+/// itself.
 fn longer(data: &[u8]) -> Vec<u8> {
     let mut bytes = data.iter();
     let mut long = Vec::new();

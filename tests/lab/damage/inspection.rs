@@ -1,21 +1,22 @@
-//! The judge is judged: whatever a run could leave is planted, and has to be found.
+//! Tests of the judge: everything that a run could leave is planted, and must be found.
 
 use std::time::{Duration, Instant};
 
-use super::cell::{Scene, is_open};
+use super::experiment::Experiment;
 use super::moments::MOMENTS;
-use super::ways::WAYS;
-use crate::harness::Lab;
+use super::state::is_open;
+use super::variants::VARIANTS;
+use crate::support::hosts::Lab;
 
-/// Something planted, by a script on a host, and taken away by another one.
+/// A change of a host by one script, which another one reverts.
 pub(crate) struct Plant {
     pub(crate) name: &'static str,
     host: &'static str,
     script: &'static str,
     remove: &'static str,
-    /// In the line that tells it.
+    /// Text in the line that reports it.
     found: &'static str,
-    /// It is one of those that have to go at once: a pipeline, a port, a hole.
+    /// Whether it has to be gone at once: a pipeline, a port, a firewall rule.
     open: bool,
 }
 
@@ -33,7 +34,7 @@ const fn open(plant: Plant) -> Plant {
     Plant { open: true, ..plant }
 }
 
-/// One of each kind.
+/// One plant of each kind.
 pub(crate) const PLANTS: [Plant; 25] = [
     plant(
         "process",
@@ -213,23 +214,21 @@ pub(crate) const PLANTS: [Plant; 25] = [
 ];
 
 impl Plant {
-    /// # Panics
-    ///
-    /// When it is not found, or when something else is.
+    /// Fails when the plant is not found, or anything else is.
     pub(crate) fn run(&self) {
         let Some(main) = Lab::get() else { return };
-        let scene = Scene::new(&main, &MOMENTS[0], &WAYS[0]);
-        assert_eq!(scene.leftovers(), Vec::<String>::new(), "before anything was planted");
-        scene.on(self.host, self.script);
-        let lines = scene.leftovers();
+        let experiment = Experiment::new(&main, &MOMENTS[0], &VARIANTS[0]);
+        assert_eq!(experiment.leftovers(), Vec::<String>::new(), "before anything was planted");
+        experiment.on(self.host, self.script);
+        let lines = experiment.leftovers();
         let line = lines.iter().find(|line| line.contains(self.found));
         let line = line.unwrap_or_else(|| panic!("not found, but {lines:#?}"));
         assert_eq!(is_open(line), self.open, "{line}");
-        scene.on(self.host, self.remove);
+        experiment.on(self.host, self.remove);
         let end = Instant::now() + Duration::from_secs(5);
-        while !scene.leftovers().is_empty() {
-            assert!(Instant::now() < end, "still found: {:#?}", scene.leftovers());
+        while !experiment.leftovers().is_empty() {
+            assert!(Instant::now() < end, "still found: {:#?}", experiment.leftovers());
         }
-        scene.give_back();
+        experiment.give_back();
     }
 }

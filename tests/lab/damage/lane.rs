@@ -1,4 +1,4 @@
-//! Hosts for one cell at a time: a lab of its own, which is used again as long as the cells leave it as it was.
+//! Hosts for one cell at a time: a lab of its own, which is used again as long as cells leave it unchanged.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -8,22 +8,23 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-use super::ways::WITH_OLD;
-use crate::fixtures::{self, FIREWALL};
-use crate::harness::{Host, Lab};
-use crate::snapshot::Snapshot;
+use super::variants::WITH_OLD;
+use crate::support::firewall::FIREWALL;
+use crate::support::hosts::{Host, Lab};
+use crate::support::snapshots::Snapshot;
+use crate::support::trees;
 
 pub(crate) const HOSTS: [&str; 4] = ["ctl", "db1", "db2", "db3"];
-/// Where the copied data is, on db1 and on the controller.
+/// Directory of the data on db1 and on the controller.
 pub(crate) const DATA: &str = "/srv/damage/data";
-/// Where a wrapped program and the test meet. In memory, and gone with a crash.
+/// Directory in which a wrapped program and the test meet. In memory, and gone after a crash.
 pub(crate) const GATE: &str = "/run/damage";
-/// What each host is compared by, besides all that a snapshot has in any case.
+/// Directories that are compared besides those of every snapshot.
 const DIRECTORIES: [&str; 2] = ["/srv/damage", "/home/dba"];
-/// How many lanes there may be, unless `DAMAGE_LANES` says so.
+/// Default of `DAMAGE_LANES`: the number of lanes.
 const LANES: usize = 6;
 
-/// Done once: what is on the hosts' disks.
+/// Prepares the disk of a host, once.
 const FURNISH: &str = r#"
     mkdir -p /srv/damage/data/sub; cd /srv/damage
     # Empty; a server of MariaDB would have it locked.
@@ -83,7 +84,7 @@ BACKUP
     echo 'backup_type = full-backuped' >xtrabackup_checkpoints
 "#;
 
-/// Done after each boot, on targets: a small file system, and another layer of firewall.
+/// Prepares a target after each boot: a small file system, and another firewall.
 const RAISE: &str = r"
     mountpoint -q /srv/damage/small || mount -t tmpfs -o size=9m,nr_inodes=64,mode=755 lab /srv/damage/small
     mkdir -p /srv/damage/small/in
@@ -98,11 +99,11 @@ COMMIT
 RULES
 ";
 
-/// The hosts of one cell, which nobody else has meanwhile.
+/// Hosts of one cell, reserved for it.
 pub(crate) struct Lane {
     pub(crate) lab: Lab,
     baselines: Vec<Snapshot>,
-    /// The data and the older tree, as they were before anything: what a copy must be, and what a source must stay.
+    /// Lists of the data and of the older tree before any run.
     pub(crate) lists: Lists,
     home: PathBuf,
     _lock: File,
@@ -110,13 +111,13 @@ pub(crate) struct Lane {
 
 /// Trees, entry by entry.
 pub(crate) struct Lists {
-    /// On the controller, and on db1.
+    /// Data on the controller and on db1.
     data: [Vec<String>; 2],
     pub(crate) old: Vec<String>,
 }
 
 impl Lane {
-    /// Takes a lane that is free; makes it, where the last one who had it did not leave it as it was.
+    /// Reserves a free lane; creates it again if its last cell has not given it back.
     pub(crate) fn take(main: &Lab) -> Self {
         let home = std::env::var("DAMAGE_HOME").unwrap_or_else(|_| env!("CARGO_TARGET_TMPDIR").to_owned());
         let all = Path::new(&home).join(format!("damage-{}", main.id()));
@@ -124,7 +125,7 @@ impl Lane {
         let (number, lock) = free(&all);
         let lab = Lab::named(&format!("{}l{number}", main.id()));
         let home = all.join(number.to_string());
-        // Somebody may have taken it down by hand.
+        // The lab may have been removed by hand.
         if !home.join("good").exists() || !lab.host("ctl").run(&["true"]).status.success() {
             make(&lab, &home);
         }
@@ -136,7 +137,7 @@ impl Lane {
         Self { lab, baselines, lists, home, _lock: lock }
     }
 
-    /// The cell has left everything as it was.
+    /// Marks the lane as unchanged.
     pub(crate) fn give_back(self) {
         File::create(self.home.join("good")).expect("the state of the lane cannot be written");
     }
@@ -145,16 +146,16 @@ impl Lane {
         self.lab.host(name)
     }
 
-    /// What the tree to be copied is, on the host that has it.
+    /// Returns the list of the data on a host.
     pub(crate) fn data_of(&self, host: &str) -> &[String] {
         &self.lists.data[usize::from(host != "ctl")]
     }
 
-    /// What differs from before on some hosts, each line with its host in front.
+    /// Returns the differences of some hosts from their first state, each with the name of the host.
     pub(crate) fn differences(&self, hosts: &[&str]) -> Vec<String> {
         let look = |name: &str| -> Vec<String> {
             let index = HOSTS.iter().position(|host| *host == name).expect("a host of the lane");
-            let lines = self.baselines[index].differences(&self.host(name));
+            let lines = self.baselines[index].remaining(&self.host(name), Duration::ZERO);
             let mut lines: Vec<String> = lines.iter().map(|line| format!("{name}: {line:.300}")).collect();
             let state = self.host(name).sh("cat /run/damage-replication 2>/dev/null || :");
             if !["", "Yes Yes"].contains(&state.trim()) {
@@ -168,7 +169,7 @@ impl Lane {
         })
     }
 
-    /// Starts a host again, with what it does not keep over a boot.
+    /// Boots a host, and restores what a boot removes.
     pub(crate) fn boot(&self, name: &str) {
         let host = self.host(name);
         host.boot();
@@ -176,7 +177,7 @@ impl Lane {
     }
 }
 
-/// The first lane that nobody has.
+/// Reserves the first free lane.
 fn free(all: &Path) -> (usize, File) {
     let lanes = std::env::var("DAMAGE_LANES").ok().and_then(|lanes| lanes.parse().ok()).unwrap_or(LANES);
     loop {
@@ -192,7 +193,7 @@ fn free(all: &Path) -> (usize, File) {
     }
 }
 
-/// What a host does not keep over a boot.
+/// Restores what a boot removes.
 fn raise(host: &Host, name: &str) {
     host.sh("mkdir -p /run/damage");
     if name == "db1" {
@@ -211,13 +212,13 @@ fn make(lab: &Lab, home: &Path) {
         host.sh(FURNISH);
         raise(&host, name);
     }
-    // The program on the controller, and what its first use leaves.
+    // Installs the program on the controller; its first use leaves traces.
     lab.transfer(&["status", "db1", "db2", "db3"]).expect_success();
     fs::create_dir_all(home).expect("no directory for the state of a lane");
     let write = |name: &str, text: String| fs::write(home.join(name), text).expect("the state of a lane");
-    write("data-ctl", fixtures::list(&lab.host("ctl"), DATA).join("\n"));
-    write("data-db1", fixtures::list(&lab.host("db1"), DATA).join("\n"));
-    write("old", fixtures::list(&lab.host("db2"), &format!("{WITH_OLD}/data")).join("\n"));
+    write("data-ctl", trees::list(&lab.host("ctl"), DATA).join("\n"));
+    write("data-db1", trees::list(&lab.host("db1"), DATA).join("\n"));
+    write("old", trees::list(&lab.host("db2"), &format!("{WITH_OLD}/data")).join("\n"));
     for name in HOSTS {
         // sshd needs a moment to notice that a connection is gone.
         let mut text = Snapshot::text(&lab.host(name), &DIRECTORIES);

@@ -1,12 +1,13 @@
-//! Moments of a run: at each of them one program of one host is held, once, until the test lets it go on.
+//! Moments of a run, at each of which one program of one host is held, once, until the test lets it continue.
 
 use std::time::{Duration, Instant};
 
 use super::lane::GATE;
-use super::ways::Way;
-use crate::harness::{Host, Running};
+use super::variants::Variant;
+use crate::support::commands::Running;
+use crate::support::hosts::Host;
 
-/// Where the held program runs.
+/// Host of the held program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     Controller,
@@ -14,29 +15,29 @@ pub(crate) enum End {
     Target,
 }
 
-/// How it is held.
+/// Point at which the program is held.
 #[derive(Debug)]
 enum Hold {
     Before,
     After,
-    /// When so many bytes of its output have gone through.
+    /// After so many bytes of its output.
     Behind(u32),
-    /// When all but the last bytes of its output have gone through.
+    /// Before the last bytes of its output.
     BeforeTheLast,
 }
 
-/// One of them. Its name is the one in a cell's.
+/// One moment. Its name is a part of the cell's name.
 #[derive(Debug)]
 pub(crate) struct Moment {
     pub(crate) name: &'static str,
     pub(crate) end: End,
     program: &'static str,
-    /// Which of its calls it is, in bash.
+    /// Condition, in bash, for the call that is held.
     condition: &'static str,
     hold: Hold,
 }
 
-/// The agent has synced the record of a lease of kind `$kind`, and not made its effect yet.
+/// The agent has synced the record of a lease of kind `$kind`, and has not made the change yet.
 macro_rules! recorded {
     ($kind:literal) => {
         concat!(
@@ -47,11 +48,11 @@ macro_rules! recorded {
     };
 }
 
-/// The renames that give a copy its name, or its entries theirs.
+/// Condition for the renames that publish a copy or its entries.
 const PUBLICATION: &str =
     "[[ $1 == -e && ${@: -1} == */fd/14/data || $1 == -0 && ${@: -2:1} == */fd/13/data ]]";
 
-/// In the order of a run.
+/// All moments, in the order of a run.
 pub(crate) const MOMENTS: [Moment; 20] = [
     moment("connecting", End::Controller, "setpriv", "true", Hold::Before),
     moment("probing", End::Target, "findmnt", "true", Hold::Before),
@@ -86,7 +87,7 @@ const fn moment(
 }
 
 impl Moment {
-    /// By its name.
+    /// Returns the moment of that name.
     pub(crate) fn of(name: &str) -> &'static Self {
         MOMENTS.iter().find(|moment| moment.name == name).unwrap_or_else(|| panic!("no moment '{name}'"))
     }
@@ -95,21 +96,21 @@ impl Moment {
         MOMENTS.iter().position(|moment| moment.name == self.name).expect("one of them")
     }
 
-    /// Whether it comes after another one, or is it.
+    /// Whether it is at or after another moment.
     pub(crate) fn is_from(&self, name: &str) -> bool {
         self.index() >= Self::of(name).index()
     }
 
-    /// Whether the copy may have its final name when what was begun is done.
+    /// Whether the copy may be published when the operation that has begun completes.
     pub(crate) fn may_be_published(&self) -> bool {
         self.is_from("publishing")
     }
 
-    /// Puts the program that holds a run in front of the real one, for its next such call only.
-    pub(crate) fn arm(&self, host: &Host, way: &Way) -> Armed {
+    /// Puts a script that holds the run in front of the program, for its next such call only.
+    pub(crate) fn arm(&self, host: &Host, variant: &Variant) -> Armed {
         let (program, condition) = match self.program {
-            "tar" if way.is_hot() => ("mariadb-backup", "[[ $1 != --version ]]"),
-            "systemctl" if way.is_hot() => ("mariadb", "[[ ${!#} == START* ]]"),
+            "tar" if variant.is_hot() => ("mariadb-backup", "[[ $1 != --version ]]"),
+            "systemctl" if variant.is_hot() => ("mariadb", "[[ ${!#} == START* ]]"),
             program => (program, self.condition),
         };
         let body = match self.hold {
@@ -127,17 +128,17 @@ impl Moment {
         );
         let path = format!("/usr/local/bin/{program}");
         host.put(text, &path, 0o755);
-        // Both are there from the start, since disks may be full later: what happens to them are renames.
+        // Both files exist from the start, and are only renamed: disks may be full later.
         host.sh(&format!("rm -rf {GATE}; mkdir -m 0777 {GATE}; touch {GATE}/armed {GATE}/stop"));
         Armed { host: host.clone(), path }
     }
 }
 
-/// A wait for which nothing is started: many of them add up. Behind what rests in this way stands the other half.
+/// Waits without starting a process, since the calls add up. Needs the redirection in [`REST`].
 const NAP: &str = "read -rt 0.02 -u 12";
 const REST: &str = "12<> <(:)";
 
-/// Hands everything through but the last bytes, which come when it may go on.
+/// Passes on all but the last bytes of its input, which follow when the program may continue.
 const KEEP: &str = r#"{ perl -e 'my $kept = ""; $| = 1;
     while (sysread(STDIN, my $read, 65536)) {
         $kept .= $read;
@@ -145,14 +146,14 @@ const KEEP: &str = r#"{ perl -e 'my $kept = ""; $| = 1;
     }
     system("bash", "-c", "$ARGV[0]"); print $kept' "$(declare -f hold); hold"; }"#;
 
-/// A program in front of another one.
+/// A script in front of a program.
 pub(crate) struct Armed {
     host: Host,
     path: String,
 }
 
 impl Armed {
-    /// Waits until the run is held. `false` when it has ended without that.
+    /// Waits until the run is held. `false` when it ends before that.
     pub(crate) fn await_held(&self, run: &mut Running, within: Duration) -> bool {
         let look = format!(
             "{{ for ((i = 0; i < 50; i++)); do [[ ! -e {GATE}/held ]] || exit 0; {NAP}; done; }} {REST}; exit 1"
@@ -169,12 +170,12 @@ impl Armed {
         false
     }
 
-    /// Lets go on what is held, and the next ones pass. No error where the host is down.
+    /// Lets the held program continue, and all later calls. No error when the host is down.
     pub(crate) fn open(&self) {
         self.host.run(&["/usr/bin/mv", &format!("{GATE}/stop"), &format!("{GATE}/go")]);
     }
 
-    /// Takes the program away: once nobody remembers where it is.
+    /// Removes the script.
     pub(crate) fn disarm(self) {
         self.host.run(&["/usr/bin/rm", "-f", &self.path]);
     }

@@ -1,4 +1,5 @@
-//! What has to hold of a transfer when it has ended, and of the target directories when all that share them have.
+//! Requirements for a transfer that has ended, and for target directories when all transfers that share them
+//! have.
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::time::Duration;
@@ -7,35 +8,36 @@ use serde_json::Value;
 
 use super::plan::{Case, Fault, LEASE, Place, WINDOW, Whom, places_of};
 use super::{Ended, Soak};
-use crate::fixtures::list;
-use crate::harness::{Host, eventually};
+use crate::support::hosts::Host;
+use crate::support::trees::list;
+use crate::support::waiting::eventually;
 
-/// After the lease time, everything is undone within this.
+/// Limit for the rollback, after the lease time.
 const SETTLE: Duration = Duration::from_secs(15);
 
-/// What one run did to the name in one place.
+/// Result that a run reports for one name in one place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Claim {
-    /// It says that the copy has its name.
+    /// The copy was published.
     Published,
-    /// Nobody is left who could say it.
+    /// No process is left that could report it.
     Unknown,
-    /// It has not.
+    /// The copy was not published.
     No,
 }
 
-/// A run, as far as its target directories are concerned.
+/// Claims of a run about its target directories.
 pub(super) struct Member {
     index: usize,
     claims: Vec<Claim>,
-    /// Staging directories that it says it keeps.
+    /// Staging directories that it reports as kept.
     kept: Vec<String>,
-    /// One may be kept of which nobody tells, for each target.
+    /// Number of targets where one may be kept without a report.
     may_keep: bool,
     story: String,
 }
 
-/// How it ended, in a word.
+/// Returns the end of a transfer as a word.
 pub(super) fn outcome(ended: &Ended) -> String {
     match ended.output.as_ref().map(|output| (output.status.code(), output.status.signal())) {
         Some((Some(code), _)) => code.to_string(),
@@ -44,7 +46,7 @@ pub(super) fn outcome(ended: &Ended) -> String {
     }
 }
 
-/// The same in a line.
+/// Returns the end of a transfer as a line.
 pub(super) fn line(index: usize, ended: &Ended) -> String {
     let struck = ended.struck.as_deref().map_or(String::new(), |what| format!(", struck: {}", what.trim()));
     format!("{index}: {} after {:.1} s{struck}", outcome(ended), ended.seconds)
@@ -55,12 +57,12 @@ fn report(ended: &Ended) -> Option<Value> {
     serde_json::from_str(last).ok().filter(|report: &Value| report["event"] == "report")
 }
 
-/// The windows' runs, with what they say of themselves.
+/// Returns the runs of a window, with their claims.
 pub(super) fn members<'a>(soak: &Soak, ended: impl Iterator<Item = (&'a usize, &'a Ended)>) -> Vec<Member> {
     ended.map(|(index, ended)| soak.member(*index, ended)).collect()
 }
 
-/// Whether an agent of the run was killed: it may not have come to tell what it did.
+/// Whether an agent of the run was killed, and so may not have reported its work.
 fn lost_an_agent(case: &Case, ended: &Ended) -> bool {
     let struck = ended.struck.is_some();
     struck && matches!(&case.fault, Fault::Kill { whom, .. } if *whom != Whom::Stage)
@@ -79,12 +81,12 @@ impl Soak {
         })
     }
 
-    /// What is wrong with the way in which it ended.
+    /// Returns the errors in how a transfer has ended.
     pub(super) fn judge_end(&self, index: usize, ended: &Ended) -> Option<String> {
         let case = &self.cases[index];
         let outcome = outcome(ended);
         let fault = if ended.struck.is_some() { &case.fault } else { &Fault::None };
-        // One that was signalled before it could take notice has done nothing, and said nothing.
+        // A run that was signalled before it was ready has done and reported nothing.
         let asleep = ended.output.as_ref().is_some_and(|output| output.stdout.is_empty());
         let by_fault: &[&str] = match fault {
             Fault::None => &[],
@@ -98,7 +100,7 @@ impl Soak {
             Fault::Kill { whom: Whom::AgentAndController, .. } => &["signal 9", "1"],
             Fault::Kill { .. } => &["1"],
         };
-        // Who comes second finds the name taken: before anything was changed, or later.
+        // The later run finds the name taken: before anything was changed, or afterwards.
         let by_rivals: &[&str] = match self.has_rivals(index) {
             true if case.options.iter().any(|option| option == "--skip-refused") => &["1", "4", "5"],
             true => &["4", "5"],
@@ -166,7 +168,7 @@ impl Soak {
         }
     }
 
-    /// What is wrong in the directories of a window; empties them.
+    /// Returns the errors in the directories of a window, and empties them.
     pub(super) fn judge_window(&self, window: usize, members: &[Member]) -> Vec<String> {
         let mut failures = Vec::new();
         for place in places_of(window) {
@@ -208,19 +210,19 @@ impl Soak {
         let directory = self.directory(place);
         let mut wrong = Vec::new();
 
-        // Of a run that nobody waited for, all is undone when the lease has passed.
-        let told: Vec<&String> = members.iter().flat_map(|(member, _)| &member.kept).collect();
+        // Runs whose controller is gone are rolled back after the lease time.
+        let reported: Vec<&String> = members.iter().flat_map(|(member, _)| &member.kept).collect();
         let silent = members.iter().filter(|(member, _)| member.may_keep).count();
         let mut all = Vec::new();
         let mut staging = Vec::new();
-        let undone = eventually(LEASE + SETTLE, || {
+        let rolled_back = eventually(LEASE + SETTLE, || {
             all = entries(&host, &directory);
             staging = all.iter().filter(|name| name.starts_with(".transfer-")).cloned().collect();
-            staging.retain(|name| !told.contains(&&format!("{directory}/{name}")));
+            staging.retain(|name| !reported.contains(&&format!("{directory}/{name}")));
             staging.len() <= silent
         });
-        if !undone {
-            wrong.push(format!("{staging:?} stays"));
+        if !rolled_back {
+            wrong.push(format!("{staging:?} is still there"));
         }
         all.retain(|name| !name.starts_with(".transfer-"));
 
@@ -234,7 +236,7 @@ impl Soak {
                 .collect();
             let kept_old = |member: &&Member| self.cases[member.index].keep_old;
             if old.is_some() && !may_be.iter().any(kept_old) {
-                wrong.push(format!("{name:?} was kept by nobody"));
+                wrong.push(format!("{name:?} was kept by no run"));
             }
             let copy = list_alone(&host, &format!("{directory}/{name}"), &format!("{directory}/.judged"));
             let mut differences = Vec::new();
@@ -254,7 +256,7 @@ impl Soak {
                 wrong.push(format!("transfer {} says that {name:?} is there, and it is not", member.index));
             }
         }
-        // Without --replace only one can have the name.
+        // Without --replace, only one can have the name.
         for (member, claim) in members {
             let case = &self.cases[member.index];
             let replaced = members.iter().any(|(other, claim)| {
@@ -281,21 +283,21 @@ impl Soak {
     }
 }
 
-/// What is known about the tree at a path, without the name that it has.
+/// Lists the tree at a path, without its own name.
 fn list_alone(host: &Host, path: &str, room: &str) -> Vec<String> {
     let script = r#"rm -rf -- "$2"; mkdir -- "$2"; mv -T -- "$1" "$2/x""#;
     host.run(&["sh", "-ec", script, "sh", path, room]).expect_success();
     list(host, &format!("{room}/x"))
 }
 
-/// The names in a directory, whatever is in them.
+/// Returns the names in a directory.
 fn entries(host: &Host, directory: &str) -> Vec<String> {
     let script = r"find . -mindepth 1 -maxdepth 1 ! -name .judged -printf '%f\0'";
     let found = host.sh(&format!("cd '{directory}'; {script}"));
     found.split_terminator('\0').map(ToOwned::to_owned).collect()
 }
 
-/// The first lines that only one of them has.
+/// Returns the first lines that only one of two lists has.
 fn differ(source: &[String], copy: &[String]) -> Vec<String> {
     let only = |these: &[String], those: &[String], sign: char| -> Vec<String> {
         these

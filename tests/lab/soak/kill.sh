@@ -1,6 +1,6 @@
-# Kills something of one run on a host and tells what, or that there was nothing; sent to bash by soak.rs. Arguments:
-# the pid of the controller, the end of the name of the agent, seconds to wait once it has begun, whom, which of several.
-# Whose an agent is, is in its journal: nobody else's process is touched.
+# Kills a process of one run on a host and prints which, if any. Sent to bash by soak.rs. Arguments: pid of the
+# controller, end of the agent's name, seconds to wait after its start, kind of process, number that selects one of
+# several. The journal shows which run an agent belongs to: processes of other runs are not touched.
 # shellcheck shell=bash
 controller=$1 end=$2 after=$3 whom=$4 pick=$5
 shopt -s nullglob
@@ -13,7 +13,7 @@ journal_of_the_run() {
     return 1
 }
 parent() { awk '$1 == "PPid:" { print $2 }' "/proc/$1/status"; }
-# Who has it open in a way, 0 for reading or 1 for writing, and is no child of one who has.
+# Processes that have the journal open, 0 for reading or 1 for writing, without their children.
 keepers() {
     local fd pid flags
     for fd in /proc/[0-9]*/fd/9; do

@@ -1,10 +1,10 @@
-//! What a soak does, all of it drawn from one seed before anything begins: the same seed repeats the plan.
+//! Plan of a soak, drawn from one seed before anything begins: the same seed repeats the plan.
 
 use std::time::Duration;
 
 use fastrand::Rng;
 
-/// Transfers that share target directories, so that some meet under one name.
+/// Number of transfers that share target directories, so that some have the same name.
 pub(super) const WINDOW: usize = 12;
 /// `--lease-time` of all runs.
 pub(super) const LEASE: Duration = Duration::from_secs(8);
@@ -14,7 +14,7 @@ const SOURCES: [&str; 4] = ["db1", "db2", "db3", "ctl"];
 const TARGETS: [&str; 3] = ["db1", "db2", "db3"];
 const DIRECTORIES: [&str; 2] = ["a", "b"];
 
-/// What is copied.
+/// Data to copy.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Data {
     File { bytes: u32 },
@@ -22,27 +22,27 @@ pub(super) enum Data {
     EveryKind,
 }
 
-/// Where a copy goes.
+/// Destination of a copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) host: &'static str,
     pub(super) directory: String,
 }
 
-/// What goes wrong, unless the run is over by then.
+/// Fault, unless the run is over by then.
 #[derive(Clone, Debug)]
 pub(super) enum Fault {
     None,
-    /// The controller gets a signal.
+    /// Signal to the controller.
     Signal(&'static str, Duration),
-    /// Something of a run on a host gets SIGKILL, so long after its agent began there.
+    /// SIGKILL of a part of a run on a host, at some time after the start of its agent.
     Kill {
         whom: Whom,
         host: &'static str,
-        /// As in the agent's name.
+        /// End of the agent's name.
         end: String,
         after: Duration,
-        /// Which of several.
+        /// Number that selects one of several.
         pick: u32,
     },
 }
@@ -51,9 +51,9 @@ pub(super) enum Fault {
 pub(super) enum Whom {
     Agent,
     AgentAndWatchdog,
-    /// The controller goes a moment later.
+    /// Agent first, and the controller a moment later.
     AgentAndController,
-    /// The ssh session that carries the agent; on the controller's own host the agent.
+    /// The ssh session of the agent; on the controller's own host the agent.
     Session,
     /// Any process of its jobs.
     Stage,
@@ -64,7 +64,7 @@ pub(super) enum Whom {
 pub(super) struct Case {
     pub(super) source: &'static str,
     pub(super) data: Data,
-    /// The source's own name, which is also the final one unless there is `--as`.
+    /// Name of the source, which is also the final name unless there is `--as`.
     pub(super) own_name: &'static str,
     pub(super) name: &'static str,
     pub(super) places: Vec<Place>,
@@ -75,14 +75,14 @@ pub(super) struct Case {
     pub(super) fault: Fault,
 }
 
-/// The directories, on each target, of a window.
+/// Number of directories of a window on each target.
 pub(super) fn places_of(window: usize) -> impl Iterator<Item = Place> {
     TARGETS.into_iter().flat_map(move |host| {
         DIRECTORIES.map(|directory| Place { host, directory: format!("{window}{directory}") })
     })
 }
 
-/// All transfers.
+/// Returns all transfers.
 pub(super) fn draw(seed: u64, count: usize) -> Vec<Case> {
     let mut rng = Rng::with_seed(seed);
     (0..count).map(|index| case(&mut rng, index / WINDOW)).collect()
@@ -102,7 +102,7 @@ fn millis(rng: &mut Rng, most: u64) -> Duration {
 
 fn case(rng: &mut Rng, window: usize) -> Case {
     let source = one_of(rng, &SOURCES);
-    // Small ones are as likely as large ones.
+    // Small sizes are as likely as large ones.
     let bytes = (1 << rng.u32(..=23)) - 1;
     let data = match rng.u8(..20) {
         0 => Data::EveryKind,

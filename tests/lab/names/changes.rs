@@ -1,0 +1,73 @@
+//! Changes of the source during a run.
+
+use crate::support::changes::Wrapper;
+use crate::support::scenes::Scene;
+
+/// Commands that change the source while tar reads the large file, and what is reported.
+const CHANGES: [(&str, &str); 4] = [
+    ("echo more >>data/large", "data/large"),
+    ("truncate -s 1M data/large", "data/large"),
+    ("rm data/large", "data/large"),
+    ("mkdir data/late; echo new >data/late/file", "data/late"),
+];
+
+#[test]
+fn exclusive_what_changes_while_tar_reads_it_is_told_and_fails_the_run_unless_it_is_ignored() {
+    let Some(scene) = Scene::large() else { return };
+    let make = format!("cp --reflink=auto {0}.whole {0}", scene.at("data/large"));
+    // Several of them, so that tar is in the middle of them at any time.
+    scene.db1.sh(&format!(
+        "mv {0} {1}; rm -r {2}",
+        scene.at("data/large"),
+        scene.at("large"),
+        scene.at("data/dir")
+    ));
+    let make = make.replace(&format!("{}.whole", scene.at("data/large")), &scene.at("large"));
+    for (change, reported) in CHANGES {
+        let directory = scene.scratch.path();
+        let done = scene.at("changed");
+        let pack = format!(
+            "[[ $* == *--create* ]] && {{ set -o pipefail
+            \"$real\" \"$@\" | {{ cd {directory}; head -c 30000000; {change}; touch {done}; exec cat; }}; exit; }}"
+        );
+        let _tar = Wrapper::new(&scene.db1, "tar", &pack);
+        // Listed after that.
+        let list = format!("[[ $* == *%p//f//* ]] && until [[ -e {done} ]]; do sleep 0.05; done");
+        let _find = Wrapper::new(&scene.db1, "find", &list);
+        for ignored in [true, false] {
+            println!("{change}, ignored: {ignored}");
+            scene.db1.sh(&format!("rm -rf {done} {}/data/late; {make}", scene.scratch.path()));
+            let output = scene.transfer(&["--no-encrypt", &format!("--ignore-changed={ignored}")]);
+            if ignored {
+                let output = output.expect_success();
+                assert!(output.stdout.contains("changed during the copy"), "{change}: {output}");
+                assert!(output.stdout.contains(reported), "{change}: {output}");
+                scene.db2.sh(&format!("test -s {0}/file; rm -r {0}", scene.at("in/data")));
+            } else {
+                assert!(matches!(output.status.code(), Some(1 | 3)), "{change}: {output}");
+                // Reported by tar, which names the directory of the new entry, or by the comparison.
+                assert!(output.stderr.contains("data"), "{change}: {output}");
+            }
+            assert_eq!(scene.arrived(), Vec::<String>::new(), "{change}");
+            scene.expect_no_runs();
+        }
+    }
+}
+
+#[test]
+fn exclusive_damage_on_the_target_is_no_change_on_the_source() {
+    let Some(scene) = Scene::large() else { return };
+    let flip = r#"file=data/large; time=$(stat -c %y $file)
+        byte=$(dd if=$file bs=1 skip=1000000 count=1 status=none | od -An -tu1)
+        printf "\\$(printf %03o $((byte ^ 1)))" | dd of=$file bs=1 seek=1000000 conv=notrunc status=none
+        touch -d "$time" $file"#;
+    let script = format!("[[ $* == *--extract* ]] && {{ $real \"$@\"; status=$?; {flip}\nexit $status; }}");
+    let _tar = Wrapper::new(&scene.db2, "tar", &script);
+    // Something else has changed, too.
+    let change = format!("[[ $* == *--create* ]] && {{ sleep 0.1; echo >>{}; }}", scene.at("data/file"));
+    let _change = Wrapper::new(&scene.db1, "tar", &change);
+    let output = scene.transfer(&["--ignore-changed"]).expect_code(3);
+    assert!(output.stderr.contains("data/large (other contents)"), "{output}");
+    assert_eq!(scene.arrived(), Vec::<String>::new());
+    scene.expect_no_runs();
+}

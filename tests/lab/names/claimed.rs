@@ -1,0 +1,64 @@
+//! Other runs with the same final name, and names that appear after the preflight.
+
+use crate::support::agents;
+use crate::support::changes::Wrapper;
+use crate::support::scenes::Scene;
+
+#[test]
+fn exclusive_a_name_that_somebody_writes_to_is_busy_by_whatever_path_and_free_when_he_is_killed() {
+    let Some(scene) = Scene::large() else { return };
+    let (directory, link, bind) = (scene.at("in"), scene.at("link"), scene.at("bind"));
+    scene.db2.sh(&format!("ln -s {directory} {link}; mkdir {bind}; mount --bind {directory} {bind}"));
+    let held = scene.held(&[]);
+    let run = agents::name(&scene.db2).replace("-target1", "");
+    let source = format!("db1:{}", scene.at("data"));
+    for path in [&directory, &link, &bind] {
+        for options in [&[][..], &["--replace"]] {
+            let target = format!("db2:{path}");
+            let all = [&[source.as_str(), target.as_str()][..], options].concat();
+            let output = scene.lab.transfer(&all).expect_code(5);
+            let writer = format!(
+                "another run writes to {path}/data: run {run} of ctl (pid {}), since 20",
+                held.transfer.pid()
+            );
+            assert!(output.stderr.contains(&writer), "no '{writer}': {output}");
+        }
+    }
+    // Another name is free.
+    scene.transfer(&["--as", "other"]).expect_success();
+    held.transfer.signal("KILL");
+    scene.await_rollback();
+    assert_eq!(scene.arrived(), ["other"]);
+    scene.transfer(&[]).expect_success();
+    scene.expect_copied("in/data");
+    scene.expect_no_runs();
+}
+
+#[test]
+fn exclusive_a_name_that_was_made_since_the_preflight_is_not_copied_for() {
+    let Some(scene) = Scene::large() else { return };
+    // Between the preflight and the lock of the name.
+    let script = format!("[[ $* == '-w 1 10' ]] && mkdir -p {}", scene.at("in/data"));
+    let _flock = Wrapper::new(&scene.db2, "flock", &script);
+    let output = scene.transfer(&[]).expect_code(5);
+    assert!(output.stderr.contains("was created by another process since the preflight"), "{output}");
+    assert_eq!(scene.arrived(), ["data"]);
+    scene.expect_no_runs();
+}
+
+#[test]
+fn exclusive_an_old_one_that_is_another_since_the_preflight_is_not_copied_for() {
+    let Some(scene) = Scene::replacement() else { return };
+    // Between the preflight and the lock of the name.
+    let data = scene.at("in/data");
+    let script =
+        format!("[[ $* == '-w 1 10' ]] && cp -a {data} {data}.new && rm -r {data} && mv {data}.new {data}");
+    let flock = Wrapper::new(&scene.db2, "flock", &script);
+    let output = scene.transfer(&["--replace"]).expect_code(5);
+    assert!(output.stderr.contains("was created by another process since the preflight"), "{output}");
+    assert!(!output.stderr.contains("copying"), "{output}");
+    scene.expect_untouched();
+    drop(flock);
+    scene.transfer(&["--replace"]).expect_success();
+    scene.expect_copied("in/data");
+}

@@ -1,0 +1,107 @@
+//! Staging directories that are kept after a failure.
+
+use crate::support::agents;
+use crate::support::changes::Wrapper;
+use crate::support::held::being_read;
+use crate::support::scenes::{SOON, Scene};
+use crate::support::waiting::eventually;
+
+impl Scene {
+    /// Asserts that the data that has arrived is kept, where the output says, and nothing else; removes it.
+    #[track_caller]
+    fn expect_kept(&self, said: &str) {
+        self.await_rollback();
+        let all = self.arrived();
+        assert!(all.len() == 1 && all[0].starts_with(".transfer-"), "{all:?}");
+        let path = format!("{}/{}", self.at("in"), all[0]);
+        assert!(said.contains(&path), "no {path} in {said}");
+        self.db2.sh(&format!("test -e {path}/copy/data; rm -r {path}"));
+        self.expect_no_runs();
+    }
+}
+
+#[test]
+fn exclusive_what_has_arrived_before_a_failure_is_kept_where_the_report_says() {
+    let Some(scene) = Scene::large() else { return };
+    let keep = "--keep-staging";
+    // A disk that another process fills.
+    scene.db2.sh(&format!("mount -t tmpfs -o size=64M lab {}", scene.at("in")));
+    let script = format!("[[ $* == *--extract* ]] && head -c 40M /dev/zero >{}/filler", scene.at("in"));
+    let wrapper = Wrapper::new(&scene.db2, "tar", &script);
+    for json in [false, true] {
+        let options = if json { &[keep, "--json"][..] } else { &[keep] };
+        let output = scene.transfer(options).expect_code(1);
+        scene.db2.sh(&format!("rm {}/filler", scene.at("in")));
+        if json {
+            assert!(output.stdout.contains("\"kept_staging\":[\"/"), "{output}");
+            scene.expect_kept(&output.stdout);
+        } else {
+            assert!(output.stderr.contains("partial copy kept (--keep-staging): "), "{output}");
+            scene.expect_kept(&output.stderr);
+        }
+    }
+    drop(wrapper);
+    scene.unmount("in");
+    // A source that is killed.
+    let held = scene.held(&[keep]);
+    being_read(&scene.db1, scene.scratch.path());
+    scene.db1.sh("pkill -KILL -x tar");
+    let output = held.go().expect_code(1);
+    scene.expect_kept(&output.stderr);
+}
+
+#[test]
+fn exclusive_what_has_arrived_before_a_signal_is_kept() {
+    let Some(scene) = Scene::large() else { return };
+    let half = "[[ $* == *--extract* ]] && { { head -c 20M; sleep 100; } | \"$real\" \"$@\"; exit; }";
+    let _tar = Wrapper::new(&scene.db2, "tar", half);
+    for signal in ["INT", "TERM", "KILL"] {
+        let run = scene.spawn(&["--keep-staging"]);
+        let arrived = format!("test -s {}/.transfer-*/copy/data/large", scene.at("in"));
+        let arrives = || scene.db2.run(&["bash", "-c", &arrived]).status.success();
+        assert!(eventually(SOON, arrives), "nothing arrives");
+        let path = format!("{}/.transfer-{}", scene.at("in"), agents::name(&scene.db2));
+        run.signal(signal);
+        if signal == "KILL" {
+            drop(run);
+            scene.expect_kept(&path);
+        } else {
+            scene.expect_kept(&run.wait().expect_code(if signal == "INT" { 130 } else { 143 }).stderr);
+        }
+    }
+}
+
+#[test]
+fn exclusive_a_run_that_begins_nothing_keeps_nothing() {
+    let Some(scene) = Scene::replacement() else { return };
+    scene.transfer(&["--keep-staging"]).expect_code(4);
+    scene.expect_untouched();
+    // A file system that lacks a feature, for each of the steps that test it.
+    for (flag, options) in
+        [(1, &["--keep-staging", "--as", "x"][..]), (2, &["--keep-staging", "--replace", "--keep-old"])]
+    {
+        let script = format!("[[ ${{4-}} == {flag} && ${{6-}} == */.exchange ]] && {{ echo no; exit 1; }}");
+        let _perl = Wrapper::new(&scene.db2, "perl", &script);
+        let output = scene.transfer(options).expect_code(1);
+        assert!(output.stderr.contains("this file system cannot "), "{output}");
+        scene.expect_untouched();
+    }
+    // Only a replacement needs the second one.
+    let _perl = Wrapper::new(&scene.db2, "perl", "[[ ${4-} == 2 ]] && { echo no; exit 1; }");
+    scene.transfer(&["--as", "x"]).expect_success();
+    assert_eq!(scene.arrived(), ["data", "x"]);
+}
+
+#[test]
+fn exclusive_what_has_arrived_is_kept_where_the_last_step_of_a_replacement_fails() {
+    let Some(scene) = Scene::replacement() else { return };
+    let fails = "[[ ${4-} == 2 && ${6-} == */fd/14/data ]] && { echo no; exit 1; }";
+    let _perl = Wrapper::new(&scene.db2, "perl", fails);
+    let output = scene.transfer(&["--replace", "--keep-old", "--keep-staging"]).expect_code(1);
+    assert!(scene.is_old("in/data"));
+    let kept = scene.arrived().remove(0);
+    scene.expect_copied(&format!("in/{kept}/copy/data"));
+    assert!(output.stderr.contains(&kept), "{output}");
+    scene.db2.sh(&format!("rm -r {}/{kept}", scene.at("in")));
+    scene.expect_untouched();
+}

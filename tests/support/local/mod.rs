@@ -1,0 +1,7 @@
+//! The program on this machine: a sandbox for each test, its runs, and their traces.
+
+pub(crate) mod holds;
+pub(crate) mod processes;
+pub(crate) mod runs;
+pub(crate) mod sandbox;
+pub(crate) mod trees;
