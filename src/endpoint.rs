@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn host_and_path() {
+    fn parses_host_and_path() {
         let endpoint = parse("db1:/srv//sqldata/").unwrap();
         assert_eq!(endpoint.host, HostName::Ssh("db1".into()));
         assert_eq!(endpoint.path, Path::new("/srv/sqldata"));
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_needs_no_host() {
+    fn path_without_host_is_local() {
         assert_eq!(parse("/srv").unwrap().host, HostName::Local);
         assert_eq!(parse("localhost:/srv").unwrap().host, HostName::Local);
         assert_eq!(parse("root@localhost:/srv").unwrap().host, HostName::Ssh("root@localhost".into()));

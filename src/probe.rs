@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn loopback_leads_to_the_same_host_only() {
+    fn loopback_serves_only_the_same_host() {
         let target = host("b", "127.0.0.1", &["10.0.0.2"]);
         assert_eq!(between(&host("a", "10.0.0.1", &[]), &target), ["10.0.0.2"]);
         assert_eq!(between(&host("b", "10.0.0.2", &["10.0.0.2"]), &target), ["127.0.0.1"]);

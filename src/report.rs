@@ -510,7 +510,7 @@ mod tests {
     }
 
     #[test]
-    fn a_good_copy_is_a_line_its_facts_and_its_notes() {
+    fn good_copy_prints_summary_facts_and_notes() {
         let report = Report { targets: vec![end(copied())], ..Report::default() };
         assert_eq!(
             report.to_string(),
@@ -523,7 +523,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_is_listed_with_the_command_that_removes_it() {
+    fn leftovers_are_listed_with_clean_command() {
         let report = Report {
             targets: vec![end(copied()), end(Outcome::Failed(Error::Verification("db3: bad".into())))],
             leftovers: vec![Leftover {

@@ -21,7 +21,7 @@ fn named(document: &str) -> Vec<(String, String)> {
 }
 
 #[test]
-fn every_test_that_shows_a_promise_is_a_test() {
+fn guarantees_name_existing_tests() {
     let named = named("docs/guarantees.md");
     assert!(named.len() > 30, "they were not found: {named:?}");
     let faults = module(&Path::new(ROOT).join("tests/lab/damage/faults"));
@@ -60,7 +60,7 @@ fn module(path: &Path) -> String {
 
 /// A script that is named as running commands outside of the lab does run them.
 #[test]
-fn commands_that_run_elsewhere_do() {
+fn commands_marked_elsewhere_are_run() {
     for path in documents::all() {
         for (line, step) in documents::read(&path).unwrap().steps {
             let Step::Elsewhere { path: script, script: commands } = step else { continue };
@@ -76,7 +76,7 @@ fn commands_that_run_elsewhere_do() {
 
 /// Inline code has placeholders, so it is not run, but only parsed.
 #[test]
-fn commands_in_sentences_are_understood() {
+fn inline_commands_parse() {
     let mut seen = 0;
     for path in documents::all() {
         for code in documents::read(&path).unwrap().inline {
@@ -106,7 +106,7 @@ fn commands_in_sentences_are_understood() {
 
 /// Placeholders have to be filled in before publication.
 #[test]
-fn no_document_has_a_gap() {
+fn documents_have_no_placeholders() {
     for path in documents::all() {
         let text = fs::read_to_string(Path::new(ROOT).join(&path)).unwrap();
         for gap in ["@TRANSFER@", "@HAND@", "@RSYNC@", "@SCP@", "TODO", "FIXME"] {
@@ -118,7 +118,7 @@ fn no_document_has_a_gap() {
 /// The host of a command and the name of a file are visible to readers, not only in the info string of a code
 /// block.
 #[test]
-fn readers_see_where_they_type_and_what_they_write() {
+fn code_blocks_show_host_and_file() {
     for path in documents::all() {
         let text = fs::read_to_string(Path::new(ROOT).join(&path)).unwrap();
         let lines: Vec<&str> = text.lines().collect();

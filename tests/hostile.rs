@@ -127,7 +127,7 @@ fn agent_line() -> impl Strategy<Value = Vec<Vec<u8>>> {
 
 proptest! {
     #[test]
-    fn any_word_is_an_endpoint_or_none_and_its_host_is_one_that_ssh_takes_for_one(word in word()) {
+    fn parsed_endpoints_are_safe_for_ssh(word in word()) {
         if let Ok(endpoint) = Endpoint::parse(OsStr::from_bytes(&word)) {
             prop_assert!(endpoint.path.is_absolute());
             prop_assert!(is_harmless(&endpoint.to_string()), "{endpoint}");
@@ -138,21 +138,21 @@ proptest! {
     }
 
     #[test]
-    fn what_goes_over_the_wire_comes_out_as_it_was(fields in vec(bytes(), 1..6)) {
+    fn wire_fields_round_trip(fields in vec(bytes(), 1..6)) {
         let line = encode(&fields);
         prop_assert!(!line.contains(&b'\n'));
         prop_assert_eq!(decode(&line), fields);
     }
 
     #[test]
-    fn what_is_shown_commands_no_terminal(bytes in vec(any::<u8>(), 0..200)) {
+    fn shown_text_cannot_control_the_terminal(bytes in vec(any::<u8>(), 0..200)) {
         for shown in [printable(&bytes), message(&bytes, LONGEST_TEXT), message(&bytes, 20)] {
             prop_assert!(is_harmless(&shown), "{shown:?}");
         }
     }
 
     #[test]
-    fn any_answer_of_a_probe_is_read(messages in vec(answer(), 0..40)) {
+    fn any_probe_answer_yields_harmless_text(messages in vec(answer(), 0..40)) {
         let facts = Facts::parse(&messages);
         let target = facts.target.clone().unwrap_or_default();
         let source = facts.source.clone().unwrap_or_default();
@@ -168,7 +168,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_an_agent_tells_is_kept_in_short_and_commands_no_terminal(lines in vec(agent_line(), 0..40)) {
+    fn agent_messages_are_bounded_and_escaped(lines in vec(agent_line(), 0..40)) {
         let shared = Shared::default();
         let replies: Vec<_> = (0..2).filter_map(|_| shared.expect_reply()).collect();
         for line in &lines {
@@ -198,7 +198,7 @@ proptest! {
     }
 
     #[test]
-    fn any_answer_of_an_admin_script_is_lines_that_command_no_terminal(
+    fn admin_answers_are_escaped(
         messages in vec((0..7_usize, vec(bytes(), 0..9)), 0..20)
     ) {
         const KEYS: [&str; 7] = ["run", "lease", "undone", "kept", "live", "left", "held"];
@@ -213,14 +213,14 @@ proptest! {
     }
 
     #[test]
-    fn any_line_is_of_a_netcat_or_not(line in ".*", address in any::<std::net::IpAddr>(), port: u16) {
+    fn any_netcat_line_is_classified(line in ".*", address in any::<std::net::IpAddr>(), port: u16) {
         let _ = Netcat::from_help("nc", &line);
         let _ = Netcat::finds_port_taken(&line);
         prop_assert!(!Netcat::default().gives_up(&line, address, port, true) || line.contains("failed"));
     }
 
     #[test]
-    fn any_configuration_file_is_read_or_refused_in_one_line(text in prop_oneof![
+    fn configuration_errors_fit_one_line(text in prop_oneof![
         ".*",
         "(\\[DEFAULT\\]\n)?((port|compress|exclude|as|nice|lease_time|profile|type) ?= ?(true|[0-9]{1,6}|\"[a-z0-9*/]{0,8}\"|\\[\\]|False)\n){0,5}",
     ]) {
@@ -235,7 +235,7 @@ proptest! {
     }
 
     #[test]
-    fn any_command_line_is_read_or_refused(words in vec(word(), 0..6)) {
+    fn command_line_errors_are_escaped(words in vec(word(), 0..6)) {
         let words = words.iter().map(|word| OsStr::from_bytes(word).to_owned());
         if let Err(error) = Cli::read([OsStr::new("transfer").to_owned()].into_iter().chain(words)) {
             let text = error.render().to_string();
@@ -244,7 +244,7 @@ proptest! {
     }
 
     #[test]
-    fn any_variable_of_the_environment_and_any_profile_is_read_or_refused_in_one_line(
+    fn environment_errors_fit_one_line(
         name in "(PORT|AS|PROFILE|\\PC{0,4}|[\u{1b}\u{202e}]{0,2})",
         value in prop_oneof![bytes(), Just(b"\x1b[2J".to_vec()), Just(b"4400".to_vec())],
         profile in prop::option::of("[\u{1b}\u{202e}a]{0,3}"),
@@ -263,7 +263,7 @@ proptest! {
     }
 
     #[test]
-    fn any_pattern_stays_below_the_source(pattern in bytes(), name in bytes()) {
+    fn patterns_stay_below_the_source(pattern in bytes(), name in bytes()) {
         let name = OsStr::from_bytes(&name);
         if let Ok(pattern) = Pattern::parse(OsStr::from_bytes(&pattern)) {
             prop_assert!(pattern.below(name).iter().all(|path| path.starts_with(b"./") && path.len() > name.len() + 3));
@@ -273,7 +273,7 @@ proptest! {
 }
 
 #[test]
-fn a_source_of_impossible_size_overflows_nothing() {
+fn huge_source_size_does_not_overflow() {
     let most = u64::MAX.to_string().into_bytes();
     let size = [vec![b"source_size".to_vec()], vec![most; 4]].concat();
     let facts = Facts::parse(&[size]);
@@ -288,7 +288,7 @@ fn a_source_of_impossible_size_overflows_nothing() {
 }
 
 #[test]
-fn a_host_that_has_left_no_end_of_things_is_told_of_in_short() {
+fn leftovers_of_one_host_are_bounded() {
     let left = vec![vec![b"left".to_vec(), vec![0x1b; 60_000]]; 5000];
     let left = settled(&left, Duration::ZERO, "transfer status db2");
     assert!(left.len() <= 64 && left.iter().all(|what| what.len() <= LONGEST_PATH + 100));

@@ -114,7 +114,7 @@ fn dependencies() -> BTreeMap<(String, String), String> {
 }
 
 #[test]
-fn dependencies_are_found_however_they_are_written() {
+fn dependencies_are_found_in_any_spelling() {
     let text = "use crate::{run::{a, b}, host::{self, c::d}, plan};\nlet x = crate::verify::y; pub(crate) z; $crate::w";
     let source = Source { module: "lease".into(), path: "lease.rs".into(), text: text.into() };
     let found: Vec<String> = source.names_after("crate::").into_iter().collect();
@@ -122,7 +122,7 @@ fn dependencies_are_found_however_they_are_written() {
 }
 
 #[test]
-fn every_module_is_in_the_list_and_every_listed_one_is_a_module() {
+fn module_list_matches_the_modules() {
     let library = fs::read_to_string(Path::new(ROOT).join("src/lib.rs")).unwrap();
     let declared = library.lines().filter_map(|line| line.trim_start_matches("pub ").strip_prefix("mod "));
     let mut declared: BTreeSet<String> = declared.map(|name| name.trim_end_matches(';').to_owned()).collect();
@@ -134,7 +134,7 @@ fn every_module_is_in_the_list_and_every_listed_one_is_a_module() {
 }
 
 #[test]
-fn dependencies_point_down_the_list_and_never_back() {
+fn dependencies_point_only_down_the_list() {
     let listed = listed();
     let rank = |module: &str| listed.iter().position(|name| name == module);
     let dependencies = dependencies();
@@ -149,7 +149,7 @@ fn dependencies_point_down_the_list_and_never_back() {
 
 /// Work emits progress; no other module knows or shows it.
 #[test]
-fn only_the_story_of_a_run_and_the_transfer_tell_the_progress() {
+fn only_run_and_transfer_report_progress() {
     let users: BTreeSet<String> =
         dependencies().into_keys().filter(|(_, used)| used == "progress").map(|(user, _)| user).collect();
     assert_eq!(users, BTreeSet::from(["run".to_owned(), "transfer".to_owned()]));
@@ -170,7 +170,7 @@ fn only_host_starts_processes_or_speaks_ssh() {
 
 /// `println!` panics when the terminal is gone, which would be in the middle of a run.
 #[test]
-fn nothing_prints_in_a_way_that_panics() {
+fn no_print_macro_can_panic() {
     for source in &sources() {
         for word in ["println!", "print!(", "dbg!", "eprint"] {
             assert!(!source.shipped().contains(word), "src/{} prints with {word}", source.path);
@@ -181,7 +181,7 @@ fn nothing_prints_in_a_way_that_panics() {
 /// Modules that may write to the outputs: report and plan at the end, progress, and the message after a
 /// second signal.
 #[test]
-fn only_those_who_render_reach_for_the_outputs() {
+fn only_renderers_use_the_outputs() {
     let users: BTreeSet<String> = sources()
         .iter()
         .filter(|source| source.shipped().contains("io::stdout") || source.shipped().contains("io::stderr"))

@@ -13,7 +13,7 @@ fn clap_accepts_the_definition() {
 }
 
 #[test]
-fn the_last_of_a_pair_wins() {
+fn last_of_opposite_options_wins() {
     assert_eq!(options(&["--compress", "--no-compress"]).compress, Some(Compress::No));
     assert_eq!(options(&["--no-compress", "--compress"]).compress, Some(Compress::Auto));
     assert_eq!(options(&["--no-compress", "--compress=lz4"]).compress, Some(Compress::With(Compressor::Lz4)));
@@ -25,14 +25,14 @@ fn the_last_of_a_pair_wins() {
 }
 
 #[test]
-fn switches_can_be_turned_off_and_take_no_word_that_follows() {
+fn switches_take_values_only_after_equals_sign() {
     assert_eq!(options(&["--replace"]).replace, Some(true));
     assert_eq!(options(&["--replace=false"]).replace, Some(false));
     assert_eq!(options(&["-v", "--json"]).verbose, Some(true));
 }
 
 #[test]
-fn prefixes_that_the_old_tool_took_mean_the_same() {
+fn transferpy_option_prefixes_still_work() {
     let cli =
         |words: &[&str]| Cli::read(["transfer"].iter().chain(words).chain(&["a:/x", "b:/y"])).unwrap().typed;
     assert_eq!(cli(&["--comp"]).layer().compress, Some(Compress::Auto));
@@ -53,7 +53,7 @@ fn prefixes_that_the_old_tool_took_mean_the_same() {
 }
 
 #[test]
-fn names_and_patterns_may_be_any_bytes() {
+fn names_and_patterns_accept_any_bytes() {
     use std::os::unix::ffi::OsStringExt as _;
     let raw = OsString::from_vec(b"-\xff\n$(x)".to_vec());
     let words: Vec<OsString> =
@@ -66,7 +66,7 @@ fn names_and_patterns_may_be_any_bytes() {
 }
 
 #[test]
-fn options_may_stand_before_a_subcommand() {
+fn options_work_before_and_after_subcommand() {
     let cli = Cli::read(["transfer", "--config", "/x", "--sudo", "status", "db1"]).unwrap();
     assert!(matches!(cli.command, Some(Command::Status { .. })));
     let cli = Cli::read(["transfer", "clean", "db1", "--ssh-option", "Port=22"]).unwrap();
@@ -76,7 +76,7 @@ fn options_may_stand_before_a_subcommand() {
 }
 
 #[test]
-fn replicas_take_options_on_either_side_and_refuse_what_they_decide_themselves() {
+fn replica_takes_applicable_options_on_both_sides() {
     let read = |words: &[&str]| Cli::read(["transfer"].iter().chain(words));
     let cli = read(&["--no-fsync", "--nice=3", "replica", "db1", "db2", "db3", "--compress=lz4", "--nice=5"])
         .unwrap();
@@ -107,7 +107,7 @@ fn replicas_take_options_on_either_side_and_refuse_what_they_decide_themselves()
 }
 
 #[test]
-fn one_word_may_name_several_targets_and_no_source() {
+fn host_lists_expand_for_targets_not_sources() {
     let cli = Cli::read(["transfer", "db1:/x", "db[2-3]:/y", "/z", "root@[fd77::9]:/y"]).unwrap();
     let targets: Vec<String> = all(&cli.targets).iter().map(ToString::to_string).collect();
     assert_eq!(targets, ["db2:/y", "db3:/y", "localhost:/z", "root@fd77::9:/y"]);

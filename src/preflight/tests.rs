@@ -108,7 +108,7 @@ fn overlap_is_seen_through_bind_mounts() {
 }
 
 #[test]
-fn each_finding_names_its_host_and_its_fix() {
+fn findings_name_host_and_fix() {
     assert_eq!(
         target_findings(|f| {
             f.netcats.clear();

@@ -54,7 +54,7 @@ mod tests {
     use std::time::Instant;
 
     #[test]
-    fn a_bar_tells_share_bytes_rate_and_time_left_in_one_line_of_a_terminal() {
+    fn bar_fits_one_terminal_line() {
         let moment = Moment {
             phase: Phase::Copying,
             since: Instant::now(),

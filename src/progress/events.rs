@@ -51,7 +51,7 @@ mod tests {
     use std::time::Instant;
 
     #[test]
-    fn progress_is_numbers() {
+    fn progress_event_contains_numbers() {
         let moment =
             Moment { phase: Phase::Copying, since: Instant::now(), moved: 100, expected: 400, waits: None };
         assert_eq!(

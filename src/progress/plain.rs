@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_tells_bytes_rate_share_and_time_left() {
+    fn line_shows_bytes_share_rate_and_time_left() {
         let moment = Moment {
             phase: Phase::Copying,
             since: Instant::now(),

@@ -74,7 +74,7 @@ fn contents() {
 }
 
 #[test]
-fn databases() {
+fn database_options_resolve_in_order() {
     check(
         |s| s.servers.threads,
         None,
@@ -281,7 +281,7 @@ fn stream() {
 }
 
 #[test]
-fn checks() {
+fn checksum_options_resolve_in_order() {
     let md5 = Some(FileDigest::Md5);
     check(
         |s| s.checksum,
@@ -317,7 +317,7 @@ fn checks() {
 }
 
 #[test]
-fn network() {
+fn network_options_resolve_in_order() {
     let ports = |first, last| PortRange { first, last };
     check(
         |s| s.ports,
@@ -391,7 +391,7 @@ fn target_address_requires_a_matching_target() {
 }
 
 #[test]
-fn login() {
+fn login_options_resolve_in_order() {
     check(
         |s| s.login.sudo,
         false,
@@ -420,7 +420,7 @@ fn login() {
 }
 
 #[test]
-fn limits_and_output() {
+fn limit_and_output_options_resolve_in_order() {
     let seconds = Duration::from_secs;
     check(
         |s| s.lease_time,
@@ -457,7 +457,7 @@ fn limits_and_output() {
 }
 
 #[test]
-fn contradictions_are_errors() {
+fn rejects_contradictory_options() {
     for (words, text) in [
         (&["--keep-old"][..], "--keep-old requires --replace"),
         (&["--replace=false", "--keep-old"], "--keep-old requires --replace"),
@@ -626,10 +626,19 @@ fn example_has_the_defaults() {
 
 /// All keys, as known to serde.
 const FIELDS: [&str; 46] = [
+    "hook",
     "type",
     "exclude",
     "ignore_changed",
     "drop_attributes",
+    "as",
+    "replace",
+    "keep_old",
+    "chown",
+    "keep_staging",
+    "fsync",
+    "allow_shared_path",
+    "skip_refused",
     "backup_threads",
     "stop_replication",
     "prepare",
@@ -639,20 +648,9 @@ const FIELDS: [&str; 46] = [
     "server_timeout",
     "allow_running",
     "defaults_file",
-    "hook",
-    "as",
-    "replace",
-    "keep_old",
-    "chown",
-    "keep_staging",
-    "fsync",
-    "allow_shared_path",
-    "skip_refused",
     "compress",
     "compress_level",
     "encrypt",
-    "threads",
-    "nice",
     "checksum",
     "checksum_algorithm",
     "parallel_checksum",
@@ -667,6 +665,8 @@ const FIELDS: [&str; 46] = [
     "lease_time",
     "idle_timeout",
     "max_duration",
+    "nice",
+    "threads",
     "progress",
     "json",
     "verbose",

@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn lost_attributes_are_named_and_counted_unless_they_may_be_lost() {
+    fn lost_attributes_are_reported_unless_dropped() {
         let fault =
             |files, named: &[&str]| Fault { files, named: named.iter().map(ToString::to_string).collect() };
         let faults = [

@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kinds_are_separated_by_commas_and_known() {
+    fn accepts_comma_separated_known_kinds() {
         let kinds = "acls,xattrs,acls".parse::<Attributes>().unwrap();
         assert_eq!(kinds.0.into_iter().collect::<Vec<_>>(), [AttributeKind::Xattrs, AttributeKind::Acls]);
         for word in ["", "acls,", "ACLs", "acls xattrs", "all"] {

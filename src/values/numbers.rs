@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_has_the_units_of_servers() {
+    fn memory_accepts_mariadb_units() {
         let bytes = |word: &str| word.parse::<Memory>().map(|memory| memory.0);
         assert_eq!(bytes("512M"), Ok(512 << 20));
         assert_eq!(bytes("4GiB"), Ok(4 << 30));

@@ -44,7 +44,7 @@ fn donor(stand: &Stand) -> Host {
 }
 
 #[test]
-fn exclusive_account_is_tried_only_where_the_user_says() {
+fn exclusive_account_is_used_only_at_named_hosts() {
     let Some(stand) = Stand::on(&["db1", "db2", "db3"]) else { return };
     let _account = account(&stand);
     donor(&stand);
@@ -58,7 +58,7 @@ fn exclusive_account_is_tried_only_where_the_user_says() {
 }
 
 #[test]
-fn exclusive_impostor_of_a_primary_gets_no_password() {
+fn exclusive_fake_primary_gets_no_password() {
     let Some(stand) = Stand::on(&["db1", "db2", "db3"]) else { return };
     let _account = account(&stand);
     let db1 = stand.serve("db1", "");
@@ -84,7 +84,7 @@ fn exclusive_impostor_of_a_primary_gets_no_password() {
 }
 
 #[test]
-fn exclusive_impostor_of_a_primary_gets_no_password_of_a_new_account() {
+fn exclusive_fake_primary_gets_no_generated_password() {
     let Some(stand) = Stand::on(&["db1", "db2", "db3"]) else { return };
     stand.serve("db1", "");
     stand.configure("db2", "");
@@ -125,17 +125,17 @@ fn expect_unread(link: &str) {
 }
 
 #[test]
-fn exclusive_account_file_that_is_a_link_to_a_file_of_roots_is_not_read() {
+fn exclusive_symlinked_account_file_is_not_read() {
     expect_unread("ln -s");
 }
 
 #[test]
-fn exclusive_account_file_that_is_another_name_of_a_file_of_roots_is_not_read() {
+fn exclusive_hard_linked_account_file_is_not_read() {
     expect_unread("ln");
 }
 
 #[test]
-fn exclusive_account_is_tried_at_a_primary_that_the_user_named() {
+fn exclusive_account_is_used_at_named_primary() {
     let Some(stand) = Stand::on(&["db1", "db2", "db3"]) else { return };
     let _account = account(&stand);
     let db3 = stand.serve("db3", "");
@@ -153,7 +153,7 @@ fn exclusive_account_is_tried_at_a_primary_that_the_user_named() {
 }
 
 #[test]
-fn exclusive_account_file_that_is_a_pipe_holds_nobody_up() {
+fn exclusive_fifo_as_account_file_does_not_block() {
     let Some(stand) = Stand::on(&["db1", "db2", "db3"]) else { return };
     let db1 = donor(&stand);
     let file = "/var/lib/mysql/master.info";
@@ -169,7 +169,7 @@ fn exclusive_account_file_that_is_a_pipe_holds_nobody_up() {
 }
 
 #[test]
-fn exclusive_upgrade_note_that_is_a_link_to_a_file_of_roots_is_not_read() {
+fn exclusive_symlinked_upgrade_info_is_not_read() {
     let Some(stand) = Stand::on(&["db1", "db2"]) else { return };
     let db1 = stand.serve("db1", "");
     stand.configure("db2", "");
@@ -189,7 +189,7 @@ fn exclusive_upgrade_note_that_is_a_link_to_a_file_of_roots_is_not_read() {
 }
 
 #[test]
-fn exclusive_upgrade_note_that_is_a_pipe_holds_nobody_up() {
+fn exclusive_fifo_as_upgrade_info_does_not_block() {
     let Some(stand) = Stand::on(&["db1", "db2"]) else { return };
     let db1 = stand.serve("db1", "");
     stand.configure("db2", "");
@@ -201,7 +201,7 @@ fn exclusive_upgrade_note_that_is_a_pipe_holds_nobody_up() {
 }
 
 #[test]
-fn exclusive_compromised_primary_gets_no_password_on_its_own_port() {
+fn exclusive_compromised_primary_gets_no_password() {
     let Some(stand) = Stand::on(&["db1", "db2"]) else { return };
     let _account = account(&stand);
     let db1 = stand.serve("db1", "port=3307");

@@ -66,7 +66,7 @@ impl Desk {
 }
 
 #[test]
-fn named_configuration_of_others_is_refused() {
+fn untrusted_named_configuration_is_refused() {
     let Some(desk) = Desk::new() else { return };
     for (way, change) in WAYS {
         let file = desk.file(&desk.hook(), change);
@@ -76,7 +76,7 @@ fn named_configuration_of_others_is_refused() {
 }
 
 #[test]
-fn configuration_of_the_environment_is_refused_when_it_is_of_others() {
+fn untrusted_environment_configuration_is_refused() {
     let Some(desk) = Desk::new() else { return };
     for (way, change) in WAYS {
         let file = desk.file(&desk.hook(), change);
@@ -85,7 +85,7 @@ fn configuration_of_the_environment_is_refused_when_it_is_of_others() {
 }
 
 #[test]
-fn link_to_a_configuration_of_others_is_refused() {
+fn link_to_untrusted_configuration_is_refused() {
     let Some(desk) = Desk::new() else { return };
     let file = desk.file(&desk.hook(), WAYS[0].1);
     let link = desk.scratch.join("link");
@@ -96,7 +96,7 @@ fn link_to_a_configuration_of_others_is_refused() {
 }
 
 #[test]
-fn configuration_of_ssh_is_refused_when_it_is_of_others() {
+fn untrusted_ssh_configuration_is_refused() {
     let Some(desk) = Desk::new() else { return };
     let text = format!("Host *\n    ProxyCommand sh -c 'touch {}; exec nc %h %p'\n", desk.trace());
     for (way, change) in WAYS {
@@ -106,7 +106,7 @@ fn configuration_of_ssh_is_refused_when_it_is_of_others() {
 }
 
 #[test]
-fn configuration_of_roots_alone_is_used() {
+fn root_only_configuration_is_used() {
     let Some(desk) = Desk::new() else { return };
     for readable in ["chmod 0600 \"$1\"", "chmod 0644 \"$1\""] {
         let file = desk.file(&desk.hook(), readable);
@@ -121,7 +121,7 @@ const STOP: &str =
     "systemctl stop mariadb; rm -f /etc/mysql/mariadb.conf.d/98-attack.cnf /var/lib/mysql/attack-bin.*";
 
 #[test]
-fn exclusive_configuration_of_the_host_is_refused_when_it_is_of_others() {
+fn exclusive_untrusted_system_configuration_is_refused() {
     let Some(desk) = Desk::new() else { return };
     let file = "/etc/transfer/transfer.conf";
     let _changed = Changed::new(&desk.ctl, "mkdir /etc/transfer", "rm -rf /etc/transfer");
@@ -134,7 +134,7 @@ fn exclusive_configuration_of_the_host_is_refused_when_it_is_of_others() {
 }
 
 #[test]
-fn exclusive_account_of_others_is_refused() {
+fn exclusive_untrusted_account_file_is_refused() {
     let Some(desk) = Desk::new() else { return };
     // The account file is read once there is a primary.
     let primary = desk.lab.host("db1");

@@ -34,7 +34,7 @@ fn many_files(scene: &Scene) {
 }
 
 #[test]
-fn exclusive_full_tmp_on_both_ends_stops_no_run() {
+fn exclusive_full_tmp_on_both_hosts_stops_no_run() {
     let Some(scene) = Scene::with_source(1) else { return };
     many_files(&scene);
     let _full = [full_tmp(&scene.db1), full_tmp(&scene.db2)];
@@ -45,7 +45,7 @@ fn exclusive_full_tmp_on_both_ends_stops_no_run() {
 }
 
 #[test]
-fn exclusive_firewall_of_thousands_of_rules_is_opened_with_a_full_tmp() {
+fn exclusive_large_firewall_is_opened_with_full_tmp() {
     let Some(scene) = Scene::with_source(1) else { return };
     let _rules = many_rules(&scene.db2);
     let list = "nft list ruleset | sed 's/packets [0-9]* bytes [0-9]*//' | sha256sum";
@@ -57,7 +57,7 @@ fn exclusive_firewall_of_thousands_of_rules_is_opened_with_a_full_tmp() {
 }
 
 #[test]
-fn exclusive_failed_run_closes_a_large_firewall_with_a_full_tmp() {
+fn exclusive_failed_run_closes_large_firewall_with_full_tmp() {
     let Some(scene) = Scene::with_source(MORE_THAN_BUFFERS) else { return };
     let _rules = many_rules(&scene.db2);
     let _full = full_tmp(&scene.db2);

@@ -49,7 +49,7 @@ fn nothing_is_published(scene: &Scene, output: &Output) {
 }
 
 #[test]
-fn exclusive_fifo_in_place_of_a_file_holds_no_run() {
+fn exclusive_swapped_in_fifo_does_not_block() {
     let Some(scene) = hers() else { return };
     let output = attacked(&scene, "rm -f marked && mkfifo marked", &[]);
     nothing_is_published(&scene, &output);
@@ -64,7 +64,7 @@ fn exclusive_fifo_with_a_writer_is_not_read() {
 }
 
 #[test]
-fn exclusive_link_in_place_of_a_file_is_not_followed() {
+fn exclusive_swapped_in_link_is_not_followed() {
     let Some(scene) = hers() else { return };
     // A file system with access times, and a time that any read changes.
     let disk = scene.scratch.small_disk(&scene.db1, "private", 1 << 20);
@@ -78,14 +78,14 @@ fn exclusive_link_in_place_of_a_file_is_not_followed() {
 }
 
 #[test]
-fn exclusive_another_file_in_place_of_a_listed_one_is_noticed() {
+fn exclusive_swapped_in_file_is_noticed() {
     let Some(scene) = hers() else { return };
     let output = attacked(&scene, "cp -p marked other && mv -f other marked", &[]);
     nothing_is_published(&scene, &output);
 }
 
 #[test]
-fn exclusive_exchanged_files_end_with_ignored_changes_too() {
+fn exclusive_swapped_in_fifo_ends_with_ignore_changed() {
     let Some(scene) = hers() else { return };
     // After the copy, so the target has the file: the difference is explained by the change of the source.
     let output = attacked(&scene, "rm -f marked && mkfifo marked", &["--ignore-changed"]).expect_success();
@@ -94,7 +94,7 @@ fn exclusive_exchanged_files_end_with_ignored_changes_too() {
 }
 
 #[test]
-fn exclusive_digest_that_stands_still_ends_with_the_idle_timeout() {
+fn exclusive_stalled_digest_hits_idle_timeout() {
     let Some(scene) = Scene::with_source(1) else { return };
     let still = "sleep 300";
     for host in [&scene.db1, &scene.db2] {

@@ -36,7 +36,7 @@ fn is_failure(scene: &Scene, name: &str, output: Output) {
 }
 
 #[test]
-fn exclusive_disk_that_fails_in_the_middle_of_a_file_is_no_change() {
+fn exclusive_read_error_in_file_is_no_change() {
     let Some(scene) = Scene::with_source(1) else { return };
     let ends = [format!("db1:{}", half_a_file(&scene)), format!("db2:{}", scene.at("in"))];
     for options in [
@@ -50,7 +50,7 @@ fn exclusive_disk_that_fails_in_the_middle_of_a_file_is_no_change() {
 }
 
 #[test]
-fn exclusive_disk_that_fails_leaves_no_archive() {
+fn exclusive_read_error_leaves_no_archive() {
     let Some(scene) = Scene::with_source(1) else { return };
     let ends = [format!("db1:{}", half_a_file(&scene)), format!("db2:{}", scene.at("in"))];
     let args = [&ends[0], &ends[1], "--type=compress", "--no-compress"];
@@ -66,7 +66,7 @@ fn failing(host: &Host, program: &str, condition: &str, call: &str, path: &str) 
 }
 
 #[test]
-fn exclusive_directory_that_cannot_be_listed_is_no_change() {
+fn exclusive_unlistable_directory_is_no_change() {
     let Some(scene) = Scene::with_source(1) else { return };
     scene.db1.sh(&format!("mkdir '{0}/sub'; echo x >'{0}/sub/file'", scene.at("source")));
     let (source, copy) = (scene.at("source/sub"), scene.at("in"));
@@ -82,7 +82,7 @@ fn exclusive_directory_that_cannot_be_listed_is_no_change() {
 }
 
 #[test]
-fn exclusive_copy_that_cannot_be_read_back_is_no_change() {
+fn exclusive_unreadable_copy_is_no_change() {
     let Some(scene) = Scene::with_source(1) else { return };
     let script = "paths=(); for file; do [[ -f $file ]] && paths+=(-P \"$(realpath -- \"$file\")\"); done
         exec strace -f -qqq -o /dev/null \"${paths[@]}\" -e trace=read -e inject=read:error=EIO $real \"$@\"";
@@ -93,7 +93,7 @@ fn exclusive_copy_that_cannot_be_read_back_is_no_change() {
 }
 
 #[test]
-fn exclusive_file_that_shrinks_while_it_is_read_is_a_change_and_is_named() {
+fn exclusive_shrinking_file_is_a_named_change() {
     let Some(scene) = Scene::with_source(MORE_THAN_BUFFERS) else { return };
     let ends = [format!("db1:{}", scene.at("source")), format!("db2:{}", scene.at("in"))];
     let options = ["--ignore-changed", "--parallel-checksum"];

@@ -158,7 +158,7 @@ fn right_or_none(scene: &Scene, host: &Host, output: &Output) {
 }
 
 #[test]
-fn exclusive_connection_that_is_named_after_the_sender_is_not_taken_for_it() {
+fn exclusive_fake_sender_is_not_accepted() {
     let Some(scene) = Scene::with_source(4) else { return };
     let eve = Eve::on(&scene.db1);
     let file = tar_of_hers(&eve);
@@ -173,7 +173,7 @@ fn exclusive_connection_that_is_named_after_the_sender_is_not_taken_for_it() {
 }
 
 #[test]
-fn exclusive_connections_that_keep_coming_are_never_taken_for_the_sender() {
+fn exclusive_persistent_fake_sender_is_never_accepted() {
     let Some(scene) = Scene::with_source(4) else { return };
     let eve = Eve::on(&scene.db1);
     let file = tar_of_hers(&eve);
@@ -185,7 +185,7 @@ fn exclusive_connections_that_keep_coming_are_never_taken_for_the_sender() {
 }
 
 #[test]
-fn exclusive_connection_named_after_the_sender_gets_none_of_several_targets() {
+fn exclusive_fake_sender_reaches_none_of_several_targets() {
     let Some(scene) = Scene::with_source(4) else { return };
     let db3 = scene.lab.host("db3");
     let there = scene.lab.scratch(&["db3"]);
@@ -207,7 +207,7 @@ fn exclusive_connection_named_after_the_sender_gets_none_of_several_targets() {
 }
 
 #[test]
-fn exclusive_connections_in_the_backlog_change_nothing() {
+fn exclusive_queued_connections_change_nothing() {
     let Some(scene) = Scene::with_source(0) else { return };
     make_random(&scene.db1, &scene.at("source/file"), 16);
     let eve = Eve::on(&scene.db1);
@@ -231,7 +231,7 @@ fn nothing_came_by(scene: &Scene, caught: &str, output: &Output) {
 }
 
 #[test]
-fn exclusive_listener_that_is_named_after_the_receiver_gets_nothing() {
+fn exclusive_fake_receiver_gets_nothing() {
     let Some(scene) = Scene::with_source(4) else { return };
     let eve = Eve::on(&scene.db2);
     let _late = late(&scene.db2, "-l", "0.5");
@@ -277,27 +277,27 @@ fn relayed(netcat: &str, own: &str, encrypt: &[&str], ports: (u16, u16)) {
 }
 
 #[test]
-fn exclusive_relay_in_front_of_the_traditional_netcat_gets_nothing() {
+fn exclusive_relay_before_traditional_netcat_gets_nothing() {
     relayed("nc.traditional", "10.77.0.12", &["--no-encrypt"], (4660, 4673));
 }
 
 #[test]
-fn exclusive_relay_in_front_of_ncat_gets_nothing() {
+fn exclusive_relay_before_ncat_gets_nothing() {
     relayed("ncat", "10.77.0.12", &["--no-encrypt"], (4680, 4693));
 }
 
 #[test]
-fn exclusive_relay_on_the_wildcard_address_gets_nothing_encrypted_either() {
+fn exclusive_relay_on_wildcard_address_gets_no_ciphertext() {
     relayed("ncat", "0.0.0.0", &[], (4700, 4709));
 }
 
 #[test]
-fn exclusive_relay_in_front_of_openbsds_netcat_gets_nothing() {
+fn exclusive_relay_before_openbsd_netcat_gets_nothing() {
     relayed("nc.openbsd", "10.77.0.12", &["--no-encrypt"], (4760, 4773));
 }
 
 #[test]
-fn exclusive_her_programs_go_with_the_test() {
+fn exclusive_attacker_programs_end_with_the_test() {
     let Some(scene) = Scene::new() else { return };
     let eve = Eve::on(&scene.db1);
     drop(eve.bash("sleep 1000 & sleep 1000", &[]));

@@ -36,19 +36,19 @@ fn directories_of_another_user_are_no_locks() {
 }
 
 #[test]
-fn links_of_another_user_to_directories_of_roots_are_no_locks() {
+fn links_of_another_user_are_no_locks() {
     is_ignored("ln -s /etc", 4730, 4733);
 }
 
 #[test]
-fn one_asked_for_port_is_not_lost_to_a_file_of_another_user() {
+fn requested_port_is_not_lost_to_foreign_file() {
     let Some(scene) = Scene::with_source(1) else { return };
     let _occupied = occupied(&scene, "touch", 4740, 4740);
     scene.transfer(&["--port=4740"]).expect_success();
 }
 
 #[test]
-fn directory_of_roots_is_a_lock_and_is_named() {
+fn lock_directory_of_root_is_respected_and_named() {
     let Some(scene) = Scene::with_source(1) else { return };
     let names = "/tmp/trnsfr_db9_{4750..4751}.lock";
     let _locked = Changed::new(&scene.db2, &format!("mkdir {names}"), &format!("rmdir {names}"));

@@ -41,7 +41,7 @@ fn copy(scene: &Scene, directories: &[String], options: &[&str]) -> Output {
 }
 
 #[test]
-fn shared_target_paths_are_refused_with_component_owner_and_way_out() {
+fn shared_path_refusal_names_component_owner_and_fix() {
     let Some(scene) = made(1) else { return };
     let targets = SHARED.map(|(_, target, _)| scene.at(target));
     let output = copy(&scene, &targets, &[]).expect_code(4);
@@ -59,7 +59,7 @@ fn shared_target_paths_are_refused_with_component_owner_and_way_out() {
 }
 
 #[test]
-fn every_kind_of_transfer_refuses_a_shared_target_path() {
+fn every_transfer_type_refuses_shared_target_path() {
     let Some(scene) = made(1) else { return };
     let archive = scene.at("packed.tar.gz");
     scene.db1.sh(&format!("tar -C '{}' -czf '{archive}' .", scene.at("source")));
@@ -80,7 +80,7 @@ fn every_kind_of_transfer_refuses_a_shared_target_path() {
 }
 
 #[test]
-fn allowed_shared_paths_work_as_ever() {
+fn allowed_shared_paths_work() {
     let Some(scene) = made(1) else { return };
     for target in ["owned", "acl"] {
         let target = scene.at(target);
@@ -90,7 +90,7 @@ fn allowed_shared_paths_work_as_ever() {
 }
 
 #[test]
-fn sticky_and_private_directories_need_no_allowance() {
+fn sticky_and_private_directories_are_allowed() {
     let Some(scene) = Scene::with_source(1) else { return };
     let eve = Eve::on(&scene.db2);
     scene.db2.sh(&format!(
@@ -144,7 +144,7 @@ fn swapped(scene: &Scene, directory: &str, args: &[&str]) -> Output {
 }
 
 #[test]
-fn swapped_staging_directory_leads_nowhere() {
+fn swapped_staging_directory_redirects_nothing() {
     let Some(scene) = made(1) else { return };
     let directory = scene.at("owned");
     let ends = [format!("db1:{}", scene.at("source")), format!("db2:{directory}")];
@@ -157,7 +157,7 @@ fn swapped_staging_directory_leads_nowhere() {
 }
 
 #[test]
-fn swapped_staging_directory_leads_nowhere_for_archives() {
+fn swapped_staging_directory_redirects_no_archive() {
     let Some(scene) = made(1) else { return };
     let (directory, archive) = (scene.at("owned"), scene.at("packed.tar.gz"));
     scene.db1.sh(&format!("tar -C '{}' -czf '{archive}' .", scene.at("source")));

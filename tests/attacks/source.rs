@@ -81,7 +81,7 @@ fn replaced_file_is_noticed() {
 }
 
 #[test]
-fn replaced_source_of_an_archive_is_noticed() {
+fn replaced_archive_source_is_noticed() {
     let Some(scene) = hers(1) else { return };
     for (what, replacement) in REPLACEMENTS {
         let output = replaced(&scene, "source", replacement, &["--type=compress"]);
@@ -120,7 +120,7 @@ fn replaced_source_replaces_no_data() {
 }
 
 #[test]
-fn source_replaced_while_it_is_read_is_noticed() {
+fn source_replaced_during_read_is_noticed() {
     let Some(scene) = hers(MORE_THAN_BUFFERS) else { return };
     let eve = Eve::on(&scene.db1);
     let ends = [format!("db1:{}", scene.at("hers/source")), format!("db2:{}", scene.at("in"))];

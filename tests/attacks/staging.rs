@@ -60,7 +60,7 @@ fn left_is_harmless(eve: &Eve, scene: &Scene) {
 }
 
 #[test]
-fn hostile_archive_opens_nothing_that_is_left() {
+fn hostile_archive_exposes_no_kept_staging() {
     let Some(scene) = Scene::with_source(1) else { return };
     let eve = Eve::on(&scene.db2);
     make(&scene.db1, scene.scratch.path());
@@ -126,13 +126,13 @@ impl Hostile {
 }
 
 #[test]
-fn exclusive_member_that_is_the_directory_itself_opens_nothing() {
+fn exclusive_archive_root_member_exposes_nothing() {
     let Some(hostile) = Hostile::sends("cat hostile.tar") else { return };
     hostile.opens_nothing(&["--no-compress"]);
 }
 
 #[test]
-fn exclusive_directory_with_an_acl_for_everybody_opens_nothing() {
+fn exclusive_permissive_acl_exposes_nothing() {
     let stream = "chmod 0700 evil; setfacl -m u:4242:rwx,o::rwx evil; $real -C evil --create --file=- --blocking-factor=128 \
         --format=posix --xattrs --xattrs-include='*' --no-recursion ./ ./rootly ./capable ./source ./source/file; head -c 1M /dev/zero";
     let Some(hostile) = Hostile::sends(stream) else { return };
@@ -140,7 +140,7 @@ fn exclusive_directory_with_an_acl_for_everybody_opens_nothing() {
 }
 
 #[test]
-fn exclusive_open_tree_of_its_own_name_opens_nothing() {
+fn exclusive_world_writable_tree_exposes_nothing() {
     let stream = "$real -C evil --create --file=- --blocking-factor=128 --format=posix --xattrs \
         --xattrs-include='*' --no-recursion ./source ./source/inner ./source/marked ./source/file; head -c 1M /dev/zero";
     let Some(hostile) = Hostile::sends(stream) else { return };
@@ -148,7 +148,7 @@ fn exclusive_open_tree_of_its_own_name_opens_nothing() {
 }
 
 #[test]
-fn exclusive_interrupted_run_leaves_nothing_open() {
+fn exclusive_interrupted_run_exposes_nothing() {
     let Some(hostile) = Hostile::sends("cat hostile.tar") else { return };
     let mut run = hostile.scene.spawn(&["--keep-staging", "--no-compress"]);
     hostile.unpacked(&mut run);

@@ -18,7 +18,7 @@ fn archive(sandbox: &Sandbox, script: &str) -> std::path::PathBuf {
 }
 
 #[test]
-fn an_archive_fills_an_empty_directory_or_becomes_one() {
+fn archive_fills_empty_or_named_directory() {
     let Some(sandbox) = Sandbox::new() else { return };
     let source = sandbox.source("source");
     let archive = archive(&sandbox, "tar --format=posix -czf archive source");
@@ -37,7 +37,7 @@ fn an_archive_fills_an_empty_directory_or_becomes_one() {
 }
 
 #[test]
-fn an_archive_of_several_entries_at_its_top_is_unpacked_with_all_of_them() {
+fn archive_with_several_top_entries_is_unpacked() {
     let Some(sandbox) = Sandbox::new() else { return };
     sandbox.source("source");
     let archive = archive(&sandbox, "mkdir source/.hidden; tar -cf archive -C source .");
@@ -47,7 +47,7 @@ fn an_archive_of_several_entries_at_its_top_is_unpacked_with_all_of_them() {
 }
 
 #[test]
-fn what_somebody_puts_into_the_directory_meanwhile_is_left_and_the_copy_is_not_given() {
+fn directory_filled_during_copy_is_left_alone() {
     let Some(sandbox) = Sandbox::new() else { return };
     sandbox.source("source");
     let archive = archive(&sandbox, "tar -cf archive source");
@@ -66,7 +66,7 @@ fn what_somebody_puts_into_the_directory_meanwhile_is_left_and_the_copy_is_not_g
 }
 
 #[test]
-fn an_archive_that_changes_while_it_is_read_fails_the_run() {
+fn changing_archive_fails_the_run() {
     let Some(sandbox) = Sandbox::new() else { return };
     sandbox.source("source");
     let archive = archive(&sandbox, "tar -cf archive source");
@@ -84,7 +84,7 @@ fn an_archive_that_changes_while_it_is_read_fails_the_run() {
 }
 
 #[test]
-fn a_tree_becomes_an_archive_beside_others_with_its_digest() {
+fn tree_becomes_archive_with_digest_file() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     sandbox.file(target.join("other"), "other");
@@ -101,7 +101,7 @@ fn a_tree_becomes_an_archive_beside_others_with_its_digest() {
 }
 
 #[test]
-fn options_without_an_effect_are_refused() {
+fn options_without_effect_are_refused() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     sandbox

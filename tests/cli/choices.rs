@@ -15,7 +15,7 @@ use crate::support::local::sandbox::Sandbox;
 use crate::support::local::trees::{assert_same, walk};
 
 #[test]
-fn every_compressor_and_level_brings_the_same_bytes() {
+fn every_compressor_and_level_preserves_bytes() {
     let Some(sandbox) = Sandbox::new() else { return };
     let source = sandbox.source("source");
     for (n, (words, stage)) in [
@@ -40,7 +40,7 @@ fn every_compressor_and_level_brings_the_same_bytes() {
 }
 
 #[test]
-fn files_are_compared_by_the_digest_that_was_asked_for() {
+fn files_are_compared_by_requested_digest() {
     let Some(sandbox) = Sandbox::new() else { return };
     let source = sandbox.source("source");
     for (algorithm, name) in [("md5", "MD5"), ("sha256", "SHA-256"), ("blake2b", "BLAKE2b")] {
@@ -51,7 +51,7 @@ fn files_are_compared_by_the_digest_that_was_asked_for() {
 }
 
 #[test]
-fn programs_of_the_hosts_stand_back_when_told_to() {
+fn host_programs_run_with_requested_niceness() {
     let Some(sandbox) = Sandbox::new() else { return };
     sandbox.shim("tar", "echo \"$(nice) $(ionice)\" >>\"${0%/*}/../niceness\"");
     let (source, one, two) = (sandbox.source("source"), sandbox.dir("one"), sandbox.dir("two"));
@@ -68,7 +68,7 @@ fn programs_of_the_hosts_stand_back_when_told_to() {
 }
 
 #[test]
-fn what_is_excluded_is_neither_sent_nor_missed() {
+fn excluded_files_are_neither_sent_nor_compared() {
     let Some(sandbox) = Sandbox::new() else { return };
     let source = sandbox.dir("source");
     for file in ["keep", "a.log", "logs/b.log", "logs/keep", "tmp/x", "deep/tmp/y", "deep/a b[1]", "star*x"] {
@@ -94,7 +94,7 @@ fn what_is_excluded_is_neither_sent_nor_missed() {
 }
 
 #[test]
-fn another_name_is_given_and_looked_at_beforehand() {
+fn requested_name_is_checked_and_published() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     sandbox.run(&[&source, &target, &"--as", &"new name"]).expect_success();
@@ -105,7 +105,7 @@ fn another_name_is_given_and_looked_at_beforehand() {
 }
 
 #[test]
-fn an_old_one_is_replaced_in_one_step_and_removed_or_kept() {
+fn old_data_is_replaced_and_removed_or_kept() {
     let Some(sandbox) = Sandbox::new() else { return };
     let source = sandbox.source("source");
     for old in ["file", "directory", "link"] {
@@ -141,7 +141,7 @@ fn an_old_one_is_replaced_in_one_step_and_removed_or_kept() {
 }
 
 #[test]
-fn a_directory_that_was_made_writable_to_be_moved_gets_its_mode_back_whoever_dies() {
+fn directory_mode_is_restored_after_any_kill() {
     for all in [false, true] {
         let Some(sandbox) = Sandbox::new() else { return };
         let closed = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o555)).unwrap();
@@ -172,7 +172,7 @@ fn a_directory_that_was_made_writable_to_be_moved_gets_its_mode_back_whoever_die
 }
 
 #[test]
-fn what_is_replaced_stays_when_the_copy_fails() {
+fn failed_copy_keeps_the_old_data() {
     let Some(sandbox) = Sandbox::new() else { return };
     sandbox.shim("md5sum", "exit 1");
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
@@ -187,7 +187,7 @@ fn what_is_replaced_stays_when_the_copy_fails() {
 }
 
 #[test]
-fn the_source_itself_is_never_replaced() {
+fn source_is_never_replaced() {
     let Some(sandbox) = Sandbox::new() else { return };
     let source = sandbox.source("source");
     let link = sandbox.path("link");
@@ -204,7 +204,7 @@ fn the_source_itself_is_never_replaced() {
 }
 
 #[test]
-fn what_has_arrived_is_kept_only_where_it_failed() {
+fn keep_staging_keeps_only_failed_copies() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     sandbox.run(&[&source, &target, &"--keep-staging"]).expect_success();
@@ -221,7 +221,7 @@ fn what_has_arrived_is_kept_only_where_it_failed() {
 }
 
 #[test]
-fn without_fsync_nothing_is_waited_for() {
+fn no_fsync_skips_data_syncs() {
     let Some(sandbox) = Sandbox::new() else { return };
     sandbox.shim("sync", "echo \"$*\" >>\"${0%/*}/../syncs\"");
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
@@ -236,7 +236,7 @@ fn without_fsync_nothing_is_waited_for() {
 }
 
 #[test]
-fn the_longest_time_ends_a_run_and_undoes_it() {
+fn max_duration_rolls_the_run_back() {
     let Some(sandbox) = Sandbox::new() else { return };
     let hold = sandbox.hold(Point::Connect);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
@@ -250,7 +250,7 @@ fn the_longest_time_ends_a_run_and_undoes_it() {
 }
 
 #[test]
-fn two_runs_never_write_to_one_name_by_whatever_path() {
+fn second_run_to_same_name_is_busy() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     let link = sandbox.path("link");
@@ -277,7 +277,7 @@ fn two_runs_never_write_to_one_name_by_whatever_path() {
 }
 
 #[test]
-fn ports_that_transferpy_has_locked_are_left_to_it() {
+fn ports_locked_by_transferpy_are_not_used() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     let port = Sandbox::port();
@@ -290,7 +290,7 @@ fn ports_that_transferpy_has_locked_are_left_to_it() {
 }
 
 #[test]
-fn what_changes_meanwhile_is_a_failure_unless_it_is_ignored() {
+fn changes_during_copy_fail_unless_ignored() {
     for ignored in [false, true] {
         let Some(sandbox) = Sandbox::new() else { return };
         let source = sandbox.source("source");
@@ -318,7 +318,7 @@ fn what_changes_meanwhile_is_a_failure_unless_it_is_ignored() {
 }
 
 #[test]
-fn a_directory_that_goes_while_it_is_listed_fails_the_run_unless_changes_are_ignored() {
+fn vanishing_directory_fails_unless_ignored() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     // The only visible difference besides the missing entries.
@@ -339,7 +339,7 @@ fn a_directory_that_goes_while_it_is_listed_fails_the_run_unless_changes_are_ign
 }
 
 #[test]
-fn a_difference_that_no_change_explains_is_one_with_ignore_changed_too() {
+fn unexplained_difference_is_never_ignored() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     // The copy differs from what was sent, and the source has not changed.
@@ -350,7 +350,7 @@ fn a_difference_that_no_change_explains_is_one_with_ignore_changed_too() {
 }
 
 #[test]
-fn a_name_that_cannot_be_made_durable_is_not_given_and_the_old_one_stays() {
+fn failed_directory_sync_keeps_the_old_data() {
     for words in [&[][..], &["--replace"], &["--replace", "--keep-old"]] {
         let Some(sandbox) = Sandbox::new() else { return };
         let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
@@ -370,7 +370,7 @@ fn a_name_that_cannot_be_made_durable_is_not_given_and_the_old_one_stays() {
 }
 
 #[test]
-fn only_the_old_one_that_the_preflight_saw_is_replaced() {
+fn only_data_seen_by_preflight_is_replaced() {
     for existed in [false, true] {
         let Some(sandbox) = Sandbox::new() else { return };
         let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
@@ -395,7 +395,7 @@ fn only_the_old_one_that_the_preflight_saw_is_replaced() {
 }
 
 #[test]
-fn an_old_one_is_not_removed_before_the_copy_is_on_the_disk_whatever_is_asked_for() {
+fn replacing_syncs_the_copy_despite_no_fsync() {
     let Some(sandbox) = Sandbox::new() else { return };
     sandbox.shim("sync", "echo \"$*\" >>\"${0%/*}/../syncs\"");
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
@@ -407,7 +407,7 @@ fn an_old_one_is_not_removed_before_the_copy_is_on_the_disk_whatever_is_asked_fo
 }
 
 #[test]
-fn names_that_are_one_on_the_target_are_refused() {
+fn names_differing_only_in_case_are_refused() {
     let Some(sandbox) = Sandbox::new() else { return };
     sandbox.shim("lsattr", "echo '-----------------F---- x'; exit");
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
@@ -422,7 +422,7 @@ fn names_that_are_one_on_the_target_are_refused() {
 }
 
 #[test]
-fn findings_are_told_all_at_once() {
+fn findings_are_reported_all_at_once() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (missing, target) = (sandbox.path("missing"), sandbox.path("nowhere"));
     let ended = sandbox.run(&[&missing, &target, &"--stop-slave"]).expect_code(4);

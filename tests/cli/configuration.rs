@@ -3,7 +3,7 @@
 use crate::support::local::sandbox::Sandbox;
 
 #[test]
-fn the_file_sets_and_the_command_line_beats_it() {
+fn command_line_beats_configuration_file() {
     let sandbox = Sandbox::own();
     let file = sandbox.file("transfer.conf", "compress = false\nencrypt = false\nport = 4477\n");
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
@@ -18,7 +18,7 @@ fn the_file_sets_and_the_command_line_beats_it() {
 }
 
 #[test]
-fn the_example_with_every_key_set_is_a_configuration() {
+fn example_with_every_key_is_valid() {
     let sandbox = Sandbox::own();
     let example = include_str!("../../transfer.conf.example").replace("#:", "");
     let file = sandbox.file("transfer.conf", example);
@@ -27,7 +27,7 @@ fn the_example_with_every_key_set_is_a_configuration() {
 }
 
 #[test]
-fn a_file_that_is_wrong_is_named_with_what_is_wrong() {
+fn configuration_errors_name_file_and_cause() {
     let sandbox = Sandbox::own();
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     for (text, wrong) in [
@@ -48,7 +48,7 @@ fn a_file_that_is_wrong_is_named_with_what_is_wrong() {
 }
 
 #[test]
-fn a_file_that_is_asked_for_must_be_there() {
+fn named_configuration_must_exist() {
     let sandbox = Sandbox::own();
     let missing = sandbox.path("missing.conf");
     sandbox.run(&[&"/etc/hostname", &"/tmp", &"--config", &missing]).expect_code(2).says("missing.conf");

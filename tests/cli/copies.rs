@@ -17,7 +17,7 @@ fn nothing_was_run(sandbox: &Sandbox) {
 }
 
 #[test]
-fn a_tree_of_every_kind_of_entry_arrives_as_it_was_without_root() {
+fn every_entry_kind_arrives_unchanged_without_root() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (odd_tree(&sandbox, "tree".as_ref()), sandbox.dir("target"));
     sandbox.run(&[&source, &target]).expect_success();
@@ -27,7 +27,7 @@ fn a_tree_of_every_kind_of_entry_arrives_as_it_was_without_root() {
 }
 
 #[test]
-fn a_tree_of_every_kind_of_entry_arrives_with_owners_by_number_as_root() {
+fn every_entry_kind_keeps_numeric_owner_as_root() {
     let Some(sandbox) = Sandbox::root() else { return };
     let (source, target) = (odd_tree(&sandbox, "tree".as_ref()), sandbox.dir("target"));
     let owner = fs::metadata(source.join("names")).unwrap().uid();
@@ -41,7 +41,7 @@ fn a_tree_of_every_kind_of_entry_arrives_with_owners_by_number_as_root() {
 }
 
 #[test]
-fn source_and_target_may_have_any_name() {
+fn source_and_target_accept_any_name() {
     let names: [&[u8]; 4] = [
         b"-rf $(touch PWNED) `touch PWNED` ; ' \" \\ \xff\n*",
         b"--help",
@@ -62,7 +62,7 @@ fn source_and_target_may_have_any_name() {
 }
 
 #[test]
-fn a_single_file_arrives_under_its_own_name() {
+fn single_file_keeps_its_name() {
     let Some(sandbox) = Sandbox::new() else { return };
     let target = sandbox.dir("target");
     let odd = OsStr::from_bytes(b"-a $(touch PWNED)\nfile\xff");
@@ -79,7 +79,7 @@ fn a_single_file_arrives_under_its_own_name() {
 }
 
 #[test]
-fn slashes_too_many_are_none() {
+fn extra_slashes_are_ignored() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     let word = |path: &std::path::Path, end: &str| -> OsString {
@@ -92,7 +92,7 @@ fn slashes_too_many_are_none() {
 }
 
 #[test]
-fn a_source_that_may_not_be_written_to_is_copied_without_root() {
+fn read_only_source_is_copied_without_root() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     fs::set_permissions(source.join("small"), fs::Permissions::from_mode(0o444)).unwrap();
@@ -103,7 +103,7 @@ fn a_source_that_may_not_be_written_to_is_copied_without_root() {
 }
 
 #[test]
-fn an_empty_directory_is_a_source_like_any_other() {
+fn empty_directory_is_copied() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.dir("nothing"), sandbox.dir("target"));
     sandbox.run(&[&source, &target]).expect_success().says("0 B in 1 entries");
@@ -112,7 +112,7 @@ fn an_empty_directory_is_a_source_like_any_other() {
 }
 
 #[test]
-fn sockets_are_left_out_and_told() {
+fn sockets_are_left_out_with_a_note() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     let socket = UnixListener::bind(source.join("mysqld.sock")).unwrap();

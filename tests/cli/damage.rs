@@ -9,7 +9,7 @@ const FLIP: &str = r#""$real" "$@" |
     { head -c 5000; head -c 1 | LC_ALL=C tr '\000-\377' '\001-\377\000'; exec cat; }"#;
 
 #[test]
-fn a_byte_flipped_on_the_wire_is_a_failed_verification() {
+fn byte_flipped_on_wire_fails_verification() {
     for encryption in ["--encrypt", "--no-encrypt"] {
         let Some(sandbox) = Sandbox::new() else { return };
         sandbox.replace(Role::Receive, FLIP);
@@ -24,7 +24,7 @@ fn a_byte_flipped_on_the_wire_is_a_failed_verification() {
 }
 
 #[test]
-fn a_byte_flipped_in_what_is_compressed_publishes_nothing() {
+fn byte_flipped_in_compressed_stream_fails_the_run() {
     let Some(sandbox) = Sandbox::new() else { return };
     sandbox.replace(Role::Receive, FLIP);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
@@ -36,7 +36,7 @@ fn a_byte_flipped_in_what_is_compressed_publishes_nothing() {
 }
 
 #[test]
-fn a_byte_flipped_on_the_targets_disk_is_named_by_file() {
+fn byte_flipped_on_target_disk_names_the_file() {
     let Some(sandbox) = Sandbox::new() else { return };
     sandbox
         .replace(Role::Unpack, r#""$real" "$@" && printf S | dd of=source/small conv=notrunc status=none"#);
@@ -53,7 +53,7 @@ fn a_byte_flipped_on_the_targets_disk_is_named_by_file() {
 }
 
 #[test]
-fn a_file_that_did_not_arrive_is_named_without_any_digest() {
+fn missing_file_is_named_without_digests() {
     let Some(sandbox) = Sandbox::new() else { return };
     sandbox.replace(Role::Unpack, r#""$real" "$@" && rm source/small"#);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
@@ -65,7 +65,7 @@ fn a_file_that_did_not_arrive_is_named_without_any_digest() {
 }
 
 #[test]
-fn a_stream_that_is_cut_short_publishes_nothing() {
+fn truncated_stream_publishes_nothing() {
     let Some(sandbox) = Sandbox::new() else { return };
     // The connection ends in the middle, and every status is 0.
     sandbox.replace(Role::Receive, r#""$real" "$@" | { head -c 1000000; cat >/dev/null; }"#);
@@ -79,7 +79,7 @@ fn a_stream_that_is_cut_short_publishes_nothing() {
 }
 
 #[test]
-fn a_stage_that_fails_is_named_with_its_status_and_its_words() {
+fn failed_stage_is_named_with_status_and_message() {
     let Some(sandbox) = Sandbox::new() else { return };
     sandbox.replace(Role::Unpack, r#""$real" "$@"; echo "the disk is on fire" >&2; exit 7"#);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));

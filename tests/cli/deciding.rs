@@ -102,7 +102,7 @@ fn link(sandbox: &Sandbox, to: &Path, name: &str) -> PathBuf {
 }
 
 #[test]
-fn own_files_are_obeyed_also_through_links_and_sticky_directories() {
+fn own_files_are_trusted_through_links() {
     for sandbox in sandboxes() {
         let sticky = sandbox.dir("sticky");
         set_mode(&sticky, 0o1777);
@@ -120,7 +120,7 @@ fn own_files_are_obeyed_also_through_links_and_sticky_directories() {
 }
 
 #[test]
-fn an_account_obeys_roots_files() {
+fn files_of_root_are_trusted() {
     let Some(sandbox) = Sandbox::new().map(with_ends).filter(Sandbox::has_an_account) else { return };
     for named in Named::ALL {
         let file = sandbox.file("file", named.text());
@@ -130,7 +130,7 @@ fn an_account_obeys_roots_files() {
 }
 
 #[test]
-fn files_and_directories_that_others_can_write_to_are_refused() {
+fn paths_writable_by_others_are_refused() {
     for sandbox in sandboxes() {
         let directory = sandbox.dir("directory");
         for named in Named::ALL {
@@ -147,7 +147,7 @@ fn files_and_directories_that_others_can_write_to_are_refused() {
 }
 
 #[test]
-fn groups_with_other_members_are_others() {
+fn paths_writable_by_shared_groups_are_refused() {
     for sandbox in sandboxes().filter(|sandbox| sandbox.has_an_account() || sandbox.is_root()) {
         let directory = sandbox.dir("directory");
         for named in Named::ALL {
@@ -165,7 +165,7 @@ fn groups_with_other_members_are_others() {
 }
 
 #[test]
-fn files_directories_and_links_of_another_account_are_refused() {
+fn paths_of_another_account_are_refused() {
     for sandbox in sandboxes().filter(|sandbox| sandbox.has_an_account() || sandbox.is_root()) {
         let directory = sandbox.dir("directory");
         set_mode(&directory, 0o1777);
@@ -189,7 +189,7 @@ fn files_directories_and_links_of_another_account_are_refused() {
 }
 
 #[test]
-fn pipes_and_the_null_device_are_configurations() {
+fn pipes_and_dev_null_work_as_configuration() {
     for sandbox in sandboxes() {
         let words: Words<'_> = &[&sandbox.path("source"), &sandbox.path("target"), &"--dry-run"];
         let script = r#"printf 'port = 4477\n' | "$@" --config /dev/stdin"#;
@@ -206,7 +206,7 @@ fn pipes_and_the_null_device_are_configurations() {
 }
 
 #[test]
-fn records_in_a_directory_of_others_are_neither_written_nor_read() {
+fn untrusted_history_directory_is_not_used() {
     let Some(sandbox) = Sandbox::new().map(with_ends) else { return };
     let state = sandbox.dir("state");
     set_mode(&state, 0o777);
@@ -219,7 +219,7 @@ fn records_in_a_directory_of_others_are_neither_written_nor_read() {
 }
 
 #[test]
-fn a_record_of_another_account_is_not_shown() {
+fn record_of_another_account_is_not_shown() {
     let Some(sandbox) = Sandbox::new().map(with_ends).filter(Sandbox::has_an_account) else { return };
     sandbox.run(&[&sandbox.path("source"), &sandbox.path("target")]).expect_success();
     let record =
@@ -230,7 +230,7 @@ fn a_record_of_another_account_is_not_shown() {
 }
 
 #[test]
-fn metrics_are_written_through_no_link_of_another_account_and_over_no_file_of_one() {
+fn metrics_spare_files_of_other_accounts() {
     let Some(sandbox) = Sandbox::new().map(with_ends).filter(Sandbox::has_an_account) else { return };
     let shared = sandbox.dir("shared");
     set_mode(&shared, 0o777);
@@ -254,7 +254,7 @@ fn metrics_are_written_through_no_link_of_another_account_and_over_no_file_of_on
 }
 
 #[test]
-fn the_controller_leaves_no_core_and_nobody_reads_its_memory() {
+fn controller_memory_is_not_readable_or_dumped() {
     for signal in [Signal::SIGSEGV, Signal::SIGABRT] {
         for sandbox in sandboxes() {
             let hold = sandbox.hold(Point::Archive);

@@ -10,7 +10,7 @@ const LISTED: &str = r#"[[ $* == *%D:%i*%p* && $PWD != *.transfer-* ]] || exec "
 list=$(mktemp); "$real" "$@" >"$list""#;
 
 #[test]
-fn a_file_that_becomes_a_fifo_is_named_and_never_waited_for() {
+fn file_turned_fifo_is_named_without_blocking() {
     for ignored in [false, true] {
         let Some(sandbox) = Sandbox::new() else { return };
         let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
@@ -33,7 +33,7 @@ fn a_file_that_becomes_a_fifo_is_named_and_never_waited_for() {
 }
 
 #[test]
-fn a_digest_that_hangs_ends_with_the_idle_timeout() {
+fn hanging_digest_hits_idle_timeout() {
     for side in ["!=", "=="] {
         let Some(sandbox) = Sandbox::new() else { return };
         let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
@@ -48,7 +48,7 @@ fn a_digest_that_hangs_ends_with_the_idle_timeout() {
 }
 
 #[test]
-fn a_digest_that_takes_longer_than_the_idle_timeout_is_no_standstill() {
+fn slow_digest_outlasts_idle_timeout() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     // Reads something every second.
@@ -61,7 +61,7 @@ fn a_digest_that_takes_longer_than_the_idle_timeout_is_no_standstill() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read_is_no_change() {
+fn unreadable_file_is_no_change() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     sandbox.file(source.join("victim"), "data");
@@ -74,7 +74,7 @@ fn a_file_that_cannot_be_read_is_no_change() {
 }
 
 #[test]
-fn what_tar_calls_shrank_is_compared_whatever_digests_were_asked_for() {
+fn shrunk_file_is_always_compared() {
     for words in [&["--ignore-changed"][..], &["--ignore-changed", "--parallel-checksum"]] {
         let Some(sandbox) = Sandbox::new() else { return };
         let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
@@ -95,7 +95,7 @@ fn what_tar_calls_shrank_is_compared_whatever_digests_were_asked_for() {
 }
 
 #[test]
-fn ignored_changes_need_digests() {
+fn ignore_changed_requires_digests() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     let ended = sandbox.run(&[&source, &target, &"--ignore-changed", &"--no-checksum"]);
@@ -103,7 +103,7 @@ fn ignored_changes_need_digests() {
 }
 
 #[test]
-fn attributes_that_tar_cannot_set_fail_the_run_unless_they_may_be_dropped() {
+fn unset_attributes_fail_the_run_unless_dropped() {
     let lose = r#"[[ $* == *--extract* ]] && { for n in 1 2 3 4 5; do
         echo "tar: setxattrat: Cannot set 'user.a' extended attribute for file './source/$n': Operation not supported" >&2
         echo "tar: setxattrat: Cannot set 'user.b' extended attribute for file './source/$n': Operation not supported" >&2

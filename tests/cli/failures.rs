@@ -13,7 +13,7 @@ use crate::support::local::sandbox::Sandbox;
 use crate::support::local::trees::{assert_same, noise};
 
 #[test]
-fn a_file_that_cannot_be_read_fails_the_run_by_name() {
+fn unreadable_file_fails_the_run_by_name() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     fs::set_permissions(source.join("small"), fs::Permissions::from_mode(0o000)).unwrap();
@@ -26,7 +26,7 @@ fn a_file_that_cannot_be_read_fails_the_run_by_name() {
 }
 
 #[test]
-fn a_file_that_grows_while_it_is_read_fails_the_run_by_name() {
+fn growing_file_fails_the_run_by_name() {
     let Some(sandbox) = Sandbox::new() else { return };
     let hold = sandbox.hold(Point::Archive);
     let (source, target) = (sandbox.dir("source"), sandbox.dir("target"));
@@ -41,7 +41,7 @@ fn a_file_that_grows_while_it_is_read_fails_the_run_by_name() {
 }
 
 #[test]
-fn a_file_that_shrinks_while_it_is_read_fails_the_run_by_name() {
+fn shrinking_file_fails_the_run_by_name() {
     let Some(sandbox) = Sandbox::new() else { return };
     let hold = sandbox.hold(Point::Archive);
     let target = sandbox.dir("target");
@@ -56,7 +56,7 @@ fn a_file_that_shrinks_while_it_is_read_fails_the_run_by_name() {
 }
 
 #[test]
-fn a_file_that_vanishes_before_it_is_read_fails_the_run_by_name() {
+fn vanished_file_fails_the_run_by_name() {
     let Some(sandbox) = Sandbox::new() else { return };
     let hold = sandbox.hold(Point::Archive);
     let (source, target) = (sandbox.dir("source"), sandbox.dir("target"));
@@ -76,7 +76,7 @@ fn a_file_that_vanishes_before_it_is_read_fails_the_run_by_name() {
 }
 
 #[test]
-fn a_file_that_appears_while_the_tree_is_read_is_no_silent_loss() {
+fn file_created_during_read_fails_the_run() {
     let Some(sandbox) = Sandbox::new() else { return };
     let hold = sandbox.hold(Point::Archive);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
@@ -91,7 +91,7 @@ fn a_file_that_appears_while_the_tree_is_read_is_no_silent_loss() {
 }
 
 #[test]
-fn a_name_that_somebody_took_meanwhile_is_left_as_it_is() {
+fn name_taken_during_copy_is_left_alone() {
     let Some(sandbox) = Sandbox::new() else { return };
     let hold = sandbox.hold(Point::Archive);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
@@ -107,7 +107,7 @@ fn a_name_that_somebody_took_meanwhile_is_left_as_it_is() {
 }
 
 #[test]
-fn a_target_that_is_removed_meanwhile_fails_the_run() {
+fn target_removed_during_copy_fails_the_run() {
     let Some(sandbox) = Sandbox::new() else { return };
     let hold = sandbox.hold(Point::Archive);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
@@ -121,7 +121,7 @@ fn a_target_that_is_removed_meanwhile_fails_the_run() {
 }
 
 #[test]
-fn a_port_that_somebody_else_listens_on_is_busy() {
+fn port_in_use_is_busy() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     for address in ["127.0.0.1:0", "0.0.0.0:0", "[::]:0"] {
@@ -135,7 +135,7 @@ fn a_port_that_somebody_else_listens_on_is_busy() {
 }
 
 #[test]
-fn a_port_that_is_lost_after_it_was_locked_is_busy_and_leaves_no_lock() {
+fn port_lost_after_locking_leaves_no_lock() {
     let Some(sandbox) = Sandbox::new() else { return };
     let hold = sandbox.hold(Point::Lock);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
@@ -150,7 +150,7 @@ fn a_port_that_is_lost_after_it_was_locked_is_busy_and_leaves_no_lock() {
 }
 
 #[test]
-fn a_port_that_this_user_may_not_have_fails_with_the_reason() {
+fn privileged_port_fails_with_the_reason() {
     let Some(sandbox) = Sandbox::new() else { return };
     let unprivileged =
         fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap_or_default();
@@ -168,7 +168,7 @@ fn a_port_that_this_user_may_not_have_fails_with_the_reason() {
 }
 
 #[test]
-fn a_target_that_cannot_be_reached_fails_without_waiting_for_the_idle_timeout() {
+fn unreachable_target_fails_before_idle_timeout() {
     let Some(sandbox) = Sandbox::new() else { return };
     // As behind a firewall that drops packets: netcat keeps trying.
     sandbox.shim("nc", "[[ \" $* \" == *' -l '* || $1 == -h ]] || { sleep 1000; exit; }");
@@ -180,7 +180,7 @@ fn a_target_that_cannot_be_reached_fails_without_waiting_for_the_idle_timeout() 
 }
 
 #[test]
-fn a_stranger_who_connects_first_gets_nothing_and_spoils_nothing() {
+fn unexpected_peer_gets_nothing_and_costs_one_retry() {
     let Some(sandbox) = Sandbox::new() else { return };
     let hold = sandbox.hold(Point::Connect);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
@@ -199,7 +199,7 @@ fn a_stranger_who_connects_first_gets_nothing_and_spoils_nothing() {
 }
 
 #[test]
-fn a_state_that_cannot_be_written_fails_before_anything_is_made() {
+fn unwritable_state_fails_before_any_change() {
     let Some(sandbox) = Sandbox::new() else { return };
     if sandbox.is_root() {
         return;

@@ -20,7 +20,7 @@ fn records(sandbox: &Sandbox) -> Vec<Value> {
 }
 
 #[test]
-fn each_run_has_a_record_that_is_listed_and_shown() {
+fn each_run_is_recorded_listed_and_shown() {
     let Some(sandbox) = Sandbox::new() else { return };
     let directory = sandbox.path("state/transfer-history");
     sandbox.run(&[&"history"]).expect_success().says("no runs in ").says(&directory.display().to_string());
@@ -66,7 +66,7 @@ fn each_run_has_a_record_that_is_listed_and_shown() {
 }
 
 #[test]
-fn a_run_that_goes_on_and_one_that_was_killed_are_told_apart() {
+fn running_and_killed_runs_are_distinguished() {
     let Some(sandbox) = Sandbox::new() else { return };
     let hold = sandbox.hold(Point::Archive);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
@@ -85,7 +85,7 @@ fn a_run_that_goes_on_and_one_that_was_killed_are_told_apart() {
 }
 
 #[test]
-fn only_so_many_are_kept_and_none_where_none_is_wanted() {
+fn history_size_limits_the_records() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     let run = |size: &str| {
@@ -98,7 +98,7 @@ fn only_so_many_are_kept_and_none_where_none_is_wanted() {
 }
 
 #[test]
-fn a_record_that_cannot_be_written_is_a_warning_and_no_failure() {
+fn unwritable_record_is_only_a_warning() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     fs::create_dir_all(sandbox.path("state")).unwrap();
@@ -116,7 +116,7 @@ fn a_record_that_cannot_be_written_is_a_warning_and_no_failure() {
 }
 
 #[test]
-fn a_file_of_metrics_that_cannot_be_written_is_a_warning_and_no_failure() {
+fn unwritable_metrics_file_is_only_a_warning() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     let missing = sandbox.path("missing/transfer.prom");
@@ -124,7 +124,7 @@ fn a_file_of_metrics_that_cannot_be_written_is_a_warning_and_no_failure() {
 }
 
 #[test]
-fn records_are_shown_whatever_is_wrong_with_the_configuration() {
+fn history_works_with_broken_configuration() {
     let Some(sandbox) = Sandbox::new() else { return };
     sandbox.run(&[&"--config", &"/nonexistent", &"history"]).expect_success().says("no runs in ");
     sandbox.run(&[&"--json", &"history"]).expect_success();
@@ -132,7 +132,7 @@ fn records_are_shown_whatever_is_wrong_with_the_configuration() {
 }
 
 #[test]
-fn metrics_tell_the_last_run_of_each_source_and_target() {
+fn metrics_report_last_run_of_each_pair() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, one, two) = (sandbox.source("source"), sandbox.dir("one"), sandbox.dir("two"));
     // In a directory that a collector may read, outside of the account's own.

@@ -39,7 +39,7 @@ fn sorted(mut lines: Vec<String>) -> Vec<String> {
 }
 
 #[test]
-fn hooks_run_before_and_after_with_what_they_may_want_to_know() {
+fn hooks_run_before_and_after_with_run_facts() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     let hooks = all(&sandbox);
@@ -68,7 +68,7 @@ fn hooks_run_before_and_after_with_what_they_may_want_to_know() {
 }
 
 #[test]
-fn a_hook_that_fails_before_ends_the_run_and_those_for_afterwards_run() {
+fn failed_before_hook_still_runs_after_hooks() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     let (after_source, after_target) = (note(&sandbox, "after-source"), note(&sandbox, "after-target"));
@@ -83,7 +83,7 @@ fn a_hook_that_fails_before_ends_the_run_and_those_for_afterwards_run() {
 }
 
 #[test]
-fn a_hook_that_fails_afterwards_is_reported_once_and_can_be_run_again() {
+fn failed_after_hook_can_be_rerun() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     let count = sandbox.path("count");
@@ -122,7 +122,7 @@ fn a_hook_that_fails_afterwards_is_reported_once_and_can_be_run_again() {
 }
 
 #[test]
-fn a_hook_that_was_forgotten_does_not_run_when_something_else_is_still_left() {
+fn forgotten_hook_never_runs_again() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     let count = sandbox.path("count");
@@ -160,7 +160,7 @@ fn held(
 }
 
 #[test]
-fn hooks_for_afterwards_run_when_the_controller_is_gone_and_say_so() {
+fn after_hooks_run_when_controller_is_lost() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (_hold, running, target) = held(&sandbox);
     running.signal(Signal::SIGKILL);
@@ -172,7 +172,7 @@ fn hooks_for_afterwards_run_when_the_controller_is_gone_and_say_so() {
 }
 
 #[test]
-fn hooks_for_afterwards_run_when_the_run_is_interrupted() {
+fn after_hooks_run_when_run_is_interrupted() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (_hold, running, target) = held(&sandbox);
     running.signal(Signal::SIGTERM);
@@ -183,7 +183,7 @@ fn hooks_for_afterwards_run_when_the_run_is_interrupted() {
 }
 
 #[test]
-fn a_hook_before_the_work_ends_with_the_run() {
+fn before_hook_ends_with_interrupted_run() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     let (begun, done) = (sandbox.path("begun"), sandbox.path("done"));
@@ -199,7 +199,7 @@ fn a_hook_before_the_work_ends_with_the_run() {
 }
 
 #[test]
-fn a_dry_run_tells_the_hooks_and_runs_none() {
+fn dry_run_lists_hooks_without_running_them() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     let hooks = all(&sandbox);

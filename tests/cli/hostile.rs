@@ -51,34 +51,34 @@ fn refused(script: &str, why: &str) {
 }
 
 #[test]
-fn a_greeting_without_end_is_no_shell() {
+fn endless_greeting_is_refused() {
     refused(r#"exec yes "$rubbish""#, "the host sent more than 1 MiB");
 }
 
 #[test]
-fn a_line_without_end_ends_the_conversation() {
+fn endless_line_is_refused() {
     refused("while printf %01000d 0; do :; done", "the host sent a line of more than 64 KiB");
 }
 
 #[test]
-fn an_answer_without_end_is_none() {
+fn endless_answer_is_refused() {
     refused(r#"printf '\nbegin\n'; exec yes "owner"$'\t'"$rubbish""#, "the host sent more than");
 }
 
 #[test]
-fn an_answer_of_empty_lines_fills_no_memory() {
+fn endless_empty_lines_are_refused() {
     refused(r"printf '\nbegin\n'; exec yes ''", "the host sent more than 65536 fields");
 }
 
 #[test]
-fn the_last_that_a_host_said_is_shown_in_short_and_commands_no_terminal() {
+fn last_output_of_host_is_shortened_and_escaped() {
     let long = r#"printf '\nbegin\n%s%050000d' "$rubbish" 0"#;
     refused(long, r"(last output: \x9b5n | 000");
     refused(r#"printf '%s%050000d' "$rubbish" 0"#, r"(output: \x9b5n | 000");
 }
 
 #[test]
-fn findings_are_made_of_nothing_that_a_terminal_obeys() {
+fn findings_are_escaped_for_the_terminal() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     let keys = "host netcat firewall_owned owner source_type source_real target_type target_busy tar";
@@ -92,7 +92,7 @@ fn findings_are_made_of_nothing_that_a_terminal_obeys() {
 }
 
 #[test]
-fn an_agent_that_tells_no_end_of_things_is_kept_in_short() {
+fn endless_agent_messages_are_bounded() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     // The probes of both hosts and the question for a route; later shells are those of agents and of
@@ -113,7 +113,7 @@ fn an_agent_that_tells_no_end_of_things_is_kept_in_short() {
 }
 
 #[test]
-fn what_ssh_hands_on_of_a_server_is_shown_in_short() {
+fn ssh_error_output_is_shortened() {
     let sandbox = Sandbox::own();
     sandbox.shim(
         "ssh",

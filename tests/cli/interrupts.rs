@@ -30,22 +30,22 @@ fn interrupted_in_mid_stream(signal: Signal) {
 }
 
 #[test]
-fn sigint_in_mid_stream_undoes_everything() {
+fn sigint_in_mid_stream_rolls_back_everything() {
     interrupted_in_mid_stream(Signal::SIGINT);
 }
 
 #[test]
-fn sigterm_in_mid_stream_undoes_everything() {
+fn sigterm_in_mid_stream_rolls_back_everything() {
     interrupted_in_mid_stream(Signal::SIGTERM);
 }
 
 #[test]
-fn sighup_in_mid_stream_undoes_everything() {
+fn sighup_in_mid_stream_rolls_back_everything() {
     interrupted_in_mid_stream(Signal::SIGHUP);
 }
 
 #[test]
-fn a_signal_before_the_stream_closes_the_port() {
+fn signal_before_the_stream_closes_the_port() {
     let Some(sandbox) = Sandbox::new() else { return };
     let hold = sandbox.hold(Point::Connect);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
@@ -60,7 +60,7 @@ fn a_signal_before_the_stream_closes_the_port() {
 }
 
 #[test]
-fn a_signal_while_the_hosts_are_asked_ends_the_run_with_nothing_done() {
+fn signal_during_preflight_changes_nothing() {
     let Some(sandbox) = Sandbox::new() else { return };
     // The first program that the probe runs on the path of the source.
     let asked = sandbox.path("asked");
@@ -74,7 +74,7 @@ fn a_signal_while_the_hosts_are_asked_ends_the_run_with_nothing_done() {
 }
 
 #[test]
-fn a_second_signal_leaves_at_once_and_the_agents_go_on_undoing() {
+fn second_signal_leaves_rollback_to_agents() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (streaming, removing) = (sandbox.hold(Point::Archive), sandbox.hold(Point::Removal));
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
@@ -91,7 +91,7 @@ fn a_second_signal_leaves_at_once_and_the_agents_go_on_undoing() {
 }
 
 #[test]
-fn an_undo_that_takes_long_is_waited_for() {
+fn slow_rollback_is_awaited() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (streaming, removing) = (sandbox.hold(Point::Archive), sandbox.hold(Point::Removal));
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
@@ -107,7 +107,7 @@ fn an_undo_that_takes_long_is_waited_for() {
 }
 
 #[test]
-fn a_hangup_that_is_ignored_stays_ignored() {
+fn ignored_hangup_stays_ignored() {
     let Some(sandbox) = Sandbox::new() else { return };
     let hold = sandbox.hold(Point::Archive);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
@@ -121,7 +121,7 @@ fn a_hangup_that_is_ignored_stays_ignored() {
 }
 
 #[test]
-fn the_hangup_of_a_lost_terminal_does_not_reach_the_agents() {
+fn terminal_hangup_does_not_reach_agents() {
     let Some(sandbox) = Sandbox::new() else { return };
     let hold = sandbox.hold(Point::Archive);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));

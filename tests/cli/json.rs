@@ -135,7 +135,7 @@ fn phases(events: &[Value]) -> Vec<&str> {
 }
 
 #[test]
-fn a_good_run_tells_every_fact_of_two_targets() {
+fn good_run_reports_all_facts_of_two_targets() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, one, two) = (sandbox.source("source"), sandbox.dir("one"), sandbox.dir("two"));
     std::fs::write(one.join("source"), "old").unwrap();
@@ -178,7 +178,7 @@ fn a_good_run_tells_every_fact_of_two_targets() {
 }
 
 #[test]
-fn without_compression_encryption_and_checks_their_fields_are_null() {
+fn disabled_features_have_null_fields() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     let bare: Words<'_> = &[&source, &target, &"--no-compress", &"--no-encrypt", &"--no-checksum"];
@@ -189,7 +189,7 @@ fn without_compression_encryption_and_checks_their_fields_are_null() {
 }
 
 #[test]
-fn a_run_that_takes_long_tells_its_progress() {
+fn long_run_reports_progress() {
     let Some(sandbox) = Sandbox::new() else { return };
     let hold = sandbox.hold(Point::Archive);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
@@ -207,7 +207,7 @@ fn a_run_that_takes_long_tells_its_progress() {
 }
 
 #[test]
-fn a_refused_run_tells_what_was_found() {
+fn refused_run_reports_findings() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, missing) = (sandbox.source("source"), sandbox.path("missing"));
     let (events, report) = run(&sandbox, &[&source, &missing, &"--stop-slave"], 4);
@@ -228,7 +228,7 @@ fn a_refused_run_tells_what_was_found() {
 }
 
 #[test]
-fn what_is_there_already_is_told_by_a_word() {
+fn existing_name_has_its_own_finding_kind() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     std::fs::write(target.join("source"), "old").unwrap();
@@ -239,7 +239,7 @@ fn what_is_there_already_is_told_by_a_word() {
 }
 
 #[test]
-fn a_busy_port_and_a_busy_name_are_told_with_exit_5() {
+fn busy_port_and_busy_name_exit_with_5() {
     let Some(sandbox) = Sandbox::new() else { return };
     let hold = sandbox.hold(Point::Archive);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
@@ -257,7 +257,7 @@ fn a_busy_port_and_a_busy_name_are_told_with_exit_5() {
 }
 
 #[test]
-fn an_interrupted_run_ends_with_its_report() {
+fn interrupted_run_ends_with_its_report() {
     let Some(sandbox) = Sandbox::new() else { return };
     let hold = sandbox.hold(Point::Archive);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
@@ -272,7 +272,7 @@ fn an_interrupted_run_ends_with_its_report() {
 }
 
 #[test]
-fn failures_are_told_of_each_target() {
+fn failed_target_is_reported() {
     let Some(sandbox) = Sandbox::new() else { return };
     sandbox.replace(Role::Unpack, "echo no such luck >&2; cat >/dev/null; exit 2");
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
@@ -283,7 +283,7 @@ fn failures_are_told_of_each_target() {
 }
 
 #[test]
-fn a_dry_run_is_data() {
+fn dry_run_plan_is_structured_data() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     let (_, report) = run(&sandbox, &[&source, &target, &"--dry-run"], 0);
@@ -296,7 +296,7 @@ fn a_dry_run_is_data() {
 }
 
 #[test]
-fn a_wrong_configuration_has_a_report() {
+fn invalid_configuration_yields_a_report() {
     let sandbox = Sandbox::own();
     let file = sandbox.file("conf", "nonsense = 1\n");
     let (events, report) = run(&sandbox, &[&"/etc/hostname", &"/tmp", &"--config", &file], 2);

@@ -45,7 +45,7 @@ pub(crate) fn kill_all(processes: &[Process]) {
 }
 
 #[test]
-fn when_the_controller_is_killed_the_agents_undo() {
+fn killed_controller_is_rolled_back_by_agents() {
     let Some(Held { sandbox, target, running, .. }) = held() else { return };
     running.signal(Signal::SIGKILL);
     running.wait(SOON);
@@ -54,7 +54,7 @@ fn when_the_controller_is_killed_the_agents_undo() {
 }
 
 #[test]
-fn when_the_controller_falls_silent_the_agents_undo_after_the_lease_time() {
+fn silent_controller_is_rolled_back_after_lease_time() {
     let Some(sandbox) = Sandbox::new() else { return };
     let hold = sandbox.hold(Point::Archive);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
@@ -71,7 +71,7 @@ fn when_the_controller_falls_silent_the_agents_undo_after_the_lease_time() {
 }
 
 #[test]
-fn a_controller_that_lives_keeps_its_lease_however_long_the_stream_rests() {
+fn stalled_stream_outlasts_lease_time() {
     let Some(sandbox) = Sandbox::new() else { return };
     let hold = sandbox.hold(Point::Archive);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
@@ -94,17 +94,17 @@ fn agent_killed(end: &str) {
 }
 
 #[test]
-fn when_the_targets_agent_is_killed_its_watchdog_undoes_and_the_run_fails() {
+fn killed_target_agent_is_rolled_back_by_watchdog() {
     agent_killed("target1");
 }
 
 #[test]
-fn when_the_sources_agent_is_killed_its_watchdog_undoes_and_the_run_fails() {
+fn killed_source_agent_is_rolled_back_by_watchdog() {
     agent_killed("source");
 }
 
 #[test]
-fn when_an_agent_and_the_controller_are_killed_the_watchdog_undoes() {
+fn watchdog_rolls_back_without_agent_and_controller() {
     let Some(Held { sandbox, target, running, .. }) = held() else { return };
     let agent = sandbox.agent(&running, "target1");
     running.signal(Signal::SIGSTOP);
@@ -116,7 +116,7 @@ fn when_an_agent_and_the_controller_are_killed_the_watchdog_undoes() {
 }
 
 #[test]
-fn when_agent_and_watchdog_are_killed_the_controller_has_it_undone() {
+fn controller_rolls_back_without_agent_and_watchdog() {
     let Some(Held { sandbox, target, running, .. }) = held() else { return };
     kill_all(&sandbox.keepers("target1"));
     // Jobs that survive keep the agent's output open; then the next heartbeat notices the loss.
@@ -126,7 +126,7 @@ fn when_agent_and_watchdog_are_killed_the_controller_has_it_undone() {
 }
 
 #[test]
-fn what_is_left_when_all_are_killed_is_listed_and_cleaned() {
+fn orphaned_run_is_listed_and_cleaned() {
     let Some(Held { sandbox, target, running, .. }) = held() else { return };
     running.signal(Signal::SIGSTOP);
     kill_all(&sandbox.keepers(""));
@@ -155,7 +155,7 @@ fn what_is_left_when_all_are_killed_is_listed_and_cleaned() {
 }
 
 #[test]
-fn the_next_run_undoes_what_a_dead_one_left() {
+fn next_run_rolls_back_orphaned_run() {
     let Some(Held { sandbox, hold, source, target, running }) = held() else { return };
     running.signal(Signal::SIGSTOP);
     kill_all(&sandbox.keepers(""));
@@ -170,7 +170,7 @@ fn the_next_run_undoes_what_a_dead_one_left() {
 }
 
 #[test]
-fn a_run_that_lives_is_shown_and_not_touched() {
+fn active_run_is_shown_but_not_cleaned() {
     let Some(Held { sandbox, hold, source, target, running }) = held() else { return };
     let status = sandbox.run(&[&"status", &"localhost"]).expect_success();
     assert_eq!(status.stdout.matches("localhost: live ").count(), 2, "{status}");
@@ -187,7 +187,7 @@ fn a_run_that_lives_is_shown_and_not_touched() {
 }
 
 #[test]
-fn a_journal_that_was_torn_is_undone_as_far_as_it_goes() {
+fn intact_part_of_torn_journal_is_rolled_back() {
     let Some(sandbox) = Sandbox::new() else { return };
     if sandbox.is_root() {
         return;

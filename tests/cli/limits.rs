@@ -15,7 +15,7 @@ use crate::support::local::sandbox::Sandbox;
 use crate::support::local::trees::assert_same;
 
 #[test]
-fn a_stream_that_stands_still_fails_after_the_idle_timeout() {
+fn stalled_stream_fails_after_idle_timeout() {
     let Some(sandbox) = Sandbox::new() else { return };
     let hold = sandbox.hold(Point::Archive);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
@@ -31,7 +31,7 @@ fn a_stream_that_stands_still_fails_after_the_idle_timeout() {
 }
 
 #[test]
-fn a_connection_that_closes_late_fails_no_run() {
+fn late_connection_close_fails_no_run() {
     let Some(sandbox) = Sandbox::new() else { return };
     // tar stops reading at the end of its archive, not at the end of its input.
     sandbox.replace(Role::Receive, r#""$real" "$@"; sleep 1"#);
@@ -50,7 +50,7 @@ fn a_connection_that_closes_late_fails_no_run() {
 }
 
 #[test]
-fn a_target_that_takes_nothing_is_dropped_and_the_others_get_their_copy() {
+fn stalled_target_is_dropped_from_the_run() {
     let Some(sandbox) = Sandbox::new() else { return };
     let hold = sandbox.hold(Point::Unpack("stalled"));
     let source = sandbox.dir("source");
@@ -101,11 +101,11 @@ fn without_reader(options: &[&str]) {
 }
 
 #[test]
-fn progress_that_nobody_reads_does_not_stop_the_copy() {
+fn unread_progress_does_not_block_the_copy() {
     without_reader(&[]);
 }
 
 #[test]
-fn a_log_that_nobody_reads_does_not_stop_the_copy() {
+fn unread_log_does_not_block_the_copy() {
     without_reader(&["--verbose"]);
 }

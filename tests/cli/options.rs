@@ -25,27 +25,27 @@ fn all_checks(options: [&str; 2]) {
 }
 
 #[test]
-fn compressed_and_encrypted_the_bytes_are_the_same() {
+fn compressed_encrypted_stream_preserves_bytes() {
     all_checks(["--compress", "--encrypt"]);
 }
 
 #[test]
-fn compressed_only_the_bytes_are_the_same() {
+fn compressed_stream_preserves_bytes() {
     all_checks(["--compress", "--no-encrypt"]);
 }
 
 #[test]
-fn encrypted_only_the_bytes_are_the_same() {
+fn encrypted_stream_preserves_bytes() {
     all_checks(["--no-compress", "--encrypt"]);
 }
 
 #[test]
-fn neither_compressed_nor_encrypted_the_bytes_are_the_same() {
+fn plain_stream_preserves_bytes() {
     all_checks(["--no-compress", "--no-encrypt"]);
 }
 
 #[test]
-fn compression_makes_the_stream_smaller_and_only_it() {
+fn only_compression_shrinks_the_stream() {
     let Some(sandbox) = Sandbox::new() else { return };
     let source = sandbox.file("zeros", vec![0; 4 << 20]);
     let (small, large) = (sandbox.dir("small"), sandbox.dir("large"));
@@ -62,7 +62,7 @@ fn compression_makes_the_stream_smaller_and_only_it() {
 }
 
 #[test]
-fn without_zstd_pigz_compresses_and_without_both_gzip() {
+fn compressor_falls_back_to_pigz_and_gzip() {
     for (hidden, taken) in [(&["zstd"][..], "pigz -1 "), (&["zstd", "pigz"], "gzip -1 ")] {
         let Some(mut sandbox) = Sandbox::new() else { return };
         sandbox.without(hidden);
@@ -75,7 +75,7 @@ fn without_zstd_pigz_compresses_and_without_both_gzip() {
 }
 
 #[test]
-fn without_openssl_the_stream_is_checked_with_md5() {
+fn missing_openssl_falls_back_to_md5_digest() {
     let Some(mut sandbox) = Sandbox::new() else { return };
     sandbox.without(&["openssl"]);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
@@ -87,7 +87,7 @@ fn without_openssl_the_stream_is_checked_with_md5() {
 }
 
 #[test]
-fn the_port_that_was_asked_for_is_the_one_that_is_used() {
+fn requested_port_is_used() {
     let Some(sandbox) = Sandbox::new() else { return };
     let hold = sandbox.hold(crate::support::local::holds::Point::Connect);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));

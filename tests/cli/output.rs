@@ -15,7 +15,7 @@ fn options() -> Vec<String> {
 }
 
 #[test]
-fn help_tells_every_option_every_exit_code_and_both_other_commands() {
+fn help_lists_exit_codes_and_commands() {
     let sandbox = Sandbox::own();
     let long = sandbox.run(&[&"--help"]).expect_success().stdout;
     for help in ["--help", "-h"] {
@@ -32,7 +32,7 @@ fn help_tells_every_option_every_exit_code_and_both_other_commands() {
 }
 
 #[test]
-fn every_key_of_the_configuration_file_is_an_option_in_the_help() {
+fn help_has_an_option_for_every_key() {
     let example = include_str!("../../transfer.conf.example");
     let keys = example.lines().filter_map(|line| line.strip_prefix("#:")?.split(' ').next());
     let options = options();
@@ -42,7 +42,7 @@ fn every_key_of_the_configuration_file_is_an_option_in_the_help() {
 }
 
 #[test]
-fn every_option_of_the_help_is_in_the_reference_with_its_default() {
+fn reference_lists_every_option() {
     let reference = include_str!("../../docs/reference.md");
     for option in options().iter().filter(|option| *option != "--help" && *option != "--version") {
         let row = |line: &str| {
@@ -53,7 +53,7 @@ fn every_option_of_the_help_is_in_the_reference_with_its_default() {
 }
 
 #[test]
-fn a_dry_run_changes_nothing_and_prints_both_ends_with_their_undos() {
+fn dry_run_prints_steps_and_undos() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     let before = walk(&sandbox.path(""));
@@ -79,7 +79,7 @@ fn a_dry_run_changes_nothing_and_prints_both_ends_with_their_undos() {
 }
 
 #[test]
-fn a_good_run_prints_four_lines_on_standard_output() {
+fn good_run_prints_three_lines() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     let ended = sandbox.run(&[&source, &target]).expect_success();
@@ -91,7 +91,7 @@ fn a_good_run_prints_four_lines_on_standard_output() {
 }
 
 #[test]
-fn outputs_that_are_closed_end_no_run() {
+fn closed_outputs_end_no_run() {
     for script in ["exec \"$@\" >&- 2>&-", "exec \"$@\" <&- >&- 2>&-"] {
         let Some(sandbox) = Sandbox::new() else { return };
         let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
@@ -121,17 +121,17 @@ fn copies_into_the_void(options: &[&str]) {
 }
 
 #[test]
-fn outputs_whose_reader_is_gone_end_no_run() {
+fn broken_output_pipes_end_no_run() {
     copies_into_the_void(&[]);
 }
 
 #[test]
-fn a_log_whose_reader_is_gone_ends_no_run() {
+fn broken_log_pipe_ends_no_run() {
     copies_into_the_void(&["--verbose"]);
 }
 
 #[test]
-fn exit_codes_are_the_same_when_nobody_reads() {
+fn exit_codes_survive_broken_pipes() {
     let Some(sandbox) = Sandbox::new() else { return };
     let source = sandbox.source("source");
     let dry = [source.to_str().unwrap(), "/var/tmp", "--dry-run"];
@@ -151,7 +151,7 @@ fn exit_codes_are_the_same_when_nobody_reads() {
 }
 
 #[test]
-fn what_a_host_says_cannot_control_the_terminal() {
+fn host_output_cannot_control_the_terminal() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) =
         (sandbox.dir("esc\x1b[2J\nlocalhost: done"), sandbox.dir("target\x1b]0;title\x07"));

@@ -19,7 +19,7 @@ fn refused(sandbox: &Sandbox, words: Words<'_>, why: &str) {
 }
 
 #[test]
-fn a_command_line_that_cannot_be_is_2() {
+fn invalid_command_line_exits_with_2() {
     let sandbox = Sandbox::own();
     let cases: [(Words<'_>, &str); 12] = [
         (&[], "Usage"),
@@ -41,7 +41,7 @@ fn a_command_line_that_cannot_be_is_2() {
 }
 
 #[test]
-fn a_source_that_is_missing_or_no_file_or_directory_is_refused() {
+fn missing_or_special_source_is_refused() {
     let Some(sandbox) = Sandbox::new() else { return };
     let target = sandbox.dir("target");
     let missing = sandbox.path("missing");
@@ -58,7 +58,7 @@ fn a_source_that_is_missing_or_no_file_or_directory_is_refused() {
 }
 
 #[test]
-fn the_root_directory_is_refused_without_a_walk_through_it() {
+fn root_directory_is_refused_without_a_walk() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (target, walked) = (sandbox.dir("target"), sandbox.path("walked"));
     sandbox.shim("find", &format!("[[ $1 == / ]] && {{ : >'{}'; exit; }}", walked.display()));
@@ -67,7 +67,7 @@ fn the_root_directory_is_refused_without_a_walk_through_it() {
 }
 
 #[test]
-fn a_source_that_may_not_be_read_is_refused() {
+fn unreadable_source_is_refused() {
     let Some(sandbox) = Sandbox::new() else { return };
     if sandbox.is_root() {
         return;
@@ -82,7 +82,7 @@ fn a_source_that_may_not_be_read_is_refused() {
 }
 
 #[test]
-fn a_target_that_cannot_take_it_is_refused() {
+fn unusable_target_is_refused() {
     let Some(sandbox) = Sandbox::new() else { return };
     let source = sandbox.source("source");
     let missing = sandbox.path("missing");
@@ -95,7 +95,7 @@ fn a_target_that_cannot_take_it_is_refused() {
 }
 
 #[test]
-fn a_name_that_is_taken_is_refused_and_left_alone() {
+fn existing_name_is_refused_and_left_alone() {
     let Some(sandbox) = Sandbox::new() else { return };
     let source = sandbox.source("source");
     for taken in ["file", "directory", "dangling link"] {
@@ -122,7 +122,7 @@ fn a_name_that_is_taken_is_refused_and_left_alone() {
 }
 
 #[test]
-fn a_target_inside_of_the_source_is_refused() {
+fn target_inside_source_is_refused() {
     let Some(sandbox) = Sandbox::new() else { return };
     let source = sandbox.source("source");
     let inside = sandbox.dir("source/inside");
@@ -137,7 +137,7 @@ fn a_target_inside_of_the_source_is_refused() {
 }
 
 #[test]
-fn a_target_that_is_named_twice_is_refused() {
+fn duplicate_target_is_refused() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     let words = [format!("localhost:{}/", target.display()), format!("{}/../target", target.display())];
@@ -149,7 +149,7 @@ fn a_target_that_is_named_twice_is_refused() {
 }
 
 #[test]
-fn one_refused_target_refuses_the_run_and_skipped_the_others_get_their_copy() {
+fn refused_target_refuses_the_run_unless_skipped() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, good) = (sandbox.source("source"), sandbox.dir("good"));
     let missing = sandbox.path("missing");
@@ -171,7 +171,7 @@ fn one_refused_target_refuses_the_run_and_skipped_the_others_get_their_copy() {
 }
 
 #[test]
-fn a_missing_program_is_refused_with_its_package() {
+fn missing_program_is_refused_with_its_package() {
     let Some(mut sandbox) = Sandbox::new() else { return };
     sandbox.without(&["nc", "nc.openbsd", "nc.traditional", "ncat", "flock"]);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
@@ -179,7 +179,7 @@ fn a_missing_program_is_refused_with_its_package() {
 }
 
 #[test]
-fn a_host_without_an_address_is_refused_soon_and_named() {
+fn unresolvable_host_is_refused_by_name() {
     let sandbox = Sandbox::own();
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     let dead = "no-such-host.invalid:/srv";

@@ -71,7 +71,7 @@ fn held() -> Option<(Sandbox, Hold, Running)> {
 }
 
 #[test]
-fn the_help_is_grouped_and_tells_defaults_and_units() {
+fn help_shows_groups_defaults_and_units() {
     let sandbox = Sandbox::own();
     for (name, words) in [
         ("help", &[&"--help" as _][..]),
@@ -86,7 +86,7 @@ fn the_help_is_grouped_and_tells_defaults_and_units() {
 }
 
 #[test]
-fn usage_errors_tell_what_is_wrong_with_which_word() {
+fn usage_errors_name_the_wrong_word() {
     let sandbox = Sandbox::own();
     let wrong: [(&str, Words<'_>); 12] = [
         ("usage_nothing", &[]),
@@ -114,7 +114,7 @@ fn usage_errors_tell_what_is_wrong_with_which_word() {
 }
 
 #[test]
-fn a_dry_run_prints_a_stage_a_line() {
+fn dry_run_prints_one_stage_per_line() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     shows_run(&sandbox, "dry_run", 0, &[&source, &target, &"--dry-run", &"--threads=1"]);
@@ -136,7 +136,7 @@ fn a_dry_run_prints_a_stage_a_line() {
 }
 
 #[test]
-fn a_good_run_tells_what_was_copied_and_compared() {
+fn good_run_reports_copy_and_comparison() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     shows_run(&sandbox, "done", 0, &[&source, &target]);
@@ -154,7 +154,7 @@ fn a_good_run_tells_what_was_copied_and_compared() {
 }
 
 #[test]
-fn a_refusal_tells_everything_at_once_with_its_fix() {
+fn refusal_lists_all_findings_with_fixes() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     sandbox.dir("target/source");
@@ -166,7 +166,7 @@ fn a_refusal_tells_everything_at_once_with_its_fix() {
 }
 
 #[test]
-fn a_failure_tells_the_host_the_program_and_that_nothing_is_left() {
+fn failure_names_host_and_program() {
     let Some(sandbox) = Sandbox::new() else { return };
     sandbox.replace(Role::Unpack, "echo 'tar: no such luck' >&2; cat >/dev/null; exit 2");
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
@@ -174,7 +174,7 @@ fn a_failure_tells_the_host_the_program_and_that_nothing_is_left() {
 }
 
 #[test]
-fn a_copy_that_differs_is_told_by_the_names_of_its_files() {
+fn failed_verification_names_the_files() {
     let Some(sandbox) = Sandbox::new() else { return };
     sandbox.replace(Role::Unpack, "\"$real\" \"$@\" && echo other >source/small");
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
@@ -182,7 +182,7 @@ fn a_copy_that_differs_is_told_by_the_names_of_its_files() {
 }
 
 #[test]
-fn what_was_kept_of_a_failed_copy_is_named() {
+fn kept_staging_is_named() {
     let Some(sandbox) = Sandbox::new() else { return };
     sandbox.replace(Role::Unpack, "\"$real\" \"$@\"; exit 2");
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
@@ -190,14 +190,14 @@ fn what_was_kept_of_a_failed_copy_is_named() {
 }
 
 #[test]
-fn an_interruption_tells_that_nothing_is_left() {
+fn interruption_confirms_the_rollback() {
     let Some((sandbox, _hold, running)) = held() else { return };
     running.signal(Signal::SIGINT);
     shows(&sandbox, "interrupted", &running.wait(LONG).expect_code(130));
 }
 
 #[test]
-fn a_second_signal_tells_how_to_look_after_the_hosts() {
+fn second_signal_suggests_status_and_clean() {
     let Some((sandbox, _hold, running)) = held() else { return };
     let removing = sandbox.hold(Point::Removal);
     running.signal(Signal::SIGINT);
@@ -209,7 +209,7 @@ fn a_second_signal_tells_how_to_look_after_the_hosts() {
 }
 
 #[test]
-fn who_is_busy_is_named() {
+fn busy_error_names_the_holder() {
     let Some((sandbox, hold, running)) = held() else { return };
     let (source, target) = (sandbox.path("source"), sandbox.path("target"));
     shows_run(&sandbox, "busy_name", 5, &[&source, &target]);
@@ -222,7 +222,7 @@ fn who_is_busy_is_named() {
 }
 
 #[test]
-fn a_controller_that_slept_too_long_says_so() {
+fn suspended_controller_explains_the_failure() {
     let Some(sandbox) = Sandbox::new() else { return };
     let hold = sandbox.hold(Point::Archive);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
@@ -239,7 +239,7 @@ fn a_controller_that_slept_too_long_says_so() {
 }
 
 #[test]
-fn status_and_clean_tell_runs_what_they_hold_and_what_to_do() {
+fn status_and_clean_list_runs_and_leases() {
     let Some((sandbox, _hold, running)) = held() else { return };
     if sandbox.is_root() {
         return;
@@ -262,7 +262,7 @@ fn status_and_clean_tell_runs_what_they_hold_and_what_to_do() {
 }
 
 #[test]
-fn what_is_left_is_listed_with_the_command_that_removes_it() {
+fn leftovers_are_listed_with_clean_command() {
     let Some((sandbox, _hold, running)) = held() else { return };
     sandbox.shim("rm", "[[ $* == *--one-file-system* ]] && exit 1");
     running.signal(Signal::SIGINT);

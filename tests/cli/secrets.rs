@@ -27,7 +27,7 @@ fn look_at_processes(sandbox: &Sandbox) -> (Vec<String>, usize) {
 }
 
 #[test]
-fn the_key_is_in_no_argument_environment_or_file() {
+fn key_is_in_no_argument_environment_or_file() {
     let Some(sandbox) = Sandbox::new() else { return };
     let hold = sandbox.hold(Point::Archive);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
@@ -76,7 +76,7 @@ fn the_key_is_in_no_argument_environment_or_file() {
 /// Variables of the caller's environment that could change programs on the hosts do not reach them, and
 /// variables with names that the agent uses do not affect it.
 #[test]
-fn the_environment_of_the_caller_changes_nothing() {
+fn caller_environment_does_not_reach_hosts() {
     let Some(sandbox) = Sandbox::new() else { return };
     let hold = sandbox.hold(Point::Archive);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
@@ -100,7 +100,7 @@ fn the_environment_of_the_caller_changes_nothing() {
 }
 
 #[test]
-fn what_is_under_way_is_closed_to_other_users() {
+fn directories_of_a_run_are_private() {
     let Some(sandbox) = Sandbox::new() else { return };
     let hold = sandbox.hold(Point::Archive);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));

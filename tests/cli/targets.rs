@@ -25,7 +25,7 @@ fn several_targets_are_fed_from_one_read() {
 }
 
 #[test]
-fn several_targets_work_with_every_way_of_sending() {
+fn several_targets_work_with_every_encoding() {
     let Some(sandbox) = Sandbox::new() else { return };
     let source = sandbox.source("source");
     for (compress, encrypt) in
@@ -41,7 +41,7 @@ fn several_targets_work_with_every_way_of_sending() {
 }
 
 #[test]
-fn a_target_that_fails_takes_no_other_with_it() {
+fn failed_target_spares_the_others() {
     let Some(sandbox) = Sandbox::new() else { return };
     let script = r#"[[ $PWD == */broken/* ]] || exec "$real" "$@"; echo "no space left" >&2; exit 2"#;
     sandbox.replace(Role::Unpack, script);
@@ -57,7 +57,7 @@ fn a_target_that_fails_takes_no_other_with_it() {
 }
 
 #[test]
-fn a_target_that_does_not_listen_takes_no_other_with_it() {
+fn target_without_listener_spares_the_others() {
     let Some(sandbox) = Sandbox::new() else { return };
     sandbox.replace(
         Role::Receive,
@@ -73,7 +73,7 @@ fn a_target_that_does_not_listen_takes_no_other_with_it() {
 }
 
 #[test]
-fn a_target_that_is_altered_comes_before_one_that_failed() {
+fn verification_failure_outranks_other_failures() {
     let Some(sandbox) = Sandbox::new() else { return };
     sandbox.replace(Role::Unpack, r#"[[ $PWD == */altered/* ]] || exit 2; "$real" "$@" && rm source/small"#);
     let source = sandbox.source("source");
@@ -84,7 +84,7 @@ fn a_target_that_is_altered_comes_before_one_that_failed() {
 }
 
 #[test]
-fn a_source_that_fails_is_told_for_every_target() {
+fn failed_source_is_reported_for_every_target() {
     let Some(sandbox) = Sandbox::new() else { return };
     sandbox.replace(Role::Pack, r#""$real" "$@" | head -c 600000; exit 2"#);
     let source = sandbox.source("source");
@@ -98,7 +98,7 @@ fn a_source_that_fails_is_told_for_every_target() {
 }
 
 #[test]
-fn runs_at_the_same_time_do_not_collide() {
+fn concurrent_runs_do_not_collide() {
     let Some(sandbox) = Sandbox::new() else { return };
     let hold = sandbox.hold(Point::Archive);
     let source = sandbox.source("source");

@@ -179,7 +179,7 @@ const PLAINLY: &str = "exec \"$@\"";
 const JOB: &str = "set -m; \"$@\"; echo \"[shell: $?]\"; read -r _; fg >/dev/null; status=$?; echo \"[end: $status]\"; exit $status";
 
 #[test]
-fn on_a_terminal_there_is_a_bar_that_is_gone_at_the_end() {
+fn bar_disappears_at_the_end() {
     let Some(scene) = Scene::start("xterm", PLAINLY, &[]) else { return };
     scene.terminal.shows("copying");
     scene.terminal.shows("[>                   ]");
@@ -191,7 +191,7 @@ fn on_a_terminal_there_is_a_bar_that_is_gone_at_the_end() {
 }
 
 #[test]
-fn warnings_and_steps_take_the_bar_away_and_are_lines_of_their_own() {
+fn warnings_and_steps_replace_the_bar() {
     let warning =
         "--stop-replication has no effect on a copy of files; omit it, or stop the replication yourself";
     for (option, head) in [("--progress=bar", "transfer: warning: localhost: "), ("--verbose", "")] {
@@ -206,7 +206,7 @@ fn warnings_and_steps_take_the_bar_away_and_are_lines_of_their_own() {
 }
 
 #[test]
-fn a_dumb_terminal_gets_lines() {
+fn dumb_terminal_gets_lines() {
     let Some(scene) = Scene::start("dumb", PLAINLY, &[&"--stop-slave"]) else { return };
     scene.terminal.shows("copying\r\n");
     let ended = scene.succeeds();
@@ -215,7 +215,7 @@ fn a_dumb_terminal_gets_lines() {
 }
 
 #[test]
-fn a_terminal_that_becomes_narrow_gets_one_line_that_fits() {
+fn narrowed_terminal_gets_fitting_lines() {
     let Some(scene) = Scene::start("xterm", PLAINLY, &[]) else { return };
     scene.terminal.shows("copying");
     resize(&scene.terminal.master, 20);
@@ -234,7 +234,7 @@ fn a_terminal_that_becomes_narrow_gets_one_line_that_fits() {
 }
 
 #[test]
-fn a_terminal_that_is_closed_ends_the_run_with_everything_undone() {
+fn closed_terminal_rolls_the_run_back() {
     let Some(Scene { sandbox, target, terminal, .. }) = Scene::start("xterm", PLAINLY, &[]) else { return };
     terminal.hang_up().wait(LONG).expect_code(129);
     sandbox.is_clean(&[&target]);
@@ -242,7 +242,7 @@ fn a_terminal_that_is_closed_ends_the_run_with_everything_undone() {
 }
 
 #[test]
-fn under_nohup_a_terminal_that_is_closed_harms_nothing() {
+fn closed_terminal_is_harmless_under_nohup() {
     for script in ["trap '' HUP; exec \"$@\"", "cd \"$HOME\"; exec nohup \"$@\""] {
         let Some(scene) = Scene::start("xterm", script, &[&"--verbose"]) else { return };
         let running = scene.terminal.hang_up();
@@ -254,7 +254,7 @@ fn under_nohup_a_terminal_that_is_closed_harms_nothing() {
 }
 
 #[test]
-fn a_run_that_is_stopped_by_a_key_and_continued_within_the_lease_goes_on() {
+fn stopped_run_continues_within_lease_time() {
     let Some(scene) = Scene::start("xterm", JOB, &[]) else { return };
     scene.terminal.shows("copying");
     scene.terminal.types("\x1a");
@@ -266,7 +266,7 @@ fn a_run_that_is_stopped_by_a_key_and_continued_within_the_lease_goes_on() {
 }
 
 #[test]
-fn a_run_that_is_stopped_for_longer_than_the_lease_says_so_when_it_is_continued() {
+fn stopped_run_fails_after_lease_time() {
     let Some(Scene { sandbox, target, terminal, .. }) = Scene::start("xterm", JOB, &[&"--lease-time=2"])
     else {
         return;
@@ -287,7 +287,7 @@ fn a_run_that_is_stopped_for_longer_than_the_lease_says_so_when_it_is_continued(
 }
 
 #[test]
-fn an_interrupt_by_a_key_undoes_everything_and_the_shell_goes_on() {
+fn ctrl_c_rolls_back_everything() {
     let Some(Scene { sandbox, target, terminal, .. }) = Scene::start("xterm", PLAINLY, &[]) else { return };
     terminal.types("\x03");
     terminal.wait().expect_code(130).says("transfer: interrupted by SIGINT");
@@ -295,7 +295,7 @@ fn an_interrupt_by_a_key_undoes_everything_and_the_shell_goes_on() {
 }
 
 #[test]
-fn a_terminal_that_is_stopped_holds_up_no_run() {
+fn paused_terminal_blocks_no_run() {
     let Some(scene) = Scene::start("xterm", PLAINLY, &[&"--verbose", &"--lease-time=2"]) else { return };
     scene.terminal.shows("copying");
     scene.terminal.types("\x13");
@@ -309,7 +309,7 @@ fn a_terminal_that_is_stopped_holds_up_no_run() {
 }
 
 #[test]
-fn full_pipes_that_nobody_reads_hold_up_no_run() {
+fn full_pipes_block_no_run() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     let mut command = sandbox.command(&[&source, &target, &"--verbose", &"--json"]);

@@ -87,7 +87,7 @@ impl Stage {
 }
 
 #[test]
-fn a_play_says_what_it_would_do_does_it_and_has_nothing_more_to_do() {
+fn play_is_idempotent_and_supports_check_mode() {
     let Some(stage) = Stage::set() else { return };
     let [db1, db2] = ["db1", "db2"].map(|name| stage.lab.host(name));
     let (source, copy) = (stage.join("data"), stage.join("in/data"));
@@ -143,7 +143,7 @@ fn a_play_says_what_it_would_do_does_it_and_has_nothing_more_to_do() {
 }
 
 #[test]
-fn of_a_fleet_only_those_are_transferred_to_that_lack_the_copy() {
+fn play_copies_only_to_hosts_without_the_copy() {
     let Some(stage) = Stage::set() else { return };
     stage
         .lab
@@ -193,7 +193,7 @@ esac
 "#;
 
 #[test]
-fn each_exit_code_has_its_name_and_says_what_was_wrong() {
+fn module_names_every_exit_code() {
     let Some(stage) = Stage::set() else { return };
     let [db1, db2] = ["db1", "db2"].map(|name| stage.lab.host(name));
     for name in ["data", "killed", "different"] {
@@ -246,7 +246,7 @@ fn each_exit_code_has_its_name_and_says_what_was_wrong() {
 }
 
 #[test]
-fn a_play_waits_for_somebody_else_s_transfer_to_the_same_name() {
+fn play_waits_for_busy_name() {
     let Some(stage) = Stage::set() else { return };
     let [db1, db2] = ["db1", "db2"].map(|name| stage.lab.host(name));
     make_random(&db1, &stage.join("data"), MORE_THAN_BUFFERS);
@@ -279,7 +279,7 @@ fn a_play_waits_for_somebody_else_s_transfer_to_the_same_name() {
 }
 
 #[test]
-fn a_run_ends_with_its_play_or_in_the_background_with_its_task() {
+fn run_ends_with_its_play_or_async_task() {
     let Some(stage) = Stage::set() else { return };
     let [db1, db2] = ["db1", "db2"].map(|name| stage.lab.host(name));
     db1.run(&["mkdir", &stage.join("data"), &stage.join("begun")]).expect_success();
@@ -359,7 +359,7 @@ const ROLE: &str = r#"
 "#;
 
 #[test]
-fn the_role_configures_and_transfers_in_the_background_and_keeps_no_configuration_that_is_wrong() {
+fn role_configures_validates_and_transfers() {
     let Some(stage) = Stage::set() else { return };
     let [db1, db2, db3] = ["db1", "db2", "db3"].map(|name| stage.lab.host(name));
     db1.sh(&format!("cd '{}'; mkdir one two; touch one/file one/x.err two/file", stage.scratch.path()));
@@ -387,7 +387,7 @@ fn the_role_configures_and_transfers_in_the_background_and_keeps_no_configuratio
 }
 
 #[test]
-fn a_play_drives_many_controllers() {
+fn play_drives_many_controllers() {
     let Some(stage) = Stage::set() else { return };
     let hosts = ["db1", "db2"].map(|name| stage.lab.host(name));
     for host in &hosts {
@@ -413,7 +413,7 @@ fn a_play_drives_many_controllers() {
 }
 
 #[test]
-fn the_module_is_documented_its_examples_are_plays_and_it_knows_all_options_with_a_no() {
+fn module_documentation_and_options_are_complete() {
     let Some(stage) = Stage::set() else { return };
     let shown = stage.ansible(&["ansible-doc", "-t", "module", "transfer"]).run().expect_success();
     for word in ["EXAMPLES:", "RETURN VALUES:", "clean_command"] {

@@ -32,7 +32,7 @@ fn is_refused(output: &Output, kind: &str, count: usize, example: &str) {
 }
 
 #[test]
-fn exclusive_attributes_are_lost_only_where_that_is_allowed_and_then_counted() {
+fn exclusive_attributes_are_dropped_only_when_allowed() {
     let Some(lab) = Lab::get() else { return };
     let (db1, db2) = (lab.host("db1"), lab.host("db2"));
     let scratch = lab.scratch(&["db1", "db2"]);
@@ -89,7 +89,7 @@ fn exclusive_attributes_are_lost_only_where_that_is_allowed_and_then_counted() {
 }
 
 #[test]
-fn attributes_of_an_account_without_privileges_are_refused_too() {
+fn unprivileged_account_attributes_are_refused() {
     let Some((scene, source, target)) = with_attributes() else { return };
     scene.db1.sh(&format!("chown -R dba '{source}'; setcap cap_net_raw+ep '{source}/capable'"));
     scene.db2.sh(&format!("chown dba '{target}'"));
@@ -101,7 +101,7 @@ fn attributes_of_an_account_without_privileges_are_refused_too() {
 }
 
 #[test]
-fn exclusive_attributes_of_an_archive_are_not_lost_silently() {
+fn exclusive_archive_attributes_are_not_lost_silently() {
     let Some((scene, source, target)) = with_attributes() else { return };
     let archive = scene.at("packed.tar.gz");
     scene.db1.sh(&format!(

@@ -95,7 +95,7 @@ fn rounds() -> u32 {
 }
 
 #[test]
-fn exclusive_of_two_that_begin_at_once_exactly_one_has_the_name() {
+fn exclusive_one_of_two_simultaneous_runs_gets_the_name() {
     let Some(race) = Race::set() else { return };
     let path = race.scene.at("in/data");
     for round in 0..rounds() {
@@ -125,7 +125,7 @@ fn exclusive_of_two_that_begin_at_once_exactly_one_has_the_name() {
 }
 
 #[test]
-fn exclusive_two_that_begin_at_once_with_two_names_both_succeed_on_ports_of_their_own() {
+fn exclusive_simultaneous_runs_use_separate_ports() {
     let Some(race) = Race::set() else { return };
     // Each takes seconds, so that they overlap.
     let throttle = Changed::new(&race.scene.db1, THROTTLE, "tc qdisc del dev e0 root");

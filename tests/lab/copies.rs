@@ -47,17 +47,17 @@ fn copies_every_kind_of_entry(options: &[&str]) {
 }
 
 #[test]
-fn every_kind_of_entry_arrives_as_it_was() {
+fn every_entry_kind_arrives_unchanged() {
     copies_every_kind_of_entry(&[]);
 }
 
 #[test]
-fn every_kind_of_entry_arrives_as_it_was_without_compression_and_encryption() {
+fn plain_stream_preserves_every_entry_kind() {
     copies_every_kind_of_entry(&["--no-compress", "--no-encrypt", "--parallel-checksum"]);
 }
 
 #[test]
-fn a_single_file_arrives_even_if_its_name_looks_like_an_option() {
+fn file_named_like_an_option_is_copied() {
     let Some(lab) = Lab::get() else { return };
     let (db1, db2) = (lab.host("db1"), lab.host("db2"));
     let scratch = lab.scratch(&["db1", "db2"]);
@@ -71,7 +71,7 @@ fn a_single_file_arrives_even_if_its_name_looks_like_an_option() {
 }
 
 #[test]
-fn hosts_may_be_named_by_ipv6_and_with_a_user() {
+fn host_names_accept_ipv6_and_users() {
     let Some(lab) = Lab::get() else { return };
     let (db1, db2) = (lab.host("db1"), lab.host("db2"));
     let scratch = lab.scratch(&["db1", "db2"]);
@@ -90,7 +90,7 @@ fn hosts_may_be_named_by_ipv6_and_with_a_user() {
 }
 
 #[test]
-fn an_account_without_privileges_copies_what_it_may() {
+fn unprivileged_account_copies_readable_files() {
     let Some(lab) = Lab::get() else { return };
     let (db1, db2) = (lab.host("db1"), lab.host("db2"));
     let scratch = lab.scratch(&["db1", "db2"]);
@@ -147,16 +147,16 @@ fn fails_by_name_when(change_what_is_read: bool, change: &str, complaint: &str) 
 }
 
 #[test]
-fn a_file_that_grows_while_it_is_read_fails_the_run_by_name() {
+fn growing_file_fails_the_run_by_name() {
     fails_by_name_when(true, r#"echo more >>"$1""#, "file changed as we read it");
 }
 
 #[test]
-fn a_file_that_shrinks_while_it_is_read_fails_the_run_by_name() {
+fn shrinking_file_fails_the_run_by_name() {
     fails_by_name_when(true, r#"truncate -s 20M "$1""#, "shrank");
 }
 
 #[test]
-fn a_file_that_vanishes_before_it_is_read_fails_the_run_by_name() {
+fn vanished_file_fails_the_run_by_name() {
     fails_by_name_when(false, r#"rm "$1""#, "removed before we read it");
 }

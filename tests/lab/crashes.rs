@@ -9,7 +9,7 @@ use crate::support::midstream::{LEASE, MidStream, PROMPTLY, expect_end};
 const GIVEN_UP: Duration = Duration::from_secs(40);
 
 #[test]
-fn exclusive_a_crashed_target_is_left_with_a_command_that_cleans_it() {
+fn exclusive_crashed_target_is_reported_with_clean_command() {
     let Some(scene) = MidStream::set() else { return };
     let run = scene.start_stream(&[]);
     let staging = scene.at(&format!("in/.transfer-{}", agents::name(&scene.db2)));
@@ -29,7 +29,7 @@ fn exclusive_a_crashed_target_is_left_with_a_command_that_cleans_it() {
 }
 
 #[test]
-fn exclusive_the_next_run_cleans_a_target_that_crashed() {
+fn exclusive_next_run_cleans_crashed_target() {
     let Some(scene) = MidStream::set() else { return };
     let run = scene.start_stream(&[]);
     scene.db2.crash();
@@ -44,7 +44,7 @@ fn exclusive_the_next_run_cleans_a_target_that_crashed() {
 }
 
 #[test]
-fn exclusive_a_crashed_source_that_is_back_is_cleaned_by_the_run_or_by_the_command_that_it_names() {
+fn exclusive_rebooted_source_is_cleaned() {
     let Some(scene) = MidStream::set() else { return };
     let run = scene.start_stream(&[]);
     scene.db1.crash();
@@ -63,7 +63,7 @@ fn exclusive_a_crashed_source_that_is_back_is_cleaned_by_the_run_or_by_the_comma
 }
 
 #[test]
-fn exclusive_a_crashed_controller_leaves_nothing() {
+fn exclusive_crashed_controller_leaves_nothing() {
     let Some(scene) = MidStream::set() else { return };
     let run = scene.start_stream(&[]);
     scene.ctl.crash();
@@ -74,7 +74,7 @@ fn exclusive_a_crashed_controller_leaves_nothing() {
 }
 
 #[test]
-fn exclusive_a_target_cut_off_from_the_controller_undoes_everything_by_itself() {
+fn exclusive_cut_off_target_rolls_back_on_its_own() {
     let Some(scene) = MidStream::set() else { return };
     let run = scene.start_stream(&[]);
     let cut = scene.lab.cut("ctl", "db2");
@@ -89,7 +89,7 @@ fn exclusive_a_target_cut_off_from_the_controller_undoes_everything_by_itself() 
 }
 
 #[test]
-fn exclusive_a_target_that_comes_back_in_time_is_asked_and_nothing_is_left() {
+fn exclusive_reconnected_target_confirms_its_rollback() {
     let Some(scene) = MidStream::set() else { return };
     let run = scene.start_stream(&[]);
     let cut = scene.lab.cut("ctl", "db2");
@@ -101,7 +101,7 @@ fn exclusive_a_target_that_comes_back_in_time_is_asked_and_nothing_is_left() {
 }
 
 #[test]
-fn exclusive_a_target_cut_off_from_the_source_ends_the_run_after_the_idle_timeout() {
+fn exclusive_cut_between_hosts_hits_idle_timeout() {
     let Some(scene) = MidStream::set() else { return };
     let run = scene.start_stream(&["--idle-timeout", "4"]);
     let cut = scene.lab.cut("db1", "db2");
@@ -117,7 +117,7 @@ fn small(path: &str, options: &str) -> String {
 }
 
 #[test]
-fn exclusive_an_agent_that_cannot_write_its_journal_changes_nothing() {
+fn exclusive_unwritable_journal_changes_nothing() {
     for options in ["nr_inodes=1", "size=4k"] {
         let Some(scene) = MidStream::set_with(&small("/var/lib/transfer", options)) else { return };
         scene.open_throttle();
@@ -128,7 +128,7 @@ fn exclusive_an_agent_that_cannot_write_its_journal_changes_nothing() {
 }
 
 #[test]
-fn exclusive_a_disk_that_is_full_later_fails_the_run_and_leaves_nothing() {
+fn exclusive_disk_filled_by_journal_leaves_nothing() {
     let Some(scene) = MidStream::set_with(&small("/var/lib/transfer", "size=20k")) else { return };
     scene.open_throttle();
     let said = expect_end(scene.start(&[]), 1, PROMPTLY);
@@ -137,7 +137,7 @@ fn exclusive_a_disk_that_is_full_later_fails_the_run_and_leaves_nothing() {
 }
 
 #[test]
-fn exclusive_a_port_that_cannot_be_locked_fails_the_run_and_leaves_nothing() {
+fn exclusive_unlockable_port_leaves_nothing() {
     let Some(scene) = MidStream::set_with(&small("/run/transfer", "nr_inodes=1")) else { return };
     scene.open_throttle();
     let said = expect_end(scene.start(&[]), 1, PROMPTLY);
@@ -146,7 +146,7 @@ fn exclusive_a_port_that_cannot_be_locked_fails_the_run_and_leaves_nothing() {
 }
 
 #[test]
-fn exclusive_nothing_is_removed_that_does_not_carry_the_name_of_the_run() {
+fn exclusive_clean_removes_only_files_named_after_the_run() {
     let Some(scene) = MidStream::set() else { return };
     scene.orphan(&[&scene.db1, &scene.db2]);
     let agent = agents::name(&scene.db2);

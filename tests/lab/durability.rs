@@ -65,7 +65,7 @@ fn assert_order(calls: &[Call], expected: &Expected, effects: &[&str]) {
 }
 
 #[test]
-fn exclusive_each_effect_follows_its_record_and_each_name_its_copy_onto_the_disk() {
+fn exclusive_records_and_copies_are_synced_before_effects() {
     let Some(scene) = Scene::durable() else { return };
     let _firewall = Changed::new(&scene.db2, FIREWALL, "nft delete table inet closed");
     let source = Tracer::start(&scene.db1, &scene.at("trace"));
@@ -75,7 +75,7 @@ fn exclusive_each_effect_follows_its_record_and_each_name_its_copy_onto_the_disk
 }
 
 #[test]
-fn exclusive_an_old_one_goes_or_gets_its_later_name_after_the_new_one_is_on_the_disk() {
+fn exclusive_new_data_is_synced_before_old_data_goes() {
     let Some(scene) = Scene::durable() else { return };
     scene.make_old();
     let calls = scene.traced(REPLACE);
@@ -85,7 +85,7 @@ fn exclusive_an_old_one_goes_or_gets_its_later_name_after_the_new_one_is_on_the_
 }
 
 #[test]
-fn exclusive_a_mode_that_was_changed_to_move_a_directory_is_on_the_disk_when_the_copy_is_told_as_done() {
+fn exclusive_restored_mode_is_synced_before_success() {
     let Some(scene) = Scene::durable() else { return };
     scene.db1.sh(&format!("chmod 0555 {}", scene.at("data")));
     scene.db2.sh(&format!("chown dba {}", scene.at("in")));
@@ -96,7 +96,7 @@ fn exclusive_a_mode_that_was_changed_to_move_a_directory_is_on_the_disk_when_the
 }
 
 #[test]
-fn exclusive_without_fsync_only_the_journal_and_what_an_old_one_goes_for_are_waited_for() {
+fn exclusive_no_fsync_syncs_only_journal_and_replacements() {
     let Some(scene) = Scene::durable() else { return };
     for options in [&["--no-fsync"][..], &["--no-fsync", "--replace", "--keep-old"]] {
         let calls = scene.traced(options);
@@ -109,7 +109,7 @@ fn exclusive_without_fsync_only_the_journal_and_what_an_old_one_goes_for_are_wai
 }
 
 #[test]
-fn exclusive_syncs_that_do_nothing_are_noticed() {
+fn exclusive_ineffective_syncs_are_detected() {
     let Some(scene) = Scene::durable() else { return };
     scene.make_old();
     let _sync = Wrapper::new(&scene.db2, "sync", "exit 0");
@@ -262,7 +262,7 @@ impl Cut {
 }
 
 #[test]
-fn exclusive_what_is_told_as_done_is_there_after_a_power_cut() {
+fn exclusive_reported_success_survives_power_cut() {
     let Some(cut) = Cut::set() else { return };
     for options in [&[][..], REPLACE, KEEP] {
         println!("{options:?}");
@@ -284,7 +284,7 @@ fn exclusive_what_is_told_as_done_is_there_after_a_power_cut() {
 }
 
 #[test]
-fn exclusive_a_power_cut_before_the_copy_has_its_name_leaves_the_old_one_or_none_and_can_be_cleaned() {
+fn exclusive_power_cut_before_publication_keeps_old_data() {
     let Some(cut) = Cut::set() else { return };
     for options in [&[][..], REPLACE, KEEP] {
         println!("{options:?}");
@@ -309,7 +309,7 @@ fn exclusive_a_power_cut_before_the_copy_has_its_name_leaves_the_old_one_or_none
 }
 
 #[test]
-fn exclusive_what_a_run_has_made_is_known_after_a_power_cut() {
+fn exclusive_journal_survives_power_cut() {
     let Some(cut) = Cut::set() else { return };
     // In case that the disk of the copies is faster.
     let write_back = format!("sync -f {}", cut.scene.at("in"));
@@ -322,7 +322,7 @@ fn exclusive_what_a_run_has_made_is_known_after_a_power_cut() {
 }
 
 #[test]
-fn exclusive_a_disk_that_was_cut_off_shows_that_syncs_do_nothing() {
+fn exclusive_power_cut_exposes_ineffective_syncs() {
     // Another process of the machine may sync all disks at this time.
     for attempt in 1.. {
         let Some(cut) = Cut::set() else { return };

@@ -215,29 +215,29 @@ const IPV4: [&str; 3] = ["db1", "db2", "10.77.0.11"];
 const IPV6: [&str; 3] = ["db16", "db26", "fd77::11"];
 
 #[test]
-fn exclusive_every_chain_of_nftables_that_could_drop_is_opened_and_closed() {
+fn exclusive_every_nftables_chain_is_opened_and_closed() {
     let tables = nft(&[BYSTANDERS, EARLY, LATE, NFT].join("\n"));
     opens_for_one_peer_and_one_port(&tables, IPV4, 3);
 }
 
 #[test]
-fn exclusive_iptables_that_rejects_is_opened_and_closed() {
+fn exclusive_iptables_is_opened_and_closed() {
     opens_for_one_peer_and_one_port(&iptables("iptables-nft", REJECT), IPV4, 1);
 }
 
 #[test]
-fn exclusive_the_old_iptables_that_drops_is_opened_and_closed() {
+fn exclusive_legacy_iptables_is_opened_and_closed() {
     opens_for_one_peer_and_one_port(&iptables("iptables-legacy", DROP), IPV4, 1);
 }
 
 #[test]
-fn exclusive_all_layers_together_are_opened_and_closed() {
+fn exclusive_all_layers_are_opened_and_closed_together() {
     let both = iptables("iptables-nft", REJECT) + &iptables("iptables-legacy", DROP);
     opens_for_one_peer_and_one_port(&(nft(&[EARLY, LATE, NFT].join("\n")) + &both), IPV4, 5);
 }
 
 #[test]
-fn exclusive_the_old_iptables_is_opened_where_nftables_is_in_use_and_lets_everything_in() {
+fn exclusive_legacy_iptables_is_opened_beside_open_nftables() {
     let open = nft("table inet open { chain in { type filter hook input priority 0; policy accept; }; }");
     opens_for_one_peer_and_one_port(&(open + &iptables("iptables-legacy", REJECT)), IPV4, 2);
 }
@@ -261,7 +261,7 @@ fn exclusive_firewalld_is_opened_and_closed() {
 }
 
 #[test]
-fn exclusive_rules_that_are_loaded_again_meanwhile_disturb_nothing_and_keep_no_hole() {
+fn exclusive_reloaded_rules_disturb_nothing_and_keep_no_hole() {
     let Some(lab) = Lab::get() else { return };
     let (db1, db2) = (lab.host("db1"), lab.host("db2"));
     for (site, reload) in [
@@ -288,23 +288,23 @@ fn exclusive_rules_that_are_loaded_again_meanwhile_disturb_nothing_and_keep_no_h
 }
 
 #[test]
-fn exclusive_a_host_without_a_firewall_gets_none() {
+fn exclusive_host_without_firewall_gets_no_rules() {
     opens_for_one_peer_and_one_port("true", IPV4, 0);
 }
 
 #[test]
-fn exclusive_ip6tables_that_drops_is_opened_and_closed_for_ipv6() {
+fn exclusive_ip6tables_is_opened_and_closed_for_ipv6() {
     let other_family = iptables("iptables-nft", DROP);
     opens_for_one_peer_and_one_port(&(iptables("ip6tables-nft", DROP) + &other_family), IPV6, 1);
 }
 
 #[test]
-fn exclusive_the_old_ip6tables_that_drops_is_opened_and_closed_for_ipv6() {
+fn exclusive_legacy_ip6tables_is_opened_and_closed_for_ipv6() {
     opens_for_one_peer_and_one_port(&iptables("ip6tables-legacy", DROP), IPV6, 1);
 }
 
 #[test]
-fn exclusive_nftables_that_drops_is_opened_and_closed_for_ipv6() {
+fn exclusive_nftables_is_opened_and_closed_for_ipv6() {
     opens_for_one_peer_and_one_port(&nft(NFT), IPV6, 1);
 }
 
@@ -338,7 +338,7 @@ fn fails_before_anything_is_read(site: &str, options: &[&str]) {
 }
 
 #[test]
-fn exclusive_a_firewall_that_is_not_to_be_opened_fails_the_run_before_anything_is_read() {
+fn exclusive_unopened_firewall_fails_before_reading() {
     fails_before_anything_is_read(&nft(NFT), &["--firewall", "none"]);
     // Another layer is opened, which is not sufficient.
     let both = nft(LATE) + &iptables("iptables-legacy", DROP);
@@ -346,7 +346,7 @@ fn exclusive_a_firewall_that_is_not_to_be_opened_fails_the_run_before_anything_i
 }
 
 #[test]
-fn exclusive_what_stops_packets_before_they_come_in_is_not_opened_and_fails_the_run() {
+fn exclusive_prerouting_drop_fails_before_reading() {
     let raw = "table inet early { chain raw { type filter hook prerouting priority raw; policy accept;
         ip saddr 10.77.0.11 tcp dport 4400-4500 drop; }; }";
     fails_before_anything_is_read(&nft(raw), &[]);
@@ -355,7 +355,7 @@ fn exclusive_what_stops_packets_before_they_come_in_is_not_opened_and_fails_the_
 }
 
 #[test]
-fn exclusive_a_table_that_another_process_owns_is_told_before_anything_is_changed() {
+fn exclusive_owned_table_is_refused_before_any_change() {
     let Some(lab) = Lab::get() else { return };
     let (db1, db2) = (lab.host("db1"), lab.host("db2"));
     let scratch = lab.scratch(&["db1", "db2"]);

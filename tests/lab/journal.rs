@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::support::hosts::Lab;
 
 #[test]
-fn exclusive_a_run_of_a_unit_is_found_in_the_journal_by_its_fields() {
+fn exclusive_journald_finds_runs_by_fields() {
     let Some(lab) = Lab::get() else { return };
     let scratch = lab.scratch(&["db1", "db2"]);
     let path = scratch.path();

@@ -12,7 +12,7 @@ use crate::support::waiting::eventually;
 use crate::support::{agents, processes};
 
 #[test]
-fn exclusive_a_killed_controller_leaves_nothing() {
+fn exclusive_killed_controller_leaves_nothing() {
     let Some(scene) = MidStream::set() else { return };
     let run = scene.start_stream(&[]);
     run.signal("KILL");
@@ -20,7 +20,7 @@ fn exclusive_a_killed_controller_leaves_nothing() {
 }
 
 #[test]
-fn exclusive_a_killed_agent_fails_the_run_and_leaves_nothing() {
+fn exclusive_killed_agent_fails_the_run_cleanly() {
     let Some(scene) = MidStream::set() else { return };
     for (host, name) in [(&scene.db1, "db1"), (&scene.db2, "db2")] {
         let run = scene.start_stream(&[]);
@@ -32,7 +32,7 @@ fn exclusive_a_killed_agent_fails_the_run_and_leaves_nothing() {
 }
 
 #[test]
-fn exclusive_the_controller_does_what_a_killed_agent_and_its_killed_watchdog_cannot() {
+fn exclusive_controller_rolls_back_without_agent_and_watchdog() {
     let Some(scene) = MidStream::set() else { return };
     for (host, name) in [(&scene.db1, "db1"), (&scene.db2, "db2")] {
         let run = scene.start_stream(&[]);
@@ -44,7 +44,7 @@ fn exclusive_the_controller_does_what_a_killed_agent_and_its_killed_watchdog_can
 }
 
 #[test]
-fn exclusive_the_watchdog_does_what_a_killed_agent_without_a_controller_cannot() {
+fn exclusive_watchdog_rolls_back_without_agent_and_controller() {
     let Some(scene) = MidStream::set() else { return };
     for host in [&scene.db1, &scene.db2] {
         let run = scene.start_stream(&[]);
@@ -58,7 +58,7 @@ fn exclusive_the_watchdog_does_what_a_killed_agent_without_a_controller_cannot()
 }
 
 #[test]
-fn exclusive_what_nobody_is_left_to_undo_is_shown_and_cleaned() {
+fn exclusive_orphaned_run_is_listed_and_cleaned() {
     let Some(scene) = MidStream::set() else { return };
     scene.orphan(&[&scene.db1, &scene.db2]);
     let (source, target) = (agents::name(&scene.db1), agents::name(&scene.db2));
@@ -89,7 +89,7 @@ fn exclusive_what_nobody_is_left_to_undo_is_shown_and_cleaned() {
 }
 
 #[test]
-fn exclusive_a_live_run_is_not_cleaned() {
+fn exclusive_active_run_is_not_cleaned() {
     let Some(scene) = MidStream::set() else { return };
     let run = scene.start_stream(&[]);
     let cleaned = scene.lab.transfer(&["clean", "db1", "db2"]).expect_success().stdout;
@@ -104,7 +104,7 @@ fn exclusive_a_live_run_is_not_cleaned() {
 }
 
 #[test]
-fn exclusive_a_killed_watchdog_is_not_missed() {
+fn exclusive_killed_watchdog_fails_no_run() {
     let Some(scene) = MidStream::set() else { return };
     let run = scene.start_stream(&[]);
     Found::of(&scene.db1, &["watchdog"]).signal("KILL");
@@ -116,7 +116,7 @@ fn exclusive_a_killed_watchdog_is_not_missed() {
 }
 
 #[test]
-fn exclusive_the_next_run_undoes_a_dead_one_whose_late_watchdog_then_undoes_nothing_of_it() {
+fn exclusive_late_watchdog_spares_the_next_run() {
     let Some(scene) = MidStream::set() else { return };
     let run = scene.start_stream(&[]);
     let [agent, watchdog] = ["agent", "watchdog"].map(|who| Found::of(&scene.db2, &[who]));
@@ -145,7 +145,7 @@ fn exclusive_the_next_run_undoes_a_dead_one_whose_late_watchdog_then_undoes_noth
 }
 
 #[test]
-fn exclusive_a_killed_connection_fails_the_run_and_leaves_nothing() {
+fn exclusive_killed_connection_fails_the_run_cleanly() {
     let Some(scene) = MidStream::set() else { return };
     for name in ["db1", "db2"] {
         let run = scene.start_stream(&[]);
@@ -157,7 +157,7 @@ fn exclusive_a_killed_connection_fails_the_run_and_leaves_nothing() {
 }
 
 #[test]
-fn exclusive_a_killed_session_of_sshd_fails_the_run_and_leaves_nothing() {
+fn exclusive_killed_sshd_session_fails_the_run_cleanly() {
     let Some(scene) = MidStream::set() else { return };
     let run = scene.start_stream(&[]);
     Found::of(&scene.db2, &["session"]).signal("KILL");
@@ -187,7 +187,7 @@ fn kill_each(scene: &MidStream, (host, name): (&Host, &str), job: &str, stages: 
 }
 
 #[test]
-fn exclusive_a_killed_stage_of_the_sender_is_named() {
+fn exclusive_killed_sender_stage_is_named() {
     let Some(scene) = MidStream::set() else { return };
     kill_each(
         &scene,
@@ -206,7 +206,7 @@ fn exclusive_a_killed_stage_of_the_sender_is_named() {
 }
 
 #[test]
-fn exclusive_a_killed_stage_of_a_receiver_is_named() {
+fn exclusive_killed_receiver_stage_is_named() {
     let Some(scene) = MidStream::set() else { return };
     kill_each(
         &scene,
@@ -224,7 +224,7 @@ fn exclusive_a_killed_stage_of_a_receiver_is_named() {
 }
 
 #[test]
-fn exclusive_a_killed_shell_of_a_job_ends_its_stages() {
+fn exclusive_killed_job_shell_ends_its_stages() {
     let Some(scene) = MidStream::set() else { return };
     for (host, job, name) in [(&scene.db1, "sender", "db1"), (&scene.db2, "receiver", "db2")] {
         // The shell that runs the stages, and the one that reports the end.
@@ -239,7 +239,7 @@ fn exclusive_a_killed_shell_of_a_job_ends_its_stages() {
 }
 
 #[test]
-fn exclusive_an_agent_killed_before_it_is_ready_fails_the_run_and_leaves_nothing() {
+fn exclusive_agent_killed_at_start_fails_the_run_cleanly() {
     let Some(scene) = MidStream::set() else { return };
     for (host, name) in [(&scene.db1, "db1"), (&scene.db2, "db2")] {
         let mv = Wrapper::new(host, "mv", "[[ ${3-} == */.new-* ]] && kill -KILL $PPID && exit");
@@ -251,7 +251,7 @@ fn exclusive_an_agent_killed_before_it_is_ready_fails_the_run_and_leaves_nothing
 }
 
 #[test]
-fn exclusive_an_agent_killed_while_its_journal_is_removed_leaves_nothing() {
+fn exclusive_agent_killed_at_journal_removal_leaves_nothing() {
     let Some(scene) = MidStream::set() else { return };
     let once = scene.at("once");
     let script = format!("[[ $* == */.new-* ]] && mkdir {once} 2>/dev/null && kill -KILL $PPID && exit");
@@ -264,7 +264,7 @@ fn exclusive_an_agent_killed_while_its_journal_is_removed_leaves_nothing() {
 }
 
 #[test]
-fn exclusive_a_controller_killed_at_random_leaves_nothing() {
+fn exclusive_randomly_killed_controller_leaves_nothing() {
     let Some(scene) = MidStream::set() else { return };
     let seed = u64::from(SystemTime::UNIX_EPOCH.elapsed().expect("a clock").subsec_nanos());
     // One moment of every 35 milliseconds of the first 700.

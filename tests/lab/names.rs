@@ -83,7 +83,7 @@ impl Scene {
 }
 
 #[test]
-fn exclusive_the_longest_time_ends_a_run_in_the_stream_and_in_the_verification() {
+fn exclusive_max_duration_ends_stream_and_verification() {
     let Some(scene) = Scene::large() else { return };
     let held = scene.held(&["--max-duration", "4"]);
     let output = held.transfer.wait().expect_code(1);
@@ -99,7 +99,7 @@ fn exclusive_the_longest_time_ends_a_run_in_the_stream_and_in_the_verification()
 }
 
 #[test]
-fn exclusive_without_fsync_a_copy_is_the_same_and_replaces_as_well() {
+fn exclusive_no_fsync_copies_and_replaces_correctly() {
     let Some(scene) = Scene::replacement() else { return };
     scene.transfer(&["--replace", "--no-fsync"]).expect_success();
     assert_eq!(scene.arrived(), ["data"]);

@@ -58,12 +58,12 @@ fn sends_to_every_dialect(netcat: &str) {
 }
 
 #[test]
-fn exclusive_openbsd_s_netcat_sends_to_every_dialect() {
+fn exclusive_openbsd_netcat_sends_to_every_dialect() {
     sends_to_every_dialect("nc.openbsd");
 }
 
 #[test]
-fn exclusive_the_traditional_netcat_sends_to_every_dialect() {
+fn exclusive_traditional_netcat_sends_to_every_dialect() {
     sends_to_every_dialect("nc.traditional");
 }
 
@@ -73,7 +73,7 @@ fn exclusive_ncat_sends_to_every_dialect() {
 }
 
 #[test]
-fn exclusive_every_dialect_feeds_several_targets_that_have_others() {
+fn exclusive_every_dialect_feeds_targets_with_other_dialects() {
     let Some(scene) = Scene::with_file(20) else { return };
     let db3 = scene.lab.host("db3");
     for (number, netcat) in NETCATS.iter().enumerate() {
@@ -93,7 +93,7 @@ fn exclusive_every_dialect_feeds_several_targets_that_have_others() {
 }
 
 #[test]
-fn exclusive_a_port_that_is_closed_is_told_at_once_by_every_dialect() {
+fn exclusive_every_dialect_reports_closed_port_at_once() {
     let Some(scene) = Scene::with_file(1) else { return };
     let close = "nft 'add table inet closed; add chain inet closed in { type filter hook input priority 0; };
         add rule inet closed in tcp dport 4400-4500 reject with tcp reset'";
@@ -121,7 +121,7 @@ fn exclusive_a_port_that_is_closed_is_told_at_once_by_every_dialect() {
 }
 
 #[test]
-fn exclusive_a_port_that_is_lost_before_any_dialect_listens_costs_another_try_and_nothing_else() {
+fn exclusive_lost_port_costs_one_retry_in_every_dialect() {
     let Some(scene) = Scene::with_file(1) else { return };
     for netcat in NETCATS {
         // Another process takes the first port when it is leased.
@@ -144,7 +144,7 @@ fn exclusive_a_port_that_is_lost_before_any_dialect_listens_costs_another_try_an
 }
 
 #[test]
-fn exclusive_a_netcat_that_no_host_calls_nc_is_found_by_its_own_name() {
+fn exclusive_netcat_is_found_by_its_own_name() {
     let Some(scene) = Scene::with_file(1) else { return };
     let _source = Changed::without(&scene.db1, &["nc"]);
     let _target = Changed::without(&scene.db2, &["nc", "nc.openbsd"]);
@@ -152,7 +152,7 @@ fn exclusive_a_netcat_that_no_host_calls_nc_is_found_by_its_own_name() {
 }
 
 #[test]
-fn exclusive_a_host_without_a_netcat_or_with_an_unknown_one_is_refused_with_the_package() {
+fn exclusive_missing_or_unknown_netcat_names_the_package() {
     let Some(scene) = Scene::with_file(1) else { return };
     let hidden = Changed::without(&scene.db2, &ALL);
     scene.is_refused(["db1", "db2"], &["db2: not installed: nc; apt install netcat-openbsd"]);
@@ -164,7 +164,7 @@ fn exclusive_a_host_without_a_netcat_or_with_an_unknown_one_is_refused_with_the_
 }
 
 #[test]
-fn exclusive_where_nc_has_no_ipv6_another_netcat_takes_its_place_or_ipv4_does_or_the_package_is_named() {
+fn exclusive_netcat_without_ipv6_has_fallbacks() {
     let Some(scene) = Scene::with_file(1) else { return };
     let by_ipv6 = ["[fd77::11]", "[fd77::12]"];
     let _traditional = call_nc(&scene.db2, "nc.traditional");
@@ -179,7 +179,7 @@ fn exclusive_where_nc_has_no_ipv6_another_netcat_takes_its_place_or_ipv4_does_or
 }
 
 #[test]
-fn exclusive_hosts_that_have_ipv6_only_are_reached_by_it_with_every_netcat_that_knows_it() {
+fn exclusive_ipv6_only_hosts_are_reached() {
     let Some(scene) = Scene::with_file(1) else { return };
     let _ipv6_only = [(&scene.db1, "10.77.0.11/24"), (&scene.db2, "10.77.0.12/24")]
         .map(|(host, address)| Changed::without_address(host, address));
@@ -192,7 +192,7 @@ fn exclusive_hosts_that_have_ipv6_only_are_reached_by_it_with_every_netcat_that_
 }
 
 #[test]
-fn exclusive_hosts_of_both_families_use_the_one_by_which_the_target_was_reached() {
+fn exclusive_dual_stack_hosts_use_address_family_of_login() {
     let Some(scene) = Scene::with_file(1) else { return };
     for (names, address) in
         [(["db1", "[fd77::12]"], "fd77::12"), (["db16", "db2"], "10.77.0.12"), (["db16", "db26"], "fd77::12")]
@@ -202,7 +202,7 @@ fn exclusive_hosts_of_both_families_use_the_one_by_which_the_target_was_reached(
 }
 
 #[test]
-fn exclusive_ends_that_were_reached_by_different_families_meet_in_the_one_that_both_have() {
+fn exclusive_hosts_use_their_common_address_family() {
     let Some(scene) = Scene::with_file(1) else { return };
     {
         let _source = Changed::without_address(&scene.db1, "10.77.0.11/24");
@@ -218,8 +218,7 @@ fn exclusive_ends_that_were_reached_by_different_families_meet_in_the_one_that_b
 }
 
 #[test]
-fn exclusive_a_host_of_several_addresses_is_used_by_the_one_that_was_named_and_let_in_by_the_one_it_comes_from()
- {
+fn exclusive_multihomed_hosts_use_the_named_address() {
     let Some(scene) = Scene::with_file(1) else { return };
     let ctl = scene.lab.host("ctl");
     let add = |host: &Host, number: u8| {

@@ -6,7 +6,7 @@ use crate::support::hosts::Lab;
 use crate::support::trees::names;
 
 #[test]
-fn an_account_of_other_numbers_is_told_with_both_and_chown_gives_the_copy_to_the_right_one() {
+fn uid_mismatch_is_reported_and_chown_fixes_it() {
     let Some(lab) = Lab::get() else { return };
     let (db1, db2) = (lab.host("db1"), lab.host("db2"));
     let scratch = lab.scratch(&["db1", "db2"]);
@@ -48,7 +48,7 @@ fn an_account_of_other_numbers_is_told_with_both_and_chown_gives_the_copy_to_the
 }
 
 #[test]
-fn file_systems_that_are_read_only_or_too_small_are_refused() {
+fn read_only_and_small_file_systems_are_refused() {
     let Some(lab) = Lab::get() else { return };
     let (db1, db2) = (lab.host("db1"), lab.host("db2"));
     let scratch = lab.scratch(&["db1", "db2"]);
@@ -75,7 +75,7 @@ fn file_systems_that_are_read_only_or_too_small_are_refused() {
 }
 
 #[test]
-fn bind_mounts_do_not_hide_that_the_source_and_the_target_are_in_each_other() {
+fn bind_mounts_do_not_hide_nesting() {
     let Some(lab) = Lab::get() else { return };
     let db1 = lab.host("db1");
     let scratch = lab.scratch(&["db1"]);
@@ -117,7 +117,7 @@ fn bind_mounts_do_not_hide_that_the_source_and_the_target_are_in_each_other() {
 }
 
 #[test]
-fn exclusive_everything_that_stands_against_a_run_is_told_in_one_refusal_with_its_fixes() {
+fn exclusive_one_refusal_lists_all_findings_with_fixes() {
     let Some(lab) = Lab::get() else { return };
     let (db1, db2, db3) = (lab.host("db1"), lab.host("db2"), lab.host("db3"));
     let scratch = lab.scratch(&["db1", "db2", "db3"]);

@@ -31,7 +31,7 @@ fn listing(lab: &Lab, host: &str, directory: &str) -> String {
 }
 
 #[test]
-fn names_of_any_bytes_are_left_out_given_and_owned() {
+fn odd_names_work_as_paths_and_patterns() {
     let Some(lab) = Lab::get() else { return };
     let (db1, db2) = (lab.host("db1"), lab.host("db2"));
     let scratch = lab.scratch(&["db1", "db2"]);
@@ -74,7 +74,7 @@ fn names_of_any_bytes_are_left_out_given_and_owned() {
 }
 
 #[test]
-fn owners_that_can_be_no_names_are_a_usage_error_and_nothing_is_run() {
+fn invalid_owners_are_a_usage_error() {
     let Some(lab) = Lab::get() else { return };
     for odd in ODD {
         let run = lab.program(&["db1:/etc/hostname", "db2:/srv"]).words(&format!("--chown={odd}")).run();

@@ -15,7 +15,7 @@ const LOOK: &str = "for file in /proc/[0-9]*/cmdline /proc/[0-9]*/environ; do ca
     grep -aoE '[0-9a-fA-F]{64,}' | sort -u";
 
 #[test]
-fn no_process_of_a_running_transfer_has_the_key_in_its_arguments_or_environment() {
+fn no_running_process_exposes_the_key() {
     let Some(lab) = Lab::get() else { return };
     let hosts = ["ctl", "db1", "db2"].map(|name| lab.host(name));
     let scratch = lab.scratch(&["db1", "db2"]);
@@ -38,7 +38,7 @@ const TRACE: &str = r#"[[ ${SSH_CONNECTION-} ]] && grep -q 'TracerPid:.0$' /proc
     exec strace -f -qq --seccomp-bpf -e trace=execve -e signal=none -v -s 1000000 -o "$log.$$" $real "$@""#;
 
 #[test]
-fn exclusive_no_program_is_ever_started_with_the_key_in_its_arguments_or_environment() {
+fn exclusive_no_program_is_started_with_the_key() {
     let Some(lab) = Lab::get() else { return };
     let hosts = ["db1", "db2"].map(|name| lab.host(name));
     let scratch = lab.scratch(&["db1", "db2"]);

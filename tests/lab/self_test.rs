@@ -8,7 +8,7 @@ use crate::support::snapshots::Snapshot;
 const SOON: Duration = Duration::from_secs(10);
 
 #[test]
-fn every_host_is_itself_and_reachable_from_the_controller() {
+fn controller_reaches_every_host() {
     let Some(lab) = Lab::get() else { return };
     for name in ["ctl", "db1", "db2", "db3"] {
         assert_eq!(lab.host(name).sh("hostname"), format!("{name}\n"));
@@ -20,7 +20,7 @@ fn every_host_is_itself_and_reachable_from_the_controller() {
 }
 
 #[test]
-fn only_the_controller_may_log_in_elsewhere() {
+fn only_controller_can_log_in_elsewhere() {
     let Some(lab) = Lab::get() else { return };
     let output = lab.host("db1").run(&["ssh", "-o", "BatchMode=yes", "db2", "true"]).expect_code(255);
     assert!(output.stderr.contains("Permission denied"), "{output}");
@@ -35,7 +35,7 @@ fn hosts_have_both_address_families() {
 }
 
 #[test]
-fn mysql_has_another_id_on_every_host() {
+fn mysql_uid_differs_on_every_host() {
     let Some(lab) = Lab::get() else { return };
     for (name, id) in [("db1", "111:112"), ("db2", "121:122"), ("db3", "131:132")] {
         assert_eq!(lab.host(name).sh("stat -c %u:%g /var/lib/mysql").trim(), id);
@@ -56,7 +56,7 @@ fn status_output_input_and_account_pass_through() {
 }
 
 #[test]
-fn a_signal_reaches_exactly_the_process_and_its_effect_is_seen() {
+fn signal_reaches_exactly_one_process() {
     let Some(lab) = Lab::get() else { return };
     let host = lab.host("db1");
     let mut trapping = host.spawn(&[
@@ -83,7 +83,7 @@ fn a_signal_reaches_exactly_the_process_and_its_effect_is_seen() {
 }
 
 #[test]
-fn held_input_ends_when_it_is_closed() {
+fn held_input_ends_on_close() {
     let Some(lab) = Lab::get() else { return };
     let mut reader = lab.host("db1").command(&["cat"]).hold_stdin().spawn();
     assert!(reader.is_running());
@@ -92,14 +92,14 @@ fn held_input_ends_when_it_is_closed() {
 }
 
 #[test]
-fn the_program_under_test_runs_on_the_controller() {
+fn program_under_test_runs_on_controller() {
     let Some(lab) = Lab::get() else { return };
     lab.transfer(&["--version"]).expect_success();
     lab.transfer_spawn(&["--version"]).wait().expect_success();
 }
 
 #[test]
-fn scratch_goes_with_what_is_mounted_in_it() {
+fn scratch_removal_includes_mounts() {
     let Some(lab) = Lab::get() else { return };
     let host = lab.host("db2");
     let scratch = lab.scratch(&["db1", "db2"]);
@@ -115,7 +115,7 @@ fn scratch_goes_with_what_is_mounted_in_it() {
 }
 
 #[test]
-fn exclusive_a_crash_is_a_reboot_that_keeps_the_disk_alone() {
+fn exclusive_crash_keeps_only_the_disk() {
     let Some(lab) = Lab::get() else { return };
     let host = lab.host("db3");
     let boot_id = || host.sh("cat /proc/sys/kernel/random/boot_id");
@@ -134,7 +134,7 @@ fn exclusive_a_crash_is_a_reboot_that_keeps_the_disk_alone() {
 }
 
 #[test]
-fn exclusive_cut_hosts_do_not_reach_each_other_and_cannot_see_why() {
+fn exclusive_cut_hosts_cannot_reach_each_other() {
     let Some(lab) = Lab::get() else { return };
     let reaches = |from: &str, to: &str| {
         lab.host(from).run(&["timeout", "2", "bash", "-c", &format!("</dev/tcp/{to}/22")]).status.success()
@@ -149,7 +149,7 @@ fn exclusive_cut_hosts_do_not_reach_each_other_and_cannot_see_why() {
 }
 
 #[test]
-fn exclusive_a_snapshot_tells_what_came_and_what_went() {
+fn exclusive_snapshot_shows_additions_and_removals() {
     let Some(lab) = Lab::get() else { return };
     let host = lab.host("db1");
     let scratch = lab.scratch(&["db1"]);

@@ -10,7 +10,7 @@ use crate::support::waiting::eventually;
 const AT_ONCE: Duration = Duration::from_secs(5);
 
 #[test]
-fn exclusive_a_signal_undoes_everything_and_is_the_exit_code() {
+fn exclusive_signal_rolls_back_and_sets_exit_code() {
     let Some(scene) = MidStream::set() else { return };
     for (signal, code) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
         let run = scene.start_stream(&[]);
@@ -39,7 +39,7 @@ const STOP_RM: &str = r#"
     done"#;
 
 #[test]
-fn exclusive_a_long_removal_delays_nothing_else_and_goes_on_without_the_controller() {
+fn exclusive_slow_removal_outlasts_the_controller() {
     let Some(scene) = MidStream::set() else { return };
     let mut run = scene.start_stream(&[]);
     let staging = scene.at(&format!("in/.transfer-{}", agents::name(&scene.db2)));
@@ -76,7 +76,7 @@ fn exclusive_a_long_removal_delays_nothing_else_and_goes_on_without_the_controll
 }
 
 #[test]
-fn exclusive_an_ignored_hangup_stays_ignored() {
+fn exclusive_ignored_hangup_stays_ignored() {
     let Some(scene) = MidStream::set() else { return };
     let args = scene.command_line();
     let mut words = vec!["nohup", "transfer"];
@@ -91,7 +91,7 @@ fn exclusive_an_ignored_hangup_stays_ignored() {
 }
 
 #[test]
-fn exclusive_a_controller_that_stopped_for_longer_than_the_lease_finds_everything_undone() {
+fn exclusive_controller_stopped_beyond_lease_is_rolled_back() {
     let Some(scene) = MidStream::set() else { return };
     let run = scene.start_stream(&[]);
     run.signal("STOP");
@@ -103,7 +103,7 @@ fn exclusive_a_controller_that_stopped_for_longer_than_the_lease_finds_everythin
 }
 
 #[test]
-fn exclusive_a_controller_that_stopped_for_less_than_the_lease_goes_on() {
+fn exclusive_controller_stopped_within_lease_continues() {
     let Some(scene) = MidStream::set() else { return };
     let run = scene.start_stream(&[]);
     run.signal("STOP");

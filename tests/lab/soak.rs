@@ -265,7 +265,7 @@ fn work(
 }
 
 #[test]
-fn exclusive_many_transfers_of_all_kinds_with_faults_leave_nothing_but_identical_copies() {
+fn exclusive_random_faults_leave_only_identical_copies() {
     let began = Instant::now();
     let seed = seed();
     let count = usize::try_from(setting("SOAK_TRANSFERS", 30)).expect("a small number");

@@ -53,7 +53,7 @@ fn three_targets_are_fed_from_one_read() {
 }
 
 #[test]
-fn of_three_targets_the_one_that_fails_publishes_nothing_and_the_others_everything() {
+fn one_failed_target_of_three_publishes_nothing() {
     let Some(lab) = Lab::get() else { return };
     let (db1, db2, db3) = (lab.host("db1"), lab.host("db2"), lab.host("db3"));
     let scratch = lab.scratch(&["db1", "db2", "db3"]);
@@ -85,7 +85,7 @@ fn of_three_targets_the_one_that_fails_publishes_nothing_and_the_others_everythi
 }
 
 #[test]
-fn a_full_target_disk_publishes_nothing_and_leaves_nothing() {
+fn full_target_disk_publishes_nothing() {
     let Some(lab) = Lab::get() else { return };
     let (db1, db2) = (lab.host("db1"), lab.host("db2"));
     let scratch = lab.scratch(&["db1", "db2"]);
@@ -109,7 +109,7 @@ fn a_full_target_disk_publishes_nothing_and_leaves_nothing() {
 }
 
 #[test]
-fn one_refused_target_refuses_all_unless_it_is_to_be_skipped() {
+fn refused_target_refuses_all_unless_skipped() {
     let Some(lab) = Lab::get() else { return };
     let (db1, db2, db3) = (lab.host("db1"), lab.host("db2"), lab.host("db3"));
     let scratch = lab.scratch(&["db1", "db2", "db3"]);
@@ -135,7 +135,7 @@ fn one_refused_target_refuses_all_unless_it_is_to_be_skipped() {
 }
 
 #[test]
-fn many_hosts_are_asked_where_a_login_may_have_few_files_open() {
+fn many_hosts_work_with_few_open_files() {
     let Some(lab) = Lab::get() else { return };
     let ctl = lab.host("ctl");
     lab.transfer(&["--version"]).expect_success();
@@ -150,7 +150,7 @@ fn many_hosts_are_asked_where_a_login_may_have_few_files_open() {
 }
 
 #[test]
-fn a_host_that_cannot_be_reached_is_named_and_nothing_is_changed() {
+fn unreachable_host_is_named_and_changes_nothing() {
     let Some(lab) = Lab::get() else { return };
     let scratch = lab.scratch(&["db1", "db2"]);
     let source = scratch.join("source");
@@ -163,7 +163,7 @@ fn a_host_that_cannot_be_reached_is_named_and_nothing_is_changed() {
 }
 
 #[test]
-fn exclusive_twenty_transfers_at_once_into_one_host_all_succeed_and_leave_nothing() {
+fn exclusive_twenty_concurrent_runs_into_one_host_succeed() {
     let Some(lab) = Lab::get() else { return };
     let hosts = ["ctl", "db1", "db2", "db3"].map(|name| lab.host(name));
     let [_, db1, db2, db3] = &hosts;
@@ -203,7 +203,7 @@ fn exclusive_twenty_transfers_at_once_into_one_host_all_succeed_and_leave_nothin
 }
 
 #[test]
-fn exclusive_a_dry_run_changes_nothing() {
+fn exclusive_dry_run_changes_nothing() {
     let Some(lab) = Lab::get() else { return };
     let hosts = ["ctl", "db1", "db2", "db3"].map(|name| lab.host(name));
     let scratch = lab.scratch(&["db1", "db2", "db3"]);

@@ -58,7 +58,7 @@ const BARE: [&str; 4] = ["--no-compress", "--no-encrypt", "--no-checksum", "--no
 const IN_THE_MIDDLE: u64 = 5 << 20;
 
 #[test]
-fn exclusive_a_bit_that_flips_on_the_wire_is_seen_by_the_digest_of_the_stream() {
+fn exclusive_stream_digest_detects_bit_flipped_on_wire() {
     let Some(scene) = scene() else { return };
     let _flip = flip(&scene.db1, IN_THE_MIDDLE);
     scene.fails(&["--no-compress"], 3, "the stream was altered on its way from db1: its sha256");
@@ -67,7 +67,7 @@ fn exclusive_a_bit_that_flips_on_the_wire_is_seen_by_the_digest_of_the_stream() 
 }
 
 #[test]
-fn exclusive_a_bit_that_flips_on_the_wire_never_reaches_the_target_even_if_a_decoder_stops_at_it() {
+fn exclusive_bit_flipped_before_decoders_publishes_nothing() {
     let Some(scene) = scene() else { return };
     // The cipher's salt, the first block of the compressed data, and one of many.
     for offset in [8, 1000, IN_THE_MIDDLE] {
@@ -83,7 +83,7 @@ fn exclusive_a_bit_that_flips_on_the_wire_never_reaches_the_target_even_if_a_dec
 }
 
 #[test]
-fn exclusive_without_a_digest_of_the_stream_a_flipped_bit_is_seen_by_the_digest_of_its_file_or_not_at_all() {
+fn exclusive_file_digest_detects_bit_flipped_on_wire() {
     let Some(scene) = scene() else { return };
     let _flip = flip(&scene.db1, IN_THE_MIDDLE);
     scene.fails(&["--no-compress", "--no-encrypt", "--checksum"], 3, "source/file (other contents)");
@@ -95,7 +95,7 @@ fn exclusive_without_a_digest_of_the_stream_a_flipped_bit_is_seen_by_the_digest_
 }
 
 #[test]
-fn exclusive_a_bit_that_flips_on_the_target_s_disk_is_seen_by_the_digest_of_its_file() {
+fn exclusive_file_digest_detects_bit_flipped_on_disk() {
     let Some(scene) = scene() else { return };
     let _flip = after_tar(
         &scene.db2,
@@ -113,7 +113,7 @@ fn exclusive_a_bit_that_flips_on_the_target_s_disk_is_seen_by_the_digest_of_its_
 }
 
 #[test]
-fn exclusive_entries_that_are_missing_or_too_many_on_the_target_are_named_without_any_digest() {
+fn exclusive_missing_and_extra_entries_are_named() {
     let Some(scene) = scene() else { return };
     let _tar = after_tar(&scene.db2, "mv source/file $'source/an\\nother'");
     scene.fails(
@@ -126,7 +126,7 @@ fn exclusive_entries_that_are_missing_or_too_many_on_the_target_are_named_withou
 }
 
 #[test]
-fn exclusive_a_stream_that_is_cut_short_publishes_nothing_even_if_all_programs_are_content() {
+fn exclusive_truncated_stream_publishes_nothing() {
     let Some(scene) = scene() else { return };
     // tar does not notice missing padding after its end mark.
     for (options, kept) in
@@ -187,22 +187,22 @@ fn unexpected_peer_costs_another_try(then: &str) {
 }
 
 #[test]
-fn exclusive_a_stranger_who_comes_first_and_leaves_costs_another_try_and_nothing_else() {
+fn exclusive_closing_unexpected_peer_costs_one_retry() {
     unexpected_peer_costs_another_try("exec 3>&-");
 }
 
 #[test]
-fn exclusive_a_stranger_who_comes_first_and_talks_costs_another_try_and_nothing_else() {
+fn exclusive_sending_unexpected_peer_costs_one_retry() {
     unexpected_peer_costs_another_try("head -c 100000 /dev/urandom >&3; exec 3>&-");
 }
 
 #[test]
-fn exclusive_a_stranger_who_comes_first_and_stays_costs_another_try_and_nothing_else() {
+fn exclusive_lingering_unexpected_peer_costs_one_retry() {
     unexpected_peer_costs_another_try("cat <&3 >/dev/null");
 }
 
 #[test]
-fn exclusive_what_a_stranger_sends_is_not_unpacked() {
+fn exclusive_data_of_unexpected_peer_is_not_unpacked() {
     let Some(scene) = scene() else { return };
     let path = scene.scratch.path();
     let archives = format!(
@@ -222,7 +222,7 @@ fn exclusive_what_a_stranger_sends_is_not_unpacked() {
 }
 
 #[test]
-fn exclusive_strangers_on_every_port_end_the_run_as_busy() {
+fn exclusive_unexpected_peers_on_every_port_exit_as_busy() {
     let Some(scene) = scene() else { return };
     let before = Snapshot::of(&scene.db2, &[scene.scratch.path()]);
     let _strangers = unexpected_peers(&scene.db1, 4400, 4500, "exec 3>&-");

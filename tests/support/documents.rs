@@ -139,7 +139,7 @@ fn step(info: &str, text: String) -> Result<Step, String> {
 }
 
 #[test]
-fn blocks_are_read_with_their_attributes() {
+fn blocks_are_parsed_with_attributes() {
     let text = "# T\n\nSay `a b`.\n\n```sh on=db2 exit=4\nx\ny\n```\n\n<!-- test\nz\n-->\n\n<!-- other -->\n\n\
                 ```ini file=/etc/x mode=0600\nk=v\n```\n\n1. in a list\n   ```sh elsewhere=s.sh\n   w\n   ```\n";
     let document = parse(text).unwrap();

@@ -68,7 +68,7 @@ fn lock(mode: &str, kind: &str) -> String {
 }
 
 #[test]
-fn directory_is_served_while_its_file_is_locked_or_open_for_writing() {
+fn locked_or_writable_file_marks_directory_served() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("ibdata1");
     std::fs::write(&file, "").unwrap();
@@ -88,7 +88,7 @@ fn directory_is_served_while_its_file_is_locked_or_open_for_writing() {
 }
 
 #[test]
-fn relation_of_a_path_to_a_held_directory() {
+fn classifies_paths_around_and_within_data() {
     let directory = tempfile::tempdir().unwrap();
     let above = directory.path().canonicalize().unwrap();
     let data = above.join("a b\n/data");
@@ -117,7 +117,7 @@ fn relation_of_a_path_to_a_held_directory() {
 }
 
 #[test]
-fn socket_with_a_forged_row_in_its_name_is_not_taken_for_another_one() {
+fn forged_socket_name_matches_no_other_socket() {
     let directory = tempfile::tempdir_in("/tmp").unwrap();
     let socket = directory.path().join("s");
     let listen =
@@ -143,7 +143,7 @@ fn socket_with_a_forged_row_in_its_name_is_not_taken_for_another_one() {
 }
 
 #[test]
-fn login_goes_only_to_a_socket_on_a_path_of_its_own() {
+fn socket_on_shared_path_gets_no_login() {
     let directory = tempfile::tempdir_in("/tmp").unwrap();
     let open = directory.path().join("open");
     std::fs::create_dir(&open).unwrap();

@@ -7,7 +7,7 @@ use crate::support::scenes::SOON;
 use crate::support::servers::SOCKET;
 
 #[test]
-fn exclusive_forged_server_in_a_source_or_a_target_keeps_no_copy_from_its_work() {
+fn exclusive_forged_server_blocks_no_copy() {
     let Some(stand) = Stand::without_servers(&["db1", "db2"]) else { return };
     let (tree, target) = (stand.directory("db1", "tree"), stand.directory("db2", "in"));
     stand.host("db1").sh(&format!("echo 1 >{tree}/file"));
@@ -25,7 +25,7 @@ fn exclusive_forged_server_in_a_source_or_a_target_keeps_no_copy_from_its_work()
 }
 
 #[test]
-fn exclusive_forged_server_in_a_data_directory_fails_no_cold_copy() {
+fn exclusive_forged_server_blocks_no_cold_copy() {
     let Some(stand) = Stand::on(&["db1", "db2"]) else { return };
     let db1 = stand.serve("db1", "");
     let target = stand.directory("db2", "in");
@@ -42,7 +42,7 @@ fn exclusive_forged_server_in_a_data_directory_fails_no_cold_copy() {
 }
 
 #[test]
-fn exclusive_forged_server_in_a_data_directory_fails_no_replica() {
+fn exclusive_forged_server_blocks_no_replica() {
     let Some(stand) = Stand::on(&["db1", "db3"]) else { return };
     stand.serve("db1", "");
     let db3 = stand.serve("db3", "");
@@ -54,7 +54,7 @@ fn exclusive_forged_server_in_a_data_directory_fails_no_replica() {
 }
 
 #[test]
-fn exclusive_read_lock_of_another_account_is_no_server() {
+fn exclusive_foreign_read_lock_is_no_server() {
     let Some(stand) = Stand::on(&["db1", "db2"]) else { return };
     stand.host("db1").sh("chmod 644 /var/lib/mysql/ibdata1");
     let target = stand.directory("db2", "in");
@@ -64,7 +64,7 @@ fn exclusive_read_lock_of_another_account_is_no_server() {
 }
 
 #[test]
-fn exclusive_locked_files_of_another_account_below_a_source_are_a_warning() {
+fn exclusive_foreign_locked_files_below_source_are_a_warning() {
     let Some(stand) = Stand::without_servers(&["db1", "db2"]) else { return };
     let (tree, target) = (stand.directory("db1", "tree"), stand.directory("db2", "in"));
     let eve = stand.eve("db1");
@@ -79,7 +79,7 @@ fn exclusive_locked_files_of_another_account_below_a_source_are_a_warning() {
 }
 
 #[test]
-fn exclusive_data_that_any_program_of_its_owner_writes_to_is_in_use() {
+fn exclusive_data_open_for_writing_is_in_use() {
     let Some(stand) = Stand::on(&["db1", "db2"]) else { return };
     let db1 = stand.host("db1");
     let own = stand.at("mysql");
@@ -95,7 +95,7 @@ fn exclusive_data_that_any_program_of_its_owner_writes_to_is_in_use() {
 }
 
 #[test]
-fn exclusive_server_by_any_name_is_seen() {
+fn exclusive_server_with_any_program_name_is_detected() {
     let Some(stand) = Stand::on(&["db1", "db2"]) else { return };
     let db1 = stand.host("db1");
     let target = stand.directory("db2", "in");
@@ -122,7 +122,7 @@ fn exclusive_server_by_any_name_is_seen() {
 }
 
 #[test]
-fn exclusive_server_without_a_unit_is_copied_while_it_runs() {
+fn exclusive_running_server_without_unit_is_copied() {
     let Some(stand) = Stand::on(&["db1", "db2"]) else { return };
     let db1 = stand.host("db1");
     stand.configure("db1", "");
@@ -140,7 +140,7 @@ fn exclusive_server_without_a_unit_is_copied_while_it_runs() {
 }
 
 #[test]
-fn exclusive_server_behind_a_socket_unit_is_copied() {
+fn exclusive_socket_activated_server_is_copied() {
     let Some(stand) = Stand::on(&["db1", "db2"]) else { return };
     let db1 = stand.host("db1");
     stand.configure("db1", "");

@@ -51,7 +51,7 @@ fn exclusive_forged_server_on_a_donor_is_not_executed() {
 }
 
 #[test]
-fn exclusive_forged_server_in_a_unit_of_its_own_is_not_executed() {
+fn exclusive_forged_server_in_own_unit_is_not_executed() {
     let Some(stand) = Stand::on(&["db1", "db3"]) else { return };
     stand.serve("db1", "");
     stand.configure("db3", "");
@@ -67,7 +67,7 @@ fn exclusive_forged_server_in_a_unit_of_its_own_is_not_executed() {
 }
 
 #[test]
-fn exclusive_unit_of_another_account_is_not_stopped_for_a_forged_name() {
+fn exclusive_forged_name_does_not_stop_foreign_unit() {
     let Some(stand) = Stand::without_servers(&["db1", "db2"]) else { return };
     let (tree, target) = (stand.directory("db1", "tree"), stand.directory("db2", "in"));
     stand.host("db1").sh(&format!("echo 1 >{tree}/file"));

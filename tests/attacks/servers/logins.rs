@@ -24,7 +24,7 @@ fn exclusive_forged_server_in_a_target_gets_no_password() {
 }
 
 #[test]
-fn exclusive_forged_server_in_a_source_gets_no_password_from_another_namespace() {
+fn exclusive_forged_server_in_namespace_gets_no_password() {
     let Some(stand) = Stand::without_servers(&["db1", "db2"]) else { return };
     let _secret = stand.secret("db1");
     let (tree, target) = (stand.directory("db1", "tree"), stand.directory("db2", "in"));
@@ -49,7 +49,7 @@ fn exclusive_forged_server_in_a_source_gets_no_password_from_another_namespace()
 }
 
 #[test]
-fn exclusive_socket_of_another_account_gets_no_login_for_a_backup() {
+fn exclusive_foreign_socket_gets_no_backup_login() {
     let Some(stand) = Stand::without_servers(&["db1", "db2"]) else { return };
     let _secret = stand.secret("db1");
     let target = stand.directory("db2", "in");
@@ -68,7 +68,7 @@ fn exclusive_socket_of_another_account_gets_no_login_for_a_backup() {
 }
 
 #[test]
-fn exclusive_path_of_a_socket_that_another_account_can_change_gets_no_login() {
+fn exclusive_changeable_socket_path_gets_no_login() {
     let Some(stand) = Stand::on(&["db1", "db2"]) else { return };
     let db1 = stand.serve("db1", "");
     let _secret = stand.secret("db1");
@@ -91,7 +91,7 @@ fn exclusive_path_of_a_socket_that_another_account_can_change_gets_no_login() {
 }
 
 #[test]
-fn exclusive_file_of_options_of_another_account_is_not_read() {
+fn exclusive_foreign_option_file_is_not_read() {
     let Some(stand) = Stand::on(&["db1", "db2"]) else { return };
     let db1 = stand.serve("db1", "");
     let target = stand.directory("db2", "in");
@@ -165,7 +165,7 @@ fn exclusive_compromised_server_gets_no_file() {
 }
 
 #[test]
-fn exclusive_plugins_for_logins_are_those_that_the_administrator_permits() {
+fn exclusive_only_permitted_login_plugins_are_used() {
     let Some(stand) = Stand::on(&["db1", "db2"]) else { return };
     let db1 = stand.serve("db1", "");
     let target = stand.directory("db2", "in");

@@ -17,7 +17,7 @@ fn forged_pid(stand: &Stand, host: &str, pid: &str) -> Posing {
 }
 
 #[test]
-fn exclusive_forged_pid_on_a_source_moves_no_login_of_a_cold_copy() {
+fn exclusive_forged_pid_redirects_no_cold_copy_login() {
     let Some(stand) = Stand::on(&["db1", "db2"]) else { return };
     let db1 = stand.serve("db1", "");
     let _secret = stand.secret("db1");
@@ -35,7 +35,7 @@ fn exclusive_forged_pid_on_a_source_moves_no_login_of_a_cold_copy() {
 }
 
 #[test]
-fn exclusive_forged_pid_of_a_server_of_a_named_unit_moves_no_login() {
+fn exclusive_forged_pid_redirects_no_login_of_named_unit() {
     let Some(stand) = Stand::on(&["db1", "db3"]) else { return };
     let hosts = [("db1", stand.serve("db1", "")), ("db3", stand.serve("db3", ""))];
     let order = ["replica", "db1", "db3", "--create-account", "--unit=mariadb", "--dry-run"];
@@ -50,7 +50,7 @@ fn exclusive_forged_pid_of_a_server_of_a_named_unit_moves_no_login() {
 }
 
 #[test]
-fn exclusive_forged_pid_of_one_of_two_servers_moves_no_login() {
+fn exclusive_forged_pid_redirects_no_login_of_two_servers() {
     let Some(stand) = Stand::on(&["db1", "db2"]) else { return };
     let db1 = stand.serve("db1", "");
     let _two = second(&db1);

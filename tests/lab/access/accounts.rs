@@ -11,7 +11,7 @@ use crate::support::trees::names;
 use crate::support::waiting::eventually;
 
 #[test]
-fn exclusive_with_sudo_an_account_without_privileges_does_what_root_does() {
+fn exclusive_sudo_account_works_like_root() {
     let Some(scene) = Scene::with_file(1) else { return };
     let Scene { lab, db1, db2, scratch, .. } = &scene;
     let _root = [db1, db2].map(|host| sudoers(host, "NOPASSWD: ALL"));
@@ -48,7 +48,7 @@ fn exclusive_with_sudo_an_account_without_privileges_does_what_root_does() {
 }
 
 #[test]
-fn exclusive_with_sudo_everything_is_undone_however_the_run_ends() {
+fn exclusive_sudo_run_is_rolled_back_after_any_signal() {
     let Some(scene) = Scene::with_file(MORE_THAN_BUFFERS) else { return };
     let Scene { db1, db2, scratch, .. } = &scene;
     let _root = [db1, db2].map(|host| sudoers(host, "NOPASSWD: ALL"));
@@ -74,7 +74,7 @@ fn exclusive_with_sudo_everything_is_undone_however_the_run_ends() {
 }
 
 #[test]
-fn exclusive_with_sudo_this_machine_is_a_host_like_any_other() {
+fn exclusive_sudo_works_on_localhost() {
     let Some(scene) = Scene::with_file(1) else { return };
     let Scene { lab, db2, scratch, .. } = &scene;
     let ctl = &lab.host("ctl");
@@ -94,7 +94,7 @@ fn exclusive_with_sudo_this_machine_is_a_host_like_any_other() {
 }
 
 #[test]
-fn exclusive_with_sudo_what_a_crash_left_of_root_is_seen_and_removed() {
+fn exclusive_sudo_clean_removes_leftovers_of_crash() {
     let Some(scene) = Scene::with_file(MORE_THAN_BUFFERS) else { return };
     let Scene { lab, db2, scratch, .. } = &scene;
     let _root = [&scene.db1, db2].map(|host| sudoers(host, "NOPASSWD: ALL"));
@@ -118,7 +118,7 @@ fn exclusive_with_sudo_what_a_crash_left_of_root_is_seen_and_removed() {
 }
 
 #[test]
-fn exclusive_sudo_that_refuses_or_is_missing_is_told_with_what_to_do() {
+fn exclusive_refused_or_missing_sudo_suggests_a_fix() {
     let Some(scene) = Scene::with_file(1) else { return };
     let _source = sudoers(&scene.db1, "NOPASSWD: ALL");
     let fix = "install sudo and let the account use it without a password \

@@ -19,7 +19,7 @@ fn second_addresses(lab: &Lab) -> [Changed; 3] {
 }
 
 #[test]
-fn exclusive_data_goes_between_the_addresses_that_were_said_and_the_hole_is_for_them() {
+fn exclusive_data_and_firewall_rule_use_given_addresses() {
     let Some(scene) = Scene::with_file(MORE_THAN_BUFFERS) else { return };
     let db3 = scene.lab.host("db3");
     let _addresses = second_addresses(&scene.lab);
@@ -64,7 +64,7 @@ fn exclusive_data_goes_between_the_addresses_that_were_said_and_the_hole_is_for_
 }
 
 #[test]
-fn exclusive_every_netcat_sends_from_the_address_that_was_said() {
+fn exclusive_every_netcat_sends_from_the_given_address() {
     let Some(scene) = Scene::with_file(1) else { return };
     let _addresses = second_addresses(&scene.lab);
     let _closed = closed(&scene.db2);
@@ -80,7 +80,7 @@ fn exclusive_every_netcat_sends_from_the_address_that_was_said() {
 }
 
 #[test]
-fn exclusive_an_address_that_a_host_does_not_have_is_refused_at_once_with_the_option_and_those_that_it_has() {
+fn exclusive_foreign_address_is_refused_with_its_option() {
     let Some(scene) = Scene::with_file(1) else { return };
     for (option, host) in [("--source-address", "db1"), ("--target-address", "db2")] {
         for foreign in ["10.77.0.99", "192.0.2.1", "fd77::99"] {

@@ -8,7 +8,7 @@ use crate::support::scenes::{SOON, Scene};
 use crate::support::waiting::eventually;
 
 #[test]
-fn exclusive_every_login_shell_will_do_whatever_its_start_up_files_print() {
+fn exclusive_noisy_login_shells_work() {
     let Some(scene) = Scene::with_file(1) else { return };
     let Scene { lab, db1, db2, scratch, .. } = &scene;
     let _root = [db1, db2].map(|host| sudoers(host, "NOPASSWD: ALL"));
@@ -75,7 +75,7 @@ fn moved_ssh(scene: &Scene) -> [Changed; 2] {
 }
 
 #[test]
-fn exclusive_a_host_that_only_an_ssh_configuration_knows_is_reached_by_it() {
+fn exclusive_alias_of_ssh_configuration_is_reached() {
     let Some(scene) = Scene::with_file(1) else { return };
     let _moved = moved_ssh(&scene);
     let (config, included) = (scene.scratch.join("ssh config"), scene.scratch.join("included"));
@@ -107,7 +107,7 @@ fn exclusive_a_host_that_only_an_ssh_configuration_knows_is_reached_by_it() {
 }
 
 #[test]
-fn exclusive_options_of_ssh_reach_every_login_and_the_advice_that_is_given() {
+fn exclusive_ssh_options_reach_logins_and_suggestions() {
     let Some(scene) = Scene::with_file(MORE_THAN_BUFFERS) else { return };
     let moved = moved_ssh(&scene);
     let config = scene.scratch.join("ssh config");

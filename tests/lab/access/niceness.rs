@@ -6,7 +6,7 @@ use crate::support::hosts::Host;
 use crate::support::scenes::Scene;
 
 #[test]
-fn exclusive_our_programs_stand_back_and_use_as_many_processors_as_was_said_on_both_ends() {
+fn exclusive_nice_and_threads_apply_on_both_hosts() {
     let Some(scene) = Scene::with_file(MORE_THAN_BUFFERS) else { return };
     let log = scene.scratch.join("digests.log");
     let tell = format!("[[ $* == */hash.pl* ]] && echo \"$(nice) $*\" >>'{log}'");

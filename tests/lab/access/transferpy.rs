@@ -5,7 +5,7 @@ use crate::support::scenes::Scene;
 use crate::support::trees::names;
 
 #[test]
-fn exclusive_the_old_configuration_counts_where_there_is_none_of_ours() {
+fn exclusive_transferpy_configuration_is_the_fallback() {
     let Some(scene) = Scene::with_file(1) else { return };
     let reported = |options: &[&str]| {
         scene.transfer_between(["db1", "db2"], &[&["--dry-run"], options].concat()).expect_success()
@@ -40,7 +40,7 @@ fn exclusive_the_old_configuration_counts_where_there_is_none_of_ours() {
 }
 
 #[test]
-fn exclusive_ports_that_transferpy_has_locked_are_left_to_it() {
+fn exclusive_ports_locked_by_transferpy_are_not_used() {
     let Some(scene) = Scene::with_file(1) else { return };
     let lock = "/tmp/trnsfr_db2_4400.lock";
     let port = |options: &[&str]| scene.transfer_between(["db1", "db2"], &[&["--json"], options].concat());

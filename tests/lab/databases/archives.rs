@@ -8,7 +8,7 @@ use crate::support::servers::{SOCKET, sql};
 use crate::support::trees::names;
 
 #[test]
-fn exclusive_an_archive_of_each_format_is_unpacked_without_its_top_directory() {
+fn exclusive_every_archive_format_is_unpacked() {
     let Some(lab) = Lab::get() else { return };
     let (db1, db2) = (lab.host("db1"), lab.host("db2"));
     let scratch = lab.scratch(&["db1", "db2"]);
@@ -41,7 +41,7 @@ fn exclusive_an_archive_of_each_format_is_unpacked_without_its_top_directory() {
 }
 
 #[test]
-fn exclusive_what_is_no_archive_or_does_not_fit_or_is_damaged_is_told() {
+fn exclusive_invalid_or_oversized_archives_are_rejected() {
     let Some(lab) = Lab::get() else { return };
     let (db1, db2) = (lab.host("db1"), lab.host("db2"));
     let scratch = lab.scratch(&["db1", "db2"]);
@@ -68,7 +68,7 @@ fn exclusive_what_is_no_archive_or_does_not_fit_or_is_damaged_is_told() {
 }
 
 #[test]
-fn exclusive_a_tree_becomes_an_archive_with_its_digest_beside_it() {
+fn exclusive_tree_becomes_archive_with_digest_file() {
     let Some(lab) = Lab::get() else { return };
     let (db1, db2) = (lab.host("db1"), lab.host("db2"));
     let scratch = lab.scratch(&["db1", "db2"]);
@@ -103,7 +103,7 @@ fn exclusive_a_tree_becomes_an_archive_with_its_digest_beside_it() {
 }
 
 #[test]
-fn exclusive_a_backup_in_an_archive_becomes_a_server_again() {
+fn exclusive_archived_backup_becomes_a_server_again() {
     let Some(servers) = Servers::set() else { return };
     servers.db2.sh(&format!("mkdir {0}/in {0}/back", servers.scratch.path()));
     let target = format!("db2:{}", servers.at("in"));

@@ -18,7 +18,7 @@ fn answers(host: &Host) -> bool {
 }
 
 #[test]
-fn exclusive_a_cold_copy_is_the_server_as_it_was_and_the_server_runs_again() {
+fn exclusive_cold_copy_matches_and_restarts_the_server() {
     let Some(servers) = Servers::set() else { return };
     servers.db2.sh(&format!("mkdir {}", servers.at("in")));
     let target = format!("db2:{}", servers.at("in"));
@@ -47,7 +47,7 @@ fn exclusive_a_cold_copy_is_the_server_as_it_was_and_the_server_runs_again() {
 }
 
 #[test]
-fn exclusive_a_server_that_does_not_run_is_not_started() {
+fn exclusive_stopped_server_is_not_started() {
     let Some(servers) = Servers::set() else { return };
     servers.db1.sh("systemctl stop mariadb");
     servers.db2.sh(&format!("mkdir {}", servers.at("in")));
@@ -60,7 +60,7 @@ fn exclusive_a_server_that_does_not_run_is_not_started() {
 }
 
 #[test]
-fn exclusive_one_of_two_servers_on_a_host_rests_and_the_other_one_does_not() {
+fn exclusive_only_the_copied_server_is_stopped() {
     let Some(servers) = Servers::set() else { return };
     let _two = second(&servers.db1);
     servers.db2.sh(&format!("mkdir {}", servers.at("in")));
@@ -80,7 +80,7 @@ fn exclusive_one_of_two_servers_on_a_host_rests_and_the_other_one_does_not() {
 }
 
 #[test]
-fn exclusive_what_is_under_a_running_server_is_replaced_with_the_server_at_rest() {
+fn exclusive_replacing_data_stops_the_running_server() {
     let Some(servers) = Servers::set() else { return };
     // As an older version has left it.
     configure(&servers.db2, 2, "");
@@ -108,7 +108,7 @@ fn exclusive_what_is_under_a_running_server_is_replaced_with_the_server_at_rest(
 }
 
 #[test]
-fn exclusive_a_replica_that_becomes_the_copy_of_another_one_does_not_replicate_by_itself() {
+fn exclusive_copied_replica_does_not_start_replication() {
     let Some(servers) = Servers::set() else { return };
     servers.replicate("");
     configure(&servers.db2, 2, "");
@@ -122,7 +122,7 @@ fn exclusive_a_replica_that_becomes_the_copy_of_another_one_does_not_replicate_b
 }
 
 #[test]
-fn exclusive_a_server_that_does_not_start_with_its_new_data_is_told_and_the_old_data_kept() {
+fn exclusive_failed_start_keeps_the_old_data() {
     let Some(servers) = Servers::set() else { return };
     configure(&servers.db2, 2, "");
     servers.db2.sh("systemctl restart mariadb");
@@ -155,7 +155,7 @@ fn exclusive_a_server_that_does_not_start_with_its_new_data_is_told_and_the_old_
 }
 
 #[test]
-fn exclusive_a_run_that_is_interrupted_while_the_new_data_is_started_keeps_the_old_and_replicates_nothing() {
+fn exclusive_interrupted_start_keeps_the_old_data() {
     let Some(servers) = Servers::set() else { return };
     servers.replicate("");
     configure(&servers.db2, 2, "");
@@ -185,7 +185,7 @@ fn exclusive_a_run_that_is_interrupted_while_the_new_data_is_started_keeps_the_o
 }
 
 #[test]
-fn exclusive_a_server_that_cannot_be_asked_or_that_another_run_makes_rest_is_not_stopped() {
+fn exclusive_unreachable_or_quiesced_server_is_not_stopped() {
     let Some(servers) = Servers::set() else { return };
     servers.db1.put("[client]\nuser = nobody\n", &servers.at("login.cnf"), 0o600);
     let (run, hold) = held(&servers);
@@ -206,7 +206,7 @@ fn exclusive_a_server_that_cannot_be_asked_or_that_another_run_makes_rest_is_not
 }
 
 #[test]
-fn exclusive_a_replica_that_rested_rests_after_a_cold_copy_and_one_that_ran_runs() {
+fn exclusive_cold_copy_restores_replication_state() {
     let Some(servers) = Servers::set() else { return };
     servers.replicate("");
     servers.db2.sh(&format!("mkdir {}", servers.at("in")));
@@ -249,7 +249,7 @@ fn held(servers: &Servers) -> (Running, Wrapper) {
 }
 
 #[test]
-fn exclusive_a_server_runs_again_whoever_is_killed() {
+fn exclusive_server_runs_again_after_any_kill() {
     let Some(servers) = Servers::set() else { return };
     for whom in ["controller", "agent", "tar", "signal"] {
         let (run, hold) = held(&servers);
@@ -273,7 +273,7 @@ fn exclusive_a_server_runs_again_whoever_is_killed() {
 }
 
 #[test]
-fn exclusive_a_server_that_crashed_with_its_host_is_started_only_when_it_is_asked_for() {
+fn exclusive_crashed_server_is_started_only_on_request() {
     let Some(servers) = Servers::set() else { return };
     // A server that does not start at boot.
     let _disabled = Changed::new(&servers.db1, "systemctl disable mariadb", "systemctl enable mariadb");
@@ -297,7 +297,7 @@ fn exclusive_a_server_that_crashed_with_its_host_is_started_only_when_it_is_aske
 }
 
 #[test]
-fn exclusive_a_server_that_does_not_stop_or_is_in_no_unit_is_told() {
+fn exclusive_unstoppable_or_unitless_server_is_reported() {
     let Some(servers) = Servers::set() else { return };
     servers.db2.sh(&format!("mkdir -p {}", servers.at("in")));
     let target = format!("db2:{}", servers.at("in"));
@@ -330,7 +330,7 @@ fn exclusive_a_server_that_does_not_stop_or_is_in_no_unit_is_told() {
 }
 
 #[test]
-fn exclusive_a_server_that_somebody_else_starts_meanwhile_fails_the_copy() {
+fn exclusive_server_started_during_copy_fails_the_run() {
     let Some(servers) = Servers::set() else { return };
     let (run, hold) = held(&servers);
     servers.db1.sh("systemctl start mariadb");

@@ -10,7 +10,7 @@ use crate::support::trees::names;
 use crate::support::waiting::eventually;
 
 #[test]
-fn exclusive_a_hot_copy_made_while_rows_are_written_becomes_a_replica_that_agrees() {
+fn exclusive_hot_copy_under_writes_becomes_a_replica() {
     let Some(servers) = Servers::set() else { return };
     servers.replicate("");
     let ways: [&[&str]; 3] = [
@@ -49,7 +49,7 @@ fn exclusive_a_hot_copy_made_while_rows_are_written_becomes_a_replica_that_agree
 }
 
 #[test]
-fn exclusive_what_a_replica_replicates_is_stopped_meanwhile_and_is_then_as_it_was() {
+fn exclusive_replication_is_stopped_and_restored_exactly() {
     let Some(servers) = Servers::set() else { return };
     servers.replicate("");
     // A source sends only one stream to a server: another connection needs another source.
@@ -112,7 +112,7 @@ fn held(servers: &Servers, options: &[&str]) -> (crate::support::commands::Runni
 }
 
 #[test]
-fn exclusive_replication_runs_again_whoever_is_killed() {
+fn exclusive_replication_runs_again_after_any_kill() {
     let Some(servers) = Servers::set() else { return };
     servers.replicate("");
     let runs = || replication(&servers.db3) == ["main,Yes,Yes"];
@@ -138,7 +138,7 @@ fn exclusive_replication_runs_again_whoever_is_killed() {
 }
 
 #[test]
-fn exclusive_replication_that_nobody_is_left_to_start_is_shown_and_started_when_it_is_asked_for() {
+fn exclusive_orphaned_replication_starts_only_on_request() {
     let Some(servers) = Servers::set() else { return };
     servers.replicate("");
     let (run, hold) = held(&servers, &[]);
@@ -160,7 +160,7 @@ fn exclusive_replication_that_nobody_is_left_to_start_is_shown_and_started_when_
 }
 
 #[test]
-fn exclusive_what_stands_against_a_hot_copy_is_told_before_anything_is_changed() {
+fn exclusive_hot_copy_is_refused_before_any_change() {
     let Some(servers) = Servers::set() else { return };
     servers.db2.sh(&format!("mkdir {0}/empty {0}/full; touch {0}/full/something", servers.scratch.path()));
     let (empty, full) = (format!("db2:{}", servers.at("empty")), format!("db2:{}", servers.at("full")));
@@ -215,7 +215,7 @@ fn exclusive_what_stands_against_a_hot_copy_is_told_before_anything_is_changed()
 }
 
 #[test]
-fn exclusive_a_backup_that_fails_tells_its_last_words_and_leaves_nothing() {
+fn exclusive_failed_backup_shows_error_and_leaves_nothing() {
     let Some(servers) = Servers::set() else { return };
     servers.db2.sh(&format!("mkdir {}", servers.at("in")));
     let ends = [format!("db1:{SOCKET}"), format!("db2:{}", servers.at("in"))];
@@ -233,7 +233,7 @@ fn exclusive_a_backup_that_fails_tells_its_last_words_and_leaves_nothing() {
 }
 
 #[test]
-fn exclusive_a_directory_that_is_filled_entry_by_entry_is_full_or_empty_whenever_all_die() {
+fn exclusive_orphaned_fill_leaves_directory_full_or_empty() {
     let Some(servers) = Servers::set() else { return };
     let ends = [format!("db1:{SOCKET}"), format!("db2:{}", servers.at("in"))];
     // In the middle of the renames, and after the last one before it is known.
@@ -262,7 +262,7 @@ fn exclusive_a_directory_that_is_filled_entry_by_entry_is_full_or_empty_whenever
 }
 
 #[test]
-fn exclusive_a_server_beside_another_one_is_copied_with_its_own_files() {
+fn exclusive_one_of_two_servers_is_copied_alone() {
     let Some(servers) = Servers::set() else { return };
     let _two = second(&servers.db1);
     servers.db2.sh(&format!("mkdir {}", servers.at("two")));

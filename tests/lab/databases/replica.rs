@@ -80,7 +80,7 @@ impl Servers {
 }
 
 #[test]
-fn exclusive_an_empty_server_becomes_a_replica_of_one_that_is_written_to() {
+fn exclusive_empty_server_becomes_replica_under_writes() {
     let Some(servers) = Servers::set() else { return };
     configure(&servers.db2, 2, &format!("{READ_ONLY}\nevent_scheduler=ON"));
     servers.db2.sh("systemctl restart mariadb");
@@ -128,7 +128,7 @@ fn exclusive_an_empty_server_becomes_a_replica_of_one_that_is_written_to() {
 }
 
 #[test]
-fn exclusive_neither_a_password_nor_its_hash_is_ever_an_argument_or_in_a_journal_or_a_log() {
+fn exclusive_password_and_hash_are_never_exposed() {
     let Some(servers) = Servers::set() else { return };
     Servers::empty(&servers.db2, 2);
     for host in [&servers.db1, &servers.db2] {
@@ -167,7 +167,7 @@ fn exclusive_neither_a_password_nor_its_hash_is_ever_an_argument_or_in_a_journal
 }
 
 #[test]
-fn exclusive_a_server_that_was_never_started_becomes_one_by_file_and_position() {
+fn exclusive_unstarted_server_becomes_replica_by_position() {
     let Some(servers) = Servers::set() else { return };
     let _account = servers.account();
     configure(&servers.db2, 2, READ_ONLY);
@@ -195,7 +195,7 @@ fn exclusive_a_server_that_was_never_started_becomes_one_by_file_and_position() 
 }
 
 #[test]
-fn exclusive_a_target_that_holds_databases_is_replaced_when_it_may_be_and_its_old_data_can_be_kept() {
+fn exclusive_target_with_databases_requires_replace() {
     let Some(servers) = Servers::set() else { return };
     let _account = servers.account();
     servers.old_replica();
@@ -217,7 +217,7 @@ fn exclusive_a_target_that_holds_databases_is_replaced_when_it_may_be_and_its_ol
 }
 
 #[test]
-fn exclusive_three_servers_become_replicas_from_one_backup_in_every_format_of_the_binary_log() {
+fn exclusive_one_backup_feeds_replicas_of_any_binlog_format() {
     let Some(servers) = Servers::set() else { return };
     let ctl = servers.lab.host("ctl");
     let _ctl = Reserved::new(vec![ctl.clone()]);
@@ -262,7 +262,7 @@ fn exclusive_three_servers_become_replicas_from_one_backup_in_every_format_of_th
 }
 
 #[test]
-fn exclusive_a_source_that_is_a_replica_gives_its_own_source_or_is_one_or_names_the_donor() {
+fn exclusive_replica_as_donor_works_in_every_topology() {
     let Some(servers) = Servers::set() else { return };
     servers.replicate("");
     // A stopped replica stays stopped, and its copies start at its position.
@@ -307,7 +307,7 @@ fn exclusive_a_source_that_is_a_replica_gives_its_own_source_or_is_one_or_names_
 }
 
 #[test]
-fn exclusive_what_stands_against_a_replica_is_told_before_anything_is_changed() {
+fn exclusive_replica_is_refused_before_any_change() {
     let Some(servers) = Servers::set() else { return };
     let _account = servers.account();
     Servers::empty(&servers.db2, 2);

@@ -8,7 +8,7 @@ use crate::support::trees::names;
 use crate::support::waiting::eventually;
 
 #[test]
-fn exclusive_a_backup_that_waits_for_a_lock_is_not_idle() {
+fn exclusive_backup_waiting_for_lock_is_not_idle() {
     let Some(servers) = Servers::set() else { return };
     servers.db2.sh(&format!("mkdir {}", servers.at("in")));
     let locks = "LOCK TABLES shop.myisam WRITE; SELECT 'locked'; DO SLEEP(12)";
@@ -25,7 +25,7 @@ fn exclusive_a_backup_that_waits_for_a_lock_is_not_idle() {
 }
 
 #[test]
-fn exclusive_a_redo_log_that_the_server_writes_over_is_told_with_its_remedy() {
+fn exclusive_redo_log_overrun_is_reported_with_remedy() {
     let Some(servers) = Servers::set() else { return };
     servers.db2.sh(&format!("mkdir {}", servers.at("in")));
     let _hold = Wrapper::new(&servers.db2, "mbstream", HOLD);
@@ -46,7 +46,7 @@ fn exclusive_a_redo_log_that_the_server_writes_over_is_told_with_its_remedy() {
 }
 
 #[test]
-fn exclusive_ten_thousand_files_are_a_server_afterwards() {
+fn exclusive_server_with_ten_thousand_files_is_copied() {
     let Some(servers) = Servers::set() else { return };
     for table in ["many", "more"] {
         sql(
@@ -63,7 +63,7 @@ fn exclusive_ten_thousand_files_are_a_server_afterwards() {
 }
 
 #[test]
-fn exclusive_a_disk_that_is_full_when_the_backup_is_prepared_leaves_an_empty_directory() {
+fn exclusive_full_disk_during_prepare_leaves_nothing() {
     let Some(servers) = Servers::set() else { return };
     servers.db2.sh(&format!("mkdir {}", servers.at("in")));
     // As the real one does with a page-compressed table on a full disk: it repeats this for ever, and ignores
@@ -104,7 +104,7 @@ fn as_mysql(host: &Host) -> Vec<Changed> {
 }
 
 #[test]
-fn exclusive_a_server_of_mysql_is_copied_with_the_tools_of_its_vendor() {
+fn exclusive_mysql_server_is_copied_with_xtrabackup() {
     let Some(servers) = Servers::set() else { return };
     servers.replicate("");
     servers.db2.sh(&format!("mkdir {}", servers.at("in")));

@@ -12,7 +12,7 @@ const CHANGES: [(&str, &str); 4] = [
 ];
 
 #[test]
-fn exclusive_what_changes_while_tar_reads_it_is_told_and_fails_the_run_unless_it_is_ignored() {
+fn exclusive_changes_during_read_fail_unless_ignored() {
     let Some(scene) = Scene::large() else { return };
     let make = format!("cp --reflink=auto {0}.whole {0}", scene.at("data/large"));
     // Several of them, so that tar is in the middle of them at any time.
@@ -55,7 +55,7 @@ fn exclusive_what_changes_while_tar_reads_it_is_told_and_fails_the_run_unless_it
 }
 
 #[test]
-fn exclusive_damage_on_the_target_is_no_change_on_the_source() {
+fn exclusive_target_damage_is_no_source_change() {
     let Some(scene) = Scene::large() else { return };
     let flip = r#"file=data/large; time=$(stat -c %y $file)
         byte=$(dd if=$file bs=1 skip=1000000 count=1 status=none | od -An -tu1)

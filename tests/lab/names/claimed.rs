@@ -5,7 +5,7 @@ use crate::support::changes::Wrapper;
 use crate::support::scenes::Scene;
 
 #[test]
-fn exclusive_a_name_that_somebody_writes_to_is_busy_by_whatever_path_and_free_when_he_is_killed() {
+fn exclusive_name_is_busy_until_its_run_ends() {
     let Some(scene) = Scene::large() else { return };
     let (directory, link, bind) = (scene.at("in"), scene.at("link"), scene.at("bind"));
     scene.db2.sh(&format!("ln -s {directory} {link}; mkdir {bind}; mount --bind {directory} {bind}"));
@@ -35,7 +35,7 @@ fn exclusive_a_name_that_somebody_writes_to_is_busy_by_whatever_path_and_free_wh
 }
 
 #[test]
-fn exclusive_a_name_that_was_made_since_the_preflight_is_not_copied_for() {
+fn exclusive_name_created_after_preflight_is_busy() {
     let Some(scene) = Scene::large() else { return };
     // Between the preflight and the lock of the name.
     let script = format!("[[ $* == '-w 1 10' ]] && mkdir -p {}", scene.at("in/data"));
@@ -47,7 +47,7 @@ fn exclusive_a_name_that_was_made_since_the_preflight_is_not_copied_for() {
 }
 
 #[test]
-fn exclusive_an_old_one_that_is_another_since_the_preflight_is_not_copied_for() {
+fn exclusive_data_swapped_after_preflight_is_busy() {
     let Some(scene) = Scene::replacement() else { return };
     // Between the preflight and the lock of the name.
     let data = scene.at("in/data");

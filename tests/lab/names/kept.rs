@@ -21,7 +21,7 @@ impl Scene {
 }
 
 #[test]
-fn exclusive_what_has_arrived_before_a_failure_is_kept_where_the_report_says() {
+fn exclusive_failed_copy_is_kept_where_reported() {
     let Some(scene) = Scene::large() else { return };
     let keep = "--keep-staging";
     // A disk that another process fills.
@@ -51,7 +51,7 @@ fn exclusive_what_has_arrived_before_a_failure_is_kept_where_the_report_says() {
 }
 
 #[test]
-fn exclusive_what_has_arrived_before_a_signal_is_kept() {
+fn exclusive_interrupted_copy_is_kept() {
     let Some(scene) = Scene::large() else { return };
     let half = "[[ $* == *--extract* ]] && { { head -c 20M; sleep 100; } | \"$real\" \"$@\"; exit; }";
     let _tar = Wrapper::new(&scene.db2, "tar", half);
@@ -72,7 +72,7 @@ fn exclusive_what_has_arrived_before_a_signal_is_kept() {
 }
 
 #[test]
-fn exclusive_a_run_that_begins_nothing_keeps_nothing() {
+fn exclusive_refused_run_keeps_nothing() {
     let Some(scene) = Scene::replacement() else { return };
     scene.transfer(&["--keep-staging"]).expect_code(4);
     scene.expect_untouched();
@@ -93,7 +93,7 @@ fn exclusive_a_run_that_begins_nothing_keeps_nothing() {
 }
 
 #[test]
-fn exclusive_what_has_arrived_is_kept_where_the_last_step_of_a_replacement_fails() {
+fn exclusive_failed_replacement_keeps_the_copy() {
     let Some(scene) = Scene::replacement() else { return };
     let fails = "[[ ${4-} == 2 && ${6-} == */fd/14/data ]] && { echo no; exit 1; }";
     let _perl = Wrapper::new(&scene.db2, "perl", fails);

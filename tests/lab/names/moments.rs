@@ -183,35 +183,31 @@ fn dies_at_every_moment(death: Death) {
 }
 
 #[test]
-fn exclusive_a_controller_that_dies_at_any_moment_of_a_replacement_leaves_the_old_or_the_new_one() {
+fn exclusive_killed_controller_leaves_old_or_new_data() {
     dies_at_every_moment(Death::Controller);
 }
 
 #[test]
-fn exclusive_an_agent_that_dies_at_any_moment_of_a_replacement_leaves_the_old_or_the_new_one() {
+fn exclusive_killed_agent_leaves_old_or_new_data() {
     dies_at_every_moment(Death::Agent);
 }
 
 #[test]
-fn exclusive_an_agent_that_dies_with_its_effects_at_any_moment_of_a_replacement_leaves_the_old_or_the_new_one()
- {
+fn exclusive_killed_agent_and_effects_leave_old_or_new_data() {
     dies_at_every_moment(Death::AgentAndEffects);
 }
 
 #[test]
-fn exclusive_an_agent_that_dies_with_its_watchdog_at_any_moment_of_a_replacement_leaves_the_old_or_the_new_one()
- {
+fn exclusive_killed_agent_and_watchdog_leave_old_or_new_data() {
     dies_at_every_moment(Death::Keepers);
 }
 
 #[test]
-fn exclusive_all_that_die_at_any_moment_of_a_replacement_leave_the_old_or_the_new_one_and_the_rest_is_cleaned()
- {
+fn exclusive_killing_all_leaves_old_or_new_data() {
     dies_at_every_moment(Death::All);
 }
 
 #[test]
-fn exclusive_a_host_that_crashes_at_any_moment_of_a_replacement_has_the_old_or_the_new_one_and_the_rest_is_cleaned()
- {
+fn exclusive_crashed_host_has_old_or_new_data() {
     dies_at_every_moment(Death::Host);
 }

@@ -21,7 +21,7 @@ impl Scene {
 }
 
 #[test]
-fn exclusive_what_is_mounted_at_or_below_the_old_one_refuses_the_run() {
+fn exclusive_mount_on_old_data_is_refused() {
     let Some(scene) = Scene::replacement() else { return };
     for at in ["in/data", "in/data/sub"] {
         scene.db2.sh(&scene.mount(at));
@@ -36,7 +36,7 @@ fn exclusive_what_is_mounted_at_or_below_the_old_one_refuses_the_run() {
 }
 
 #[test]
-fn exclusive_what_is_mounted_into_the_old_one_meanwhile_fails_the_publication_and_is_left_alone() {
+fn exclusive_mount_during_copy_fails_the_publication() {
     let Some(scene) = Scene::replacement() else { return };
     for at in ["in/data", "in/data/sub"] {
         let script = format!("[[ $* == *--extract* ]] && {{ {}; }}", scene.mount(at));
@@ -55,7 +55,7 @@ fn exclusive_what_is_mounted_into_the_old_one_meanwhile_fails_the_publication_an
 }
 
 #[test]
-fn exclusive_what_is_mounted_into_the_old_one_at_the_last_moment_is_left_behind_and_not_emptied() {
+fn exclusive_mount_at_last_moment_is_not_emptied() {
     let Some(scene) = Scene::replacement() else { return };
     let script =
         format!("[[ ${{4-}} == 2 && ${{6-}} == */fd/14/data ]] && {{ {}; }}", scene.mount("in/data/sub"));
@@ -74,7 +74,7 @@ fn exclusive_what_is_mounted_into_the_old_one_at_the_last_moment_is_left_behind_
 }
 
 #[test]
-fn exclusive_a_link_to_where_something_is_mounted_is_replaced_like_any_other() {
+fn exclusive_link_to_mount_point_is_replaced() {
     let Some(scene) = Scene::replacement() else { return };
     for (options, count) in [(&["--replace"][..], 1), (&["--replace", "--keep-old"], 2)] {
         scene.db2.sh(&format!("rm -r {0}; ln -s / {0}", scene.at("in/data")));
@@ -85,7 +85,7 @@ fn exclusive_a_link_to_where_something_is_mounted_is_replaced_like_any_other() {
 }
 
 #[test]
-fn exclusive_the_source_is_seen_through_a_bind_mount_and_is_neither_replaced_nor_copied_into_itself() {
+fn exclusive_source_is_recognized_through_bind_mount() {
     let Some(scene) = Scene::replacement() else { return };
     let (source, other) = (scene.at("data/dir"), scene.at("other"));
     scene.db1.sh(&format!("mkdir {other}; mount --bind {} {other}", scene.scratch.path()));

@@ -7,7 +7,7 @@ use crate::support::hosts::Host;
 use crate::support::processes;
 
 #[test]
-fn exclusive_a_backup_that_cannot_be_prepared_never_touches_the_old_replica() {
+fn exclusive_failed_prepare_leaves_old_replica_running() {
     let Some(servers) = Servers::set() else { return };
     servers.old_replica();
     let process = || servers.db2.sh("systemctl show -p MainPID --value mariadb");
@@ -90,22 +90,22 @@ fn killed_at(steps: &[&str]) {
 }
 
 #[test]
-fn exclusive_whoever_is_killed_before_the_new_data_has_its_name_the_old_replica_is_as_it_was() {
+fn exclusive_kill_before_publication_keeps_old_replica() {
     killed_at(&["copying", "stopping", "publishing"]);
 }
 
 #[test]
-fn exclusive_whoever_is_killed_behind_that_the_old_replica_is_as_it_was() {
+fn exclusive_kill_after_publication_restores_old_replica() {
     killed_at(&["starting", "following"]);
 }
 
 #[test]
-fn exclusive_whoever_is_killed_at_the_end_the_old_replica_is_as_it_was() {
+fn exclusive_kill_before_commit_restores_old_replica() {
     killed_at(&["catching up", "comparing"]);
 }
 
 #[test]
-fn exclusive_what_nobody_was_left_to_undo_is_undone_by_the_next_run() {
+fn exclusive_next_run_rolls_back_orphaned_replica() {
     let Some(servers) = Servers::set() else { return };
     servers.old_replica();
     let (host, wrapper) = hold(&servers, "catching up");
@@ -132,7 +132,7 @@ fn exclusive_what_nobody_was_left_to_undo_is_undone_by_the_next_run() {
 }
 
 #[test]
-fn exclusive_a_target_that_goes_down_while_its_data_is_on_trial_gets_it_back_when_that_is_asked_for() {
+fn exclusive_crashed_target_restores_old_data_on_request() {
     let Some(servers) = Servers::set() else { return };
     servers.old_replica();
     let (host, wrapper) = hold(&servers, "catching up");
@@ -161,7 +161,7 @@ fn exclusive_a_target_that_goes_down_while_its_data_is_on_trial_gets_it_back_whe
 }
 
 #[test]
-fn exclusive_a_replica_that_cannot_apply_or_whose_tables_differ_is_none() {
+fn exclusive_broken_or_differing_replica_is_rolled_back() {
     let Some(servers) = Servers::set() else { return };
     servers.old_replica();
     let order = ["db1", "db2", "--replace", "--create-account", "--verify-tables"];
