@@ -157,11 +157,10 @@ fn following(plan: &Plan, target: &TargetPlan) -> Vec<Step> {
 fn hooks(plan: &Plan, end: HookEnd) -> Vec<Step> {
     let does = |hook: &Hook| match hook.phase {
         Phase::Before => step("hook", printable(hook.command.as_bytes()), None),
-        Phase::After => Step {
-            kind: "hook",
-            does: "runs after everything else, however the run ends".into(),
-            undo: Some(printable(hook.command.as_bytes())),
-        },
+        Phase::After => {
+            let command = printable(hook.command.as_bytes());
+            step("hook", format!("after everything else, however the run ends: {command}"), None)
+        }
     };
     plan.hooks.iter().filter(|hook| hook.end == end).map(does).collect()
 }

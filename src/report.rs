@@ -185,7 +185,9 @@ impl Report {
     fn trailer(&self) -> Option<String> {
         let run = self.run.as_ref().filter(|_| self.dry_run.is_none())?;
         let (began, ended) = self.time?;
-        Some(format!("run {}: {} to {}", run.id, local_time(began), local_time(ended)))
+        let [began, ended] = [began, ended].map(|time| time.to_zoned(TimeZone::system()));
+        let (began, ended) = (began.strftime("%F %T"), ended.strftime("%F %T %:z"));
+        Some(format!("run {}: {began} to {ended}", run.id))
     }
 
     /// Returns the remarks that all finished copies share, so that they are shown once: they are the source's.
@@ -319,11 +321,6 @@ impl TargetReport {
             None => self.endpoint.to_string(),
         }
     }
-}
-
-/// Formats a time for a report: local, with its offset from UTC.
-fn local_time(time: Timestamp) -> String {
-    time.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S %:z").to_string()
 }
 
 /// Describes a replica.

@@ -111,5 +111,5 @@ fn options_without_effect_are_refused() {
     sandbox
         .run(&[&"--type=mariabackup", &source, &target])
         .expect_code(4)
-        .says("name the socket of a server");
+        .says("give the socket of a server");
 }

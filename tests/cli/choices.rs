@@ -100,7 +100,7 @@ fn requested_name_is_checked_and_published() {
     sandbox.run(&[&source, &target, &"--as", &"new name"]).expect_success();
     assert_same(&source, &target.join("new name"));
     sandbox.run(&[&source, &target, &"--as", &"new name"]).expect_code(4).says("new name already exists");
-    sandbox.run(&[&source, &target, &"--as", &"a/b"]).expect_code(2).says("without a slash");
+    sandbox.run(&[&source, &target, &"--as", &"a/b"]).expect_code(2).says("no slash");
     sandbox.is_clean(&[&target]);
 }
 
@@ -211,8 +211,10 @@ fn keep_staging_keeps_only_failed_copies() {
     assert_eq!(names(&target), ["source"], "the empty staging directory went");
     fs::remove_dir_all(target.join("source")).unwrap();
     sandbox.shim("md5sum", "exit 1");
-    let ended =
-        sandbox.run(&[&source, &target, &"--keep-staging"]).expect_code(1).says("is kept (--keep-staging): ");
+    let ended = sandbox
+        .run(&[&source, &target, &"--keep-staging"])
+        .expect_code(1)
+        .says("partial copy kept (--keep-staging): ");
     let staging = names(&target);
     assert!(staging.len() == 1 && staging[0].starts_with(".transfer-"), "{staging:?}");
     assert_same(&source, &target.join(&staging[0]).join("copy/source"));
@@ -418,7 +420,7 @@ fn names_differing_only_in_case_are_refused() {
     sandbox
         .run(&[&source, &target, &"--as", &"other", &"--exclude", &"SMALL"])
         .expect_success()
-        .says("left out: SMALL");
+        .says("excluded: SMALL");
 }
 
 #[test]

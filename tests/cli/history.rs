@@ -81,7 +81,7 @@ fn running_and_killed_runs_are_distinguished() {
     running.wait(LONG);
     sandbox.run(&[&"history"]).expect_success().says(" lost  ");
     assert_eq!(records(&sandbox)[0]["state"], "lost");
-    sandbox.run(&[&"show", &"2"]).expect_success().says("it was killed").says("transfer status");
+    sandbox.run(&[&"show", &"2"]).expect_success().says("no end recorded: killed").says("transfer status");
 }
 
 #[test]

@@ -209,6 +209,6 @@ fn dry_run_lists_hooks_without_running_them() {
         .run(&words)
         .expect_success()
         .says("localhost (controller, agent ")
-        .says("last of all, however it ends: echo");
+        .says("after everything else, however the run ends: echo");
     assert_eq!(noted(&sandbox), Vec::<String>::new());
 }

@@ -23,7 +23,7 @@ fn help_lists_exit_codes_and_commands() {
         assert_eq!(ended.stdout, long, "there is one help, and it is short");
         let text = ended.stdout.split_whitespace().collect::<Vec<_>>().join(" ");
         for code in
-            ["0 done", "1 failed", "2 usage", "3 verif", "4 refused", "5 busy", "6 something", "128+N"]
+            ["0 done", "1 failed", "2 usage", "3 verif", "4 refused", "5 busy", "6 not everything", "128+N"]
         {
             assert!(text.contains(code), "{code}: {ended}");
         }
@@ -62,7 +62,7 @@ fn dry_run_prints_steps_and_undos() {
     let undos = ended.stdout.matches("\n    rollback  ").count();
     assert!(undos >= 4, "{ended}");
     let staging = format!("rm -rf {}/.transfer-", target.display());
-    let publish = format!("to {}/source, not over an existing one", target.display());
+    let publish = format!("to {}/source, never over an existing one", target.display());
     ended
         .says("localhost (target, agent ")
         .says("localhost (source, agent ")

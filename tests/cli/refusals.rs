@@ -52,7 +52,7 @@ fn missing_or_special_source_is_refused() {
         format!("is a symbolic link; give the path that it points to: {}", sandbox.path("real").display());
     refused(&sandbox, &[&link, &target], &fix);
     let _listener = UnixListener::bind(sandbox.path("socket")).unwrap();
-    refused(&sandbox, &[&sandbox.path("socket"), &target], "is a socket; name a file or a directory");
+    refused(&sandbox, &[&sandbox.path("socket"), &target], "is a socket; give a file or a directory");
     sandbox.fifo(&sandbox.path("fifo"));
     refused(&sandbox, &[&sandbox.path("fifo"), &target], "is a fifo");
 }

@@ -182,7 +182,7 @@ const JOB: &str = "set -m; \"$@\"; echo \"[shell: $?]\"; read -r _; fg >/dev/nul
 fn bar_disappears_at_the_end() {
     let Some(scene) = Scene::start("xterm", PLAINLY, &[]) else { return };
     scene.terminal.shows("copying");
-    scene.terminal.shows("[>                   ]");
+    scene.terminal.shows("[>         ]");
     let ended = scene.succeeds();
     let end = ended.stdout.rfind("localhost:").unwrap();
     let bar = ended.stdout[..end].rfind("] ").unwrap();

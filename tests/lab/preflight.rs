@@ -18,11 +18,11 @@ fn uid_mismatch_is_reported_and_chown_fixes_it() {
     let owners = || db2.sh(&format!("cd '{source}'; stat -c %u:%g . table | sort -u; rm -r '{source}'"));
 
     let output = transfer(&[]).expect_success();
-    for (kind, there, here) in [("user", 111, 121), ("group", 112, 122)] {
-        let reported = format!("db2: files of the {kind} mysql, {there} on db1, will be those of {there}, ");
-        assert!(output.stderr.contains(&reported), "{output}");
-        let fix = format!(": mysql is {here} here; give the copy its owner with --chown USER:GROUP");
-        assert!(output.stderr.contains(&fix), "{output}");
+    for (kind, there, here) in [("uid", 111, 121), ("gid", 112, 122)] {
+        let reported = format!(
+            "db2: {kind} mismatch: mysql is {there} on db1 but {here} here; the copy would belong to {kind} {there} "
+        );
+        assert!(output.stderr.contains(&reported) && output.stderr.contains("--chown"), "{output}");
     }
     assert_eq!(owners(), "111:112\n");
 

@@ -89,7 +89,7 @@ fn exclusive_foreign_address_is_refused_with_its_option() {
             let reported =
                 format!("{host}: {option} {foreign} is not an address of this host (it has 10.77.0.1");
             assert!(output.stderr.contains(&reported), "{output}");
-            assert!(output.stderr.contains("); give one that it has, or leave the option out"), "{output}");
+            assert!(output.stderr.contains("); give one of its addresses, or omit the option"), "{output}");
             assert!(began.elapsed() < AT_ONCE, "took {:?}: {output}", began.elapsed());
         }
     }
