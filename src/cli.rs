@@ -36,6 +36,9 @@ Examples:
   transfer db1:/srv/sqldata db2:/srv --dry-run  show what that would change
   transfer replica db1 db2 --create-account     db2 becomes a replica of db1";
 
+/// Description in `-h`.
+const SHORT_ABOUT: &str = "Copy SOURCE into each TARGET directory; on failure all changes are rolled back";
+
 /// Usage in `-h`.
 const SHORT_USAGE: &str = "transfer [OPTIONS] SOURCE TARGET...    ([USER@]HOST:/PATH, or /PATH)
        transfer replica [OPTIONS] PRIMARY TARGET...

@@ -6,7 +6,7 @@ use clap::CommandFactory as _;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::replica::{self, NOT_FOR_REPLICAS};
-use super::{AFTER_SHORT_HELP, Cli, SHORT_USAGE};
+use super::{AFTER_SHORT_HELP, Cli, SHORT_ABOUT, SHORT_USAGE};
 use crate::printable::printable;
 
 /// Options of transferpy. Their unambiguous prefixes keep their meaning, whatever options were added since.
@@ -161,6 +161,7 @@ fn shown_in_short() -> clap::Command {
         command.mut_args(short).help_template(SHORT_TEMPLATE).after_help(examples)
     };
     in_short(shown(), &COMMON, AFTER_SHORT_HELP)
+        .about(SHORT_ABOUT)
         .override_usage(SHORT_USAGE)
         .mut_subcommand("replica", |replica| {
             in_short(replica, &COMMON_OF_REPLICAS, replica::AFTER_SHORT_HELP)

@@ -17,17 +17,27 @@ fn options() -> Vec<String> {
 #[test]
 fn help_lists_exit_codes_and_commands() {
     let sandbox = Sandbox::own();
-    let long = sandbox.run(&[&"--help"]).expect_success().stdout;
-    for help in ["--help", "-h"] {
-        let ended = sandbox.run(&[&help]).expect_success();
-        assert_eq!(ended.stdout, long, "there is one help, and it is short");
-        let text = ended.stdout.split_whitespace().collect::<Vec<_>>().join(" ");
-        for code in
-            ["0 done", "1 failed", "2 usage", "3 verif", "4 refused", "5 busy", "6 not everything", "128+N"]
-        {
-            assert!(text.contains(code), "{code}: {ended}");
-        }
-        ended.says("transfer status HOST").says("transfer clean HOST").says("4400-4500");
+    let ended = sandbox.run(&[&"--help"]).expect_success();
+    let text = ended.stdout.split_whitespace().collect::<Vec<_>>().join(" ");
+    for code in
+        ["0 done", "1 failed", "2 usage", "3 verif", "4 refused", "5 busy", "6 not everything", "128+N"]
+    {
+        assert!(text.contains(code), "{code}: {ended}");
+    }
+    ended.says("transfer status HOST").says("transfer clean HOST").says("4400-4500");
+}
+
+/// `-h` fits into one screen of 80 columns and leads to the rest.
+#[test]
+fn short_help_is_one_screen() {
+    let sandbox = Sandbox::own();
+    for command in [&[&"-h" as &dyn AsRef<std::ffi::OsStr>][..], &[&"replica", &"-h"]] {
+        let ended = sandbox.run(command).expect_success();
+        let lines: Vec<&str> = ended.stdout.lines().collect();
+        assert!(lines.len() <= 29, "{} lines: {ended}", lines.len());
+        assert!(lines.iter().all(|line| line.chars().count() <= 80), "{ended}");
+        assert_eq!(lines.iter().filter(|line| line.starts_with("  transfer ")).count(), 3, "{ended}");
+        ended.says("--help").says("--dry-run");
     }
 }
 

@@ -76,7 +76,10 @@ fn help_shows_groups_defaults_and_units() {
     for (name, words) in [
         ("help", &[&"--help" as _][..]),
         ("help_status", &[&"status" as _, &"--help" as _]),
-        ("help_clean", &[&"clean" as _, &"-h" as _]),
+        ("help_short", &[&"-h" as _]),
+        ("help_clean", &[&"clean" as _, &"--help" as _]),
+        ("help_replica", &[&"replica" as _, &"--help" as _]),
+        ("help_replica_short", &[&"replica" as _, &"-h" as _]),
         ("help_history", &[&"history" as _, &"--help" as _]),
         ("help_show", &[&"show" as _, &"--help" as _]),
         ("version", &[&"--version" as _]),
