@@ -43,6 +43,20 @@ if grep -n '<<<' src/host/sh/*; then
     echo 'lint: use < <(printf …) instead of a here-string' >&2
     status=1
 fi
+# A doc comment begins with a verb or a noun: it must make sense alone.
+if grep -rnE --include='*.rs' --exclude-dir=target \
+    '^\s*//[/!] (What|Who|Whom|Whose|Which|It|Its|So|That|This|Those|These|All of)\b' src tests; then
+    echo 'lint: begin these doc comments with a verb or a noun' >&2
+    status=1
+fi
+# Phrases that need a second reading; docs/glossary.md has the terms. Words with an ordinary use are not in this list.
+phrases='on trial|could not be undone|what is told|(is|are) told|stands against|\ball the same\b|need not|somebody|\bmeanwhile'
+phrases+='|stranger|dead runs?\b|left behind|sentinel|\brested\b|who comes from|what becomes of'
+if find README.md CHANGELOG.md CONTRIBUTING.md docs debian contrib transfer.conf.example tests/cli/snapshots -type f \
+    ! -name guard-protocol.md ! -name glossary.md -print0 | xargs -0 grep -nEi "$phrases"; then
+    echo 'lint: say this in the terms of docs/glossary.md' >&2
+    status=1
+fi
 # lintian refuses lines of more than 512 bytes in a source package.
 if LC_ALL=C grep -rnIE --exclude-dir=target --exclude-dir=.git --exclude='*.snap' '.{513}' . | cut -c 1-120 | grep .; then
     echo 'lint: break these lines' >&2

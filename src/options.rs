@@ -1,5 +1,5 @@
-//! One layer of options: what one place (a file, a profile, the environment, the command line) says and no more. Layers
-//! are put over each other here; what they mean together is `settings`'.
+//! Layer of options: the values from one place (a file, a profile, the environment, the command line). Layers are
+//! merged here; `settings` interprets the result.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -21,10 +21,10 @@ pub type IdleTimeout = Time<1, 604_800>;
 /// `--max-duration`: up to a year.
 pub type MaxDuration = Time<1, 31_536_000>;
 
-/// `--server-timeout`: shorter than an agent is given for any command.
+/// `--server-timeout`: shorter than the time limit of any command to an agent.
 pub type ServerTimeout = Time<1, 850>;
 
-/// `--compress-level`, as far as any program's go.
+/// `--compress-level`: the widest range of any program.
 pub type Level = Whole<1, 19>;
 /// `--threads`.
 pub type Threads = Whole<1, 1024>;
@@ -32,9 +32,9 @@ pub type Threads = Whole<1, 1024>;
 /// `--history-size`.
 pub type HistorySize = Whole<0, 10_000>;
 
-/// What one place says; `None`: nothing.
+/// Values from one place; `None` where it sets none.
 ///
-/// A switch that is not one of a pair is turned off again by `=false`.
+/// A switch without a `--no-` form is turned off with `=false`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
@@ -271,16 +271,16 @@ pub struct Options {
     #[serde(deserialize_with = "from_word")]
     pub history_size: Option<HistorySize>,
 
-    /// Use the section [profile.NAME] of the configuration file [default: none]
+    /// Profiles of a configuration file by name, for `--profile`.
     #[arg(skip)]
     pub profile: BTreeMap<String, Options>,
 }
 
-/// Options of ssh that are ours: the run is lost with its connection, and nobody is there to be asked.
+/// Options of ssh that the program sets itself: a run has one connection per host and cannot answer prompts.
 const OURS: [&str; 6] =
     ["batchmode", "controlmaster", "controlpath", "controlpersist", "remotecommand", "requesttty"];
 
-/// An option of ssh, `KEY=VALUE`.
+/// Option of ssh, `KEY=VALUE`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SshOption(pub String);
 
@@ -291,37 +291,37 @@ impl std::str::FromStr for SshOption {
         let key = word.split(['=', ' ']).next().unwrap_or_default();
         let good = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphanumeric());
         if !good || key.len() == word.len() || word.contains(['\n', '\0']) {
-            return Err("it is no KEY=VALUE of ssh_config(5)".into());
+            return Err("expected KEY=VALUE as in ssh_config(5)".into());
         }
         if OURS.contains(&key.to_ascii_lowercase().as_str()) {
-            return Err(format!("{key} is not to be changed"));
+            return Err(format!("{key} cannot be changed"));
         }
         Ok(Self(word.to_owned()))
     }
 }
 
 impl Options {
-    /// This layer over another: what is said here counts, and what hangs together is said together.
+    /// Merges this layer over another. Options that depend on each other are taken from the same layer.
     #[must_use]
     pub fn over(self, below: Self) -> Self {
         let below = Self {
-            // The level was that of another program.
+            // The level belongs to another program.
             compress_level: below.compress_level.filter(|_| match self.compress {
                 Some(Compress::With(_)) => self.compress == below.compress,
                 _ => true,
             }),
-            // Both at once would keep the old one.
+            // Both together are refused, so the option of the lower layer must go.
             keep_staging: below.keep_staging.filter(|_| self.replace != Some(true)),
             replace: below.replace.filter(|_| self.keep_staging != Some(true)),
-            // The one is said instead of the other.
+            // Each replaces the other.
             port: below.port.filter(|_| self.port_range.is_none()),
             port_range: below.port_range.filter(|_| self.port.is_none_or(|port| port == 0)),
-            // The check of the stream alone turns that of the files off, and is ignored beside an explicit one.
+            // --parallel-checksum turns --checksum off; an explicit --checksum wins.
             checksum: below.checksum.filter(|_| self.parallel_checksum != Some(true)),
             parallel_checksum: below.parallel_checksum.filter(|_| self.checksum != Some(true)),
             ..below
         };
-        // All of them, so that none can be forgotten.
+        // The pattern names all fields: a new one cannot be forgotten.
         macro_rules! first {
             ($($field:ident),* $(,)?) => {{
                 let Self { $($field,)* profile } = self;

@@ -33,7 +33,7 @@ const SHARED: &str = r#"
             }
         }
         sub pose { open(my $name, '>', '/proc/self/comm') or die; syswrite $name, "pid=$_[0],"; close $name }
-        # Ports of a range on which somebody but her listens.
+        # Ports of a range on which another process listens.
         sub heard {
             my ($first, $last) = @_;
             my @ports;

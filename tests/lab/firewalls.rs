@@ -187,7 +187,7 @@ fn opens_for_one_peer_and_one_port(site: &str, [from, to, address]: [&str; 3], c
         assert_eq!(
             admitted(&db2, to, port, [&db1, &db3]),
             [true, chains == 0],
-            "the source and a stranger at port {port}, rules:\n{during}"
+            "the source and another client at port {port}, rules:\n{during}"
         );
 
         if let Some(signal) = end {

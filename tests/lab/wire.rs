@@ -225,7 +225,7 @@ fn exclusive_data_of_unexpected_peer_is_not_unpacked() {
 fn exclusive_unexpected_peers_on_every_port_exit_as_busy() {
     let Some(scene) = scene() else { return };
     let before = Snapshot::of(&scene.db2, &[scene.scratch.path()]);
-    let _strangers = unexpected_peers(&scene.db1, 4400, 4500, "exec 3>&-");
+    let _peers = unexpected_peers(&scene.db1, 4400, 4500, "exec 3>&-");
     scene.fails(&BARE, 5, "db2: ");
     assert_eq!(before.remaining(&scene.db2, SOON), Vec::<String>::new());
 }
