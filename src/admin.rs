@@ -166,7 +166,7 @@ impl Verb {
         if text.is_empty() {
             let _ = match self {
                 Self::Status => writeln!(text, "{host}: no runs"),
-                Self::Clean { .. } => writeln!(text, "{host}: nothing to undo"),
+                Self::Clean { .. } => writeln!(text, "{host}: nothing to roll back"),
             };
         }
         (text, exit)
@@ -212,7 +212,7 @@ mod tests {
             "db2: orphaned r-target1: target of /srv, by ctl (pid 7), since 2023-11-14 22:13:20 UTC, \
              from before a reboot; to clean up: transfer --sudo clean db2\n  holds staging directory /srv/.transfer-r-target1\n"
         );
-        assert_eq!(CLEAN.describe("db2", &login, &[]), ("db2: nothing to undo\n".into(), Exit::Done));
+        assert_eq!(CLEAN.describe("db2", &login, &[]), ("db2: nothing to roll back\n".into(), Exit::Done));
         let left = decode(b"left\tr-target1\tstaging\t/srv/.transfer-r-target1");
         assert_eq!(CLEAN.describe("db2", &login, &[left]).1, Exit::Leftovers);
     }

@@ -279,9 +279,12 @@ impl fmt::Display for Report {
             );
         }
         lines.extend(shared.iter().map(|remark| format!("note: {remark}")));
-        if self.exit() != Exit::Done && self.leftovers.is_empty() {
-            let again = |(host, what): &(String, String)| format!("{host}: {what} is running again");
-            lines.extend(self.stopped.iter().map(again));
+        if self.exit() != Exit::Done {
+            let is_restored = |host: &str| self.leftovers.iter().all(|leftover| leftover.host != host);
+            let restored = self.stopped.iter().filter(|(host, _)| is_restored(host));
+            lines.extend(
+                restored.map(|(host, what)| format!("{host}: {what} was stopped and is running again")),
+            );
         }
         if self.replicates() {
             let steps = self
@@ -379,7 +382,9 @@ fn unharmed(target: &TargetReport) -> Vec<String> {
     if target.old == OldData::Unchanged {
         lines.push(format!("{}: the old data is in place", target.place()));
     }
-    lines.extend(target.restarted.iter().map(|unit| format!("{host}: {unit} is running again")));
+    lines.extend(
+        target.restarted.iter().map(|unit| format!("{host}: {unit} was stopped and is running again")),
+    );
     lines
 }
 

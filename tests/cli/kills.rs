@@ -151,7 +151,7 @@ fn orphaned_run_is_listed_and_cleaned() {
     assert!(!clean.stdout.contains("NOT ROLLED BACK"), "{clean}");
     sandbox.is_clean(&[&target]);
     sandbox.run(&[&"status", &"localhost"]).expect_success().says("localhost: no runs");
-    sandbox.run(&[&"clean", &"localhost"]).expect_success().says("localhost: nothing to undo");
+    sandbox.run(&[&"clean", &"localhost"]).expect_success().says("localhost: nothing to roll back");
 }
 
 #[test]

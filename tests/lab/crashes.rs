@@ -84,7 +84,7 @@ fn exclusive_cut_off_target_rolls_back_on_its_own() {
     assert!(said.ends_with("to roll back: transfer clean db2\n"), "{said}");
     drop(cut);
     let cleaned = scene.lab.transfer(&["clean", "db2"]).expect_success().stdout;
-    assert_eq!(cleaned, "db2: nothing to undo\n");
+    assert_eq!(cleaned, "db2: nothing to roll back\n");
     scene.expect_as_before(PROMPTLY);
 }
 

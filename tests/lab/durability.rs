@@ -230,7 +230,7 @@ impl Cut {
     #[track_caller]
     fn clean(&self, is_known: bool) {
         let reported = self.scene.lab.transfer(&["clean", "db2"]).expect_success().stdout;
-        assert_eq!(reported != "db2: nothing to undo\n", is_known, "{reported}");
+        assert_eq!(reported != "db2: nothing to roll back\n", is_known, "{reported}");
         let left = [self.names(), names(&self.scene.db2, "/var/lib/transfer")].concat();
         assert!(left.iter().all(|name| name.starts_with("data")), "{left:?}");
     }

@@ -111,7 +111,10 @@ fn exclusive_sudo_clean_removes_leftovers_of_crash() {
         status.contains("from before a reboot; to clean up: transfer --sudo clean dba@db2\n"),
         "{status}"
     );
-    assert_eq!(lab.transfer(&["clean", "dba@db2"]).expect_success().stdout, "dba@db2: nothing to undo\n");
+    assert_eq!(
+        lab.transfer(&["clean", "dba@db2"]).expect_success().stdout,
+        "dba@db2: nothing to roll back\n"
+    );
     let clean = lab.transfer(&["--sudo", "clean", "dba@db2"]).expect_success().stdout;
     assert!(clean.contains("dba@db2: rolled back: staging directory "), "{clean}");
     assert!(names(db2, scratch.path()).is_empty());

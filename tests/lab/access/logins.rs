@@ -97,7 +97,7 @@ fn exclusive_alias_of_ssh_configuration_is_reached() {
     let status = scene.lab.transfer(&[&option, "status", "far-away"]).expect_success();
     assert_eq!(status.stdout, "far-away: no runs\n");
     let clean = scene.lab.transfer(&["clean", "far-away", &option]).expect_success();
-    assert_eq!(clean.stdout, "far-away: nothing to undo\n");
+    assert_eq!(clean.stdout, "far-away: nothing to roll back\n");
     // The advice must be the command that was tested.
     let output = scene.transfer_between(["db1", "nowhere"], &[&option]).expect_code(4);
     assert!(
