@@ -37,13 +37,15 @@ Examples:
   transfer replica db1 db2 --create-account     db2 becomes a replica of db1";
 
 /// Description in `-h`.
-const SHORT_ABOUT: &str = "Copy SOURCE into each TARGET directory; on failure all changes are rolled back";
+const SHORT_ABOUT: &str = "Copy SOURCE into each TARGET directory; roll back all changes on failure";
 
 /// Usage in `-h`.
-const SHORT_USAGE: &str = "transfer [OPTIONS] SOURCE TARGET...    ([USER@]HOST:/PATH, or /PATH)
+const SHORT_USAGE: &str = "transfer [OPTIONS] SOURCE TARGET...   each [USER@]HOST:/PATH, or /PATH
        transfer replica [OPTIONS] PRIMARY TARGET...
-       transfer status|clean HOST...
-       transfer history|show RUN";
+       transfer status HOST...   list the changes of runs that are in place
+       transfer clean HOST...    roll back orphaned runs
+       transfer history          list the runs of this machine
+       transfer show RUN         show the report of one of them";
 
 /// Text below `-h`.
 const AFTER_SHORT_HELP: &str = "\

@@ -427,10 +427,7 @@ pub fn settled(messages: &[Vec<Field>], took: Duration, status: &str) -> Vec<Str
 }
 
 fn unknown(host: &str, error: &str) -> Leftover {
-    Leftover {
-        host: host.to_owned(),
-        what: format!("cannot confirm that everything was rolled back ({error})"),
-    }
+    Leftover { host: host.to_owned(), what: format!("rollback not confirmed ({error})") }
 }
 
 /// Asks a host until an agent's leases are gone, or its lock stays held for `patience`. A process that still

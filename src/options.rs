@@ -38,12 +38,6 @@ pub type HistorySize = Whole<0, 10_000>;
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
-    /// Run COMMAND before or after the transfer; PHASE is before-source, before-target,
-    /// before-controller, after-source, after-target or after-controller; repeatable
-    #[arg(long, value_name = "PHASE=COMMAND")]
-    #[serde(deserialize_with = "from_hooks")]
-    pub hook: Option<Vec<Hook>>,
-
     /// file, mariabackup, xtrabackup, compress, decompress; file copies a file or directory tree, the
     /// backups are hot and take the server's socket as SOURCE, compress writes an archive, decompress
     /// unpacks one [default: file]
@@ -125,9 +119,9 @@ pub struct Options {
     #[arg(long, value_name = "SIZE", help_heading = "Databases")]
     #[serde(deserialize_with = "from_word")]
     pub prepare_memory: Option<Memory>,
-    /// Stop the server of source, target or both; during the copy of its data directory, and start it
-    /// again afterwards, on the target with the new data [default: none]
-    #[arg(long, value_name = "END", hide_possible_values = true, help_heading = "Databases")]
+    /// Stop the server of source, target or both; during the copy of its data directory (the target's for
+    /// the exchange only), and start it again, on the target with the new data [default: none]
+    #[arg(long, value_name = "WHERE", hide_possible_values = true, help_heading = "Databases")]
     pub stop_server: Option<Ends>,
     /// systemd unit of that server [default: the one that the server runs in]
     #[arg(long, value_name = "UNIT", help_heading = "Databases")]
@@ -147,6 +141,12 @@ pub struct Options {
     #[arg(long, value_name = "FILE", help_heading = "Databases")]
     #[serde(deserialize_with = "from_word")]
     pub defaults_file: Option<HostPath>,
+
+    /// Run COMMAND before or after the transfer; PHASE is before-source, before-target,
+    /// before-controller, after-source, after-target or after-controller; repeatable
+    #[arg(long, value_name = "PHASE=COMMAND", help_heading = "Hooks")]
+    #[serde(deserialize_with = "from_hooks")]
+    pub hook: Option<Vec<Hook>>,
 
     /// Compress with zstd, pigz, gzip or lz4; without TOOL: the first of zstd, pigz and gzip that all
     /// hosts have [default]
@@ -181,8 +181,8 @@ pub struct Options {
     /// Digest of files: md5, sha256 or blake2b [default: md5]
     #[arg(long, value_name = "NAME", hide_possible_values = true, help_heading = "Verification")]
     pub checksum_algorithm: Option<FileDigest>,
-    /// Compare a digest of the stream instead of files; it is taken during the copy and finds faults of
-    /// the network, not of the disks. Turns --checksum off; ignored when --checksum is given
+    /// Verify a digest of the stream, without reading files back; it is taken during the copy and finds
+    /// faults of the network, not of the disks. Turns --checksum off; ignored when --checksum is given
     #[arg(
         long,
         num_args = 0,
@@ -212,7 +212,7 @@ pub struct Options {
     #[serde(deserialize_with = "from_words")]
     pub target_address: Option<Vec<TargetAddress>>,
 
-    /// Become root with sudo after the login; requires sudo without a password [default: off]
+    /// Use sudo to become root after the login; requires sudo without a password [default: off]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
         hide_possible_values = true, global = true, help_heading = "SSH")]
     pub sudo: Option<bool>,

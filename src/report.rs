@@ -260,6 +260,12 @@ impl fmt::Display for Report {
                 // The run's own error reports these once.
                 Outcome::Failed(Error::Interrupted(_)) => lines.extend(unharmed(target)),
                 Outcome::Failed(_) if self.ended_before_it_began() => {}
+                // The run's own error says the same.
+                Outcome::Failed(error)
+                    if self.error.as_ref().is_some_and(|run| run.chain() == error.chain()) =>
+                {
+                    lines.extend(unharmed(target));
+                }
                 Outcome::Failed(error) => {
                     lines.push(format!("{endpoint}: FAILED: {}", error.chain()));
                     let of_source = self.run.as_ref().map_or(&[][..], |run| &run.log);

@@ -162,7 +162,7 @@ async fn ending(settings: &Settings, interrupts: &Interrupts) -> Error {
         signal = interrupts.first() => Error::Interrupted(signal),
         () = too_long => {
             let seconds = settings.max_duration.unwrap_or_default().as_secs();
-            Error::Failed(format!("not done within {seconds} s (--max-duration)"))
+            Error::Failed(format!("not done within {seconds} s (--max-duration); give it more time or omit the option"))
         }
     }
 }
@@ -343,7 +343,10 @@ async fn execute(
         }
         _ => Ok(Vec::new()),
     };
-    progress.phase(Phase::Releasing);
+    let is_done = |outcomes: &Vec<(u16, Outcome)>| {
+        !outcomes.is_empty() && outcomes.iter().all(|(_, outcome)| matches!(outcome, Outcome::Done(_)))
+    };
+    progress.phase(if result.as_ref().is_ok_and(is_done) { Phase::Releasing } else { Phase::RollingBack });
     conclude(&plan, controller.as_ref(), source.as_ref().ok(), &targets).await;
     let (source, error) = match source {
         Ok(source) => (Some(source), no_primary),

@@ -100,7 +100,7 @@ fn in_pairs(mut command: clap::Command) -> clap::Command {
 }
 
 /// Options that `transfer -h` shows.
-const COMMON: [&str; 10] = [
+const COMMON: [&str; 9] = [
     "dry_run",
     "transfer_type",
     "exclude",
@@ -109,7 +109,6 @@ const COMMON: [&str; 10] = [
     "stop_server",
     "parallel_checksum",
     "sudo",
-    "json",
     "verbose",
 ];
 

@@ -37,8 +37,10 @@ pub enum Phase {
     CatchingUp,
     /// Comparing its tables with those of the donor.
     Comparing,
-    /// Rolling back the changes on the hosts.
+    /// Rolling back what must not outlast a successful run.
     Releasing,
+    /// The same after a failure: rolling back all changes.
+    RollingBack,
 }
 
 impl Phase {
@@ -53,7 +55,7 @@ impl Phase {
             Self::Starting => "starting",
             Self::CatchingUp => "catching_up",
             Self::Comparing => "comparing",
-            Self::Releasing => "releasing",
+            Self::Releasing | Self::RollingBack => "releasing",
         }
     }
 
@@ -68,6 +70,7 @@ impl Phase {
             Self::CatchingUp => "catching up",
             Self::Comparing => "comparing tables",
             Self::Releasing => "cleaning up",
+            Self::RollingBack => "rolling back",
         }
     }
 }

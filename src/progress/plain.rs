@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use indicatif::{HumanBytes, HumanDuration};
+use indicatif::HumanBytes;
 use tokio::sync::watch;
 
 use super::{LOOK, Moment, Phase};
@@ -34,7 +34,7 @@ pub(super) fn show(moments: &watch::Receiver<Moment>, ended: &mpsc::Receiver<()>
 fn line(moment: &Moment, elapsed: Duration) -> String {
     if moment.phase != Phase::Copying {
         let waits = moment.waits.as_ref().map_or_else(String::new, |waits| format!(", {waits}"));
-        return format!("{} for {}{waits}", moment.phase.text(), HumanDuration(elapsed));
+        return format!("{} ({} s){waits}", moment.phase.text(), elapsed.as_secs());
     }
     format!(
         "copying: {}/{} ({:.0}%), {}/s, {}",

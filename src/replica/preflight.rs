@@ -271,7 +271,7 @@ impl Asked<'_> {
             found.push(warning(
                 name,
                 "read_only is not set in its configuration",
-                "it will accept writes after its next start, unless you set read_only=1 below [mysqld]",
+                "the replica will accept writes after its next restart; set read_only=1 below [mysqld]",
             ));
         }
     }

@@ -164,7 +164,7 @@ fn each_finding_names_its_problem_and_fix() {
         }),
         ("db2: the server receives writes", &|_, target| installed(target).written = true),
         (
-            "db2: read_only is not set in its configuration; it will accept writes after its next start",
+            "db2: read_only is not set in its configuration; the replica will accept writes after its next restart",
             &|_, target| {
                 installed(target).configured.remove("read_only");
             },

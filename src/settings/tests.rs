@@ -626,7 +626,6 @@ fn example_has_the_defaults() {
 
 /// All keys, as known to serde.
 const FIELDS: [&str; 46] = [
-    "hook",
     "type",
     "exclude",
     "ignore_changed",
@@ -648,6 +647,7 @@ const FIELDS: [&str; 46] = [
     "server_timeout",
     "allow_running",
     "defaults_file",
+    "hook",
     "compress",
     "compress_level",
     "encrypt",

@@ -105,7 +105,7 @@ fn endless_agent_messages_are_bounded() {
     hostile(&sandbox, 3, script);
     for option in ["--verbose", "--json"] {
         let ended = run(&sandbox, &[&source, &target, &option, &"--lease-time=2"], 6);
-        let ended = ended.says("lost the agent of this run");
+        let ended = ended.says("lost contact with the agent of this run");
         assert!(ended.stderr.matches("NOT ROLLED BACK").count() <= 2 * 64, "{ended}");
         std::fs::remove_dir_all(sandbox.path("count")).unwrap();
         sandbox.dir("count");

@@ -51,7 +51,7 @@ fn exclusive_rebooted_source_is_cleaned() {
     scene.expect_rolled_back(&[&scene.db2], 2 * LEASE);
     scene.db1.boot();
     let output = run.end_within(GIVEN_UP);
-    assert!(output.stderr.contains("FAILED: db1: lost the agent of this run"), "{output}");
+    assert!(output.stderr.contains("FAILED: db1: lost contact with the agent of this run"), "{output}");
     // Timing decides whether it is asked again before or after it is back.
     if output.status.code() == Some(6) {
         assert!(output.stderr.ends_with("to roll back: transfer clean db1\n"), "{output}");
@@ -80,7 +80,7 @@ fn exclusive_cut_off_target_rolls_back_on_its_own() {
     let cut = scene.lab.cut("ctl", "db2");
     scene.expect_rolled_back(&[&scene.db2], 2 * LEASE);
     let said = expect_end(run, 6, GIVEN_UP);
-    assert!(said.contains("db2: NOT ROLLED BACK: cannot confirm that everything was rolled back"), "{said}");
+    assert!(said.contains("db2: NOT ROLLED BACK: rollback not confirmed"), "{said}");
     assert!(said.ends_with("to roll back: transfer clean db2\n"), "{said}");
     drop(cut);
     let cleaned = scene.lab.transfer(&["clean", "db2"]).expect_success().stdout;
@@ -96,7 +96,7 @@ fn exclusive_reconnected_target_confirms_its_rollback() {
     scene.expect_rolled_back(&[&scene.db2], 2 * LEASE);
     drop(cut);
     let said = expect_end(run, 1, GIVEN_UP);
-    assert!(said.contains("db2: lost the agent of this run"), "{said}");
+    assert!(said.contains("db2: lost contact with the agent of this run"), "{said}");
     scene.expect_as_before(PROMPTLY);
 }
 

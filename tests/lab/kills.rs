@@ -26,7 +26,7 @@ fn exclusive_killed_agent_fails_the_run_cleanly() {
         let run = scene.start_stream(&[]);
         Found::of(host, &["agent"]).signal("KILL");
         let said = expect_end(run, 1, PROMPTLY);
-        assert!(said.contains(&format!("{name}: lost the agent of this run")), "{said}");
+        assert!(said.contains(&format!("{name}: lost contact with the agent of this run")), "{said}");
         scene.expect_as_before(LEASE);
     }
 }
@@ -38,7 +38,7 @@ fn exclusive_controller_rolls_back_without_agent_and_watchdog() {
         let run = scene.start_stream(&[]);
         Found::of(host, &["watchdog", "agent"]).signal("KILL");
         let said = expect_end(run, 1, PROMPTLY);
-        assert!(said.contains(&format!("{name}: lost the agent of this run")), "{said}");
+        assert!(said.contains(&format!("{name}: lost contact with the agent of this run")), "{said}");
         scene.expect_as_before(LEASE);
     }
 }
@@ -151,7 +151,7 @@ fn exclusive_killed_connection_fails_the_run_cleanly() {
         let run = scene.start_stream(&[]);
         scene.ctl.sh(&format!("pkill -KILL -P {} -f ' {name}$'", run.pid()));
         let said = expect_end(run, 1, PROMPTLY);
-        assert!(said.contains(&format!("{name}: lost the agent of this run")), "{said}");
+        assert!(said.contains(&format!("{name}: lost contact with the agent of this run")), "{said}");
         scene.expect_as_before(LEASE);
     }
 }
@@ -162,7 +162,7 @@ fn exclusive_killed_sshd_session_fails_the_run_cleanly() {
     let run = scene.start_stream(&[]);
     Found::of(&scene.db2, &["session"]).signal("KILL");
     let said = expect_end(run, 1, PROMPTLY);
-    assert!(said.contains("db2: lost the agent of this run"), "{said}");
+    assert!(said.contains("db2: lost contact with the agent of this run"), "{said}");
     scene.expect_as_before(LEASE);
 }
 

@@ -55,7 +55,7 @@ pub struct Charge<'a> {
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum AgentError {
     /// The agent or the connection to it is gone. The host rolls back on its own.
-    #[error("{host}: lost the agent of this run ({})", reason(.ending.as_deref()))]
+    #[error("{host}: lost contact with the agent of this run ({})", reason(.ending.as_deref()))]
     Lost {
         /// Host of the agent.
         host: String,

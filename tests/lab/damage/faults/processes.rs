@@ -56,20 +56,20 @@ pub(super) fn deaths() -> Vec<Fault> {
             .ends(&[1, 4], &["db1"]),
         fault("agent-of-target", |experiment| end(experiment, End::Target, "agent"))
             .at(has_agent)
-            .ends(&[1], &["db2: lost the agent of this run"]),
+            .ends(&[1], &["db2: lost contact with the agent of this run"]),
         fault("agent-of-source", |experiment| end(experiment, End::Source, "agent"))
             .at(|moment| has_agent(moment) && moment.name != "releasing")
             .of_source()
-            .ends(&[1], &["lost the agent of this run"]),
+            .ends(&[1], &["lost contact with the agent of this run"]),
         fault("keepers-of-target", |experiment| end(experiment, End::Target, ALL))
             .by(few)
             .at(has_agent)
-            .ends(&[1], &["db2: lost the agent of this run"]),
+            .ends(&[1], &["db2: lost contact with the agent of this run"]),
         fault("keepers-of-source", |experiment| end(experiment, End::Source, ALL))
             .by(cold)
             .at(|moment| has_agent(moment) && moment.name != "releasing")
             .of_source()
-            .ends(&[1], &["lost the agent of this run"]),
+            .ends(&[1], &["lost contact with the agent of this run"]),
         fault("agent-and-controller", |experiment| {
             experiment.run().signal("STOP");
             end(experiment, End::Target, "agent");
