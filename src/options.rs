@@ -181,8 +181,8 @@ pub struct Options {
     /// Digest of files: md5, sha256 or blake2b [default: md5]
     #[arg(long, value_name = "NAME", hide_possible_values = true, help_heading = "Verification")]
     pub checksum_algorithm: Option<FileDigest>,
-    /// Verify a digest of the stream, without reading files back; it is taken during the copy and finds
-    /// faults of the network, not of the disks. Turns --checksum off; ignored when --checksum is given
+    /// Verify a digest of the stream, not of files; it is taken during the copy and finds faults of the
+    /// network, not of the disks. Turns --checksum off; ignored when --checksum is given
     #[arg(
         long,
         num_args = 0,

@@ -9,7 +9,7 @@ use crate::values::Compress;
 #[derive(Clone, Debug, Default, clap::Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is an option of the command line")]
 pub struct Typed {
-    /// Show all changes and their rollback, and change nothing [default: off]
+    /// Show changes and their rollback, change nothing [default: off]
     #[arg(long)]
     pub dry_run: bool,
     /// Options that a configuration file and the environment may set, too.
