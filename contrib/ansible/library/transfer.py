@@ -374,7 +374,7 @@ def reasons(run):
 def clean_command(run):
     """Returns the command that removes the leftovers, as the program printed it."""
     for line in run.stderr.splitlines():
-        found = re.match(r'to (?:remove|start and run) .*?: (transfer .*)$', line)
+        found = re.match(r'to roll back.*?: (transfer .*)$', line)
         if found:
             return found.group(1)
     return None

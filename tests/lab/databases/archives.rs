@@ -56,7 +56,7 @@ fn exclusive_invalid_or_oversized_archives_are_rejected() {
         lab.transfer(&["--type=decompress", &format!("db1:{}", scratch.join(name)), &format!("db2:{to}")])
     };
     let reported = send("large", &small).expect_code(4).stderr;
-    assert!(reported.contains("take 2.8") || reported.contains("takes 2.8"), "{reported}");
+    assert!(reported.contains("the source needs 2.8"), "{reported}");
     let reported = send("noise", &scratch.join("in")).expect_code(4).stderr;
     assert!(reported.contains("is not an archive") && reported.contains("--type file"), "{reported}");
     let reported = send("short", &scratch.join("in")).expect_code(1).stderr;
