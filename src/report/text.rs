@@ -1,0 +1,398 @@
+//! Report for people: a summary per target, the state of the hosts, and the command that comes next.
+
+use std::fmt;
+
+use indicatif::HumanBytes;
+use jiff::tz::TimeZone;
+
+use super::{OldData, Report, RunFacts, TargetReport, rate};
+use crate::backup::log::completed;
+use crate::endpoint::Endpoint;
+use crate::error::Error;
+use crate::exit::Exit;
+use crate::host::command::look_after;
+use crate::host::wire::printable;
+use crate::lease::Leftover;
+use crate::transfer::{BackupFacts, Copied, Followed, Outcome};
+use crate::values::{AttributeKind, TableCheck, files};
+
+/// Log lines of a backup that are shown when it failed.
+const LOG_LINES: usize = 5;
+
+impl Report {
+    /// Returns the state of the hosts after a run that failed, and whether the command can be repeated.
+    fn assurance(&self) -> Option<String> {
+        let began = self.run.is_some() && self.dry_run.is_none();
+        if !began || !self.leftovers.is_empty() || self.exit() == Exit::Done {
+            return None;
+        }
+        let stays = |target: &TargetReport| {
+            !target.kept.is_empty() || matches!(target.outcome, Outcome::Done(_) | Outcome::Published)
+        };
+        Some(if self.targets.iter().any(stays) {
+            "transfer: all other changes on the hosts were rolled back".to_owned()
+        } else {
+            "transfer: all changes on the hosts were rolled back; the same command can be run again"
+                .to_owned()
+        })
+    }
+
+    /// Returns the name and the times of the run, if it changed hosts.
+    fn trailer(&self) -> Option<String> {
+        let run = self.run.as_ref().filter(|_| self.dry_run.is_none())?;
+        let (began, ended) = self.time?;
+        let [began, ended] = [began, ended].map(|time| time.to_zoned(TimeZone::system()));
+        let (began, ended) = (began.strftime("%F %T"), ended.strftime("%F %T %:z"));
+        Some(format!("run {}: {began} to {ended}", run.id))
+    }
+
+    /// Returns the remarks that all finished copies share, so that they are shown once: they are the source's.
+    fn shared_remarks(&self) -> Vec<&String> {
+        let remarks: Vec<&Vec<String>> = self
+            .targets
+            .iter()
+            .filter_map(|target| match &target.outcome {
+                Outcome::Done(copied) => Some(&copied.remarks),
+                _ => None,
+            })
+            .collect();
+        match remarks.as_slice() {
+            [] | [_] => Vec::new(),
+            [first, others @ ..] => {
+                let is_shared = |remark: &&String| others.iter().all(|other| other.contains(remark));
+                first.iter().filter(is_shared).collect()
+            }
+        }
+    }
+}
+
+impl Report {
+    /// Returns the lines of one target.
+    fn of_target(&self, target: &TargetReport, shared: &[&String]) -> Vec<String> {
+        let mut lines = Vec::new();
+        let endpoint = &target.endpoint;
+        match &target.outcome {
+            Outcome::Done(copied) => {
+                lines.extend(copied.replica.iter().flat_map(|replica| follows(target, replica)));
+                lines.push(format!(
+                    "{}: done: {} in {} entries, {:.1} s",
+                    target.place(),
+                    HumanBytes(copied.bytes),
+                    copied.entries,
+                    copied.took.as_secs_f64()
+                ));
+                lines.push(format!("  sent: {}", way(self.run.as_ref(), target, copied)));
+                lines.push(format!("  verified: {}", checks(copied)));
+                lines.extend(dropped(copied));
+                lines.extend(copied.backup.iter().flat_map(|backup| described(backup)));
+                let excluded = self.run.as_ref().map(|run| run.exclude.join(", "));
+                lines.extend(
+                    excluded.filter(|list| !list.is_empty()).map(|list| format!("  excluded: {list}")),
+                );
+                lines.extend(old(target));
+                let own = copied.remarks.iter().filter(|remark| !shared.contains(remark));
+                lines.extend(own.map(|remark| format!("  note: {remark}")));
+            }
+            Outcome::Published => {
+                lines.push(format!(
+                    "{}: done: verified and published before the interruption",
+                    target.place()
+                ));
+                lines.extend(old(target));
+            }
+            // The run's own error reports these once.
+            Outcome::Failed(Error::Interrupted(_)) => lines.extend(unharmed(target)),
+            Outcome::Failed(_) if self.ended_before_it_began() => {}
+            // The run's own error says the same.
+            Outcome::Failed(error) if self.error.as_ref().is_some_and(|run| run.chain() == error.chain()) => {
+                lines.extend(unharmed(target));
+            }
+            Outcome::Failed(error) => {
+                lines.push(format!("{endpoint}: FAILED: {}", error.chain()));
+                let of_source = self.run.as_ref().map_or(&[][..], |run| &run.log);
+                let log = if target.log.is_empty() { of_source } else { target.log.as_slice() };
+                // A failure after a successful backup is not in the backup's log.
+                let log = if completed(log) { &[][..] } else { log };
+                let last = &log[log.len().saturating_sub(LOG_LINES)..];
+                lines.extend(last.iter().map(|line| format!("  log: {line}")));
+                lines.extend(unharmed(target));
+            }
+        }
+        lines.extend(
+            target.kept.iter().map(|path| format!("{endpoint}: partial copy kept (--keep-staging): {path}")),
+        );
+        lines
+    }
+}
+
+impl Report {
+    /// Returns whether a target became a replica.
+    fn replicates(&self) -> bool {
+        let is_one = |target: &TargetReport| matches!(&target.outcome, Outcome::Done(copied) if copied.replica.is_some());
+        self.targets.iter().any(is_one)
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut lines = Vec::new();
+        lines.extend(self.dry_run.as_ref().map(ToString::to_string));
+        if let Some(error) = &self.error {
+            lines.push(format!("transfer: {}", error.chain()));
+        }
+        let shared = self.shared_remarks();
+        for target in &self.targets {
+            lines.extend(self.of_target(target, &shared));
+        }
+        lines.extend(shared.iter().map(|remark| format!("note: {remark}")));
+        if self.exit() != Exit::Done {
+            let is_restored = |host: &str| self.leftovers.iter().all(|leftover| leftover.host != host);
+            let restored = self.stopped.iter().filter(|(host, _)| is_restored(host));
+            lines.extend(
+                restored.map(|(host, what)| format!("{host}: {what} was stopped and is running again")),
+            );
+        }
+        if self.replicates() {
+            let steps = self
+                .phases
+                .iter()
+                .map(|(name, took)| format!("{} {:.1}", name.replace('_', " "), took.as_secs_f64()));
+            lines.push(format!("seconds: {}", steps.collect::<Vec<_>>().join(", ")));
+        }
+        lines.extend(self.trailer());
+        for leftover in &self.leftovers {
+            lines.push(format!("{}: NOT ROLLED BACK: {}", leftover.host, leftover.what));
+        }
+        let mut hosts: Vec<&str> = self.leftovers.iter().map(|leftover| leftover.host.as_str()).collect();
+        hosts.sort_unstable();
+        hosts.dedup();
+        if !hosts.is_empty() {
+            let restarts = |leftover: &Leftover| {
+                ["server ", "replication ", "trial ", "hook "].iter().any(|kind| leftover.is(kind))
+            };
+            let (purpose, clean) = if self.leftovers.iter().any(restarts) {
+                ("to roll back, restart servers and run hooks", "clean --start-servers")
+            } else {
+                ("to roll back", "clean")
+            };
+            lines.push(format!("{purpose}: {}", look_after(&self.login, clean, &hosts.join(" "))));
+        }
+        lines.extend(self.assurance());
+        f.write_str(&lines.join("\n"))
+    }
+}
+
+impl TargetReport {
+    /// Returns host and final path of the copy.
+    fn place(&self) -> String {
+        match &self.final_path {
+            Some(path) => Endpoint { path: path.clone(), ..self.endpoint.clone() }.to_string(),
+            None => self.endpoint.to_string(),
+        }
+    }
+}
+
+/// Describes a replica.
+fn follows(target: &TargetReport, replica: &Followed) -> Vec<String> {
+    let Followed { primary, place, user, gtid, began, .. } = replica;
+    let host = &target.endpoint.host;
+    let lag = replica.lag.as_secs_f64();
+    let mut lines = vec![
+        format!("{host}: replicates from {primary} ({place}), {lag:.1} s behind, read-only"),
+        format!("  started from {began}"),
+    ];
+    if !gtid.is_empty() {
+        lines.push(format!("  current GTID {gtid}"));
+    }
+    if let Some((check, tables, moment)) = &replica.tables {
+        let how = match check {
+            TableCheck::Checksum => "by checksum",
+            TableCheck::Rows => "by number of rows",
+        };
+        let tables = if *tables == 1 { "1 table".to_owned() } else { format!("all {tables} tables") };
+        lines.push(format!("  verified: {tables} equal to the donor's at {moment}, {how}"));
+    }
+    if replica.made {
+        lines.push(format!("  account {user} was created for it on {primary}"));
+    }
+    lines
+}
+
+/// Describes what happened to replaced data.
+fn old(target: &TargetReport) -> Option<String> {
+    match &target.old {
+        OldData::Kept(path) => Some(format!(
+            "  replaced: the old data is now {}",
+            printable(path.as_os_str().as_encoded_bytes())
+        )),
+        OldData::Removed => Some("  replaced: the old data was removed".to_owned()),
+        OldData::Unknown | OldData::Unchanged => None,
+    }
+}
+
+/// Describes what a failed run has left in place: the old data, and servers that run again.
+fn unharmed(target: &TargetReport) -> Vec<String> {
+    let host = &target.endpoint.host;
+    let mut lines = Vec::new();
+    if target.old == OldData::Unchanged {
+        lines.push(format!("{}: the old data is in place", target.place()));
+    }
+    lines.extend(
+        target.restarted.iter().map(|unit| format!("{host}: {unit} was stopped and is running again")),
+    );
+    lines
+}
+
+/// Describes how the data travelled.
+fn way(run: Option<&RunFacts>, target: &TargetReport, copied: &Copied) -> String {
+    let mut text = format!("{}", HumanBytes(copied.wire_bytes));
+    if let Some(run) = run {
+        let compression = run.compression.map_or_else(
+            || "not compressed".to_owned(),
+            |how| format!("{} level {}", how.program.name(), how.level),
+        );
+        let encryption = if run.encrypted { "encrypted" } else { "not encrypted" };
+        text.push_str(&format!(" ({compression}, {encryption})"));
+    }
+    text.push_str(&format!(", {}/s", HumanBytes(rate(copied))));
+    if let (Some((address, peer)), Some(port)) = (target.addresses, target.port) {
+        text.push_str(&format!(", {peer} to {address} port {port}"));
+    }
+    text
+}
+
+/// Describes a backup.
+fn described(backup: &BackupFacts) -> Vec<String> {
+    let state =
+        if backup.prepared { "prepared" } else { "not prepared: prepare it before a server starts on it" };
+    let mut lines = vec![format!("  backup of {} by {}, {state}", backup.server_version, backup.tool)];
+    if let Some((file, position)) = &backup.binlog {
+        let gtid = if backup.gtid.is_empty() { String::new() } else { format!(", GTID {}", backup.gtid) };
+        lines.push(format!("  binlog position {file}:{position}{gtid}"));
+    }
+    lines.extend(
+        backup.source_position.as_ref().map(|text| format!("  position of its replication: {}", text.trim())),
+    );
+    lines
+}
+
+/// Describes the attributes that were dropped, if any were.
+fn dropped(copied: &Copied) -> Option<String> {
+    let of_kind = |(kind, count): (&AttributeKind, &u64)| format!("{} of {}", kind.plural(), files(*count));
+    let dropped: Vec<String> = copied.dropped.iter().map(of_kind).collect();
+    (!dropped.is_empty()).then(|| format!("  dropped: {}", dropped.join(", ")))
+}
+
+/// Returns the name of a digest as its standard writes it.
+fn digest_name(name: &str) -> &str {
+    match name {
+        "md5" => "MD5",
+        "sha256" => "SHA-256",
+        "blake2b" => "BLAKE2b",
+        other => other,
+    }
+}
+
+/// Describes the checks that the copy passed.
+fn checks(copied: &Copied) -> String {
+    let mut checks = vec![if copied.listed { "names and sizes" } else { "number of bytes" }.to_owned()];
+    checks.extend(copied.stream_digest.as_ref().map(|name| format!("{} of the stream", digest_name(name))));
+    let disks =
+        if copied.synced { "read back from both disks" } else { "the target's may not be on its disk yet" };
+    checks.extend(
+        copied
+            .files_compared
+            .map(|(digest, count)| format!("{} of {} ({disks})", digest_name(digest.name()), files(count))),
+    );
+    if copied.changed {
+        checks.push("except for files that changed during the copy".into());
+    }
+    checks.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::values::FileDigest;
+    use std::ffi::OsStr;
+    use std::time::Duration;
+
+    fn end(outcome: Outcome) -> TargetReport {
+        let addresses = Some(("10.77.0.12".parse().unwrap(), "10.77.0.11".parse().unwrap()));
+        TargetReport {
+            endpoint: endpoint(),
+            final_path: Some("/srv/sqldata".into()),
+            addresses,
+            port: Some(4400),
+            outcome,
+            kept: Vec::new(),
+            log: Vec::new(),
+            old: OldData::Unknown,
+            restarted: Vec::new(),
+        }
+    }
+
+    fn endpoint() -> Endpoint {
+        Endpoint::parse(OsStr::new("db2:/srv")).unwrap()
+    }
+
+    fn copied() -> Outcome {
+        Outcome::Done(Copied {
+            entries: 12,
+            bytes: 1 << 30,
+            read_bytes: 1 << 30,
+            wire_bytes: 1 << 29,
+            took: Duration::from_millis(9_800),
+            streamed: Duration::from_secs(8),
+            stream_digest: Some("sha256".into()),
+            stream_value: Some("ab".into()),
+            files_compared: Some((FileDigest::Md5, 10)),
+            entries_digest: "cd".into(),
+            synced: true,
+            changed: false,
+            listed: true,
+            backup: None,
+            replica: None,
+            dropped: [].into(),
+            remarks: vec!["tar: ./d/s: socket ignored".into()],
+        })
+    }
+
+    #[test]
+    fn dropped_attributes_are_counted() {
+        let Outcome::Done(mut copy) = copied() else { unreachable!("a good copy") };
+        copy.dropped = [(AttributeKind::Acls, 3), (AttributeKind::Xattrs, 1)].into();
+        let report = Report { targets: vec![end(Outcome::Done(copy))], ..Report::default() };
+        let text = report.to_string();
+        assert!(text.contains("\n  dropped: extended attributes of 1 file, ACLs of 3 files\n"), "{text}");
+    }
+
+    #[test]
+    fn good_copy_prints_summary_facts_and_notes() {
+        let report = Report { targets: vec![end(copied())], ..Report::default() };
+        assert_eq!(
+            report.to_string(),
+            "db2:/srv/sqldata: done: 1.00 GiB in 12 entries, 9.8 s\n  \
+             sent: 512.00 MiB, 128.00 MiB/s, 10.77.0.11 to 10.77.0.12 port 4400\n  \
+             verified: names and sizes, SHA-256 of the stream, MD5 of 10 files (read back from both disks)\n  \
+             note: tar: ./d/s: socket ignored"
+        );
+        assert_eq!(report.exit(), Exit::Done);
+    }
+
+    #[test]
+    fn leftovers_are_listed_with_clean_command() {
+        let report = Report {
+            targets: vec![end(copied()), end(Outcome::Failed(Error::Verification("db3: bad".into())))],
+            leftovers: vec![Leftover {
+                host: "db2".into(),
+                what: "nftables IPv4 rules transfer-r-target1".into(),
+            }],
+            ..Report::default()
+        };
+        let text = report.to_string();
+        assert!(text.contains("db2:/srv: FAILED: db3: bad"), "{text}");
+        assert!(text.ends_with("to roll back: transfer clean db2"), "{text}");
+        assert_eq!(report.exit(), Exit::Leftovers, "6 whatever else happened");
+    }
+}
