@@ -157,8 +157,11 @@ pub async fn stop_replication(end: &End, socket: &Path, backup: &BackupPlan) -> 
     let arguments = [socket.as_os_str().as_bytes(), backup.defaults_file.as_bytes(), datadir];
     let reply = end.agent.call("stop_replication", &arguments).await;
     let reply = reply.map_err(|error| not_quiesced(end, &backup.datadir, error))?;
-    end.agent.note_stopped("replication");
-    Ok(reply.first().and_then(|count| short(count, LONGEST_TEXT).parse().ok()).unwrap_or_default())
+    let stopped = reply.first().and_then(|count| short(count, LONGEST_TEXT).parse().ok()).unwrap_or_default();
+    if stopped > 0 {
+        end.agent.note_stopped("replication");
+    }
+    Ok(stopped)
 }
 
 /// Removes the old data at the agent's end, when the new data is on the disk.
@@ -168,7 +171,8 @@ pub async fn drop_old(end: &End, target: &TargetPlan) -> Result<(), AgentError> 
 }
 
 /// Stops servers together with their replication, until [`restart`] or the agent's end.
-pub async fn stop_servers(end: &End, servers: &[StopPlan]) -> Result<(), Error> {
+/// Returns whether some of them replicated.
+pub async fn stop_servers(end: &End, servers: &[StopPlan]) -> Result<bool, Error> {
     let mut some_stopped = false;
     for server in servers {
         let datadir = server.datadir.as_os_str().as_bytes();
@@ -187,10 +191,10 @@ pub async fn stop_servers(end: &End, servers: &[StopPlan]) -> Result<(), Error> 
             seconds.as_bytes(),
             if some_stopped { b"rests" } else { b"runs" },
         ];
-        end.agent.note_stopped(&server.unit);
         end.agent.call("stop_server", &arguments).await?;
+        end.agent.note_stopped(&server.unit);
     }
-    Ok(())
+    Ok(some_stopped)
 }
 
 /// Explains why a server cannot be quiesced.
@@ -336,6 +340,7 @@ impl Leftover {
 
 /// Result of an agent's end.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts about one agent")]
 pub struct Release {
     /// Effects that are not rolled back, or not known to be.
     pub leftovers: Vec<Leftover>,
@@ -347,8 +352,12 @@ pub struct Release {
     pub kept: Vec<String>,
     /// Last lines that a backup, or its preparation, has logged there.
     pub log: Vec<String>,
-    /// Units and replication that the run has stopped or tried to stop there.
+    /// Units and replication that the run has stopped there.
     pub stopped: Vec<String>,
+    /// The agent was lost, and its host had to be asked for what is left.
+    pub lost: bool,
+    /// The final name is known to lead to what it led to before.
+    pub left_the_name: bool,
 }
 
 /// Releases everything that an agent holds, and makes sure of it: the host of an agent that was lost is asked
@@ -360,13 +369,14 @@ pub async fn release(end: End, silence: Duration) -> Release {
     let released = agent.release(UNDO_LIMIT).await;
     let (published, old_kept, kept) = (agent.published(), agent.old_kept(), agent.kept());
     let log = ["sender", "prepare"].into_iter().flat_map(|job| agent.job(job).log).collect();
-    let stopped = agent.stopped();
+    let (stopped, left_the_name) = (agent.stopped(), agent.left_the_name());
     drop(agent);
+    let lost = matches!(released, Released::Lost);
     let leftovers = match released {
         Released::Told(left) => left.into_iter().map(|lease| Leftover::of(&name, &lease)).collect(),
         Released::Lost => settle(&host, &id, silence).await,
     };
-    Release { leftovers, published, old_kept, kept, log, stopped }
+    Release { leftovers, published, old_kept, kept, log, stopped, lost, left_the_name }
 }
 
 /// Makes sure that a lost agent's leases are rolled back; returns those that are not.

@@ -197,7 +197,12 @@ fn takes_value(argument: &Arg) -> bool {
 
 /// Returns the first sentence, for the NAME section.
 fn summary(about: &str) -> &str {
-    about.split([':', ';']).next().unwrap_or(about).trim_end_matches('.')
+    about
+        .split([':', ';'])
+        .next()
+        .and_then(|text| text.split(". ").next())
+        .unwrap_or(about)
+        .trim_end_matches('.')
 }
 
 fn sentence(text: &str) -> String {

@@ -44,7 +44,7 @@ pub struct Report {
     pub error: Option<Error>,
     /// Options of the logins to the hosts.
     pub login: Login,
-    /// Servers and replication of the source that the run had stopped, with their host.
+    /// Servers and replication of the source that the run had stopped and restored, with their host.
     pub stopped: Vec<(String, String)>,
 }
 
@@ -124,6 +124,10 @@ pub struct TargetReport {
     pub outcome: Outcome,
     /// Staging directories that were kept.
     pub kept: Vec<String>,
+    /// The copy has its final name.
+    pub published: bool,
+    /// The agent was lost, and the host may hold a published copy or a kept staging directory.
+    pub is_uncertain: bool,
     /// Data that had the final name before.
     pub old: OldData,
     /// Servers of the target that the run had stopped and that run again with their old data.

@@ -274,6 +274,8 @@ fn without_copy(endpoint: Endpoint, error: Error) -> TargetReport {
         kept: Vec::new(),
         log: Vec::new(),
         old: OldData::Unknown,
+        published: false,
+        is_uncertain: false,
         restarted: Vec::new(),
     }
 }
@@ -392,8 +394,9 @@ async fn execute(
     for ((target, release), (port, outcome)) in plan.targets.iter().zip(&of_targets).zip(outcomes) {
         report.targets.push(target_report(&plan, target, release, port, outcome));
     }
+    let stopped = if of_source.lost { &[][..] } else { of_source.stopped.as_slice() };
     report.stopped =
-        of_source.stopped.iter().map(|what| (plan.source.endpoint.host.to_string(), what.clone())).collect();
+        stopped.iter().map(|what| (plan.source.endpoint.host.to_string(), what.clone())).collect();
     let releases = [of_source].into_iter().chain(of_targets);
     report.leftovers.extend(releases.flat_map(|release| release.leftovers));
 }
@@ -406,13 +409,15 @@ fn target_report(
     port: u16,
     outcome: Outcome,
 ) -> TargetReport {
-    let is_restored = !release.published && release.leftovers.is_empty();
+    let is_restored = !release.published && !release.lost && release.leftovers.is_empty();
     TargetReport {
         endpoint: target.endpoint.clone(),
         final_path: Some(target.final_path.clone()),
         addresses: Some((target.address, target.peer)),
         port: Some(port).filter(|port| *port != 0),
         outcome,
+        published: release.published,
+        is_uncertain: release.lost && !release.published && (!release.left_the_name || plan.keep_staging),
         kept: release.kept.clone(),
         log: release.log.clone(),
         old: old_data(plan, target, release),
@@ -425,11 +430,11 @@ fn old_data(plan: &Plan, target: &TargetPlan, release: &lease::Release) -> OldDa
     if release.old_kept {
         return OldData::Kept(target.old_path.clone());
     }
-    match (target.old.is_some() && release.leftovers.is_empty(), release.published) {
-        (false, _) => OldData::Unknown,
-        (true, true) if plan.replace == Replace::No => OldData::Unknown,
-        (true, true) => OldData::Removed,
-        (true, false) => OldData::Unchanged,
+    let was_there = target.old.is_some() && release.leftovers.is_empty();
+    match (was_there, release.published) {
+        (true, true) if plan.replace != Replace::No => OldData::Removed,
+        (true, false) if release.left_the_name => OldData::Unchanged,
+        _ => OldData::Unknown,
     }
 }
 

@@ -70,6 +70,8 @@ pub fn command() -> clap::Command {
             .mut_arg("replace", |replace| {
                 replace.help("Replace a server that holds databases; the old one is brought back on any failure [default: off]")
             })
+            // Prefixes of before --replicate-from-primary.
+            .mut_arg("replace", |replace| replace.aliases(["r", "re", "rep", "repl"]))
             .mut_arg("keep_old", |keep| {
                 keep.help("Keep the old data beside the new; as NAME.old-RUN, requires --replace [default: off]")
             })
@@ -171,7 +173,13 @@ fn shown_in_short() -> clap::Command {
 pub(super) fn readable(mut error: clap::Error, words: &[OsString]) -> clap::Error {
     escape(&mut error);
     if error.kind() == ErrorKind::DisplayHelp {
-        let is_long = |word: &OsString| word == "help" || word.as_encoded_bytes().starts_with(b"--h");
+        let is_long = |word: &OsString| {
+            let word = word.as_encoded_bytes();
+            let alone =
+                ["help", "status", "clean", "history", "show"].iter().any(|alone| word == alone.as_bytes());
+            // `--help`, also shortened.
+            alone || (word.starts_with(b"--he") && b"--help".starts_with(word))
+        };
         let is_short = !words.iter().any(is_long);
         let shown = if is_short { shown_in_short() } else { shown() };
         let help = shown.try_get_matches_from(words).err();

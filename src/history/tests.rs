@@ -120,6 +120,8 @@ fn nested_targets_have_their_own_results() {
         outcome,
         kept: Vec::new(),
         old: crate::report::OldData::Unknown,
+        published: false,
+        is_uncertain: false,
         restarted: Vec::new(),
         log: Vec::new(),
     };

@@ -155,7 +155,7 @@ impl Progress {
         if begun(&self.begun.lock().unwrap_or_else(PoisonError::into_inner)) {
             return;
         }
-        tracing::debug!("phase: {}", phase.text());
+        tracing::debug!(phase = phase.name(), "phase: {}", phase.text());
         let now = Instant::now();
         self.begun.lock().unwrap_or_else(PoisonError::into_inner).push((phase, now));
         self.moments.send_modify(|moment| (moment.phase, moment.since, moment.waits) = (phase, now, None));

@@ -144,6 +144,6 @@ fn copy(copied: &Copied) -> Value {
             "seconds": replica.steps.iter()
                 .map(|(step, took)| (step.replace(' ', "_"), json!(seconds(*took)))).collect::<Map<_, _>>(),
         })),
-        "notes": copied.remarks,
+        "notes": copied.source_remarks.iter().chain(&copied.remarks).collect::<Vec<_>>(),
     })
 }

@@ -26,13 +26,17 @@ impl Report {
         if !began || !self.leftovers.is_empty() || self.exit() == Exit::Done {
             return None;
         }
+        // Targets that were left out before they were changed.
+        if self.targets.iter().all(|target| target.is_done() || target.addresses.is_none()) {
+            return None;
+        }
         let stays = |target: &TargetReport| {
-            !target.kept.is_empty() || matches!(target.outcome, Outcome::Done(_) | Outcome::Published)
+            !target.kept.is_empty() || target.published || target.is_uncertain || target.is_done()
         };
         Some(if self.targets.iter().any(stays) {
             "transfer: all other changes on the hosts were rolled back".to_owned()
         } else {
-            "transfer: all changes on the hosts were rolled back; the same command can be run again"
+            "transfer: all changes on the hosts were rolled back; it is safe to run the command again"
                 .to_owned()
         })
     }
@@ -46,29 +50,22 @@ impl Report {
         Some(format!("run {}: {began} to {ended}", run.id))
     }
 
-    /// Returns the remarks that all finished copies share, so that they are shown once: they are the source's.
-    fn shared_remarks(&self) -> Vec<&String> {
-        let remarks: Vec<&Vec<String>> = self
-            .targets
-            .iter()
-            .filter_map(|target| match &target.outcome {
-                Outcome::Done(copied) => Some(&copied.remarks),
-                _ => None,
-            })
-            .collect();
-        match remarks.as_slice() {
-            [] | [_] => Vec::new(),
-            [first, others @ ..] => {
-                let is_shared = |remark: &&String| others.iter().all(|other| other.contains(remark));
-                first.iter().filter(is_shared).collect()
-            }
+    /// Returns the remarks about the source if several copies have them, so that they are shown once.
+    fn shared_remarks(&self) -> &[String] {
+        let mut done = self.targets.iter().filter_map(|target| match &target.outcome {
+            Outcome::Done(copied) => Some(copied.source_remarks.as_slice()),
+            _ => None,
+        });
+        match (done.next(), done.next()) {
+            (Some(remarks), Some(_)) => remarks,
+            _ => &[],
         }
     }
 }
 
 impl Report {
     /// Returns the lines of one target.
-    fn of_target(&self, target: &TargetReport, shared: &[&String]) -> Vec<String> {
+    fn of_target(&self, target: &TargetReport, shared: &[String]) -> Vec<String> {
         let mut lines = Vec::new();
         let endpoint = &target.endpoint;
         match &target.outcome {
@@ -90,8 +87,10 @@ impl Report {
                     excluded.filter(|list| !list.is_empty()).map(|list| format!("  excluded: {list}")),
                 );
                 lines.extend(old(target));
-                let own = copied.remarks.iter().filter(|remark| !shared.contains(remark));
-                lines.extend(own.map(|remark| format!("  note: {remark}")));
+                let of_source = if shared.is_empty() { copied.source_remarks.as_slice() } else { &[] };
+                lines.extend(
+                    of_source.iter().chain(&copied.remarks).map(|remark| format!("  note: {remark}")),
+                );
             }
             Outcome::Published => {
                 lines.push(format!(
@@ -103,12 +102,11 @@ impl Report {
             // The run's own error reports these once.
             Outcome::Failed(Error::Interrupted(_)) => lines.extend(unharmed(target)),
             Outcome::Failed(_) if self.ended_before_it_began() => {}
-            // The run's own error says the same.
-            Outcome::Failed(error) if self.error.as_ref().is_some_and(|run| run.chain() == error.chain()) => {
-                lines.extend(unharmed(target));
-            }
             Outcome::Failed(error) => {
-                lines.push(format!("{endpoint}: FAILED: {}", error.chain()));
+                // The run's own error may say the same.
+                if self.error.as_ref().is_none_or(|run| run.chain() != error.chain()) {
+                    lines.push(format!("{endpoint}: FAILED: {}", error.chain()));
+                }
                 let of_source = self.run.as_ref().map_or(&[][..], |run| &run.log);
                 let log = if target.log.is_empty() { of_source } else { target.log.as_slice() };
                 // A failure after a successful backup is not in the backup's log.
@@ -142,7 +140,7 @@ impl fmt::Display for Report {
         }
         let shared = self.shared_remarks();
         for target in &self.targets {
-            lines.extend(self.of_target(target, &shared));
+            lines.extend(self.of_target(target, shared));
         }
         lines.extend(shared.iter().map(|remark| format!("note: {remark}")));
         if self.exit() != Exit::Done {
@@ -183,6 +181,11 @@ impl fmt::Display for Report {
 }
 
 impl TargetReport {
+    /// Returns whether the copy is complete.
+    fn is_done(&self) -> bool {
+        matches!(self.outcome, Outcome::Done(_) | Outcome::Published)
+    }
+
     /// Returns host and final path of the copy.
     fn place(&self) -> String {
         match &self.final_path {
@@ -234,6 +237,11 @@ fn old(target: &TargetReport) -> Option<String> {
 fn unharmed(target: &TargetReport) -> Vec<String> {
     let host = &target.endpoint.host;
     let mut lines = Vec::new();
+    if target.is_uncertain {
+        let place = target.place();
+        lines.push(format!("{place}: contact was lost in the middle: check whether the old data, the copy or a staging directory is there"));
+    }
+    lines.extend(old(target));
     if target.old == OldData::Unchanged {
         lines.push(format!("{}: the old data is in place", target.place()));
     }
@@ -328,6 +336,8 @@ mod tests {
             kept: Vec::new(),
             log: Vec::new(),
             old: OldData::Unknown,
+            published: true,
+            is_uncertain: false,
             restarted: Vec::new(),
         }
     }
@@ -354,7 +364,8 @@ mod tests {
             backup: None,
             replica: None,
             dropped: [].into(),
-            remarks: vec!["tar: ./d/s: socket ignored".into()],
+            source_remarks: vec!["tar: ./d/s: socket ignored".into()],
+            remarks: Vec::new(),
         })
     }
 

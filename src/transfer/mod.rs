@@ -92,7 +92,10 @@ pub struct Copied {
     /// Extended attributes that were dropped because the target's file system cannot store them: files by
     /// kind.
     pub dropped: BTreeMap<AttributeKind, u64>,
-    /// Remarks of stages that did not fail, mostly about skipped sockets.
+    /// Remarks about the source: its downtime, and complaints of stages that did not fail, mostly about skipped
+    /// sockets.
+    pub source_remarks: Vec<String>,
+    /// Remarks about this target.
     pub remarks: Vec<String>,
 }
 

@@ -14,6 +14,8 @@ pub(super) struct Rest<'a> {
     source: &'a End,
     /// A server or replication was running and was stopped.
     any: bool,
+    /// A stopped server replicated.
+    replicated: bool,
     began: Instant,
     took: OnceLock<Duration>,
 }
@@ -25,6 +27,7 @@ impl<'a> Rest<'a> {
             plan,
             source,
             any: !plan.source.servers.is_empty(),
+            replicated: false,
             began: Instant::now(),
             took: OnceLock::new(),
         };
@@ -35,7 +38,7 @@ impl<'a> Rest<'a> {
                 tracing::warn!("{}: --stop-replication: the server replicates nothing", source.agent.host());
             }
         }
-        lease::stop_servers(source, &plan.source.servers).await?;
+        rest.replicated = lease::stop_servers(source, &plan.source.servers).await?;
         Ok(rest)
     }
 
@@ -61,15 +64,14 @@ impl<'a> Rest<'a> {
         let seconds = self.took.get().filter(|_| self.any)?.as_secs_f64();
         let host = self.source.agent.host();
         let units: Vec<&str> = self.plan.source.servers.iter().map(|server| server.unit.as_str()).collect();
+        let replication = if self.replicated { " and its replication was restored" } else { "" };
         Some(match units.as_slice() {
             [] => format!("{host}: replication was stopped for {seconds:.1} s; it was restored"),
-            [unit] => format!(
-                "{host}: {unit} was down for {seconds:.1} s; it is running again and replication was restored"
-            ),
-            units => format!(
-                "{host}: {} were down for {seconds:.1} s; they are running again and replication was restored",
-                units.join(", ")
-            ),
+            [unit] => format!("{host}: {unit} was down for {seconds:.1} s; it is running again{replication}"),
+            units => {
+                let units = units.join(", ");
+                format!("{host}: {units} were down for {seconds:.1} s; they are running again{replication}")
+            }
         })
     }
 }

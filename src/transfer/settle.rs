@@ -64,7 +64,7 @@ pub(super) async fn settle(
     let published = compare_tables(plan, (source, primary), &live, published.await, progress).await;
     let copies = live.iter().zip(published).map(|(lane, published)| {
         let mut published = published?;
-        published.notes.extend(rest.remark());
+        published.of_source.extend(rest.remark());
         Ok(copied(plan, published, sender, lane, began.elapsed()))
     });
     let copies: Vec<Result<Copied, Error>> = copies.collect();
@@ -83,6 +83,8 @@ struct Published {
     arrived: Arrived,
     /// Files that changed on the source during the copy.
     changes: Vec<String>,
+    /// Remarks about the source.
+    of_source: Vec<String>,
     /// Other remarks.
     notes: Vec<String>,
     /// Facts about a replica.
@@ -107,7 +109,7 @@ async fn prove(
         let name = printable(lane.plan.final_path.as_os_str().as_bytes());
         notes.push(format!("the archive is {name}, with its digest beside it"));
     }
-    Ok(Published { arrived, changes, notes, followed: None })
+    Ok(Published { arrived, changes, of_source: Vec::new(), notes, followed: None })
 }
 
 /// Gives a copy its final name.
@@ -330,7 +332,7 @@ async fn give_name(plan: &Plan, lane: &Lane<'_>) -> Result<(), Error> {
 }
 
 fn copied(plan: &Plan, published: Published, sender: &Job, lane: &Lane<'_>, took: Duration) -> Copied {
-    let Published { arrived: Arrived { listed, backup }, changes, notes, followed } = published;
+    let Published { arrived: Arrived { listed, backup }, changes, of_source, notes, followed } = published;
     let entries = listed.manifests.get("entries").cloned().unwrap_or_default();
     let receiver = lane.end.agent.job("receiver");
     let header = if plan.encrypt { CIPHER_HEADER } else { 0 };
@@ -351,10 +353,7 @@ fn copied(plan: &Plan, published: Published, sender: &Job, lane: &Lane<'_>, took
         backup: backup.map(Box::new),
         replica: followed.map(Box::new),
         dropped: dropped(lane.plan, &receiver),
-        remarks: changes
-            .into_iter()
-            .chain(notes)
-            .chain(sender.complaints.iter().chain(&receiver.complaints).cloned())
-            .collect(),
+        source_remarks: of_source.into_iter().chain(sender.complaints.iter().cloned()).collect(),
+        remarks: changes.into_iter().chain(notes).chain(receiver.complaints.iter().cloned()).collect(),
     }
 }

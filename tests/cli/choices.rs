@@ -161,7 +161,7 @@ fn directory_mode_is_restored_after_any_kill() {
             sandbox.agent(&running, "target1").signal(Signal::SIGKILL);
             hold.open();
         }
-        running.wait(LONG).expect_code(1).says("lost the agent");
+        running.wait(LONG).expect_code(1).says("lost contact with the agent");
         assert_eq!(fs::metadata(&name).unwrap().mode() & 0o777, 0o555);
         assert_eq!((names(&target).len(), name.join("old").exists()), (1, all));
         if !all {

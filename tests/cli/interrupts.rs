@@ -102,7 +102,7 @@ fn slow_rollback_is_awaited() {
     removing.reached();
     std::thread::sleep(Duration::from_secs(3));
     removing.open();
-    running.wait(PROMISE).expect_code(130).says("cleaning up");
+    running.wait(PROMISE).expect_code(130).says("rolling back");
     sandbox.is_clean(&[&target]);
 }
 

@@ -88,7 +88,7 @@ fn stalled_stream_outlasts_lease_time() {
 fn agent_killed(end: &str) {
     let Some(Held { sandbox, target, running, .. }) = held() else { return };
     sandbox.agent(&running, end).signal(Signal::SIGKILL);
-    running.wait(SOON).expect_code(1).says("lost the agent");
+    running.wait(SOON).expect_code(1).says("lost contact with the agent");
     sandbox.is_clean(&[&target]);
     assert_eq!(names(&target), Vec::<String>::new());
 }
@@ -120,7 +120,7 @@ fn controller_rolls_back_without_agent_and_watchdog() {
     let Some(Held { sandbox, target, running, .. }) = held() else { return };
     kill_all(&sandbox.keepers("target1"));
     // Jobs that survive keep the agent's output open; then the next heartbeat notices the loss.
-    running.wait(LONG).expect_code(1).says("lost the agent");
+    running.wait(LONG).expect_code(1).says("lost contact with the agent");
     sandbox.is_clean(&[&target]);
     assert_eq!(names(&target), Vec::<String>::new());
 }

@@ -28,7 +28,7 @@ const VARYING: [(&str, &str); 15] = [
     (r"/var/lib/transfer/|\[DIR\]/state/transfer/", "[STATE]/"),
     (r"\b[0-9a-f]{32,64}\b", "[DIGEST]"),
     (r"-T\d+ ", "-T[CORES] "),
-    (r"user id \d+", "user id [UID]"),
+    (r"uid \d+", "uid [UID]"),
 ];
 
 /// Compares an output with the snapshot of that name.

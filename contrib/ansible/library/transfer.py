@@ -390,7 +390,7 @@ def shown(plan):
             does = step['does'].replace(' | ', '\n              | ').replace('; ', ';\n              ')
             lines.append('  %-11s %s' % (step['kind'], does))
             if step['undo'] is not None:
-                lines.append('    undo      %s' % step['undo'])
+                lines.append('    rollback  %s' % step['undo'])
     return ''.join(line + '\n' for line in lines)
 
 

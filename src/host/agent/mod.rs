@@ -26,6 +26,9 @@ const REPLY_LIMIT: Duration = Duration::from_secs(900);
 /// Time for an agent that no longer reads commands to report why.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// Commands that change what the final name leads to.
+const PUBLISHING: [&str; 4] = ["publish", "fill", "put_on_trial", "accept"];
+
 /// A running agent. Dropping it closes the agent's input, and the agent rolls back.
 #[derive(Debug)]
 pub struct Agent {
@@ -180,7 +183,10 @@ impl Agent {
         let Some((sequence, reply)) = self.shared.expect_reply() else {
             return Err(self.gone(&self.shared.state()));
         };
-        tracing::debug!("{}: {}", self.host, steps::describe(action, arguments));
+        tracing::debug!(host = self.host, action, "{}: {}", self.host, steps::describe(action, arguments));
+        if PUBLISHING.contains(&action) {
+            self.shared.state().publishing = true;
+        }
         let sequence = sequence.to_string();
         let mut fields: Vec<&[u8]> = vec![sequence.as_bytes(), action.as_bytes()];
         fields.extend(arguments);
@@ -190,6 +196,7 @@ impl Agent {
         match tokio::time::timeout(REPLY_LIMIT, reply).await {
             Ok(Ok(Ok(fields))) => Ok(fields),
             Ok(Ok(Err((code, text)))) => {
+                self.shared.state().foreign |= code == "exists";
                 Err(AgentError::Failed { host: self.host.clone(), action, code, text })
             }
             Ok(Err(_)) => Err(self.gone(&self.shared.state())),
@@ -245,15 +252,23 @@ impl Agent {
         self.shared.state().published
     }
 
-    /// Notes that a unit or replication is about to be stopped.
+    /// Notes that a unit or replication was stopped.
     pub fn note_stopped(&self, what: &str) {
         self.shared.state().stopped.push(what.to_owned());
     }
 
-    /// Returns the units and replication that this run has stopped or tried to stop.
+    /// Returns the units and replication that this run has stopped.
     #[must_use]
     pub fn stopped(&self) -> Vec<String> {
         self.shared.state().stopped.clone()
+    }
+
+    /// Returns whether the final name is known to lead to what it led to before the run: not if another process
+    /// has taken it, nor if the agent was lost in the middle of a publication.
+    #[must_use]
+    pub fn left_the_name(&self) -> bool {
+        let state = self.shared.state();
+        !(state.published || state.foreign || state.publishing && state.lost)
     }
 
     /// Returns whether the data that had the final name before is kept under another name.

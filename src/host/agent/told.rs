@@ -113,8 +113,12 @@ pub struct State {
     pub published: bool,
     /// The data that had this name before was renamed and still exists.
     pub old_kept: bool,
-    /// Units and replication that the controller has had stopped.
+    /// Units and replication that the agent has stopped, as noted by the controller.
     pub stopped: Vec<String>,
+    /// A command was sent that changes what the final name leads to.
+    pub publishing: bool,
+    /// The final name was found to belong to another process.
+    pub foreign: bool,
     /// Staging directories that were kept on request.
     pub kept: Vec<String>,
 }
