@@ -173,7 +173,7 @@ fn exclusive_hot_copy_is_refused_before_any_change() {
     let reported = refused("/run/mysqld/other.sock", &empty, &[]);
     assert!(reported.contains("db1: /run/mysqld/other.sock does not exist"), "{reported}");
     let reported = refused("/var/lib/mysql", &empty, &[]);
-    assert!(reported.contains("is a directory; name the socket of a server"), "{reported}");
+    assert!(reported.contains("is a directory; give the socket of a server"), "{reported}");
     let reported = refused(SOCKET, &full, &[]);
     assert!(reported.contains("is not empty: it contains") && reported.contains("--as NAME"), "{reported}");
     servers.db1.put("[client]\nuser = nobody\n", &servers.at("login.cnf"), 0o600);
