@@ -130,7 +130,7 @@ fn following(plan: &Plan, target: &TargetPlan) -> Vec<Step> {
         step(
             "follow",
             format!(
-                "set the position ({whose}; GTID if there is one, otherwise file and position); CHANGE MASTER TO {}:{}; read_only; START SLAVE",
+                "set the position {whose} (GTID, otherwise file and position); CHANGE MASTER TO {}:{}; read_only; START SLAVE",
                 how.host, replica.port
             ),
             None,
@@ -220,7 +220,7 @@ fn of_target(plan: &Plan, target: &TargetPlan) -> HostSteps {
     let publish = match plan.replace {
         _ if target.follow.is_some() => {
             let old = shown(&target.old_path);
-            format!("rename {path}, if it exists, to {old} and {staged} to {path}, in one step; provisional")
+            format!("rename {path}, if it exists, to {old} and {staged} to {path}, in one step (provisional)")
         }
         _ if plan.shape.publication != Publication::Name => {
             let directory = shown(&target.endpoint.path);

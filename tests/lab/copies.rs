@@ -117,7 +117,8 @@ fn unprivileged_account_copies_readable_files() {
     assert!(names(&db2, &scratch.join("other")).is_empty());
     let output =
         lab.transfer(&[&format!("{from}{source}/secret"), &format!("{to}{}", scratch.join("other"))]);
-    assert!(output.expect_code(4).stderr.contains("secret cannot be read"));
+    let reported = output.expect_code(4).stderr;
+    assert!(reported.contains(&format!(" cannot read {source}/secret; ")), "{reported}");
 }
 
 /// Changes a file while it or another one is read, and asserts that the copy fails.

@@ -238,7 +238,7 @@ fn exclusive_multihomed_hosts_use_the_named_address() {
     let _closed = Changed::new(&scene.db2, close, "nft delete table inet closed");
     scene.copies(
         ["db1", "10.88.0.12"],
-        &["nftables: insert: tcp from 10.88.0.11 to that port: accept", "nc -n -d -l 10.88.0.12 4400"],
+        &["nftables: insert a rule: accept tcp from 10.88.0.11 to that port", "nc -n -d -l 10.88.0.12 4400"],
     );
     scene.copies(["db1", "db2"], &["tcp from 10.77.0.11 to that port", "nc -n -d -l 10.77.0.12 4400"]);
 }

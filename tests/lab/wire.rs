@@ -86,7 +86,7 @@ fn exclusive_bit_flipped_before_decoders_publishes_nothing() {
 fn exclusive_file_digest_detects_bit_flipped_on_wire() {
     let Some(scene) = scene() else { return };
     let _flip = flip(&scene.db1, IN_THE_MIDDLE);
-    scene.fails(&["--no-compress", "--no-encrypt", "--checksum"], 3, "source/file (other contents)");
+    scene.fails(&["--no-compress", "--no-encrypt", "--checksum"], 3, "source/file (different contents)");
 
     // As documented: such a copy is not detected.
     scene.transfer(&BARE).expect_success();
@@ -104,8 +104,8 @@ fn exclusive_file_digest_detects_bit_flipped_on_disk() {
         printf "\\$(printf %03o $((byte ^ 1)))" | dd of=$file bs=1 seek=1000000 conv=notrunc status=none
         touch -d "$time" $file"#,
     );
-    scene.fails(&[], 3, "source/file (other contents)");
-    scene.fails(&BARE[..2], 3, "source/file (other contents)");
+    scene.fails(&[], 3, "source/file (different contents)");
+    scene.fails(&BARE[..2], 3, "source/file (different contents)");
 
     // As documented: the digest of the stream covers only the network.
     let output = scene.transfer(&["--parallel-checksum"]).expect_success();

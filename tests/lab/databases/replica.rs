@@ -85,7 +85,13 @@ fn exclusive_empty_server_becomes_replica_under_writes() {
     configure(&servers.db2, 2, &format!("{READ_ONLY}\nevent_scheduler=ON"));
     servers.db2.sh("systemctl restart mariadb");
     let planned = servers.replica(&["db1", "db2", "--create-account", "--dry-run"]).expect_success().stdout;
-    for step in ["CREATE USER 'replica-", "in one step; provisional", "CHANGE MASTER TO db1:3306", "catch up", "accept"] {
+    for step in [
+        "CREATE USER 'replica-",
+        "in one step (provisional)",
+        "CHANGE MASTER TO db1:3306",
+        "catch up",
+        "accept",
+    ] {
         assert!(planned.contains(step), "{step}: {planned}");
     }
     // Objects that the primary runs by itself, and a replica must not.

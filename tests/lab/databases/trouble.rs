@@ -125,7 +125,7 @@ fn exclusive_mysql_server_is_copied_with_xtrabackup() {
              MASTER_PASSWORD = 'of-the-lab', MASTER_USE_GTID = slave_pos; START SLAVE\"",
         );
         let done = servers.transfer(&arguments).expect_success();
-        assert!(done.stdout.contains("a backup of 10.11."), "as the real tool says: {done}");
+        assert!(done.stdout.contains("backup of 10.11."), "as the real tool says: {done}");
     }
     assert!(
         eventually(SERVED, || replication(&servers.db3) == [",Yes,Yes"]),

@@ -67,7 +67,7 @@ fn exclusive_target_damage_is_no_source_change() {
     let change = format!("[[ $* == *--create* ]] && {{ sleep 0.1; echo >>{}; }}", scene.at("data/file"));
     let _change = Wrapper::new(&scene.db1, "tar", &change);
     let output = scene.transfer(&["--ignore-changed"]).expect_code(3);
-    assert!(output.stderr.contains("data/large (other contents)"), "{output}");
+    assert!(output.stderr.contains("data/large (different contents)"), "{output}");
     assert_eq!(scene.arrived(), Vec::<String>::new());
     scene.expect_no_runs();
 }
