@@ -191,6 +191,7 @@ pub async fn stop_servers(end: &End, servers: &[StopPlan]) -> Result<bool, Error
             seconds.as_bytes(),
             if some_stopped { b"rests" } else { b"runs" },
         ];
+        end.agent.note_stopping(&server.unit);
         end.agent.call("stop_server", &arguments).await?;
         end.agent.note_stopped(&server.unit);
     }
@@ -352,6 +353,8 @@ pub struct Release {
     pub kept: Vec<String>,
     /// Last lines that a backup, or its preparation, has logged there.
     pub log: Vec<String>,
+    /// Units that the run has stopped or tried to stop there.
+    pub stopping: Vec<String>,
     /// Units and replication that the run has stopped there.
     pub stopped: Vec<String>,
     /// The agent was lost, and its host had to be asked for what is left.
@@ -369,14 +372,15 @@ pub async fn release(end: End, silence: Duration) -> Release {
     let released = agent.release(UNDO_LIMIT).await;
     let (published, old_kept, kept) = (agent.published(), agent.old_kept(), agent.kept());
     let log = ["sender", "prepare"].into_iter().flat_map(|job| agent.job(job).log).collect();
-    let (stopped, left_the_name) = (agent.stopped(), agent.left_the_name());
+    let (stopping, stopped) = (agent.stopping(), agent.stopped());
+    let left_the_name = agent.left_the_name();
     drop(agent);
     let lost = matches!(released, Released::Lost);
     let leftovers = match released {
         Released::Told(left) => left.into_iter().map(|lease| Leftover::of(&name, &lease)).collect(),
         Released::Lost => settle(&host, &id, silence).await,
     };
-    Release { leftovers, published, old_kept, kept, log, stopped, lost, left_the_name }
+    Release { leftovers, published, old_kept, kept, log, stopping, stopped, lost, left_the_name }
 }
 
 /// Makes sure that a lost agent's leases are rolled back; returns those that are not.

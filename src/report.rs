@@ -44,8 +44,8 @@ pub struct Report {
     pub error: Option<Error>,
     /// Options of the logins to the hosts.
     pub login: Login,
-    /// Servers and replication of the source that the run had stopped and restored, with their host.
-    pub stopped: Vec<(String, String)>,
+    /// Servers and replication of the source that are as they were before.
+    pub servers: Vec<(String, ServerState)>,
 }
 
 /// Facts about a run.
@@ -95,6 +95,15 @@ impl RunFacts {
     }
 }
 
+/// State of a server, or of its replication, that the run was to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServerState {
+    /// Stopped, and running again.
+    Restored,
+    /// Not stopped.
+    Untouched,
+}
+
 /// Data that had the final name before the run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum OldData {
@@ -130,8 +139,8 @@ pub struct TargetReport {
     pub is_uncertain: bool,
     /// Data that had the final name before.
     pub old: OldData,
-    /// Servers of the target that the run had stopped and that run again with their old data.
-    pub restarted: Vec<String>,
+    /// Servers of the target that are as they were before.
+    pub servers: Vec<(String, ServerState)>,
     /// Last lines that the preparation of a backup wrote on the target.
     pub log: Vec<String>,
 }

@@ -16,12 +16,12 @@ use crate::host::command::look_after;
 use crate::host::{Host, HostError};
 use crate::lease::{self, End};
 use crate::plan::replica::{AccountPlan, ReplicaPlan};
-use crate::plan::{Plan, TargetFactsOf, TargetPlan};
+use crate::plan::{Plan, StopPlan, TargetFactsOf, TargetPlan};
 use crate::preflight::{self, Before, Finding, Side, Weight};
 use crate::probe::{self, Hosts, Probe, ProbedTarget};
 use crate::progress::{Phase, Progress};
 use crate::replica::{self, Turned};
-use crate::report::{OldData, Report, RunFacts, TargetReport};
+use crate::report::{OldData, Report, RunFacts, ServerState, TargetReport};
 use crate::run_id::{AgentId, RunId};
 use crate::settings::{Login, Replace, Settings};
 use crate::shape::final_name;
@@ -276,7 +276,7 @@ fn without_copy(endpoint: Endpoint, error: Error) -> TargetReport {
         old: OldData::Unknown,
         published: false,
         is_uncertain: false,
-        restarted: Vec::new(),
+        servers: Vec::new(),
     }
 }
 
@@ -394,9 +394,9 @@ async fn execute(
     for ((target, release), (port, outcome)) in plan.targets.iter().zip(&of_targets).zip(outcomes) {
         report.targets.push(target_report(&plan, target, release, port, outcome));
     }
-    let stopped = if of_source.lost { &[][..] } else { of_source.stopped.as_slice() };
-    report.stopped =
-        stopped.iter().map(|what| (plan.source.endpoint.host.to_string(), what.clone())).collect();
+    if !of_source.lost && of_source.leftovers.is_empty() {
+        report.servers = servers(&plan.source.servers, &of_source);
+    }
     let releases = [of_source].into_iter().chain(of_targets);
     report.leftovers.extend(releases.flat_map(|release| release.leftovers));
 }
@@ -421,8 +421,15 @@ fn target_report(
         kept: release.kept.clone(),
         log: release.log.clone(),
         old: old_data(plan, target, release),
-        restarted: if is_restored { release.stopped.clone() } else { Vec::new() },
+        servers: if is_restored { servers(&target.servers, release) } else { Vec::new() },
     }
+}
+
+/// Returns what became of the servers of a host that was rolled back.
+fn servers(planned: &[StopPlan], release: &lease::Release) -> Vec<(String, ServerState)> {
+    let untouched = planned.iter().map(|server| &server.unit).filter(|unit| !release.stopping.contains(unit));
+    let restored = release.stopped.iter().map(|what| (what.clone(), ServerState::Restored));
+    restored.chain(untouched.map(|unit| (unit.clone(), ServerState::Untouched))).collect()
 }
 
 /// Returns what became of the data that had the final name before.

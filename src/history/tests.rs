@@ -122,7 +122,7 @@ fn nested_targets_have_their_own_results() {
         old: crate::report::OldData::Unknown,
         published: false,
         is_uncertain: false,
-        restarted: Vec::new(),
+        servers: Vec::new(),
         log: Vec::new(),
     };
     let failed = || Outcome::Failed(Error::Verification("x".into()));

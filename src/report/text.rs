@@ -5,7 +5,7 @@ use std::fmt;
 use indicatif::HumanBytes;
 use jiff::tz::TimeZone;
 
-use super::{OldData, Report, RunFacts, TargetReport, rate};
+use super::{OldData, Report, RunFacts, ServerState, TargetReport, rate};
 use crate::backup::log::completed;
 use crate::endpoint::Endpoint;
 use crate::error::Error;
@@ -144,11 +144,8 @@ impl fmt::Display for Report {
         }
         lines.extend(shared.iter().map(|remark| format!("note: {remark}")));
         if self.exit() != Exit::Done {
-            let is_restored = |host: &str| self.leftovers.iter().all(|leftover| leftover.host != host);
-            let restored = self.stopped.iter().filter(|(host, _)| is_restored(host));
-            lines.extend(
-                restored.map(|(host, what)| format!("{host}: {what} was stopped and is running again")),
-            );
+            let host = self.run.as_ref().map(|run| run.source.host.to_string()).unwrap_or_default();
+            lines.extend(self.servers.iter().map(|server| server_line(&host, server)));
         }
         if self.replicates() {
             let steps = self
@@ -245,10 +242,16 @@ fn unharmed(target: &TargetReport) -> Vec<String> {
     if target.old == OldData::Unchanged {
         lines.push(format!("{}: the old data is in place", target.place()));
     }
-    lines.extend(
-        target.restarted.iter().map(|unit| format!("{host}: {unit} was stopped and is running again")),
-    );
+    lines.extend(target.servers.iter().map(|server| server_line(&host.to_string(), server)));
     lines
+}
+
+/// Describes the state of a server after a failed run.
+fn server_line(host: &str, (what, state): &(String, ServerState)) -> String {
+    match state {
+        ServerState::Restored => format!("{host}: {what} was stopped and is running again"),
+        ServerState::Untouched => format!("{host}: {what} was not stopped"),
+    }
 }
 
 /// Describes how the data travelled.
@@ -338,7 +341,7 @@ mod tests {
             old: OldData::Unknown,
             published: true,
             is_uncertain: false,
-            restarted: Vec::new(),
+            servers: Vec::new(),
         }
     }
 

@@ -252,6 +252,17 @@ impl Agent {
         self.shared.state().published
     }
 
+    /// Notes that a unit is about to be stopped.
+    pub fn note_stopping(&self, unit: &str) {
+        self.shared.state().stopping.push(unit.to_owned());
+    }
+
+    /// Returns the units that this run has stopped or tried to stop.
+    #[must_use]
+    pub fn stopping(&self) -> Vec<String> {
+        self.shared.state().stopping.clone()
+    }
+
     /// Notes that a unit or replication was stopped.
     pub fn note_stopped(&self, what: &str) {
         self.shared.state().stopped.push(what.to_owned());

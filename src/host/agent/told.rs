@@ -113,7 +113,9 @@ pub struct State {
     pub published: bool,
     /// The data that had this name before was renamed and still exists.
     pub old_kept: bool,
-    /// Units and replication that the agent has stopped, as noted by the controller.
+    /// Units that the controller has asked to be stopped.
+    pub stopping: Vec<String>,
+    /// Units and replication that were stopped, as noted by the controller.
     pub stopped: Vec<String>,
     /// A command was sent that changes what the final name leads to.
     pub publishing: bool,
