@@ -1,5 +1,5 @@
 # Looks at the open descriptors of all agents of a host again and again, until it is killed, and prints what none of
-# them should have. Sent to perl by soak.rs. The numbers are those at the top of agent.sh.
+# them should have. Sent to perl by soak.rs. The numbers are those at the top of guard.sh.
 use strict;
 use warnings;
 
@@ -29,11 +29,15 @@ while (1) {
             $known = qr{^\Q$home\E/journal$} if $fd == 9;
             $known = qr{$known|^/run/transfer/port\.\d+( \(deleted\))?$} if $fd == 7;
             $known = qr{$known|^/run/transfer/target\.[\w.]+( \(deleted\))?$} if $fd == 10;
+            # The source, the inbox, the target directory and the staging directory are held open.
+            $known = qr{$known|^/} if $fd == 12 || $fd == 14;
+            $known = qr{$known|/\.transfer-[\w-]+/copy( \(deleted\))?$} if $fd == 13;
+            $known = qr{$known|/\.transfer-[\w-]+( \(deleted\))?$} if $fd == 15;
             next if $open{$fd} =~ $known;
             print "bad: $home: descriptor $fd of process $pid is $open{$fd}\n" unless $told{"$home $fd $open{$fd}"}++;
         }
         my $all = join ' ', map { "$_=$open{$_}" } sort { $a <=> $b } keys %open;
-        print "bad: $home: process $pid has too many: $all\n" if keys %open > 16 && !$told{"$home many"}++;
+        print "bad: $home: process $pid has too many: $all\n" if keys %open > 20 && !$told{"$home many"}++;
         if (keys %open > $most) { $most = keys %open; print "most: $most\n" }
     }
     select undef, undef, undef, 0.2;
