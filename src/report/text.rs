@@ -282,7 +282,10 @@ fn described(backup: &BackupFacts) -> Vec<String> {
         lines.push(format!("  binlog position {file}:{position}{gtid}"));
     }
     lines.extend(
-        backup.source_position.as_ref().map(|text| format!("  position of its replication: {}", text.trim())),
+        backup
+            .source_position
+            .as_ref()
+            .map(|text| format!("  position of its replication: {}", text.trim().replace("\\n", " "))),
     );
     lines
 }
