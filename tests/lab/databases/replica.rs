@@ -118,7 +118,7 @@ fn exclusive_empty_server_becomes_replica_under_writes() {
         text.contains("tables equal to the donor's at GTID 0-1-") && text.contains("by checksum"),
         "{done}"
     );
-    assert!(text.contains("the account replica-") && text.contains("catching up "), "{done}");
+    assert!(text.contains("account replica-") && text.contains("catching up "), "{done}");
     sql(&servers.db1, "SET GLOBAL event_scheduler = OFF");
     servers.expect_replica(&servers.db2);
     servers.expect_nothing_left();
