@@ -49,7 +49,10 @@ impl Experiment {
             ends.map(|end| end.trim_end_matches(':')).filter(|login| !login.is_empty()).collect();
         for login in logins.iter().filter(|login| orphans.contains(&host_of(login))) {
             let status = self.transfer(&[sudo, &["status", login]].concat()).expect_success().stdout;
-            assert!(status.contains(" orphaned ") && status.contains("clean"), "no orphaned run is shown: {status}");
+            assert!(
+                status.contains(" orphaned ") && status.contains("clean"),
+                "no orphaned run is shown: {status}"
+            );
         }
         if !orphans.is_empty() || code == 6 {
             let start: &[&str] = if self.variant.stops_something() { &["--start-servers"] } else { &[] };
