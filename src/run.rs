@@ -437,11 +437,15 @@ fn old_data(plan: &Plan, target: &TargetPlan, release: &lease::Release) -> OldDa
     if release.old_kept {
         return OldData::Kept(target.old_path.clone());
     }
-    let was_there = target.old.is_some() && release.leftovers.is_empty();
-    match (was_there, release.published) {
-        (true, true) if plan.replace != Replace::No => OldData::Removed,
-        (true, false) if release.left_the_name => OldData::Unchanged,
-        _ => OldData::Unknown,
+    // A directory that is filled has no data to be replaced.
+    let is_replaced = plan.replace != Replace::No && target.old.is_some();
+    if !is_replaced || !release.leftovers.is_empty() {
+        return OldData::Unknown;
+    }
+    match release.published {
+        true => OldData::Removed,
+        false if release.left_the_name => OldData::Unchanged,
+        false => OldData::Unknown,
     }
 }
 

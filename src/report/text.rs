@@ -26,8 +26,9 @@ impl Report {
         if !began || !self.leftovers.is_empty() || self.exit() == Exit::Done {
             return None;
         }
-        // Targets that were left out before they were changed.
-        if self.targets.iter().all(|target| target.is_done() || target.addresses.is_none()) {
+        // Beside finished copies, only targets that were left out before they were changed.
+        let is_unchanged = |target: &TargetReport| target.is_done() || target.addresses.is_none();
+        if self.targets.iter().any(TargetReport::is_done) && self.targets.iter().all(is_unchanged) {
             return None;
         }
         let stays = |target: &TargetReport| {
@@ -236,7 +237,10 @@ fn unharmed(target: &TargetReport) -> Vec<String> {
     let mut lines = Vec::new();
     if target.is_uncertain {
         let place = target.place();
-        lines.push(format!("{place}: contact was lost in the middle: check whether the old data, the copy or a staging directory is there"));
+        lines.push(format!(
+            "{place}: contact was lost before the result was known; check whether the old data, the copy or a \
+             staging directory is there"
+        ));
     }
     lines.extend(old(target));
     if target.old == OldData::Unchanged {
@@ -395,6 +399,50 @@ mod tests {
              note: tar: ./d/s: socket ignored"
         );
         assert_eq!(report.exit(), Exit::Done);
+    }
+
+    #[test]
+    fn failed_targets_claim_only_what_is_known() {
+        let failed = || Outcome::Failed(Error::Failed("db2: no such luck".into()));
+        let report = |target: TargetReport| Report {
+            run: Some(RunFacts {
+                id: "r".into(),
+                source: endpoint(),
+                entries: 0,
+                files: 0,
+                bytes: 0,
+                disk_bytes: 0,
+                compression: None,
+                encrypted: true,
+                stream_digest: None,
+                exclude: Vec::new(),
+                log: Vec::new(),
+            }),
+            targets: vec![target],
+            ..Report::default()
+        };
+        let restored = TargetReport {
+            published: false,
+            old: OldData::Unchanged,
+            servers: vec![("mariadb.service".into(), ServerState::Restored)],
+            ..end(failed())
+        };
+        let text = report(restored).to_string();
+        assert!(text.contains("db2:/srv/sqldata: the old data is in place\n"), "{text}");
+        assert!(text.contains("db2: mariadb.service was stopped and is running again\n"), "{text}");
+        assert!(text.ends_with("rolled back; it is safe to run the command again"), "{text}");
+
+        let not_started = TargetReport { published: false, addresses: None, ..end(failed()) };
+        assert!(report(not_started).to_string().ends_with("it is safe to run the command again"));
+
+        let uncertain = TargetReport { published: false, is_uncertain: true, ..end(failed()) };
+        let text = report(uncertain).to_string();
+        assert!(text.contains("contact was lost before the result was known"), "{text}");
+        assert!(text.ends_with("all other changes on the hosts were rolled back"), "{text}");
+
+        let published = TargetReport { published: true, old: OldData::Removed, ..end(failed()) };
+        let text = report(published).to_string();
+        assert!(text.contains("the old data was removed") && !text.contains("safe to run"), "{text}");
     }
 
     #[test]
