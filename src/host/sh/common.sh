@@ -121,9 +121,10 @@ mounted() {
 }
 
 # hold DESCRIPTOR PATH: opens a directory or a regular file as that descriptor, without following a link and without waiting, as
-# an open of a pipe would. Sets REPLY to its `DEVICE:INODE UID MODE`; false with why not.
+# an open of a pipe would. Sets REPLY to its `DEVICE:INODE UID MODE`; false with why not. The helper that opens it ends with
+# this shell, and does not keep the journal's lock (descriptor 9) from whoever rolls back then.
 hold() {
-  local from holder number
+  local from holder number shell=$BASHPID
   # shellcheck disable=SC2016 # perl's variables
   exec {from}< <(exec perl -MFcntl=:DEFAULT,:mode -e '
     $| = 1;
@@ -132,7 +133,7 @@ hold() {
     if (!$opened) { print "- $!\n" }
     elsif (!(S_ISDIR($stat[2]) || S_ISREG($stat[2]))) { print "- it is no directory and no file\n" }
     else { print fileno($file), " $stat[0]:$stat[1] $stat[4] ", sprintf("%o", $stat[2] & 07777), "\n" }
-    sleep 60' "$2")
+    for (1 .. 600) { getppid() == $ARGV[1] or last; select(undef, undef, undef, 0.1) }' "$2" "$shell" 9>&-)
   holder=$!
   read -r -t 60 number REPLY <&"$from" || number=- REPLY='it cannot be opened within a minute'
   exec {from}<&-
