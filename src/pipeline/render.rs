@@ -57,7 +57,12 @@ pub fn script(pipeline: &Pipeline) -> Vec<u8> {
         digest =
             format!("read -r digest _ <{output} && printf '!\\tdigest\\t{job}\\t%s\\n' \"$digest\" >&5\n");
         text.line(&format!("{} & side{number}=$!", Channel::None.close_others()));
-        waits.push_str(&format!("wait \"$side{number}\"; status+=($?)\n"));
+        // A stage that was killed has perhaps never opened the pipe, and the side would wait for it forever:
+        // the pipe is opened, for reading and writing, until the side has it as its standard input.
+        waits.push_str(&format!(
+            "own=/proc/$side{number}/fd/0; while [[ -e $own && ! $own -ef {pipe} ]]; do : 1<>{pipe}; sleep 0.05; \
+             done; wait \"$side{number}\"; status+=($?)\n"
+        ));
         names.push(&side.name);
     }
 
@@ -70,13 +75,7 @@ pub fn script(pipeline: &Pipeline) -> Vec<u8> {
             Some(gated) if number == gated => {
                 text.bytes(format!("{{ read -r word <{gate} && [[ $word == go ]] && exec ").as_bytes());
                 text.stage(stage);
-                text.bytes(b"; ");
-                // Opens the pipe of the side once, so that its reader gets an end of file and does not wait
-                // forever.
-                if let Some(side) = &stage.side {
-                    text.bytes(format!(": >{}; ", home(&side.name)).as_bytes());
-                }
-                text.bytes(b"exit 1; }");
+                text.bytes(b"; exit 1; }");
             }
             Some(gated) if number + 1 == gated => {
                 text.bytes(b"{ ");
@@ -245,6 +244,19 @@ mod tests {
         assert!(!home.path().join("read").exists());
         assert!(run("echo go >&4").contains("first=3\tsecond=0\tdigest=0\n"));
         assert_eq!(std::fs::read_to_string(home.path().join("read")).unwrap(), "unexpected\n");
+    }
+
+    #[test]
+    fn side_ends_with_a_stage_that_never_opened_its_pipe() {
+        let side = |argv| Some(Side { name: "digest".into(), argv });
+        let dies = Stage::new("meter", argv(&["sh", "-c", "kill -KILL $$"]));
+        let (_, events) = run(&pipeline(vec![Stage { side: side(argv(&["md5sum"])), ..dies }]));
+        assert!(events.contains("meter=137\tdigest=0\n"), "{events}");
+
+        let fills =
+            Stage::new("meter", argv(&["sh", "-c", "exec head -c 1000000 /dev/zero >\"$home/digest\""]));
+        let (_, events) = run(&pipeline(vec![Stage { side: side(argv(&["false"])), ..fills }]));
+        assert!(events.contains("digest=1\n") && !events.contains("meter=0"), "{events}");
     }
 
     #[test]
