@@ -4,12 +4,13 @@ use strict;
 use warnings;
 
 $| = 1;
-my ($most, %told) = (0);
+my ($most, %told, %before) = (0);
 
 sub journal { (readlink("/proc/$_[0]/fd/9") // '') =~ m{^(/var/lib/transfer/[^/]+)/journal$} ? $1 : '' }
 
 while (1) {
     opendir my $proc, '/proc' or die;
+    my %now;
     for my $pid (grep { /^\d+$/ } readdir $proc) {
         my $home = journal($pid) or next;
         my ($parent, $name, $flags) = (0, '', '');
@@ -34,11 +35,15 @@ while (1) {
             $known = qr{$known|/\.transfer-[\w-]+/copy( \(deleted\))?$} if $fd == 13;
             $known = qr{$known|/\.transfer-[\w-]+( \(deleted\))?$} if $fd == 15;
             next if $open{$fd} =~ $known;
+            # bash opens a file as any free descriptor before it moves it to its number.
+            $now{"$pid $fd $open{$fd}"} = 1;
+            next unless $before{"$pid $fd $open{$fd}"};
             print "bad: $home: descriptor $fd of process $pid is $open{$fd}\n" unless $told{"$home $fd $open{$fd}"}++;
         }
         my $all = join ' ', map { "$_=$open{$_}" } sort { $a <=> $b } keys %open;
         print "bad: $home: process $pid has too many: $all\n" if keys %open > 20 && !$told{"$home many"}++;
         if (keys %open > $most) { $most = keys %open; print "most: $most\n" }
     }
+    %before = %now;
     select undef, undef, undef, 0.2;
 }
