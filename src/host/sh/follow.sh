@@ -104,7 +104,7 @@ wait_for() {
       seen="$gtid $file $position $fetched"
       last=$SECONDS
     elif ((SECONDS - last > idle)); then
-      give_up "it has not come forward for $idle s: ${io_error:-${sql_error:-${why:-its lag is $behind s}}}"
+      give_up "it has made no progress for $idle s: ${io_error:-${sql_error:-${why:-its lag is $behind s}}}"
     fi
     if [[ $io == Yes && -z $target ]]; then
       since=${EPOCHREALTIME/./} why=''

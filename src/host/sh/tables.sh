@@ -86,7 +86,7 @@ await() {
     [[ $said == 0 ]] && return
     now=$(sql "$1" "$2" 'SELECT @@global.gtid_slave_pos') || give_up "$now"
     [[ $now == "$seen" ]] || { seen=$now last=$SECONDS; }
-    ((SECONDS - last <= $3)) || give_up "it stands at $now, and does not come to $4 where its copies are"
+    ((SECONDS - last <= $3)) || give_up "it is at $now and does not reach $4, the position of its copies"
   done
 }
 
@@ -185,7 +185,7 @@ of_target() {
       break
     fi
     [[ $file:$position == "$seen" && ! $behind =~ ^[1-9] ]] || { seen=$file:$position last=$SECONDS; }
-    ((SECONDS - last <= $4)) || give_up "it has not come forward to ${5:-$6:$7} for $4 s"
+    ((SECONDS - last <= $4)) || give_up "it has made no progress towards ${5:-$6:$7} for $4 s"
     sleep 0.1
   done
   halt "$1" "$2" "$4"
