@@ -43,7 +43,7 @@ const SHORT_ABOUT: &str = "Copy SOURCE into each TARGET directory; roll back all
 const SHORT_USAGE: &str = "transfer [OPTIONS] SOURCE TARGET...   each [USER@]HOST:/PATH, or /PATH
        transfer replica [OPTIONS] PRIMARY TARGET...
        transfer status HOST...   list what runs have changed on hosts
-       transfer clean HOST...    roll back orphaned runs
+       transfer clean HOST...    roll back runs that were killed or crashed
        transfer history          list the runs of this machine
        transfer show RUN         show the report of one of them";
 

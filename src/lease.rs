@@ -325,11 +325,15 @@ pub struct Leftover {
     pub host: String,
     /// Description of the lease, or the reason why its state is unknown.
     pub what: String,
+    /// Whether the host could not be asked, so that its state is unknown.
+    pub is_unconfirmed: bool,
 }
 
 impl Leftover {
-    fn of(host: &str, lease: &str) -> Self {
-        Self { host: host.to_owned(), what: lease.to_owned() }
+    /// Returns a lease that is known to be held.
+    #[must_use]
+    pub fn of(host: &str, lease: &str) -> Self {
+        Self { host: host.to_owned(), what: lease.to_owned(), is_unconfirmed: false }
     }
 
     /// Returns whether this is a lease of that kind, given as a word with a space behind it.
@@ -373,13 +377,15 @@ pub async fn release(end: End, silence: Duration) -> Release {
     let (published, old_kept, kept) = (agent.published(), agent.old_kept(), agent.kept());
     let log = ["sender", "prepare"].into_iter().flat_map(|job| agent.job(job).log).collect();
     let (stopping, stopped) = (agent.stopping(), agent.stopped());
-    let left_the_name = agent.left_the_name();
+    let (left_the_name, has_tried) = (agent.left_the_name(), agent.has_tried_to_publish());
     drop(agent);
     let lost = matches!(released, Released::Lost);
     let leftovers = match released {
         Released::Told(left) => left.into_iter().map(|lease| Leftover::of(&name, &lease)).collect(),
         Released::Lost => settle(&host, &id, silence).await,
     };
+    // What is left may be the publication itself.
+    let left_the_name = left_the_name && (leftovers.is_empty() || !has_tried);
     Release { leftovers, published, old_kept, kept, log, stopping, stopped, lost, left_the_name }
 }
 
@@ -419,7 +425,7 @@ pub async fn settle(host: &Host, id: &AgentId, silence: Duration) -> Vec<Leftove
     match answer {
         Ok(messages) => settled(&messages, began.elapsed(), &host.look_after("status"))
             .into_iter()
-            .map(|what| Leftover { host: name.clone(), what })
+            .map(|what| Leftover::of(&name, &what))
             .collect(),
         Err(error) => vec![unknown(&name, &chain(&error))],
     }
@@ -441,7 +447,8 @@ pub fn settled(messages: &[Vec<Field>], took: Duration, status: &str) -> Vec<Str
 }
 
 fn unknown(host: &str, error: &str) -> Leftover {
-    Leftover { host: host.to_owned(), what: format!("rollback not confirmed ({error})") }
+    let what = format!("rollback not confirmed ({error})");
+    Leftover { host: host.to_owned(), what, is_unconfirmed: true }
 }
 
 /// Asks a host until an agent's leases are gone, or its lock stays held for `patience`. A process that still

@@ -164,7 +164,7 @@ mod tests {
     #[test]
     fn last_run_and_last_success_are_written() {
         let mut pairs = Vec::new();
-        let leftover = Leftover { host: "db4".into(), what: "port 4400".into() };
+        let leftover = Leftover::of("db4", "port 4400");
         for record in [
             record("db2:/srv", Report::default(), 100),
             record("db2:/srv", failed(Error::Failed("x".into())), 200),

@@ -102,6 +102,8 @@ pub enum ServerState {
     Restored,
     /// Not stopped.
     Untouched,
+    /// Stopped, or about to be, on a host that could not be asked since.
+    Unknown,
 }
 
 /// Data that had the final name before the run.

@@ -394,9 +394,7 @@ async fn execute(
     for ((target, release), (port, outcome)) in plan.targets.iter().zip(&of_targets).zip(outcomes) {
         report.targets.push(target_report(&plan, target, release, port, outcome));
     }
-    if !of_source.lost && of_source.leftovers.is_empty() {
-        report.servers = servers(&plan.source.servers, &of_source);
-    }
+    report.servers = servers(&plan.source.servers, &of_source);
     let releases = [of_source].into_iter().chain(of_targets);
     report.leftovers.extend(releases.flat_map(|release| release.leftovers));
 }
@@ -409,7 +407,6 @@ fn target_report(
     port: u16,
     outcome: Outcome,
 ) -> TargetReport {
-    let is_restored = !release.published && !release.lost && release.leftovers.is_empty();
     TargetReport {
         endpoint: target.endpoint.clone(),
         final_path: Some(target.final_path.clone()),
@@ -421,15 +418,22 @@ fn target_report(
         kept: release.kept.clone(),
         log: release.log.clone(),
         old: old_data(plan, target, release),
-        servers: if is_restored { servers(&target.servers, release) } else { Vec::new() },
+        servers: if release.published { Vec::new() } else { servers(&target.servers, release) },
     }
 }
 
-/// Returns what became of the servers of a host that was rolled back.
+/// Returns what became of the servers of a host. Leftovers name those that are still stopped.
 fn servers(planned: &[StopPlan], release: &lease::Release) -> Vec<(String, ServerState)> {
     let untouched = planned.iter().map(|server| &server.unit).filter(|unit| !release.stopping.contains(unit));
-    let restored = release.stopped.iter().map(|what| (what.clone(), ServerState::Restored));
-    restored.chain(untouched.map(|unit| (unit.clone(), ServerState::Untouched))).collect()
+    let untouched = untouched.map(|unit| (unit.clone(), ServerState::Untouched));
+    let (stopped, state) = match release.leftovers.as_slice() {
+        [] if !release.lost => (&release.stopped, ServerState::Restored),
+        left if left.iter().any(|leftover| leftover.is_unconfirmed) => {
+            (&release.stopping, ServerState::Unknown)
+        }
+        _ => return untouched.collect(),
+    };
+    stopped.iter().map(|what| (what.clone(), state)).chain(untouched).collect()
 }
 
 /// Returns what became of the data that had the final name before.
@@ -439,10 +443,12 @@ fn old_data(plan: &Plan, target: &TargetPlan, release: &lease::Release) -> OldDa
     }
     // A directory that is filled has no data to be replaced.
     let is_replaced = plan.replace != Replace::No && target.old.is_some();
-    if !is_replaced || !release.leftovers.is_empty() {
+    if !is_replaced {
         return OldData::Unknown;
     }
     match release.published {
+        // The old data may be what is left.
+        true if !release.leftovers.is_empty() => OldData::Unknown,
         true => OldData::Removed,
         false if release.left_the_name => OldData::Unchanged,
         false => OldData::Unknown,

@@ -35,11 +35,30 @@ impl Report {
             !target.kept.is_empty() || target.published || target.is_uncertain || target.is_done()
         };
         Some(if self.targets.iter().any(stays) {
-            "transfer: all other changes on the hosts were rolled back".to_owned()
+            "transfer: all changes except the above were rolled back".to_owned()
         } else {
             "transfer: all changes on the hosts were rolled back; it is safe to run the command again"
                 .to_owned()
         })
+    }
+
+    /// Returns what to do about leftovers, for the line before the command that does it.
+    fn advice(&self) -> String {
+        let mut silent: Vec<&str> =
+            self.leftovers.iter().filter(|left| left.is_unconfirmed).map(|left| left.host.as_str()).collect();
+        silent.sort_unstable();
+        silent.dedup();
+        let when = match silent.as_slice() {
+            [] => "run the next line".to_owned(),
+            [host] => format!("once {host} can be reached, run the next line"),
+            hosts => format!("once {} can be reached, run the next line", hosts.join(" and ")),
+        };
+        let then = if self.targets.iter().any(TargetReport::is_done) {
+            "until it exits with 0"
+        } else {
+            "until it exits with 0; then it is safe to run the transfer again"
+        };
+        format!("transfer: {when} {then}")
     }
 
     /// Returns the name and the times of the run, if it changed hosts.
@@ -171,6 +190,7 @@ impl fmt::Display for Report {
             } else {
                 ("to roll back", "clean")
             };
+            lines.push(self.advice());
             lines.push(format!("{purpose}: {}", look_after(&self.login, clean, &hosts.join(" "))));
         }
         lines.extend(self.assurance());
@@ -255,6 +275,9 @@ fn server_line(host: &str, (what, state): &(String, ServerState)) -> String {
     match state {
         ServerState::Restored => format!("{host}: {what} was stopped and is running again"),
         ServerState::Untouched => format!("{host}: {what} was not stopped"),
+        ServerState::Unknown => {
+            format!("{host}: {what} was being stopped or was stopped; its state is unknown")
+        }
     }
 }
 
@@ -329,135 +352,4 @@ fn checks(copied: &Copied) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::values::FileDigest;
-    use std::ffi::OsStr;
-    use std::time::Duration;
-
-    fn end(outcome: Outcome) -> TargetReport {
-        let addresses = Some(("10.77.0.12".parse().unwrap(), "10.77.0.11".parse().unwrap()));
-        TargetReport {
-            endpoint: endpoint(),
-            final_path: Some("/srv/sqldata".into()),
-            addresses,
-            port: Some(4400),
-            outcome,
-            kept: Vec::new(),
-            log: Vec::new(),
-            old: OldData::Unknown,
-            published: true,
-            is_uncertain: false,
-            servers: Vec::new(),
-        }
-    }
-
-    fn endpoint() -> Endpoint {
-        Endpoint::parse(OsStr::new("db2:/srv")).unwrap()
-    }
-
-    fn copied() -> Outcome {
-        Outcome::Done(Copied {
-            entries: 12,
-            bytes: 1 << 30,
-            read_bytes: 1 << 30,
-            wire_bytes: 1 << 29,
-            took: Duration::from_millis(9_800),
-            streamed: Duration::from_secs(8),
-            stream_digest: Some("sha256".into()),
-            stream_value: Some("ab".into()),
-            files_compared: Some((FileDigest::Md5, 10)),
-            entries_digest: "cd".into(),
-            synced: true,
-            changed: false,
-            listed: true,
-            backup: None,
-            replica: None,
-            dropped: [].into(),
-            source_remarks: vec!["tar: ./d/s: socket ignored".into()],
-            remarks: Vec::new(),
-        })
-    }
-
-    #[test]
-    fn dropped_attributes_are_counted() {
-        let Outcome::Done(mut copy) = copied() else { unreachable!("a good copy") };
-        copy.dropped = [(AttributeKind::Acls, 3), (AttributeKind::Xattrs, 1)].into();
-        let report = Report { targets: vec![end(Outcome::Done(copy))], ..Report::default() };
-        let text = report.to_string();
-        assert!(text.contains("\n  dropped: extended attributes of 1 file, ACLs of 3 files\n"), "{text}");
-    }
-
-    #[test]
-    fn good_copy_prints_summary_facts_and_notes() {
-        let report = Report { targets: vec![end(copied())], ..Report::default() };
-        assert_eq!(
-            report.to_string(),
-            "db2:/srv/sqldata: done: 1.00 GiB in 12 entries, 9.8 s\n  \
-             sent: 512.00 MiB, 128.00 MiB/s, 10.77.0.11 to 10.77.0.12 port 4400\n  \
-             verified: names and sizes, SHA-256 of the stream, MD5 of 10 files (read back from both disks)\n  \
-             note: tar: ./d/s: socket ignored"
-        );
-        assert_eq!(report.exit(), Exit::Done);
-    }
-
-    #[test]
-    fn failed_targets_claim_only_what_is_known() {
-        let failed = || Outcome::Failed(Error::Failed("db2: no such luck".into()));
-        let report = |target: TargetReport| Report {
-            run: Some(RunFacts {
-                id: "r".into(),
-                source: endpoint(),
-                entries: 0,
-                files: 0,
-                bytes: 0,
-                disk_bytes: 0,
-                compression: None,
-                encrypted: true,
-                stream_digest: None,
-                exclude: Vec::new(),
-                log: Vec::new(),
-            }),
-            targets: vec![target],
-            ..Report::default()
-        };
-        let restored = TargetReport {
-            published: false,
-            old: OldData::Unchanged,
-            servers: vec![("mariadb.service".into(), ServerState::Restored)],
-            ..end(failed())
-        };
-        let text = report(restored).to_string();
-        assert!(text.contains("db2:/srv/sqldata: the old data is in place\n"), "{text}");
-        assert!(text.contains("db2: mariadb.service was stopped and is running again\n"), "{text}");
-        assert!(text.ends_with("rolled back; it is safe to run the command again"), "{text}");
-
-        let not_started = TargetReport { published: false, addresses: None, ..end(failed()) };
-        assert!(report(not_started).to_string().ends_with("it is safe to run the command again"));
-
-        let uncertain = TargetReport { published: false, is_uncertain: true, ..end(failed()) };
-        let text = report(uncertain).to_string();
-        assert!(text.contains("contact was lost before the result was known"), "{text}");
-        assert!(text.ends_with("all other changes on the hosts were rolled back"), "{text}");
-
-        let published = TargetReport { published: true, old: OldData::Removed, ..end(failed()) };
-        let text = report(published).to_string();
-        assert!(text.contains("the old data was removed") && !text.contains("safe to run"), "{text}");
-    }
-
-    #[test]
-    fn leftovers_are_listed_with_clean_command() {
-        let report = Report {
-            targets: vec![end(copied()), end(Outcome::Failed(Error::Verification("db3: bad".into())))],
-            leftovers: vec![Leftover {
-                host: "db2".into(),
-                what: "nftables IPv4 rules transfer-r-target1".into(),
-            }],
-            ..Report::default()
-        };
-        let text = report.to_string();
-        assert!(text.contains("db2:/srv: FAILED: db3: bad"), "{text}");
-        assert!(text.ends_with("to roll back: transfer clean db2"), "{text}");
-        assert_eq!(report.exit(), Exit::Leftovers, "6 whatever else happened");
-    }
-}
+mod tests;

@@ -282,6 +282,12 @@ impl Agent {
         !(state.published || state.foreign || state.publishing && state.lost)
     }
 
+    /// Returns whether the agent was asked to publish the copy.
+    #[must_use]
+    pub fn has_tried_to_publish(&self) -> bool {
+        self.shared.state().publishing
+    }
+
     /// Returns whether the data that had the final name before is kept under another name.
     #[must_use]
     pub fn old_kept(&self) -> bool {

@@ -109,7 +109,7 @@ fuzz_target!(|data: &[u8]| {
         Err(error) => Outcome::Failed(error),
     };
     let left = here.state().left.clone();
-    let leftovers = left.into_iter().map(|(_, what)| Leftover { host: "db2".into(), what }).collect();
+    let leftovers = left.into_iter().map(|(_, what)| Leftover::of("db2", &what)).collect();
     let target = |outcome| TargetReport {
         endpoint: PLAN.targets[0].endpoint.clone(),
         final_path: Some("/srv/data".into()),
