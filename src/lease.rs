@@ -377,15 +377,16 @@ pub async fn release(end: End, silence: Duration) -> Release {
     let (published, old_kept, kept) = (agent.published(), agent.old_kept(), agent.kept());
     let log = ["sender", "prepare"].into_iter().flat_map(|job| agent.job(job).log).collect();
     let (stopping, stopped) = (agent.stopping(), agent.stopped());
-    let (left_the_name, has_tried) = (agent.left_the_name(), agent.has_tried_to_publish());
+    let (is_taken, has_tried) = (agent.has_lost_the_name(), agent.has_tried_to_publish());
     drop(agent);
     let lost = matches!(released, Released::Lost);
     let leftovers = match released {
         Released::Told(left) => left.into_iter().map(|lease| Leftover::of(&name, &lease)).collect(),
         Released::Lost => settle(&host, &id, silence).await,
     };
-    // What is left may be the publication itself.
-    let left_the_name = left_the_name && (leftovers.is_empty() || !has_tried);
+    // A lost agent may have published, and what is left may be the publication itself.
+    let is_uncertain = has_tried && (lost || !leftovers.is_empty());
+    let left_the_name = !(published || is_taken || is_uncertain);
     Release { leftovers, published, old_kept, kept, log, stopping, stopped, lost, left_the_name }
 }
 

@@ -274,12 +274,10 @@ impl Agent {
         self.shared.state().stopped.clone()
     }
 
-    /// Returns whether the final name is known to lead to what it led to before the run: not if another process
-    /// has taken it, nor if the agent was lost in the middle of a publication.
+    /// Returns whether another process has taken the final name.
     #[must_use]
-    pub fn left_the_name(&self) -> bool {
-        let state = self.shared.state();
-        !(state.published || state.foreign || state.publishing && state.lost)
+    pub fn has_lost_the_name(&self) -> bool {
+        self.shared.state().foreign
     }
 
     /// Returns whether the agent was asked to publish the copy.
