@@ -156,19 +156,17 @@ impl Script {
             tools.push(b' ');
         }
         tools.extend(b")\n");
-        Self(call(
-            &[
-                COMMON.as_bytes(),
-                &tools,
-                TRUST.as_bytes(),
-                SERVER.as_bytes(),
-                JOURNAL.as_bytes(),
-                PUBLISH.as_bytes(),
-                REST.as_bytes(),
-                AGENT.as_bytes(),
-            ],
-            arguments,
-        ))
+        let definitions = [
+            COMMON.as_bytes(),
+            &tools,
+            TRUST.as_bytes(),
+            SERVER.as_bytes(),
+            JOURNAL.as_bytes(),
+            PUBLISH.as_bytes(),
+            REST.as_bytes(),
+            AGENT.as_bytes(),
+        ];
+        Self(call(&[&read_at_once(&definitions.concat())], arguments))
     }
 
     /// Returns the text of the script.
@@ -180,10 +178,24 @@ impl Script {
     /// Returns a script that exits after `main`, whatever follows on its input.
     fn new(parts: &[&str], arguments: &[Field]) -> Self {
         let parts: Vec<&[u8]> = parts.iter().map(|part| part.as_bytes()).collect();
-        let mut text = call(&parts, arguments);
+        let mut text = call(&[&read_at_once(&parts.concat())], arguments);
         text.extend(b"exit\n");
         Self(text)
     }
+}
+
+/// Puts a line in front of definitions that reads them in blocks: bash itself reads its input byte by byte,
+/// which takes longer than most scripts. Exactly the definitions are read, since the call, and the agent's
+/// commands, follow on the same input. Without perl, bash reads them as ever, and the preflight reports that
+/// perl is missing.
+///
+/// The call must not be among them: bash crashes when a command of `eval` replaces the input that bash reads.
+fn read_at_once(definitions: &[u8]) -> Vec<u8> {
+    let reader = "while ($ARGV[0] && (my $read = sysread(STDIN, my $bytes, $ARGV[0]))) \
+                  { print $bytes; $ARGV[0] -= $read }";
+    let length = definitions.len();
+    let line = format!("eval \"$(env -i \"PATH=$PATH\" perl -e '{reader}' {length} 2>/dev/null)\"\n");
+    [line.as_bytes(), definitions].concat()
 }
 
 /// Concatenates the parts and adds the call of `main`. The line `begin` separates its output from that of the

@@ -177,12 +177,13 @@ enum Listener {
 async fn listener(agent: &Agent, address: IpAddr, port: u16) -> Result<Listener, Error> {
     let deadline = Instant::now() + CONNECT_LIMIT;
     let (address, port) = (address.to_string(), port.to_string());
-    let receiver: [&[u8]; 3] = [b"receiver", port.as_bytes(), address.as_bytes()];
+    let receiver: [&[u8]; 4] = [b"receiver", port.as_bytes(), address.as_bytes(), b"listening"];
     while Instant::now() < deadline {
-        if !agent.call("check_listening", &receiver[..2]).await?.is_empty() {
+        let seen = Port::parse(&agent.call("accepted_peer", &receiver).await?);
+        if seen.listens {
             return Ok(Listener::Listens);
         }
-        if !Port::parse(&agent.call("accepted_peer", &receiver).await?).ours.is_empty() {
+        if !seen.ours.is_empty() {
             return Ok(Listener::Visited);
         }
         let job = agent.job("receiver");
@@ -221,7 +222,7 @@ async fn ask_both(source: &End, lane: &Lane<'_>, way: Way<'_>) -> Result<Peer, E
     let host = &lane.plan.endpoint.host;
     let (mut silent_since, mut others_since, mut accepted_since) = (None, None, None);
     loop {
-        let there: [&[u8]; 3] = [b"receiver", port.as_bytes(), address.as_bytes()];
+        let there: [&[u8]; 4] = [b"receiver", port.as_bytes(), address.as_bytes(), b"ours"];
         let here: [&[u8]; 2] = [b"sender", port.as_bytes()];
         let (accepted, made) = tokio::join!(
             lane.end.agent.call("accepted_peer", &there),
@@ -284,7 +285,7 @@ async fn ask_both(source: &End, lane: &Lane<'_>, way: Way<'_>) -> Result<Peer, E
         }
         // Others have served a peer that is gone again, and their end may be reported at any moment. Behind a
         // firewall that refused us, the receiver would still listen.
-        if refused && lane.end.agent.call("check_listening", &there[..2]).await?.is_empty() {
+        if refused && !Port::parse(&lane.end.agent.call("accepted_peer", &there).await?).listens {
             if !is_over(&mut silent_since, LAST_WORDS) {
                 tokio::time::sleep(SOCKET_POLL).await;
                 continue;

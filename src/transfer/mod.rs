@@ -184,13 +184,13 @@ async fn body(
         String::new()
     });
     progress.phase(Phase::Preparing);
-    lease::hold_source(plan, source).await?;
-    join_all(lanes.iter_mut().map(|lane| async {
+    let staging = join_all(lanes.iter_mut().map(|lane| async {
         if let Err(error) = lease::staging(plan, lane.end, lane.plan).await {
             lane.fail(error);
         }
-    }))
-    .await;
+    }));
+    let (held, _) = tokio::join!(lease::hold_source(plan, source), staging);
+    held?;
     follow::accounts(plan, primary, lanes).await;
     connect::connect(plan, source, lanes, &key).await?;
     if !lanes.iter().any(Lane::is_live) {

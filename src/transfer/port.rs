@@ -10,6 +10,8 @@ const MOST_SOCKETS: usize = 64;
 /// Sockets on the port of a target, as reported by `sockets.pl` there.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Port {
+    /// Whether our receiver listens.
+    pub(super) listens: bool,
     /// Peers whose connections our receiver has accepted.
     pub(super) ours: Vec<SocketAddr>,
     /// Description of the connections and listeners of other processes.
@@ -22,7 +24,7 @@ impl Port {
     /// Parses an agent's reply.
     #[must_use]
     pub fn parse(fields: &[Vec<u8>]) -> Self {
-        let mut port = Self::default();
+        let mut port = Self { listens: fields.iter().any(|field| field == b"listening"), ..Self::default() };
         let mut others = Vec::new();
         for field in fields.iter().take(MOST_SOCKETS) {
             let text = printable(field);

@@ -12,7 +12,6 @@ pub(super) fn describe(action: &str, arguments: &[&[u8]]) -> String {
     let (words, shown) = match action {
         "accept" => ("commit the new data", ALL),
         "accepted_peer" => ("look for the connection on the port", ALL),
-        "check_listening" => ("check that the receiver listens", ALL),
         "check_source" => ("check that the source is still the same", ALL),
         "conclude" => ("pass the result of the run to hooks", ALL),
         "drop_old" => ("remove the replaced data at the end", ALL),

@@ -228,10 +228,12 @@ source_facts() {
 
 # target_facts KIND PATH NAME OWNER DEFAULTS: NAME is empty where the copy fills the directory itself.
 target_facts() {
-  local kind=$1 path=$2 name=$3 owner=$4 defaults=$5 type final
+  local kind=$1 path=$2 name=$3 owner=$4 defaults=$5 type final attributes line
   type=$(stat -L -c %F -- "$path" 2>/dev/null) || type=missing
   say target_type "$type"
   [[ $type == directory ]] || return
+  # Beside everything else: this takes longest.
+  exec {attributes}< <(lacks "$path")
   say target_real "$(readlink -f -- "$path")"
   say target_place "$(place "$path")"
   # Accounts of servers are looked up only where they matter.
@@ -261,7 +263,8 @@ target_facts() {
   stat -f -c $'target_free\t%a\t%S\t%d\t%c\t%T' -- "$path"
   stat -L -c $'target_device\t%d' -- "$path"
   [[ $(lsattr -d -- "$path" 2>/dev/null) =~ ^[^\ ]*F ]] && say target_folds_case
-  lacks "$path"
+  while IFS= read -r line <&"$attributes"; do printf '%s\n' "$line"; done
+  exec {attributes}<&-
   owners user /etc/passwd
   owners group /etc/group
   unknown_owner user passwd "${owner%%:*}"

@@ -335,8 +335,7 @@ obey() {
     take_target | lease_port | open_rule | make_staging | hold_source | check_source | start_job | stop_job | open_gate | publish | fill | undo_rules) "$@" ;;
     stop_replication | note_replication | stop_server | restart | drop_old | lease_hook | conclude) "$@" ;;
     put_on_trial | start_server | accept | make_account | keep_account | give_up_account) "$@" ;;
-    check_listening) sockets "$2" "$3" listening ;;
-    accepted_peer) sockets "$2" "$3" accepted "$4" ;;
+    accepted_peer) sockets "$2" "$3" accepted "${@:4}" ;;
     local_address) sockets "$2" "$3" made ;;
     release) release released ;;
     *) fail protocol "unknown command $1" ;;

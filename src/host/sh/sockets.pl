@@ -1,15 +1,18 @@
-# sockets.pl LOCK PORT listening: `listening` where a process of the job listens on PORT; nothing otherwise.
-# sockets.pl LOCK PORT accepted ADDRESS: what there is on ADDRESS and PORT of this host: `ours PEER` for a connection of the
-# job, `other PEER` for one that another process has accepted, `listener ADDRESS` for another process that listens there.
+# sockets.pl LOCK PORT accepted ADDRESS AWAITED: what there is on ADDRESS and PORT of this host: `listening` where a process of
+# the job listens, `ours PEER` for a connection of the job, `other PEER` for one that another process has accepted,
+# `listener ADDRESS` for another process that listens there.
 # sockets.pl LOCK PORT made: `ours OWN PEER` for each connection of the job to PORT of another host.
+#
+# What is awaited, `listening` or `ours`, is waited for, for a moment: that costs less than another start of perl.
 #
 # A socket is a process's when one of its descriptors is that socket by inode, and a process is the job's when its
 # descriptor 8 is the job's lock. Names of processes are never read: their owners choose them.
 use strict;
 use warnings;
-use Socket qw(inet_ntop inet_pton AF_INET AF_INET6);
 
-my ($lock, $port, $question, $address) = @ARGV;
+my ($lock, $port, $question, $address, $awaited) = @ARGV;
+$awaited //= 'ours';
+my @pauses = (0.01, 0.02, 0.04, 0.08);
 my ($established, $close_wait, $listen) = (1, 8, 10);
 # A connection that is over belongs to nobody any more: TIME_WAIT and CLOSE.
 my %over = (6 => 1, 7 => 1);
@@ -42,41 +45,57 @@ sub address_of {
     return unmapped(join('', map { pack('L', hex) } $hex =~ /(.{8})/g));
 }
 
-sub shown {
-    my ($bytes, $port) = (address_of($_[0]), hex((split(/:/, $_[0]))[1]));
-    return inet_ntop(AF_INET, $bytes) . ":$port" if length $bytes == 4;
-    return '[' . inet_ntop(AF_INET6, $bytes) . "]:$port";
+# Loading Socket takes longer than all the rest, so only IPv6 does.
+sub parsed {
+    my ($text) = @_;
+    return pack('C4', split(/\./, $text)) if $text =~ /^\d+(\.\d+){3}\z/;
+    require Socket;
+    return unmapped(Socket::inet_pton(Socket::AF_INET6(), $text) // '');
 }
 
-my $here = defined $address ? unmapped(inet_pton(AF_INET, $address) // inet_pton(AF_INET6, $address) // '') : '';
-my %any = map { $_ => 1 } "\0" x 4, "\0" x 16;
-my $ours = inodes_of_job();
-my $wanted = sprintf(':%04X', $port);
-for my $table ('/proc/net/tcp', '/proc/net/tcp6') {
-    open(my $rows, '<', $table) or next;
-    while (my $row = <$rows>) {
-        # Most rows are of others: they are not taken apart.
-        next if index($row, $wanted) < 0;
-        my (undef, $own, $peer, $state, undef, undef, undef, undef, undef, $inode) = split(' ', $row);
-        next if ($question eq 'made' ? $peer : $own) !~ /$wanted\z/;
-        $state = hex $state;
-        my $is_ours = exists $ours->{$inode};
-        if ($question eq 'listening') {
-            if ($is_ours && $state == $listen) { print "listening\n"; exit 0 }
-        } elsif ($question eq 'made') {
-            print 'ours ', shown($own), ' ', shown($peer), "\n" if $is_ours && $state == $established;
-        } else {
-            my $at = address_of($own);
-            next if $at ne $here && !$any{$at};
-            if ($state == $listen) {
-                print 'listener ', shown($own), "\n" if !$is_ours;
-            } elsif ($is_ours) {
-                # Also one whose peer has said all that it wanted, which nobody has read yet.
-                print 'ours ', shown($peer), "\n" if $state == $established || $state == $close_wait;
-            } elsif ($inode && !$over{$state}) {
-                # One that no process has accepted has no inode: nobody reads it.
-                print 'other ', shown($peer), "\n";
-            }
-        }
-    }
+sub shown {
+    my ($bytes, $port) = (address_of($_[0]), hex((split(/:/, $_[0]))[1]));
+    return join('.', unpack('C4', $bytes)) . ":$port" if length $bytes == 4;
+    require Socket;
+    return '[' . Socket::inet_ntop(Socket::AF_INET6(), $bytes) . "]:$port";
 }
+
+my $here = defined $address ? parsed($address) : '';
+my %any = map { $_ => 1 } "\0" x 4, "\0" x 16;
+my $wanted = sprintf(':%04X', $port);
+
+sub row {
+    my ($row, $ours) = @_;
+    my (undef, $own, $peer, $state, undef, undef, undef, undef, undef, $inode) = split(' ', $row);
+    return if ($question eq 'made' ? $peer : $own) !~ /$wanted\z/;
+    $state = hex $state;
+    my $is_ours = exists $ours->{$inode};
+    if ($question eq 'made') {
+        return $is_ours && $state == $established ? 'ours ' . shown($own) . ' ' . shown($peer) : ();
+    }
+    my $at = address_of($own);
+    return if $at ne $here && !$any{$at};
+    return $is_ours ? 'listening' : 'listener ' . shown($own) if $state == $listen;
+    # Also one whose peer has said all that it wanted, which nobody has read yet.
+    return $state == $established || $state == $close_wait ? 'ours ' . shown($peer) : () if $is_ours;
+    # One that no process has accepted has no inode: nobody reads it.
+    return $inode && !$over{$state} ? 'other ' . shown($peer) : ();
+}
+
+sub rows {
+    my $ours = inodes_of_job();
+    my @rows;
+    for my $table ('/proc/net/tcp', '/proc/net/tcp6') {
+        open(my $lines, '<', $table) or next;
+        # Most lines are of others: they are not taken apart.
+        while (my $line = <$lines>) { push @rows, row($line, $ours) if index($line, $wanted) >= 0 }
+    }
+    return @rows;
+}
+
+my @rows = rows();
+while (@pauses && !grep { /^$awaited\b/ } @rows) {
+    select(undef, undef, undef, shift @pauses);
+    @rows = rows();
+}
+print "$_\n" for @rows;
