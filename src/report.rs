@@ -100,10 +100,12 @@ impl RunFacts {
 pub enum ServerState {
     /// Stopped, and running again.
     Restored,
-    /// Not stopped.
-    Untouched,
-    /// Stopped, or about to be, on a host that could not be asked since.
-    Unknown,
+    /// Not stopped, and still running.
+    LeftRunning,
+    /// Not stopped when its host was lost, which could not be asked since.
+    RunningWhenLost,
+    /// Stopped, or about to be, when its host was lost, which could not be asked since.
+    StoppedWhenLost,
 }
 
 /// Data that had the final name before the run.

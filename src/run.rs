@@ -425,15 +425,16 @@ fn target_report(
 /// Returns what became of the servers of a host. Leftovers name those that are still stopped.
 fn servers(planned: &[StopPlan], release: &lease::Release) -> Vec<(String, ServerState)> {
     let untouched = planned.iter().map(|server| &server.unit).filter(|unit| !release.stopping.contains(unit));
-    let untouched = untouched.map(|unit| (unit.clone(), ServerState::Untouched));
-    let (stopped, state) = match release.leftovers.as_slice() {
-        [] if !release.lost => (&release.stopped, ServerState::Restored),
+    let none = Vec::new();
+    let (stopped, of_stopped, of_untouched) = match release.leftovers.as_slice() {
+        [] if !release.lost => (&release.stopped, ServerState::Restored, ServerState::LeftRunning),
         left if left.iter().any(|leftover| leftover.is_unconfirmed) => {
-            (&release.stopping, ServerState::Unknown)
+            (&release.stopping, ServerState::StoppedWhenLost, ServerState::RunningWhenLost)
         }
-        _ => return untouched.collect(),
+        _ => (&none, ServerState::Restored, ServerState::LeftRunning),
     };
-    stopped.iter().map(|what| (what.clone(), state)).chain(untouched).collect()
+    let stopped = stopped.iter().map(|what| (what.clone(), of_stopped));
+    stopped.chain(untouched.map(|unit| (unit.clone(), of_untouched))).collect()
 }
 
 /// Returns what became of the data that had the final name before.

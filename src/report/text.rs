@@ -34,11 +34,15 @@ impl Report {
         let stays = |target: &TargetReport| {
             !target.kept.is_empty() || target.published || target.is_uncertain || target.is_done()
         };
+        let safe = "it is safe to run the transfer again";
         Some(if self.targets.iter().any(stays) {
             "transfer: all changes except the above were rolled back".to_owned()
+        } else if matches!(self.error, Some(Error::Interrupted(_))) {
+            format!("transfer: all changes on the hosts were rolled back; {safe}")
         } else {
-            "transfer: all changes on the hosts were rolled back; it is safe to run the command again"
-                .to_owned()
+            format!(
+                "transfer: all changes on the hosts were rolled back; once the cause is corrected, {safe}"
+            )
         })
     }
 
@@ -274,9 +278,12 @@ fn unharmed(target: &TargetReport) -> Vec<String> {
 fn server_line(host: &str, (what, state): &(String, ServerState)) -> String {
     match state {
         ServerState::Restored => format!("{host}: {what} was stopped and is running again"),
-        ServerState::Untouched => format!("{host}: {what} was not stopped"),
-        ServerState::Unknown => {
-            format!("{host}: {what} was being stopped or was stopped; its state is unknown")
+        ServerState::LeftRunning => format!("{host}: {what} is still running; it was not stopped"),
+        ServerState::RunningWhenLost => {
+            format!("{host}: {what} was running when contact was lost; this run had not stopped it")
+        }
+        ServerState::StoppedWhenLost => {
+            format!("{host}: {what} was stopped when contact was lost; check whether it is running")
         }
     }
 }

@@ -87,7 +87,7 @@ fn reason(ending: Option<&str>) -> String {
         }
         Some("eof") => "its connection was closed".to_owned(),
         Some(signal @ ("HUP" | "INT" | "TERM")) => format!("it was terminated there by SIG{signal}"),
-        _ => "its process or the connection ended".to_owned(),
+        _ => "the host is down, the connection was cut or the agent was killed".to_owned(),
     }
 }
 

@@ -98,10 +98,13 @@ fn failed_targets_claim_only_what_is_known() {
     let text = report(restored).to_string();
     assert!(text.contains("db2:/srv/sqldata: the old data is in place\n"), "{text}");
     assert!(text.contains("db2: mariadb.service was stopped and is running again\n"), "{text}");
-    assert!(text.ends_with("rolled back; it is safe to run the command again"), "{text}");
+    assert!(
+        text.ends_with("rolled back; once the cause is corrected, it is safe to run the transfer again"),
+        "{text}"
+    );
 
     let not_started = TargetReport { published: false, addresses: None, ..end(failed()) };
-    assert!(report(not_started).to_string().ends_with("it is safe to run the command again"));
+    assert!(report(not_started).to_string().ends_with("it is safe to run the transfer again"));
 
     let uncertain = TargetReport { published: false, is_uncertain: true, ..end(failed()) };
     let text = report(uncertain).to_string();
