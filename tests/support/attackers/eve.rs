@@ -16,7 +16,7 @@ pub(crate) const HOME: &str = "/home/eve";
 
 /// Creates the account once. Under a lock, since tests run at the same time.
 const CREATE: &str = r#"
-    exec 9>/run/lock/transfer-lab-eve; flock 9
+    exec 9>/run/transfer-lab-eve; flock 9
     id -u eve >/dev/null 2>&1 || useradd --create-home --shell /bin/bash --password '*' --uid "$1" eve
     chmod 700 /home/eve"#;
 /// Becomes her in a control group, by which all processes that she starts are found again.
