@@ -116,6 +116,8 @@ pub enum OldData {
     Unknown,
     /// The run did not change it, or brought it back.
     Unchanged,
+    /// The run had not begun to replace it when the host was lost.
+    UnchangedWhenLost,
     /// Replaced by the copy and removed.
     Removed,
     /// Replaced by the copy and kept at this path.

@@ -451,6 +451,7 @@ fn old_data(plan: &Plan, target: &TargetPlan, release: &lease::Release) -> OldDa
         // The old data may be what is left.
         true if !release.leftovers.is_empty() => OldData::Unknown,
         true => OldData::Removed,
+        false if release.left_the_name && release.lost => OldData::UnchangedWhenLost,
         false if release.left_the_name => OldData::Unchanged,
         false => OldData::Unknown,
     }

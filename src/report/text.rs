@@ -251,7 +251,7 @@ fn old(target: &TargetReport) -> Option<String> {
             printable(path.as_os_str().as_encoded_bytes())
         )),
         OldData::Removed => Some("  replaced: the old data was removed".to_owned()),
-        OldData::Unknown | OldData::Unchanged => None,
+        OldData::Unknown | OldData::Unchanged | OldData::UnchangedWhenLost => None,
     }
 }
 
@@ -267,8 +267,13 @@ fn unharmed(target: &TargetReport) -> Vec<String> {
         ));
     }
     lines.extend(old(target));
-    if target.old == OldData::Unchanged {
-        lines.push(format!("{}: the old data is in place", target.place()));
+    let place = target.place();
+    match target.old {
+        OldData::Unchanged => lines.push(format!("{place}: the old data is in place")),
+        OldData::UnchangedWhenLost => {
+            lines.push(format!("{place}: the old data is in place; contact was lost before its replacement began"));
+        }
+        _ => {}
     }
     lines.extend(target.servers.iter().map(|server| server_line(&host.to_string(), server)));
     lines
