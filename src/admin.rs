@@ -9,7 +9,7 @@ use crate::endpoint::HostName;
 use crate::error::chain;
 use crate::exit::Exit;
 use crate::host::command::look_after;
-use crate::host::leases;
+use crate::host::leases::{Held, Lease};
 use crate::host::scripts::Script;
 use crate::host::wire::{Field, LONGEST_PATH, short};
 use crate::host::{AT_ONCE, Host, HostError};
@@ -79,7 +79,7 @@ impl Verb {
         for message in messages {
             let fields: Vec<String> = message.iter().map(|field| short(field, LONGEST_PATH)).collect();
             let field = |index: usize| fields.get(index).map_or("", String::as_str);
-            let lease = || leases::describe(message.get(2..).unwrap_or_default());
+            let held = || Held::parse(message.get(2..).unwrap_or_default());
             let _ = match field(0) {
                 "run" => {
                     let boot = if field(3) == "other" { ", from before a reboot" } else { "" };
@@ -99,14 +99,14 @@ impl Verb {
                         when(field(6))
                     )
                 }
-                "lease" => writeln!(text, "  holds {}", lease()),
+                "lease" => writeln!(text, "  holds {}", held()),
                 "kept" => {
                     writeln!(text, "{host}: kept (--keep-staging): {} (run {})", field(2), field(1))
                 }
                 "forgotten" => {
                     writeln!(text, "{host}: forgotten: hook `{}` (run {})", field(2), field(1))
                 }
-                "undone" => writeln!(text, "{host}: rolled back: {} (run {})", lease(), field(1)),
+                "undone" => writeln!(text, "{host}: rolled back: {} (run {})", held(), field(1)),
                 "live" => writeln!(
                     text,
                     "{host}: live run {} was not touched; see: {}",
@@ -115,50 +115,7 @@ impl Verb {
                 ),
                 "left" => {
                     exit = Exit::Leftovers;
-                    let (what, run) = (field(2), field(1));
-                    match (what, self) {
-                        ("server", Self::Clean { start_servers: false, .. }) => writeln!(
-                            text,
-                            "{host}: STOPPED: {} was stopped by run {run} and is not running; \
-                             to start it: {}",
-                            field(3),
-                            look_after(login, "clean --start-servers", host)
-                        ),
-                        ("replication", Self::Clean { start_servers: false, .. }) => writeln!(
-                            text,
-                            "{host}: STOPPED: replication '{}' of the server on {} was stopped by run {run}; \
-                             to start it: {}",
-                            field(5),
-                            field(3),
-                            look_after(login, "clean --start-servers", host)
-                        ),
-                        ("trial", Self::Clean { start_servers: false, .. }) => writeln!(
-                            text,
-                            "{host}: PROVISIONAL: {} has provisional data of run {run}; to restore its old data and start \
-                             it: {}",
-                            field(3),
-                            look_after(login, "clean --start-servers", host)
-                        ),
-                        ("hook", Self::Clean { start_servers: false, .. }) => writeln!(
-                            text,
-                            "{host}: NOT DONE: after-{} hook `{}` of run {run}{}; to run it: {}",
-                            field(3),
-                            field(5),
-                            // The reason follows the arguments.
-                            leases::failure(field(8)),
-                            look_after(login, "clean --start-servers", host)
-                        ),
-                        ("hook", Self::Clean { .. }) => writeln!(
-                            text,
-                            "{host}: NOT DONE: after-{} hook `{}` of run {run}{}; fix it and repeat this \
-                             command, or do its work by hand and then: {}",
-                            field(3),
-                            field(5),
-                            leases::failure(field(8)),
-                            look_after(login, "clean --forget-hooks", host)
-                        ),
-                        _ => writeln!(text, "{host}: NOT ROLLED BACK: {} (run {run})", lease()),
-                    }
+                    writeln!(text, "{host}: {}", self.leftover(&held(), field(1), host, login))
                 }
                 _ => Ok(()),
             };
@@ -170,6 +127,37 @@ impl Verb {
             };
         }
         (text, exit)
+    }
+
+    /// Describes a lease of an orphaned run that is left on a host, with the command that rolls it back.
+    fn leftover(self, held: &Held, run: &str, host: &str, login: &Login) -> String {
+        let restarted = look_after(login, "clean --start-servers", host);
+        let Self::Clean { start_servers, .. } = self else {
+            return format!("NOT ROLLED BACK: {held} (run {run})");
+        };
+        let reason = held.failure();
+        match &held.lease {
+            Lease::Hook { end, command } if start_servers => format!(
+                "NOT DONE: after-{end} hook `{command}` of run {run}{reason}; fix it and repeat this command, or do \
+                 its work by hand and then: {}",
+                look_after(login, "clean --forget-hooks", host)
+            ),
+            Lease::Hook { end, command } => {
+                format!("NOT DONE: after-{end} hook `{command}` of run {run}{reason}; to run it: {restarted}")
+            }
+            Lease::Server(unit) if !start_servers => format!(
+                "STOPPED: {unit} was stopped by run {run} and is not running; to start it: {restarted}"
+            ),
+            Lease::Replication { socket, connection } if !start_servers => format!(
+                "STOPPED: replication '{connection}' of the server on {socket} was stopped by run {run}; to start \
+                 it: {restarted}"
+            ),
+            Lease::Provisional { unit, .. } if !start_servers => format!(
+                "PROVISIONAL: {unit} has provisional data of run {run}; to restore its old data and start it: \
+                 {restarted}"
+            ),
+            _ => format!("NOT ROLLED BACK: {held} (run {run})"),
+        }
     }
 }
 

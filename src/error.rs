@@ -1,6 +1,7 @@
 //! Errors that can end a run or one of its targets, with the action and the host. Mapped to exit codes only
 //! here.
 
+use crate::busy::Busy;
 use crate::exit::Exit;
 use crate::host::HostError;
 use crate::host::agent::AgentError;
@@ -27,12 +28,18 @@ pub enum Error {
     /// Mismatch between source and target.
     #[error("{0}")]
     Verification(String),
-    /// Resource that another run or program uses.
-    #[error("{0}")]
-    Busy(String),
+    /// Resources that other runs or programs use; the error has no other reason.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Busy(Vec<Busy>),
     /// Signal that ended the run.
     #[error("interrupted by {}", signal_name(*.0))]
     Interrupted(i32),
+}
+
+impl From<Busy> for Error {
+    fn from(busy: Busy) -> Self {
+        Self::Busy(vec![busy])
+    }
 }
 
 impl Error {

@@ -5,6 +5,7 @@
 //! agents.
 
 use std::ffi::OsStr;
+use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,9 +13,10 @@ use std::time::{Duration, Instant};
 
 use backon::{ExponentialBuilder, Retryable as _};
 
+use crate::busy::{Busy, Resource};
 use crate::error::{Error, chain};
-use crate::host::agent::{Agent, AgentError, Released};
-use crate::host::leases;
+use crate::host::agent::{Agent, AgentError, Code, Released};
+use crate::host::leases::Held;
 use crate::host::scripts::Script;
 use crate::host::wire::{Field, LONGEST_TEXT, printable, short};
 use crate::host::{Host, HostError};
@@ -47,13 +49,16 @@ pub async fn port(end: &End, (first, last): (u16, u16)) -> Result<u16, Error> {
     let agent = &end.agent;
     let reply = agent.call("lease_port", &[first.to_string().as_bytes(), last.to_string().as_bytes()]).await;
     let reply = reply.map_err(|error| match error {
-        AgentError::Failed { host, code, text, .. } if code == "busy" => Error::Busy(if first == last {
-            format!("{host}: port {first} is taken ({text}); choose another --port, or 0 for any")
-        } else {
-            let status = end.host.look_after("status");
-            format!("{host}: no free port in {first}-{last} ({text}); see: {status}")
-        }),
-        other => other.into(),
+        AgentError::Failed { code: Code::Busy, text: holder, .. } => {
+            let range = (first, last);
+            let resource = if first == last {
+                Resource::Port { port: first, holder }
+            } else {
+                Resource::Ports { range, holder }
+            };
+            busy(&end.host, resource).into()
+        }
+        other => Error::from(other),
     })?;
     if let Some(ignored) = reply.get(1) {
         let name = short(ignored, LONGEST_TEXT);
@@ -107,13 +112,16 @@ pub async fn staging(plan: &Plan, end: &End, target: &TargetPlan) -> Result<(), 
     let old = target.old.as_deref().unwrap_or_default().as_bytes();
     let arguments = [directory.as_os_str().as_bytes(), name.as_bytes(), how, old];
     end.agent.call("take_target", &arguments).await.map_err(|error| match error {
-        AgentError::Failed { code, text, .. } if code == "busy" => busy(&end.host, &target.final_path, &text),
-        AgentError::Failed { host, code, .. } if code == "exists" => Error::Busy(format!(
-            "{host}: {} was {} by another process since the preflight; it is left unchanged",
-            printable(target.final_path.as_os_str().as_bytes()),
-            if plan.shape.publication == Publication::Fill { "filled" } else { "created" }
-        )),
-        other => other.into(),
+        AgentError::Failed { code: Code::Busy, text, .. } => {
+            busy(&end.host, busy_name(&target.final_path, &text)).into()
+        }
+        AgentError::Failed { code: Code::Exists, .. } => {
+            let path = printable(target.final_path.as_os_str().as_bytes());
+            let is_filled = plan.shape.publication == Publication::Fill;
+            let resource = if is_filled { Resource::FilledName(path) } else { Resource::NewName(path) };
+            busy(&end.host, resource).into()
+        }
+        other => Error::from(other),
     })?;
     let kind: &[u8] = if plan.keep_staging { b"kept_staging" } else { b"staging" };
     // Data without a name of its own arrives in a directory.
@@ -201,11 +209,10 @@ pub async fn stop_servers(end: &End, servers: &[StopPlan]) -> Result<bool, Error
 /// Explains why a server cannot be quiesced.
 fn not_quiesced(end: &End, datadir: &Path, error: AgentError) -> Error {
     match error {
-        AgentError::Failed { host, code, text, .. } if code == "busy" => Error::Busy(format!(
-            "{host}: another run has quiesced the server in {}: {text}; see: {}",
-            printable(datadir.as_os_str().as_bytes()),
-            end.host.look_after("status")
-        )),
+        AgentError::Failed { code: Code::Busy, text: holder, .. } => {
+            let datadir = printable(datadir.as_os_str().as_bytes());
+            busy(&end.host, Resource::Server { datadir, holder }).into()
+        }
         other => other.into(),
     }
 }
@@ -296,16 +303,16 @@ async fn account_action(
     end.agent.call(action, &arguments).await.map(drop)
 }
 
-/// Error for a name that another run writes to; `who` describes that run, as reported by the host.
+/// Returns the error for a resource of a host that is in use.
 #[must_use]
-pub fn busy(host: &Host, path: &Path, who: &str) -> Error {
-    Error::Busy(format!(
-        "{}: another run writes to {}: {}; see: {}",
-        host.name(),
-        printable(path.as_os_str().as_bytes()),
-        if who.is_empty() { "a run that has just started" } else { who },
-        host.look_after("status")
-    ))
+pub fn busy(host: &Host, resource: Resource) -> Busy {
+    Busy { host: host.name().clone(), resource, status: host.look_after("status") }
+}
+
+/// Returns a name that another run writes to; `holder` describes that run, as reported by the host.
+#[must_use]
+pub fn busy_name(path: &Path, holder: &str) -> Resource {
+    Resource::Name { path: printable(path.as_os_str().as_bytes()), holder: holder.to_owned() }
 }
 
 /// Starts a job: a script in processes of its own. A key reaches it on a pipe.
@@ -318,28 +325,56 @@ fn family(target: &TargetPlan) -> &'static [u8] {
     if target.peer.is_ipv4() { b"4" } else { b"6" }
 }
 
-/// Effect of a run that is still on a host.
+/// Effect of a run that is still on a host, or may be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leftover {
     /// The host.
     pub host: String,
-    /// Description of the lease, or the reason why its state is unknown.
-    pub what: String,
-    /// Whether the host could not be asked, so that its state is unknown.
-    pub is_unconfirmed: bool,
+    /// What is left there.
+    pub what: Remains,
+}
+
+/// What is left on a host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Remains {
+    /// A lease that is still held.
+    Lease(Held),
+    /// A rollback that the agent or its watchdog had not completed.
+    InProgress {
+        /// Time for which it has been waited for.
+        waited: Duration,
+        /// Command that shows more.
+        status: String,
+    },
+    /// Unknown, since the host could not be asked, for this reason.
+    Unconfirmed(String),
+}
+
+impl fmt::Display for Remains {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lease(held) => held.fmt(f),
+            Self::InProgress { waited, status } => write!(
+                f,
+                "rollback still in progress after {} s (by the run's agent or watchdog); see: {status}",
+                waited.as_secs()
+            ),
+            Self::Unconfirmed(reason) => write!(f, "rollback not confirmed ({reason})"),
+        }
+    }
 }
 
 impl Leftover {
-    /// Returns a lease that is known to be held.
+    /// Returns whether its rollback starts a server or runs a command of the user.
     #[must_use]
-    pub fn of(host: &str, lease: &str) -> Self {
-        Self { host: host.to_owned(), what: lease.to_owned(), is_unconfirmed: false }
+    pub fn restarts(&self) -> bool {
+        matches!(&self.what, Remains::Lease(held) if held.lease.restarts())
     }
 
-    /// Returns whether this is a lease of that kind, given as a word with a space behind it.
+    /// Returns whether the host could not be asked.
     #[must_use]
-    pub fn is(&self, kind: &str) -> bool {
-        leases::beginning(kind.trim_end()).is_some_and(|words| self.what.starts_with(words))
+    pub fn is_unconfirmed(&self) -> bool {
+        matches!(self.what, Remains::Unconfirmed(_))
     }
 }
 
@@ -381,7 +416,10 @@ pub async fn release(end: End, silence: Duration) -> Release {
     drop(agent);
     let lost = matches!(released, Released::Lost);
     let leftovers = match released {
-        Released::Told(left) => left.into_iter().map(|lease| Leftover::of(&name, &lease)).collect(),
+        Released::Told(left) => {
+            let leftover = |held| Leftover { host: name.clone(), what: Remains::Lease(held) };
+            left.into_iter().map(leftover).collect()
+        }
         Released::Lost => settle(&host, &id, silence).await,
     };
     // A lost agent may have published, and what is left may be the publication itself.
@@ -426,7 +464,7 @@ pub async fn settle(host: &Host, id: &AgentId, silence: Duration) -> Vec<Leftove
     match answer {
         Ok(messages) => settled(&messages, began.elapsed(), &host.look_after("status"))
             .into_iter()
-            .map(|what| Leftover::of(&name, &what))
+            .map(|what| Leftover { host: name.clone(), what })
             .collect(),
         Err(error) => vec![unknown(&name, &chain(&error))],
     }
@@ -435,21 +473,17 @@ pub async fn settle(host: &Host, id: &AgentId, silence: Duration) -> Vec<Leftove
 /// Leftovers in the answer of a host that was asked to settle an agent's leases; `status` is the command that
 /// shows more.
 #[must_use]
-pub fn settled(messages: &[Vec<Field>], took: Duration, status: &str) -> Vec<String> {
+pub fn settled(messages: &[Vec<Field>], waited: Duration, status: &str) -> Vec<Remains> {
     let left = |message: &Vec<Field>| match message.first().map(Vec::as_slice) {
-        Some(b"left") => Some(leases::describe(message.get(2..).unwrap_or_default())),
-        Some(b"held") => Some(format!(
-            "rollback still in progress after {} s (by the run's agent or watchdog); see: {status}",
-            took.as_secs()
-        )),
+        Some(b"left") => Some(Remains::Lease(Held::parse(message.get(2..).unwrap_or_default()))),
+        Some(b"held") => Some(Remains::InProgress { waited, status: status.to_owned() }),
         _ => None,
     };
     messages.iter().filter_map(left).take(MOST_LEFT).collect()
 }
 
 fn unknown(host: &str, error: &str) -> Leftover {
-    let what = format!("rollback not confirmed ({error})");
-    Leftover { host: host.to_owned(), what, is_unconfirmed: true }
+    Leftover { host: host.to_owned(), what: Remains::Unconfirmed(error.to_owned()) }
 }
 
 /// Asks a host until an agent's leases are gone, or its lock stays held for `patience`. A process that still

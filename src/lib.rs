@@ -13,6 +13,7 @@
 
 pub mod admin;
 pub mod backup;
+pub mod busy;
 pub mod cli;
 pub mod dry_run;
 pub mod endpoint;

@@ -145,7 +145,7 @@ mod tests {
     use crate::endpoint::Endpoint;
     use crate::error::Error;
     use crate::history::place;
-    use crate::lease::Leftover;
+    use crate::lease::{Leftover, Remains};
     use crate::report::Report;
     use crate::run_id::RunId;
 
@@ -164,7 +164,7 @@ mod tests {
     #[test]
     fn last_run_and_last_success_are_written() {
         let mut pairs = Vec::new();
-        let leftover = Leftover::of("db4", "port 4400");
+        let leftover = Leftover { host: "db4".into(), what: Remains::Unconfirmed("no answer".into()) };
         for record in [
             record("db2:/srv", Report::default(), 100),
             record("db2:/srv", failed(Error::Failed("x".into())), 200),

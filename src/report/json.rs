@@ -19,8 +19,11 @@ impl Report {
         let phases: Map<String, Value> =
             self.phases.iter().map(|(phase, took)| ((*phase).to_owned(), json!(seconds(*took)))).collect();
         let run = self.run.as_ref();
-        let leftovers: Vec<Value> =
-            self.leftovers.iter().map(|left| json!({ "host": left.host, "what": left.what })).collect();
+        let leftovers: Vec<Value> = self
+            .leftovers
+            .iter()
+            .map(|left| json!({ "host": left.host, "what": left.what.to_string() }))
+            .collect();
         line(
             "report",
             &json!({

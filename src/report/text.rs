@@ -48,8 +48,12 @@ impl Report {
 
     /// Returns what to do about leftovers, for the line before the command that does it.
     fn advice(&self) -> String {
-        let mut silent: Vec<&str> =
-            self.leftovers.iter().filter(|left| left.is_unconfirmed).map(|left| left.host.as_str()).collect();
+        let mut silent: Vec<&str> = self
+            .leftovers
+            .iter()
+            .filter(|left| left.is_unconfirmed())
+            .map(|left| left.host.as_str())
+            .collect();
         silent.sort_unstable();
         silent.dedup();
         let when = match silent.as_slice() {
@@ -186,10 +190,7 @@ impl fmt::Display for Report {
         hosts.sort_unstable();
         hosts.dedup();
         if !hosts.is_empty() {
-            let restarts = |leftover: &Leftover| {
-                ["server ", "replication ", "trial ", "hook "].iter().any(|kind| leftover.is(kind))
-            };
-            let (purpose, clean) = if self.leftovers.iter().any(restarts) {
+            let (purpose, clean) = if self.leftovers.iter().any(Leftover::restarts) {
                 ("to roll back, restart servers and run hooks", "clean --start-servers")
             } else {
                 ("to roll back", "clean")
@@ -271,7 +272,9 @@ fn unharmed(target: &TargetReport) -> Vec<String> {
     match target.old {
         OldData::Unchanged => lines.push(format!("{place}: the old data is in place")),
         OldData::UnchangedWhenLost => {
-            lines.push(format!("{place}: the old data is in place; contact was lost before its replacement began"));
+            lines.push(format!(
+                "{place}: the old data is in place; contact was lost before its replacement began"
+            ));
         }
         _ => {}
     }

@@ -9,6 +9,7 @@ use futures_util::future::join_all;
 use super::Lane;
 use super::judge::{BROKEN_PIPE, KILLED_AS_A_WHOLE, NOT_STARTED, said};
 use super::port::{Port, made_to};
+use crate::busy::Resource;
 use crate::error::Error;
 use crate::host::agent::{Agent, AgentError};
 use crate::host::netcat::Netcat;
@@ -91,10 +92,8 @@ pub(super) async fn connect(
                 Peer::Ours => {}
                 Peer::Failed(error) => lane.fail(error),
                 Peer::Unexpected(text) if attempt >= TRIES => {
-                    lane.fail(Error::Busy(format!(
-                        "{}: {text}; gave up after {TRIES} attempts",
-                        lane.plan.endpoint.host
-                    )));
+                    let resource = Resource::Connection { text, attempts: TRIES };
+                    lane.fail(lease::busy(&lane.end.host, resource).into());
                 }
                 Peer::Unexpected(text) => {
                     tracing::warn!("{}: {text}; trying again", lane.plan.endpoint.host);
@@ -116,11 +115,7 @@ async fn listen(plan: &Plan, lane: &Lane<'_>, range: &mut (u16, u16), key: &str)
     let target: &TargetPlan = lane.plan;
     for _ in 0..TRIES {
         if range.0 > range.1 {
-            return Err(Error::Busy(format!(
-                "{}: every port up to {} was taken by other programs",
-                agent.host(),
-                range.1
-            )));
+            return Err(lease::busy(&lane.end.host, Resource::LostPorts(range.1)).into());
         }
         let port = lease::port(lane.end, *range).await?;
         lease::firewall(agent, target, port).await?;
@@ -149,16 +144,10 @@ async fn listen(plan: &Plan, lane: &Lane<'_>, range: &mut (u16, u16), key: &str)
         if plan.ports.first < plan.ports.last {
             range.0 = port.saturating_add(1);
         } else if !visited {
-            return Err(Error::Busy(format!(
-                "{}: port {port} was taken; choose another --port",
-                agent.host()
-            )));
+            return Err(lease::busy(&lane.end.host, Resource::LostPort(port)).into());
         }
     }
-    Err(Error::Busy(format!(
-        "{}: gave up after {TRIES} ports: each was taken or accepted a connection from another client",
-        agent.host()
-    )))
+    Err(lease::busy(&lane.end.host, Resource::TriedPorts(TRIES)).into())
 }
 
 async fn stop(lane: &Lane<'_>, port: u16) -> Result<(), AgentError> {

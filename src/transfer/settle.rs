@@ -12,7 +12,7 @@ use super::rest::Rest;
 use super::stream::bytes_read;
 use super::{Copied, Lane};
 use crate::error::{Error, chain};
-use crate::host::agent::{AgentError, Job};
+use crate::host::agent::{AgentError, Code, Job};
 use crate::host::wire::printable;
 use crate::lease::{self, End};
 use crate::pipeline::build::{CIPHER_HEADER, WIRE};
@@ -312,12 +312,12 @@ async fn give_name(plan: &Plan, lane: &Lane<'_>) -> Result<(), Error> {
         Publication::Add => agent.call("fill", &[staged, directory, sync, b"beside"]).await,
     };
     match reply {
-        Err(AgentError::Failed { host, code, .. }) if code == "exists" => Err(Error::Failed(format!(
+        Err(AgentError::Failed { host, code: Code::Exists, .. }) => Err(Error::Failed(format!(
             "{host}: {} was {} by another process during the copy and is left as it is",
             printable(name),
             if plan.shape.publication == Publication::Fill { "filled" } else { "created" }
         ))),
-        Err(AgentError::Failed { host, code, text, .. }) if code == "sync" => {
+        Err(AgentError::Failed { host, code: Code::Sync, text, .. }) => {
             let name = printable(name);
             let state = if agent.published() {
                 "was published, but may not survive a power cut"

@@ -16,8 +16,9 @@ pub mod told;
 use super::scripts::Script;
 use super::wire::{Field, decode, encode, read_record};
 use super::{Begun, Host, HostError, Input};
+use crate::host::leases::Held;
 use crate::run_id::AgentId;
-pub use told::{Fault, Job, Manifest};
+pub use told::{Code, Fault, Job, Manifest};
 use told::{Shared, State};
 
 /// Time limit of a command on the host. Commands sync the journal first, which may wait behind a lot of data
@@ -72,8 +73,8 @@ pub enum AgentError {
         host: String,
         /// Command of the protocol.
         action: &'static str,
-        /// Error code of the protocol, such as `busy` or `exists`.
-        code: String,
+        /// Reason.
+        code: Code,
         /// Message of the host.
         text: String,
     },
@@ -95,7 +96,7 @@ fn reason(ending: Option<&str>) -> String {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Released {
     /// The agent ended in order and reported these leftovers.
-    Told(Vec<String>),
+    Told(Vec<Held>),
     /// The agent was lost before it reported.
     Lost,
 }
@@ -196,14 +197,14 @@ impl Agent {
         match tokio::time::timeout(REPLY_LIMIT, reply).await {
             Ok(Ok(Ok(fields))) => Ok(fields),
             Ok(Ok(Err((code, text)))) => {
-                self.shared.state().foreign |= code == "exists";
+                self.shared.state().foreign |= code == Code::Exists;
                 Err(AgentError::Failed { host: self.host.clone(), action, code, text })
             }
             Ok(Err(_)) => Err(self.gone(&self.shared.state())),
             Err(_) => Err(AgentError::Failed {
                 host: self.host.clone(),
                 action,
-                code: "timeout".into(),
+                code: Code::Timeout,
                 text: format!("no reply within {} s", REPLY_LIMIT.as_secs()),
             }),
         }
@@ -327,7 +328,7 @@ impl Agent {
         for (agent, what) in others {
             tracing::warn!("{}: leftover of an earlier run ({agent}), not rolled back: {what}", self.host);
         }
-        Released::Told(ours.into_iter().map(|(_, what)| what).collect())
+        Released::Told(ours.into_iter().map(|(_, held)| held).collect())
     }
 
     async fn wait_forever<T>(&self, mut check: impl FnMut(&State) -> Option<T>) -> T {

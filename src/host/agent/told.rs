@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::{oneshot, watch};
 
 use crate::endpoint::MOST_TARGETS;
-use crate::host::leases;
+use crate::host::leases::Held;
 use crate::host::wire::{Field, LONGEST_PATH, LONGEST_TEXT, message, short};
 
 /// Maximum number of lines of one kind that are kept of a host.
@@ -108,7 +108,7 @@ pub struct State {
     /// Jobs by name.
     pub jobs: BTreeMap<String, Job>,
     /// Leftovers as agent and lease, those of earlier runs included.
-    pub left: Vec<(String, String)>,
+    pub left: Vec<(String, Held)>,
     /// The copy has its final name.
     pub published: bool,
     /// The data that had this name before was renamed and still exists.
@@ -126,7 +126,33 @@ pub struct State {
 }
 
 /// Fields of a successful reply, or code and text of a failure.
-pub type Reply = Result<Vec<Field>, (String, String)>;
+pub type Reply = Result<Vec<Field>, (Code, String)>;
+
+/// Reason why an agent failed to carry out a command, as far as the controller acts on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    /// Another run or program uses the resource.
+    Busy,
+    /// Another process has created what the command was to create.
+    Exists,
+    /// The change was made, but could not be made durable.
+    Sync,
+    /// No reply came within the time limit.
+    Timeout,
+    /// Any other reason, which only its text explains.
+    Other,
+}
+
+impl Code {
+    fn parse(word: &str) -> Self {
+        match word {
+            "busy" => Self::Busy,
+            "exists" => Self::Exists,
+            "sync" => Self::Sync,
+            _ => Self::Other,
+        }
+    }
+}
 
 impl Shared {
     /// Marks the agent as gone and wakes everything that waits for it.
@@ -168,7 +194,10 @@ impl Shared {
                 if let Some(waiting) = state.waiting.remove(&number(1)) {
                     let reply = match text(2).as_str() {
                         "ok" => Ok(message[3..].to_vec()),
-                        _ => Err((text(3), message.get(4).map(|field| said(field)).unwrap_or_default())),
+                        _ => Err((
+                            Code::parse(&text(3)),
+                            message.get(4).map(|field| said(field)).unwrap_or_default(),
+                        )),
                     };
                     let _ = waiting.send(reply);
                 }
@@ -200,7 +229,7 @@ impl State {
             "left" => {
                 if self.left.len() < MOST_COMPLAINTS {
                     let lease = fields.get(1..).unwrap_or_default();
-                    self.left.push((text(0), leases::describe(lease)));
+                    self.left.push((text(0), Held::parse(lease)));
                 }
             }
             _ => {
@@ -309,7 +338,8 @@ mod tests {
         assert_eq!(state.jobs["job0"].meters.len(), MOST_NAMES);
         assert_eq!(state.jobs["job0"].faults.len(), MOST_FAULTS);
         assert_eq!(state.jobs["job0"].faults["0"].named.len(), MOST_FAULTS);
-        let longest = state.left.iter().map(|(agent, what)| agent.len() + what.len()).max().unwrap();
+        let longest =
+            state.left.iter().map(|(agent, held)| agent.len() + held.to_string().len()).max().unwrap();
         assert!(longest <= LONGEST_TEXT + LONGEST_PATH + 6, "{longest}");
         assert!(state.jobs["job1"].dropped.values().all(|reason| reason.len() <= LONGEST_TEXT + 3));
     }
@@ -321,7 +351,7 @@ mod tests {
         let text = vec![0x1b; 60_000];
         shared.take(&[b"=".into(), sequence.to_string().into(), b"fail".into(), text.clone(), text]);
         let (code, text) = reply.try_recv().unwrap().unwrap_err();
-        assert!(code.len() <= LONGEST_TEXT + 3 && text.len() <= LONGEST_TEXT + 3);
+        assert!(code == Code::Other && text.len() <= LONGEST_TEXT + 3);
         for meter in ["read", "wire"] {
             shared.take(&decode(format!("!\tbytes\tsender\t{meter}\t{}", u64::MAX).as_bytes()));
         }

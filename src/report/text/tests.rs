@@ -1,4 +1,7 @@
 use super::*;
+use crate::host::leases::Held;
+use crate::host::wire::decode;
+use crate::lease::Remains;
 use crate::values::FileDigest;
 use std::ffi::OsStr;
 use std::time::Duration;
@@ -118,7 +121,7 @@ fn failed_targets_claim_only_what_is_known() {
 
 #[test]
 fn silent_host_is_cleaned_when_it_can_be_reached() {
-    let silent = |host: &str| Leftover { is_unconfirmed: true, ..Leftover::of(host, "not confirmed") };
+    let silent = |host: &str| Leftover { host: host.into(), what: Remains::Unconfirmed("silence".into()) };
     let failed = || end(Outcome::Failed(Error::Failed("db2: lost".into())));
     let one = Report { targets: vec![failed()], leftovers: vec![silent("db2")], ..Report::default() };
     assert!(
@@ -137,7 +140,10 @@ fn silent_host_is_cleaned_when_it_can_be_reached() {
 fn leftovers_are_listed_with_clean_command() {
     let report = Report {
         targets: vec![end(copied()), end(Outcome::Failed(Error::Verification("db3: bad".into())))],
-        leftovers: vec![Leftover::of("db2", "nftables IPv4 rules transfer-r-target1")],
+        leftovers: vec![Leftover {
+            host: "db2".into(),
+            what: Remains::Lease(Held::parse(&decode(b"rule\tnftables\t4\ttransfer-r-target1"))),
+        }],
         ..Report::default()
     };
     let text = report.to_string();

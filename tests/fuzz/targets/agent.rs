@@ -13,7 +13,7 @@ use transfer::host::facts::Facts;
 use transfer::host::agent::AgentError;
 use transfer::host::agent::told::{Job, MOST_COMPLAINTS, MOST_JOBS, MOST_NAMES, MOST_STAGES, Shared, State};
 use transfer::host::wire::{LONGEST_PATH, LONGEST_TEXT, MAX_LINE};
-use transfer::lease::Leftover;
+use transfer::lease::{Leftover, Remains};
 use transfer::plan::Plan;
 use transfer::report::{Report, TargetReport};
 use transfer::transfer::{Copied, Outcome, judge};
@@ -45,9 +45,9 @@ fn assert_state_bounded(state: &State) {
     assert!(state.kept.len() <= MOST_COMPLAINTS);
     state.jobs.keys().chain(&state.refused).chain(&state.ending).for_each(|text| assert_line(text, TEXT));
     state.jobs.values().for_each(assert_bounded);
-    for (agent, what) in &state.left {
+    for (agent, held) in &state.left {
         assert_line(agent, TEXT);
-        assert_line(what, PATH);
+        assert_line(&held.to_string(), PATH);
     }
     state.kept.iter().for_each(|path| assert_line(path, PATH));
 }
@@ -109,7 +109,7 @@ fuzz_target!(|data: &[u8]| {
         Err(error) => Outcome::Failed(error),
     };
     let left = here.state().left.clone();
-    let leftovers = left.into_iter().map(|(_, what)| Leftover::of("db2", &what)).collect();
+    let leftovers = left.into_iter().map(|(_, held)| Leftover { host: "db2".into(), what: Remains::Lease(held) }).collect();
     let target = |outcome| TargetReport {
         endpoint: PLAN.targets[0].endpoint.clone(),
         final_path: Some("/srv/data".into()),

@@ -14,8 +14,8 @@ fuzz_target!(|data: &[u8]| {
     let messages = answer(data);
     let left = settled(&messages, Duration::from_secs(3), "transfer status db2");
     assert!(left.len() <= 64);
-    left.iter().for_each(|what| assert_line(what, LONGEST_PATH + 100));
-    let leftovers = left.into_iter().map(|what| Leftover::of("db2", &what)).collect();
+    left.iter().for_each(|what| assert_line(&what.to_string(), LONGEST_PATH + 100));
+    let leftovers = left.into_iter().map(|what| Leftover { host: "db2".into(), what }).collect();
     let report = Report { leftovers, ..Report::default() };
     assert_lines(&report.to_string(), 64 * (LONGEST_PATH + 200));
     assert_line(&report.to_json(), 64 * 2 * (LONGEST_PATH + 200));

@@ -1,0 +1,191 @@
+//! Results of a run, from how the transfer and its agents ended. Pure.
+
+use super::agents::Releases;
+use crate::endpoint::Endpoint;
+use crate::error::Error;
+use crate::host::leases::Lease;
+use crate::lease::{Leftover, Release, Remains};
+use crate::plan::{Plan, StopPlan, TargetPlan};
+use crate::report::{OldData, Report, ServerState, TargetReport};
+use crate::settings::Replace;
+use crate::transfer::Outcome;
+
+/// Completes the report with the results of the transfer, which may have ended early, and of the releases. `error`
+/// prevented the transfer to all targets.
+pub(super) fn record(
+    report: &mut Report,
+    plan: &Plan,
+    result: Result<Vec<(u16, Outcome)>, Error>,
+    error: Option<Error>,
+    releases: Releases,
+) {
+    let Releases { source: of_source, targets: of_targets, leftovers } = releases;
+    let (outcomes, error) = match result {
+        Ok(outcomes) => (outcomes, error),
+        // Everything is published, so the time limit no longer matters.
+        Err(Error::Failed(_)) if of_targets.iter().all(|release| release.published) => {
+            (of_targets.iter().map(|_| (0, Outcome::Published)).collect(), None)
+        }
+        Err(early) => {
+            let outcome = |release: &Release| match early {
+                _ if release.published => Outcome::Published,
+                Error::Interrupted(signal) => Outcome::Failed(Error::Interrupted(signal)),
+                _ => Outcome::Failed(Error::Failed(early.chain())),
+            };
+            (of_targets.iter().map(|release| (0, outcome(release))).collect(), Some(early))
+        }
+    };
+    report.error = error;
+    if let Some(run) = &mut report.run {
+        run.log.clone_from(&of_source.log);
+    }
+    for ((target, release), (port, outcome)) in plan.targets.iter().zip(&of_targets).zip(outcomes) {
+        report.targets.push(target_report(plan, target, release, port, outcome));
+    }
+    report.servers = servers(&plan.source.servers, &of_source);
+    report.leftovers.extend(leftovers);
+    let releases = [of_source].into_iter().chain(of_targets);
+    report.leftovers.extend(releases.flat_map(|release| release.leftovers));
+}
+
+/// Returns the report of a target that was not transferred to.
+pub(super) fn without_copy(endpoint: Endpoint, error: Error) -> TargetReport {
+    TargetReport {
+        endpoint,
+        final_path: None,
+        addresses: None,
+        port: None,
+        outcome: Outcome::Failed(error),
+        kept: Vec::new(),
+        log: Vec::new(),
+        old: OldData::Unknown,
+        published: false,
+        is_uncertain: false,
+        servers: Vec::new(),
+    }
+}
+
+/// Returns the report of a target that got as far as its release.
+fn target_report(
+    plan: &Plan,
+    target: &TargetPlan,
+    release: &Release,
+    port: u16,
+    outcome: Outcome,
+) -> TargetReport {
+    TargetReport {
+        endpoint: target.endpoint.clone(),
+        final_path: Some(target.final_path.clone()),
+        addresses: Some((target.address, target.peer)),
+        port: Some(port).filter(|port| *port != 0),
+        outcome,
+        published: release.published,
+        is_uncertain: release.lost && !release.published && (!release.left_the_name || plan.keep_staging),
+        kept: release.kept.clone(),
+        log: release.log.clone(),
+        old: old_data(plan, target, release),
+        servers: if release.published { Vec::new() } else { servers(&target.servers, release) },
+    }
+}
+
+/// Returns what became of the servers of a host, without those that are leftovers.
+fn servers(planned: &[StopPlan], release: &Release) -> Vec<(String, ServerState)> {
+    let (of_stopped, of_untouched) = if release.leftovers.iter().any(Leftover::is_unconfirmed) {
+        (ServerState::StoppedWhenLost, ServerState::RunningWhenLost)
+    } else {
+        (ServerState::Restored, ServerState::LeftRunning)
+    };
+    // A lost agent may have stopped what it was told to stop without a report of it.
+    let stopped = if release.lost { &release.stopping } else { &release.stopped };
+    let stopped = stopped.iter().filter(|what| !release.leftovers.iter().any(|left| is_down(left, what)));
+    let untouched = planned.iter().map(|server| &server.unit).filter(|unit| !release.stopping.contains(unit));
+    stopped
+        .map(|what| (what.clone(), of_stopped))
+        .chain(untouched.map(|unit| (unit.clone(), of_untouched)))
+        .collect()
+}
+
+/// Returns whether a leftover says that a server, by its unit, or its replication may be down.
+fn is_down(leftover: &Leftover, what: &str) -> bool {
+    match &leftover.what {
+        Remains::Lease(held) => match &held.lease {
+            Lease::Server(unit) => unit == what,
+            Lease::Replication { .. } | Lease::Provisional { .. } => true,
+            _ => false,
+        },
+        Remains::InProgress { .. } => true,
+        Remains::Unconfirmed(_) => false,
+    }
+}
+
+/// Returns what became of the data that had the final name before.
+fn old_data(plan: &Plan, target: &TargetPlan, release: &Release) -> OldData {
+    if release.old_kept {
+        return OldData::Kept(target.old_path.clone());
+    }
+    // A directory that is filled has no data to be replaced.
+    let is_replaced = plan.replace != Replace::No && target.old.is_some();
+    if !is_replaced {
+        return OldData::Unknown;
+    }
+    match release.published {
+        // The old data may be what is left.
+        true if !release.leftovers.is_empty() => OldData::Unknown,
+        true => OldData::Removed,
+        false if release.left_the_name && release.lost => OldData::UnchangedWhenLost,
+        false if release.left_the_name => OldData::Unchanged,
+        false => OldData::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::leases::Held;
+
+    fn unconfirmed() -> Vec<Leftover> {
+        vec![Leftover { host: "db2".into(), what: Remains::Unconfirmed("no answer".into()) }]
+    }
+
+    fn planned() -> [StopPlan; 1] {
+        [StopPlan {
+            unit: "mariadb.service".into(),
+            socket: String::new(),
+            defaults_file: String::new(),
+            datadir: "/var/lib/mysql".into(),
+            timeout: std::time::Duration::ZERO,
+        }]
+    }
+
+    fn stopped() -> Release {
+        let units = vec!["mariadb.service".to_owned()];
+        Release { stopping: units.clone(), stopped: units, ..Release::default() }
+    }
+
+    fn states(release: &Release) -> Vec<ServerState> {
+        servers(&planned(), release).into_iter().map(|(_, state)| state).collect()
+    }
+
+    #[test]
+    fn servers_of_a_lost_host_are_reported_as_last_seen() {
+        let lost = |release: Release| Release { lost: true, leftovers: unconfirmed(), ..release };
+        assert_eq!(states(&lost(Release::default())), [ServerState::RunningWhenLost]);
+        assert_eq!(states(&lost(stopped())), [ServerState::StoppedWhenLost]);
+        // Its watchdog has rolled back.
+        assert_eq!(states(&Release { lost: true, ..stopped() }), [ServerState::Restored]);
+    }
+
+    #[test]
+    fn only_servers_that_are_leftovers_are_down() {
+        assert_eq!(states(&Release::default()), [ServerState::LeftRunning]);
+        assert_eq!(states(&stopped()), [ServerState::Restored]);
+        let left = |fields: &[&str]| {
+            let fields: Vec<_> = fields.iter().map(|field| field.as_bytes().to_vec()).collect();
+            let what = Remains::Lease(Held::parse(&fields));
+            Release { leftovers: vec![Leftover { host: "db2".into(), what }], ..stopped() }
+        };
+        assert_eq!(states(&left(&["server", "mariadb.service"])), []);
+        assert_eq!(states(&left(&["replication", "/run/s", "", "main"])), []);
+        assert_eq!(states(&left(&["staging", "/srv/.transfer"])), [ServerState::Restored]);
+    }
+}
