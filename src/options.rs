@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
+use merge::Merge;
 use serde::Deserialize;
 
 use crate::values::{
@@ -35,8 +36,9 @@ pub type HistorySize = Whole<0, 10_000>;
 /// Values from one place; `None` where it sets none.
 ///
 /// A switch without a `--no-` form is turned off with `=false`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args, Deserialize, Merge)]
 #[serde(default, deny_unknown_fields)]
+#[merge(strategy = merge::option::overwrite_none)]
 pub struct Options {
     /// file, mariabackup, xtrabackup, compress, decompress; file copies a file or directory tree, the
     /// backups are hot and take the server's socket as SOURCE, compress writes an archive, decompress
@@ -273,6 +275,7 @@ pub struct Options {
 
     /// Profiles of a configuration file by name, for `--profile`.
     #[arg(skip)]
+    #[merge(skip)]
     pub profile: BTreeMap<String, Options>,
 }
 
@@ -321,61 +324,9 @@ impl Options {
             parallel_checksum: below.parallel_checksum.filter(|_| self.checksum != Some(true)),
             ..below
         };
-        // The pattern names all fields: a new one cannot be forgotten.
-        macro_rules! first {
-            ($($field:ident),* $(,)?) => {{
-                let Self { $($field,)* profile } = self;
-                Self { $($field: $field.or(below.$field),)* profile }
-            }};
-        }
-        first!(
-            transfer_type,
-            exclude,
-            ignore_changed,
-            drop_attributes,
-            backup_threads,
-            stop_replication,
-            prepare,
-            prepare_memory,
-            stop_server,
-            unit,
-            server_timeout,
-            allow_running,
-            defaults_file,
-            hook,
-            rename,
-            replace,
-            keep_old,
-            chown,
-            keep_staging,
-            fsync,
-            allow_shared_path,
-            skip_refused,
-            compress,
-            compress_level,
-            encrypt,
-            threads,
-            nice,
-            checksum,
-            checksum_algorithm,
-            parallel_checksum,
-            port,
-            port_range,
-            firewall,
-            source_address,
-            target_address,
-            sudo,
-            ssh_config,
-            ssh_option,
-            lease_time,
-            idle_timeout,
-            max_duration,
-            progress,
-            json,
-            verbose,
-            metrics,
-            history_size,
-        )
+        let mut merged = self;
+        merged.merge(below);
+        merged
     }
 }
 

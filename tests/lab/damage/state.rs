@@ -19,7 +19,9 @@ impl Experiment {
     pub(super) fn is_ours(&self, line: &str) -> bool {
         let names: &[&str] = match self.variant {
             variant if variant.keeps_staging() => &["data", ".transfer-"],
-            variant if variant.fills() => &["ibdata1", "one", "two", "three", "sub", "link", "xtrabackup_checkpoints"],
+            variant if variant.fills() => {
+                &["ibdata1", "one", "two", "three", "sub", "link", "xtrabackup_checkpoints"]
+            }
             _ => &["data"],
         };
         names.iter().any(|name| line.contains(&format!("file: {}/{name}", self.variant.directory)))
