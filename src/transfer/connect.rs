@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 
 use super::Lane;
-use super::judge::{BROKEN_PIPE, KILLED_AS_A_WHOLE, NOT_STARTED, said};
+use super::judge::said;
+use super::peer::{CONNECT_LIMIT, Peer, Reports, Since};
 use super::port::{Port, made_to};
 use crate::busy::Resource;
 use crate::error::Error;
@@ -17,22 +18,10 @@ use crate::lease::{self, End};
 use crate::pipeline::{build, render};
 use crate::plan::{Plan, TargetPlan};
 
-/// Time limit for a receiver to listen and for a sender to connect.
-const CONNECT_LIMIT: Duration = Duration::from_secs(15);
 /// Interval of checks of a socket; nothing announces its changes.
 const SOCKET_POLL: Duration = Duration::from_millis(10);
-/// Time for a receiver that no longer listens to report its end.
-const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Number of attempts to get a port of our own, mostly because of unexpected peers, before the run gives up.
 const TRIES: usize = 10;
-
-/// Peer on one target's port after the start of the sender.
-enum Peer {
-    Ours,
-    /// Another peer was accepted, or we cannot prove that it was ours.
-    Unexpected(String),
-    Failed(Error),
-}
 
 /// Connects the sender to the receivers. Marks lanes that cannot be reached as failed; fails only if the
 /// source does.
@@ -205,125 +194,39 @@ async fn peer(source: &End, lane: &Lane<'_>, way: Way<'_>) -> Peer {
 
 async fn ask_both(source: &End, lane: &Lane<'_>, way: Way<'_>) -> Result<Peer, Error> {
     let Way { netcat, alone, again } = way;
-    let port = lane.port.to_string();
-    let address = lane.plan.address.to_string();
-    let deadline = Instant::now() + CONNECT_LIMIT;
-    let host = &lane.plan.endpoint.host;
-    let (mut silent_since, mut others_since, mut accepted_since) = (None, None, None);
+    let target = SocketAddr::new(lane.plan.address, lane.port);
+    let (address, port) = (target.ip().to_string(), target.port().to_string());
+    let there: [&[u8]; 4] = [b"receiver", port.as_bytes(), address.as_bytes(), b"ours"];
+    let here: [&[u8]; 2] = [b"sender", port.as_bytes()];
+    let mut since = Since::new(Instant::now());
     loop {
-        let there: [&[u8]; 4] = [b"receiver", port.as_bytes(), address.as_bytes(), b"ours"];
-        let here: [&[u8]; 2] = [b"sender", port.as_bytes()];
         let (accepted, made) = tokio::join!(
             lane.end.agent.call("accepted_peer", &there),
             source.agent.call("local_address", &here)
         );
-        let seen = Port::parse(&accepted?);
-        let made = made_to(&made?, SocketAddr::new(lane.plan.address, lane.port));
-        if seen.is_only(&made) {
-            return Ok(Peer::Ours);
+        let mut reports = Reports {
+            origin: source.agent.host(),
+            host: &lane.plan.endpoint.host,
+            address: target,
+            sockets: Port::parse(&accepted?),
+            made: made_to(&made?, target),
+            sender: source.agent.job("sender"),
+            receiver: lane.end.agent.job("receiver"),
+            netcat,
+            sink: build::sink_name(lane.plan.number),
+            alone,
+            again,
+            listens_after_refusal: false,
+        };
+        // Only a question after the refusal tells a firewall from a receiver that has served another peer.
+        if reports.is_refused() {
+            let there: [&[u8]; 4] = [there[0], there[1], there[2], b"listening"];
+            reports.listens_after_refusal =
+                Port::parse(&lane.end.agent.call("accepted_peer", &there).await?).listens;
         }
-        let accepted = seen.accepted();
-        match (accepted.first(), made.as_slice()) {
-            (Some(accepted), [made, ..]) if accepted != made => {
-                return Ok(Peer::Unexpected(format!(
-                    "port {port} accepted a connection from {accepted}, expected {made} (another client, or \
-                     NAT between the hosts)"
-                )));
-            }
-            // A process that has just ended may still be listed.
-            (_, [_, ..]) if seen.others.is_some() && is_over(&mut others_since, LAST_WORDS) => {
-                let others = seen.others.unwrap_or_default();
-                return Ok(Peer::Unexpected(format!("another process uses port {port}: {others}")));
-            }
-            // The accepted peer connected first: our sender, not connected yet, came too late.
-            (Some(accepted), []) if is_over(&mut accepted_since, LAST_WORDS) => {
-                return Ok(Peer::Unexpected(unexpected_peer(&port, *accepted)));
-            }
-            (None, [made, ..]) if Instant::now() >= deadline => {
-                return Ok(Peer::Unexpected(format!(
-                    "port {port} accepted our connection from {made}, but not in our receiver"
-                )));
-            }
-            _ => {}
-        }
-        let sender = source.agent.job("sender");
-        let receiver = lane.end.agent.job("receiver");
-        if receiver.exit.is_some() {
-            let first = receiver.complaints.first().map_or_else(String::new, |line| format!(": {line}"));
-            if let Some((stage, status)) = receiver.stages.iter().find(|(_, status)| is_broken(*status)) {
-                let text = format!("{host}: the receiver failed: {stage} ended with status {status}{first}");
-                return Ok(Peer::Failed(Error::Failed(text)));
-            }
-            // A failure of our own programs right after connecting looks like an unexpected peer, but on
-            // every attempt.
-            let words = sender.complaints.iter().find(|line| !is_consequence(line) && !netcat.wrote(line));
-            if let Some(words) = words.filter(|_| again) {
-                let origin = source.agent.host();
-                return Ok(Peer::Failed(Error::Failed(format!("{origin}: the sender failed: {words}"))));
-            }
-            return Ok(Peer::Unexpected(format!("{}{first}", closed_early(&port))));
-        }
-        // netcat reports a failed connection once and ends; the rest of its pipeline waits for the gate.
-        let refused = |line: &String| netcat.gives_up(line, lane.plan.address, lane.port, alone);
-        // With several targets the pump reports it, too.
-        let refused = sender.complaints.iter().any(refused)
-            || sender.dropped.contains_key(&build::sink_name(lane.plan.number));
-        // Some netcats stop listening once they have accepted a peer.
-        if let (true, Some(accepted)) = (refused, accepted.first()) {
-            return Ok(Peer::Unexpected(unexpected_peer(&port, *accepted)));
-        }
-        // Others have served a peer that is gone again, and their end may be reported at any moment. Behind a
-        // firewall that refused us, the receiver would still listen.
-        if refused && !Port::parse(&lane.end.agent.call("accepted_peer", &there).await?).listens {
-            if !is_over(&mut silent_since, LAST_WORDS) {
-                tokio::time::sleep(SOCKET_POLL).await;
-                continue;
-            }
-            return Ok(Peer::Unexpected(closed_early(&port)));
-        }
-        // A job that was killed as a whole has reported no stage.
-        if !refused && sender.exit.is_some() && sender.stages.is_empty() {
-            return Ok(Peer::Failed(Error::Failed(format!(
-                "{}: the sender failed: {KILLED_AS_A_WHOLE}",
-                source.agent.host()
-            ))));
-        }
-        let late = Instant::now() >= deadline;
-        if refused || sender.exit.is_some() || late {
-            return Ok(Peer::Failed(Error::Failed(format!(
-                "{host}: the source cannot connect to {}{}; check firewalls between the hosts, and any on \
-                 {host} that --firewall does not open",
-                SocketAddr::new(lane.plan.address, lane.port),
-                match said(&sender) {
-                    said if said.is_empty() && late => format!(" within {} s", CONNECT_LIMIT.as_secs()),
-                    said => said,
-                }
-            ))));
+        if let Some(peer) = reports.decide(&mut since, Instant::now()) {
+            return Ok(peer);
         }
         tokio::time::sleep(SOCKET_POLL).await;
     }
-}
-
-fn unexpected_peer(port: &str, accepted: SocketAddr) -> String {
-    format!("port {port} accepted a connection from {accepted}, which is not our sender")
-}
-
-fn closed_early(port: &str) -> String {
-    format!("port {port} was closed before our sender connected")
-}
-
-/// Returns whether a time limit has passed since the first call.
-fn is_over(since: &mut Option<Instant>, limit: Duration) -> bool {
-    since.get_or_insert_with(Instant::now).elapsed() > limit
-}
-
-/// Returns whether a line of standard error is only a consequence of the next stage's end.
-fn is_consequence(line: &str) -> bool {
-    ["error writing output file", "Broken pipe", "the reader of"].iter().any(|words| line.contains(words))
-}
-
-/// Returns whether no data can cause a status: the program could not be started, or a signal other than
-/// SIGPIPE killed it.
-fn is_broken(status: i32) -> bool {
-    status >= NOT_STARTED && status != BROKEN_PIPE
 }

@@ -10,6 +10,7 @@ mod connect;
 mod follow;
 mod idle;
 mod judge;
+mod peer;
 mod port;
 mod rest;
 mod settle;
