@@ -6,7 +6,7 @@
 //! name, up to its own version
 //! (<https://docs.percona.com/percona-xtrabackup/8.0/server-version-support.html>).
 
-pub mod log;
+pub(crate) mod log;
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ use crate::host::facts::{Facts, Instance};
 
 /// Family of a server, by the format of its data files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Vendor {
+pub(crate) enum Vendor {
     /// MariaDB
     MariaDb,
     /// MySQL and Percona Server
@@ -24,7 +24,7 @@ pub enum Vendor {
 impl Vendor {
     /// Returns the vendor of a server.
     #[must_use]
-    pub fn of(instance: &Instance) -> Self {
+    pub(crate) fn of(instance: &Instance) -> Self {
         Self::named(instance.version())
     }
 
@@ -35,7 +35,7 @@ impl Vendor {
 
     /// Returns the program that unpacks the vendor's backup streams.
     #[must_use]
-    pub fn extractor(self) -> &'static str {
+    pub(crate) fn extractor(self) -> &'static str {
         match self {
             Self::MariaDb => "mbstream",
             Self::MySql => "xbstream",
@@ -84,7 +84,7 @@ pub struct Tool {
 
 /// Reason why a host has no suitable backup program for a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mismatch {
+pub(crate) struct Mismatch {
     /// Description of the problem.
     pub problem: String,
     /// Suggested fix.
@@ -92,7 +92,7 @@ pub struct Mismatch {
 }
 
 /// Returns the host's backup program for a server, if its version supports the server.
-pub fn tool(facts: &Facts, instance: &Instance) -> Result<Tool, Mismatch> {
+pub(crate) fn tool(facts: &Facts, instance: &Instance) -> Result<Tool, Mismatch> {
     let vendor = Vendor::of(instance);
     let names: &[&str] = match vendor {
         Vendor::MariaDb => &["mariadb-backup", "mariabackup"],
@@ -123,13 +123,13 @@ pub fn tool(facts: &Facts, instance: &Instance) -> Result<Tool, Mismatch> {
 
 /// Returns the installed extractor, for a stream of unknown origin: both programs read the same format.
 #[must_use]
-pub fn extractor_at_hand(facts: &Facts) -> &'static str {
+pub(crate) fn extractor_at_hand(facts: &Facts) -> &'static str {
     if facts.has("mbstream") { Vendor::MariaDb.extractor() } else { Vendor::MySql.extractor() }
 }
 
 /// Chooses the program for a backup by the server's version string; the first program if that has no version.
 /// The error describes the mismatch.
-pub fn choose<'a>(tools: &'a [Tool], server: &str) -> Result<&'a Tool, String> {
+pub(crate) fn choose<'a>(tools: &'a [Tool], server: &str) -> Result<&'a Tool, String> {
     let first = tools.first().ok_or("no backup program is installed")?;
     let Some(version) = Version::find(server) else { return Ok(first) };
     let vendor = Vendor::named(server);
@@ -142,7 +142,7 @@ pub fn choose<'a>(tools: &'a [Tool], server: &str) -> Result<&'a Tool, String> {
 }
 
 /// Returns a host's programs that make and prepare backups.
-pub fn tools(facts: &Facts) -> impl Iterator<Item = Tool> {
+pub(crate) fn tools(facts: &Facts) -> impl Iterator<Item = Tool> {
     let of =
         |(name, text): &(String, String)| Some(Tool { program: name.clone(), version: Version::find(text)? });
     facts.backup_tools.iter().filter_map(of)
@@ -165,7 +165,7 @@ fn supports(vendor: Vendor, tool: Version, server: Version) -> bool {
 
 /// Returns the Debian package of the backup program for a server.
 #[must_use]
-pub fn package(vendor: Vendor, Version(major, minor, _): Version) -> String {
+pub(crate) fn package(vendor: Vendor, Version(major, minor, _): Version) -> String {
     match vendor {
         Vendor::MariaDb => "mariadb-backup".into(),
         Vendor::MySql if major == 5 => "percona-xtrabackup-24".into(),

@@ -10,7 +10,7 @@ use crate::values::FirewallChoice;
 /// Chains of iptables-nft are base chains of nftables like any other: `auto` opens all of them with `nft`,
 /// and uses iptables only if there is no `nft`.
 #[must_use]
-pub fn layers(facts: &Facts, choice: FirewallChoice, peer: IpAddr) -> Vec<Layer> {
+pub(crate) fn layers(facts: &Facts, choice: FirewallChoice, peer: IpAddr) -> Vec<Layer> {
     let family = if peer.is_ipv4() { 4 } else { 6 };
     let mut found: Vec<Layer> =
         facts.firewall.iter().filter(|(_, of)| *of == family).map(|(layer, _)| *layer).collect();
@@ -31,7 +31,7 @@ pub fn layers(facts: &Facts, choice: FirewallChoice, peer: IpAddr) -> Vec<Layer>
 
 /// Returns the tables that filter packets from `peer` and that `choice` would open, but that only their owner
 /// can change.
-pub fn not_ours_to_open(
+pub(crate) fn not_ours_to_open(
     facts: &Facts,
     choice: FirewallChoice,
     peer: IpAddr,

@@ -13,7 +13,7 @@ const DIGITS: usize = 9;
 
 /// Error in a word with several hosts.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum FleetError {
+pub(crate) enum FleetError {
     /// Unbalanced bracket, or something other than numbers inside.
     #[error(
         "'{0}' is not a list of numbers (at most {DIGITS} digits) and ranges; write db[1-20] or db{{1,3,7}}"
@@ -28,7 +28,7 @@ pub enum FleetError {
 ///
 /// # Errors
 /// When brackets or braces in its host hold no list of numbers, or name too many hosts.
-pub fn expand(word: &OsStr) -> Result<Vec<OsString>, FleetError> {
+pub(crate) fn expand(word: &OsStr) -> Result<Vec<OsString>, FleetError> {
     let bytes = word.as_bytes();
     let end = host_end(bytes);
     let mut words: Vec<Vec<u8>> = vec![Vec::new()];

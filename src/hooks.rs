@@ -22,7 +22,7 @@ const CONCLUDE_LIMIT: Duration = Duration::from_secs(10);
 
 /// Result of an end, passed to its hooks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Status {
+pub(crate) enum Status {
     /// Copy published; for the source and the controller: all copies are.
     Done,
     /// Not published.
@@ -30,7 +30,7 @@ pub enum Status {
 }
 
 /// Starts the agent on the controller, if there are hooks for it.
-pub async fn controller(plan: &Plan) -> Result<Option<End>, HostError> {
+pub(crate) async fn controller(plan: &Plan) -> Result<Option<End>, HostError> {
     if !plan.hooks.iter().any(|hook| hook.end == HookEnd::Controller) {
         return Ok(None);
     }
@@ -44,7 +44,7 @@ pub async fn controller(plan: &Plan) -> Result<Option<End>, HostError> {
 
 /// Journals the hooks for afterwards and runs the hooks for before: on the controller first, then on all
 /// other ends. Returns the first error.
-pub async fn before(
+pub(crate) async fn before(
     plan: &Plan,
     controller: Option<&End>,
     source: &End,
@@ -98,7 +98,7 @@ async fn on(plan: &Plan, end: &End, which: HookEnd) -> Result<(), Error> {
 }
 
 /// Tells an end its result, for the hooks that run there afterwards.
-pub async fn conclude(plan: &Plan, end: &End, which: HookEnd, status: Status) {
+pub(crate) async fn conclude(plan: &Plan, end: &End, which: HookEnd, status: Status) {
     if !plan.hooks.iter().any(|hook| hook.end == which && hook.phase == Phase::After) {
         return;
     }

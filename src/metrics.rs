@@ -19,7 +19,7 @@ const LABELS: [&str; 2] = ["source", "target"];
 
 /// Values for one source and target.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Pair {
+pub(crate) struct Pair {
     source: String,
     target: String,
     exit: u8,
@@ -40,7 +40,7 @@ struct Kept {
 ///
 /// # Errors
 /// When it cannot be read; `InvalidData` if it has another content.
-pub fn read(path: &Path) -> io::Result<Vec<Pair>> {
+pub(crate) fn read(path: &Path) -> io::Result<Vec<Pair>> {
     let mut bytes = Vec::new();
     match trust::own_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -55,7 +55,7 @@ pub fn read(path: &Path) -> io::Result<Vec<Pair>> {
 }
 
 /// Replaces the values of a finished run's source and targets.
-pub fn update(pairs: &mut Vec<Pair>, record: &Record) {
+pub(crate) fn update(pairs: &mut Vec<Pair>, record: &Record) {
     let Some(end) = &record.end else { return };
     #[expect(clippy::cast_precision_loss, reason = "milliseconds of our time")]
     let ended = end.at.as_millisecond() as f64 / 1000.0;
@@ -79,7 +79,7 @@ pub fn update(pairs: &mut Vec<Pair>, record: &Record) {
 ///
 /// # Errors
 /// When it cannot be written.
-pub fn keep(path: &Path, pairs: &[Pair]) -> io::Result<()> {
+pub(crate) fn keep(path: &Path, pairs: &[Pair]) -> io::Result<()> {
     let kept = Kept { version: VERSION, pairs: pairs.to_vec() };
     replace(path, &serde_json::to_vec(&kept)?, 0o600)
 }
@@ -89,7 +89,7 @@ pub fn keep(path: &Path, pairs: &[Pair]) -> io::Result<()> {
 ///
 /// # Errors
 /// When it cannot be written, or exists and is not a regular file of root or this account.
-pub fn write(path: &Path, pairs: &[Pair]) -> io::Result<()> {
+pub(crate) fn write(path: &Path, pairs: &[Pair]) -> io::Result<()> {
     let place = Place::find(path)?;
     let text = text(pairs).map_err(io::Error::other)?;
     // The error's text would name the directory by its descriptor.

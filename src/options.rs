@@ -16,22 +16,22 @@ use crate::values::{
 };
 
 /// `--lease-time`.
-pub type LeaseTime = Time<2, 86_400>;
+pub(crate) type LeaseTime = Time<2, 86_400>;
 /// `--idle-timeout`.
-pub type IdleTimeout = Time<1, 604_800>;
+pub(crate) type IdleTimeout = Time<1, 604_800>;
 /// `--max-duration`: up to a year.
-pub type MaxDuration = Time<1, 31_536_000>;
+pub(crate) type MaxDuration = Time<1, 31_536_000>;
 
 /// `--server-timeout`: shorter than the time limit of any command to an agent.
-pub type ServerTimeout = Time<1, 850>;
+pub(crate) type ServerTimeout = Time<1, 850>;
 
 /// `--compress-level`: the widest range of any program.
-pub type Level = Whole<1, 19>;
+pub(crate) type Level = Whole<1, 19>;
 /// `--threads`.
-pub type Threads = Whole<1, 1024>;
+pub(crate) type Threads = Whole<1, 1024>;
 
 /// `--history-size`.
-pub type HistorySize = Whole<0, 10_000>;
+pub(crate) type HistorySize = Whole<0, 10_000>;
 
 /// Values from one place; `None` where it sets none.
 ///

@@ -8,14 +8,14 @@ use std::path::Path;
 use tempfile::NamedTempFile;
 
 /// Prefix of the name of an unfinished file. The collector of metrics reads `*.prom`, so it ignores these.
-pub const UNNAMED: &str = ".transfer-";
+pub(crate) const UNNAMED: &str = ".transfer-";
 
 /// Creates an unnamed file in a directory that may belong to another account. Only this account can read it;
 /// it is removed with the result.
 ///
 /// # Errors
 /// When it cannot be made.
-pub fn begin(directory: &Path) -> io::Result<NamedTempFile> {
+pub(crate) fn begin(directory: &Path) -> io::Result<NamedTempFile> {
     tempfile::Builder::new().prefix(UNNAMED).tempfile_in(directory)
 }
 
@@ -23,7 +23,7 @@ pub fn begin(directory: &Path) -> io::Result<NamedTempFile> {
 ///
 /// # Errors
 /// When it cannot be written; then the old version remains.
-pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+pub(crate) fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut file = begin(directory)?;
     file.write_all(bytes)?;
@@ -35,6 +35,6 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
 }
 
 /// Syncs the names in a directory, if it can be opened and the file system supports that.
-pub fn sync(directory: &Path) {
+pub(crate) fn sync(directory: &Path) {
     let _ = File::open(directory).and_then(|directory| directory.sync_all());
 }

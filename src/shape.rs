@@ -93,7 +93,7 @@ impl Shape {
 /// Returns the name of the copy; `None` if it fills the target directory. The name of an archive depends on
 /// the source and the programs there.
 #[must_use]
-pub fn final_name(settings: &Settings, source: &Endpoint, facts: Option<&Facts>) -> Option<OsString> {
+pub(crate) fn final_name(settings: &Settings, source: &Endpoint, facts: Option<&Facts>) -> Option<OsString> {
     match (&settings.rename, settings.transfer_type) {
         (Some(name), _) => Some(name.0.clone()),
         (None, TransferType::File) => Some(source.name().unwrap_or_default().to_owned()),
@@ -116,7 +116,7 @@ fn archive_name(settings: &Settings, source: &Endpoint, facts: &Facts) -> OsStri
 
 /// Returns the compressor for an archive of the source: the first one that the source has.
 #[must_use]
-pub fn archiver(settings: &Settings, facts: &Facts) -> Option<Compressor> {
+pub(crate) fn archiver(settings: &Settings, facts: &Facts) -> Option<Compressor> {
     match settings.compress {
         Compress::No => None,
         Compress::With(program) => Some(program),

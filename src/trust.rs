@@ -31,7 +31,7 @@ const LARGEST: usize = 1 << 20;
 
 /// Accounts that may read a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Readers {
+pub(crate) enum Readers {
     /// Everyone.
     Any,
     /// Only its owner and root, because it contains a password.
@@ -122,7 +122,7 @@ fn shown(path: &Path) -> String {
 ///
 /// # Errors
 /// When it cannot be read, or others can change it or read more than `readers` allows.
-pub fn read(path: &Path, readers: Readers) -> Result<Zeroizing<String>, Distrust> {
+pub(crate) fn read(path: &Path, readers: Readers) -> Result<Zeroizing<String>, Distrust> {
     let file = open(path, readers)?;
     // Allocated in full at once: growing would leave a copy of the password in freed memory.
     let mut bytes = Zeroizing::new(Vec::with_capacity(LARGEST + 1));
@@ -144,7 +144,7 @@ pub fn read(path: &Path, readers: Readers) -> Result<Zeroizing<String>, Distrust
 ///
 /// # Errors
 /// When it cannot be read, or others can change it.
-pub fn check(path: &Path) -> Result<(), Distrust> {
+pub(crate) fn check(path: &Path) -> Result<(), Distrust> {
     open(path, Readers::Any).map(drop)
 }
 
@@ -195,7 +195,7 @@ fn is_null(found: &std::fs::Metadata) -> bool {
 ///
 /// # Errors
 /// When it is missing, or an account other than this one and root can change its contents.
-pub fn own_directory(path: &Path) -> Result<(), Distrust> {
+pub(crate) fn own_directory(path: &Path) -> Result<(), Distrust> {
     let accounts = Accounts::of_this_process();
     let Reached::Directory(directory) = walk::walk(path, &accounts, Demand::All)? else {
         return Err(Distrust::NoDirectory);
@@ -207,7 +207,7 @@ pub fn own_directory(path: &Path) -> Result<(), Distrust> {
 ///
 /// # Errors
 /// When it is a link, is not a regular file, or belongs to another account.
-pub fn own_file(path: &Path) -> io::Result<File> {
+pub(crate) fn own_file(path: &Path) -> io::Result<File> {
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
     let file = File::options().read(true).custom_flags(flags.bits()).open(path)?;
     let found = file.metadata()?;
@@ -222,7 +222,7 @@ pub fn own_file(path: &Path) -> io::Result<File> {
 
 /// Place for a file in a directory that may belong to another account.
 #[derive(Debug)]
-pub struct Place {
+pub(crate) struct Place {
     directory: OwnedFd,
     name: OsString,
 }
@@ -233,7 +233,7 @@ impl Place {
     ///
     /// # Errors
     /// When there is no such directory, or the name is that of something else or of another account's file.
-    pub fn find(path: &Path) -> Result<Self, Distrust> {
+    pub(crate) fn find(path: &Path) -> Result<Self, Distrust> {
         let accounts = Accounts::of_this_process();
         let name = path.file_name().ok_or(Distrust::NoFile)?.to_owned();
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -251,7 +251,7 @@ impl Place {
 
     /// Returns its path through the directory's descriptor, which stays valid if the directory is renamed.
     #[must_use]
-    pub fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         Path::new("/proc/self/fd").join(self.directory.as_raw_fd().to_string()).join(&self.name)
     }
 }

@@ -5,14 +5,14 @@ const LINES: usize = 3;
 
 /// Returns whether the log ends with the program's success message.
 #[must_use]
-pub fn completed(log: &[String]) -> bool {
+pub(crate) fn completed(log: &[String]) -> bool {
     log.last().is_some_and(|line| line.ends_with("completed OK!"))
 }
 
 /// Returns the end of an error message: the last lines about a failure, or else the last lines of the log,
 /// and the fix if one is known.
 #[must_use]
-pub fn last_words(log: &[String]) -> String {
+pub(crate) fn last_words(log: &[String]) -> String {
     let failures: Vec<&str> = log.iter().map(String::as_str).filter(|line| is_failure(line)).collect();
     let all: Vec<&str> = log.iter().map(String::as_str).collect();
     let lines = if failures.is_empty() { &all } else { &failures };

@@ -18,11 +18,11 @@ use crate::shape::{Consumer, Producer};
 use crate::values::{AttributeKind, Compressor, Pattern};
 
 /// Meter whose counts are compared between sender and receiver.
-pub const WIRE: &str = "wire";
+pub(crate) const WIRE: &str = "wire";
 /// Meter before the compression, if there is one.
-pub const READ: &str = "read";
+pub(crate) const READ: &str = "read";
 /// Size in bytes of the header of `openssl enc`: `Salted__` and the salt.
-pub const CIPHER_HEADER: u64 = 16;
+pub(crate) const CIPHER_HEADER: u64 = 16;
 /// Bash command that writes the single file that the agent holds open, and fails if the file changes.
 const READ_HELD: &str = r#"file=/proc/self/fd/12; seen=$(stat -L -c '%i %s %z' "$file") && cat <"$file" &&
     [[ $(stat -L -c '%i %s %z' "$file") == "$seen" ]] && exit
@@ -32,7 +32,7 @@ const BLOCKS: &str = "--blocking-factor=128";
 
 /// Returns the job on the source. `sinks` are number, address and port of each target.
 #[must_use]
-pub fn sender(plan: &Plan, sinks: &[(usize, IpAddr, u16)]) -> Pipeline {
+pub(crate) fn sender(plan: &Plan, sinks: &[(usize, IpAddr, u16)]) -> Pipeline {
     let job = "sender";
     let mut stages = vec![producer(plan)];
     if let Some(compression) = plan.compression {
@@ -75,7 +75,7 @@ pub fn sender(plan: &Plan, sinks: &[(usize, IpAddr, u16)]) -> Pipeline {
 
 /// Returns the job on a target, which listens on `port`.
 #[must_use]
-pub fn receiver(plan: &Plan, target: &TargetPlan, port: u16) -> Pipeline {
+pub(crate) fn receiver(plan: &Plan, target: &TargetPlan, port: u16) -> Pipeline {
     let job = "receiver";
     // The gate is after netcat: no other stage reads data of an unexpected peer.
     let mut stages = vec![Stage::new("netcat", argv(&target.netcat.listen(target.address, port)))];
@@ -216,13 +216,13 @@ fn option(name: &str, path: &Path) -> Word {
 
 /// Returns the name of the source's stage that feeds the target of this number.
 #[must_use]
-pub fn sink_name(number: usize) -> String {
+pub(crate) fn sink_name(number: usize) -> String {
     format!("netcat{number}")
 }
 
 /// Describes for the dry run how the copy is verified and synced.
 #[must_use]
-pub fn describe_verification(plan: &Plan) -> String {
+pub(crate) fn describe_verification(plan: &Plan) -> String {
     let attributes =
         if owners_count(plan) { "names, types, sizes, modes, owners" } else { "names, types, sizes" };
     let mut checks = vec!["bytes on the wire".to_owned()];

@@ -15,21 +15,21 @@ use crate::values::{FileDigest, Hook, TableCheck};
 
 /// Returns the job that lists and digests the source during the copy.
 #[must_use]
-pub fn source_manifest(plan: &Plan) -> Vec<u8> {
+pub(crate) fn source_manifest(plan: &Plan) -> Vec<u8> {
     let workers = plan.threads.unwrap_or(plan.source.cores.div_ceil(2));
     manifest(plan, "manifest", &source_directory(plan), workers, Freshness::Old)
 }
 
 /// Returns the job that lists and digests the received files; with `--fsync` it reads them from disk.
 #[must_use]
-pub fn target_manifest(plan: &Plan, target: &TargetPlan) -> Vec<u8> {
+pub(crate) fn target_manifest(plan: &Plan, target: &TargetPlan) -> Vec<u8> {
     let freshness = if plan.fsync { Freshness::Synced } else { Freshness::Unsynced };
     manifest(plan, "verify", &Word::from(INBOX), plan.threads.unwrap_or(target.cores), freshness)
 }
 
 /// Returns the job that writes a list of the files that changed on the source since the start of the agent.
 #[must_use]
-pub fn changed(plan: &Plan) -> Vec<u8> {
+pub(crate) fn changed(plan: &Plan) -> Vec<u8> {
     // The agent writes its tools only at its start: their time is the reference. Errors of find about files
     // that disappear are ignored: a path that is not listed explains no difference.
     let find = "find -H \"./$1\" -cnewer \"$home/pump.pl\" -print0 >\"$home/changed\" || :";
@@ -40,7 +40,7 @@ pub fn changed(plan: &Plan) -> Vec<u8> {
 
 /// Returns the job that changes the owner of a copy, if requested.
 #[must_use]
-pub fn chown(plan: &Plan, target: &TargetPlan) -> Option<Vec<u8>> {
+pub(crate) fn chown(plan: &Plan, target: &TargetPlan) -> Option<Vec<u8>> {
     let prepared = target.prepare.as_ref().map(|prepare| &prepare.owner);
     let owner = prepared.or(plan.chown.as_ref().map(|owner| &owner.0))?;
     let chown = "chown -hR -- \"$1\" \"./$2\" && { [[ $3 != sync ]] || sync -f -- .; }";
@@ -52,7 +52,7 @@ pub fn chown(plan: &Plan, target: &TargetPlan) -> Option<Vec<u8>> {
 
 /// Returns the job that runs a hook.
 #[must_use]
-pub fn hook(plan: &Plan, hook: &Hook, source: &str, targets: &str) -> Vec<u8> {
+pub(crate) fn hook(plan: &Plan, hook: &Hook, source: &str, targets: &str) -> Vec<u8> {
     let facts = [
         ("PHASE", "before"),
         ("STATUS", ""),
@@ -75,7 +75,7 @@ pub fn hook(plan: &Plan, hook: &Hook, source: &str, targets: &str) -> Vec<u8> {
 
 /// Returns the job that prepares a backup.
 #[must_use]
-pub fn prepare(plan: &Plan, how: &Prepare, program: &str) -> Vec<u8> {
+pub(crate) fn prepare(plan: &Plan, how: &Prepare, program: &str) -> Vec<u8> {
     let memory = format!("--use-memory={}", how.memory);
     let mut words = argv(&[program, "--prepare", &memory, "--target-dir=."]);
     words.extend(open_files(plan));
@@ -92,7 +92,7 @@ pub fn prepare(plan: &Plan, how: &Prepare, program: &str) -> Vec<u8> {
 /// Returns the job that starts replication from a position and waits until the replica has caught up. Its key
 /// is the account.
 #[must_use]
-pub fn follow(plan: &Plan, replica: &ReplicaPlan, how: &Follow, from: &Position) -> Vec<u8> {
+pub(crate) fn follow(plan: &Plan, replica: &ReplicaPlan, how: &Follow, from: &Position) -> Vec<u8> {
     let (gtid, file, position) = match from {
         Position::Gtid(gtid) => (gtid.as_str(), "", String::new()),
         Position::File(file, position) => ("", file.as_str(), position.to_string()),
@@ -104,7 +104,7 @@ pub fn follow(plan: &Plan, replica: &ReplicaPlan, how: &Follow, from: &Position)
 
 /// Returns the job that waits once more until the replica has caught up.
 #[must_use]
-pub fn follow_again(plan: &Plan, replica: &ReplicaPlan, how: &Follow) -> Vec<u8> {
+pub(crate) fn follow_again(plan: &Plan, replica: &ReplicaPlan, how: &Follow) -> Vec<u8> {
     Script::follow(&waiting("again", plan, replica, how)).as_bytes().to_vec()
 }
 
@@ -119,7 +119,12 @@ fn waiting(mode: &str, plan: &Plan, replica: &ReplicaPlan, how: &Follow) -> Vec<
 /// Returns the job that lists the contents of the source's tables at a position that it reports. The position
 /// is not before any of these GTIDs.
 #[must_use]
-pub fn source_tables(plan: &Plan, replica: &ReplicaPlan, check: TableCheck, behind: &[String]) -> Vec<u8> {
+pub(crate) fn source_tables(
+    plan: &Plan,
+    replica: &ReplicaPlan,
+    check: TableCheck,
+    behind: &[String],
+) -> Vec<u8> {
     let socket = plan.source.endpoint.path.as_os_str().as_bytes();
     let idle = plan.idle_timeout.as_secs().to_string();
     let (check, whose) = (check.name().as_bytes(), replica.position.name().as_bytes());
@@ -131,7 +136,7 @@ pub fn source_tables(plan: &Plan, replica: &ReplicaPlan, check: TableCheck, behi
 
 /// Returns the job that stops the replication threads of a replica.
 #[must_use]
-pub fn rest_tables(plan: &Plan, replica: &ReplicaPlan, how: &Follow) -> Vec<u8> {
+pub(crate) fn rest_tables(plan: &Plan, replica: &ReplicaPlan, how: &Follow) -> Vec<u8> {
     let idle = plan.idle_timeout.as_secs().to_string();
     let words = ["rest", &how.socket, &replica.defaults_file, &idle].map(|word| word.as_bytes().to_vec());
     Script::tables(&words).as_bytes().to_vec()
@@ -139,7 +144,7 @@ pub fn rest_tables(plan: &Plan, replica: &ReplicaPlan, how: &Follow) -> Vec<u8> 
 
 /// Returns the job that lists the contents of a replica's tables at a position of the source.
 #[must_use]
-pub fn target_tables(
+pub(crate) fn target_tables(
     plan: &Plan,
     replica: &ReplicaPlan,
     how: &Follow,
@@ -157,7 +162,7 @@ pub fn target_tables(
 
 /// Returns the job that reports the metadata of a backup.
 #[must_use]
-pub fn inspect(plan: &Plan) -> Vec<u8> {
+pub(crate) fn inspect(plan: &Plan) -> Vec<u8> {
     let mut words = argv(&["bash", "--norc", "-p"]);
     words.extend([Word::Home("inspect.sh".into()), Word::from("inspect")]);
     single("inspect", arrival(plan), "inspect", words)
@@ -165,7 +170,7 @@ pub fn inspect(plan: &Plan) -> Vec<u8> {
 
 /// Returns the job that removes the top directory of an unpacked archive, if it is the only entry.
 #[must_use]
-pub fn strip(plan: &Plan) -> Vec<u8> {
+pub(crate) fn strip(plan: &Plan) -> Vec<u8> {
     let strip = r#"shopt -s dotglob nullglob; all=("$1"/*)
         [[ ${#all[@]} == 1 && -d ${all[0]} && ! -L ${all[0]} ]] || exit 0
         # Without root one must be writable to be moved, also out of it.
@@ -180,7 +185,7 @@ pub fn strip(plan: &Plan) -> Vec<u8> {
 /// Returns the job that reads an archive back from disk and writes a digest file beside it. `program` is a
 /// digest program of coreutils and names the extension of this file.
 #[must_use]
-pub fn digest_archive(plan: &Plan, target: &TargetPlan, program: &str) -> Vec<u8> {
+pub(crate) fn digest_archive(plan: &Plan, target: &TargetPlan, program: &str) -> Vec<u8> {
     // The line has the format of the program's own output, including its escapes in names.
     let digest = r#"set -o pipefail; umask 077; file=./$1 sum=$1.${2%sum}
         printf '!\twaits\tarchive\tsync\n' >&5

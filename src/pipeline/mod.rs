@@ -1,6 +1,6 @@
 //! Data path: a list of stages, built from the plan ([`build`]) and written as a script ([`render`]).
 
-pub mod build;
-pub mod jobs;
-pub mod render;
-pub mod stage;
+pub(crate) mod build;
+pub(crate) mod jobs;
+pub(crate) mod render;
+pub(crate) mod stage;

@@ -9,7 +9,7 @@ use crate::host::wire::printable;
 
 /// Returns the script of a pipeline.
 #[must_use]
-pub fn script(pipeline: &Pipeline) -> Vec<u8> {
+pub(crate) fn script(pipeline: &Pipeline) -> Vec<u8> {
     let job = pipeline.job;
     let errors = home(&format!("{job}.errors"));
     let mut text = Text::default();
@@ -103,7 +103,7 @@ pub fn script(pipeline: &Pipeline) -> Vec<u8> {
 
 /// Returns the stages of a pipeline in one readable line.
 #[must_use]
-pub fn summary(pipeline: &Pipeline) -> String {
+pub(crate) fn summary(pipeline: &Pipeline) -> String {
     let one = |argv: &[Word]| {
         let words: Vec<String> = argv
             .iter()

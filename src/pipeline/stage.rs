@@ -4,7 +4,7 @@ use crate::host::command::Word;
 
 /// A job of the agent: stages connected by pipes, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pipeline {
+pub(crate) struct Pipeline {
     /// Name of the job in the agent's protocol.
     pub job: &'static str,
     /// Working directory.
@@ -20,7 +20,7 @@ pub struct Pipeline {
 
 /// One program of a pipeline.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stage {
+pub(crate) struct Stage {
     /// Name under which the exit status is reported.
     pub name: String,
     /// Program and arguments.
@@ -39,7 +39,7 @@ pub struct Stage {
 
 /// Descriptor of the agent that a program needs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Channel {
+pub(crate) enum Channel {
     /// No descriptor.
     #[default]
     None,
@@ -52,7 +52,7 @@ pub enum Channel {
 impl Channel {
     /// Returns the redirections that close the other descriptors of a command.
     #[must_use]
-    pub fn close_others(self) -> &'static str {
+    pub(crate) fn close_others(self) -> &'static str {
         match self {
             Self::None => " 5>&- 6<&-",
             Self::Events => " 6<&-",
@@ -64,7 +64,7 @@ impl Channel {
 /// Program beside the pipeline that reads from a named pipe in the agent's directory. The first word of its
 /// output is the digest of the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Side {
+pub(crate) struct Side {
     /// Name under which the exit status is reported; also the name of the pipe.
     pub name: String,
     /// Program and arguments.
@@ -74,7 +74,7 @@ pub struct Side {
 impl Stage {
     /// Returns a stage without a side.
     #[must_use]
-    pub fn new(name: &str, argv: Vec<Word>) -> Self {
+    pub(crate) fn new(name: &str, argv: Vec<Word>) -> Self {
         Self {
             name: name.to_owned(),
             argv,
@@ -88,7 +88,7 @@ impl Stage {
 
     /// Returns the stage with a descriptor of the agent.
     #[must_use]
-    pub fn with(self, channel: Channel) -> Self {
+    pub(crate) fn with(self, channel: Channel) -> Self {
         Self { channel, ..self }
     }
 }

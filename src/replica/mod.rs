@@ -31,7 +31,7 @@ use whom::{Asked, Reached, Role, Whom, server};
 
 /// A `transfer replica` command, translated to a hot backup and a replica plan.
 #[derive(Clone, Debug)]
-pub struct Turned {
+pub(crate) struct Turned {
     /// Settings of the backup.
     pub settings: Settings,
     /// Socket of the donor.
@@ -44,13 +44,13 @@ pub struct Turned {
 
 /// Returns all hosts of the command: targets, primary and donor.
 #[must_use]
-pub fn hosts(order: &cli::Replica) -> Vec<HostName> {
+pub(crate) fn hosts(order: &cli::Replica) -> Vec<HostName> {
     order.hosts().iter().chain([&order.primary]).chain(&order.from).cloned().collect()
 }
 
 /// Probes all hosts and makes the plan. Passes findings to `note` as they come, which returns the refusals
 /// among them.
-pub async fn turn(
+pub(crate) async fn turn(
     settings: &Settings,
     order: &cli::Replica,
     connections: &Connections,
