@@ -16,8 +16,6 @@ use std::path::Path;
 
 use serde::Serialize;
 
-pub(crate) use databases::own_remedy;
-
 use crate::endpoint::Endpoint;
 use crate::host::facts::Facts;
 use crate::host::wire::printable;

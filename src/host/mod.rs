@@ -4,6 +4,7 @@
 //! SSH server or, on this machine, as a child, and answers with lines in the format of [`wire`].
 
 pub mod agent;
+pub mod client;
 pub mod command;
 pub mod facts;
 pub mod leases;

@@ -4,6 +4,7 @@ use std::os::unix::ffi::OsStrExt as _;
 
 use super::{End, Finding, Findings, Side, Weight, shown};
 use crate::backup::{self, Vendor};
+use crate::host::client::LoginError;
 use crate::host::command::typable;
 use crate::host::facts::{Content, Facts, Format, Instance, Server};
 use crate::settings::Settings;
@@ -27,13 +28,14 @@ impl Findings {
             return;
         };
         if let Some(error) = &instance.error {
-            let fix = if error.contains("Access denied") || error.contains("ERROR 1227") {
+            let error = LoginError::parse(error);
+            let fix = if error.is_denied {
                 "log in as root, or give an option file on the host with --defaults-file"
             } else {
                 "check that the server is running, and that this is its socket"
             };
-            let (error, fix) = own_remedy(error, fix);
-            self.refuse(&format!("cannot query the server at {path}: {error}"), fix);
+            let problem = format!("cannot query the server at {path}: {}", error.problem);
+            self.refuse(&problem, error.fix.unwrap_or(fix));
             return;
         }
         if let Err(mismatch) = backup::tool(facts, instance) {
@@ -180,13 +182,14 @@ impl Findings {
             );
         } else if !server.error.is_empty() {
             let fix = "give an option file on the host with --defaults-file";
-            let (error, fix) = own_remedy(&server.error, fix);
+            let error = LoginError::parse(&server.error);
             self.refuse(
                 &format!(
-                    "cannot query the replication state of {}, which must be restored later: {error}",
-                    described(server)
+                    "cannot query the replication state of {}, which must be restored later: {}",
+                    described(server),
+                    error.problem
                 ),
-                fix,
+                error.fix.unwrap_or(fix),
             );
         } else if server.socket.is_empty() {
             self.warn(
@@ -280,13 +283,6 @@ impl Findings {
             });
         }
     }
-}
-
-/// Splits the error of a database login into problem and fix. Errors without a fix of their own get `fix`.
-pub(crate) fn own_remedy<'a>(error: &'a str, fix: &'a str) -> (&'a str, &'a str) {
-    let of_ours = ["no login to ", "--defaults-file ", "ERROR 2059 "];
-    let is_ours = of_ours.iter().any(|prefix| error.starts_with(prefix));
-    error.split_once("; ").filter(|_| is_ours).unwrap_or((error, fix))
 }
 
 /// Describes a server as `mariadb.service (in /var/lib/mysql)`.

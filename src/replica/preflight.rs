@@ -6,10 +6,11 @@ use super::refusal;
 use super::whom::{Asked, Reached, Whom, bare, server};
 use crate::backup::{Vendor, Version};
 use crate::endpoint::HostName;
+use crate::host::client::LoginError;
 use crate::host::facts::{Facts, Installed};
 use crate::host::wire::printable;
 use crate::plan::replica::Account;
-use crate::preflight::{Finding, Weight, counted, own_remedy};
+use crate::preflight::{Finding, Weight, counted};
 
 /// Binary log retention in seconds below which the log may expire before the copy is complete.
 const SHORT_LOG: u64 = 24 * 3600;
@@ -106,8 +107,9 @@ impl Asked<'_> {
         }
         if let Some(error) = &server.instance.error {
             let fix = "log in as root, or give an option file on the hosts with --defaults-file";
-            let (error, fix) = own_remedy(error, fix);
-            return found.push(refusal(name, &format!("cannot query the server: {error}"), fix));
+            let error = LoginError::parse(error);
+            let problem = format!("cannot query the server: {}", error.problem);
+            return found.push(refusal(name, &problem, error.fix.unwrap_or(fix)));
         }
         if Vendor::of(&server.instance) != Vendor::MariaDb {
             let problem = format!("the server is {}", server.instance.version());
@@ -229,8 +231,8 @@ impl Asked<'_> {
         }
         if let Some(error) = server.instance.error.as_ref().filter(|_| server.runs) {
             let fix = "give an option file on the hosts with --defaults-file, or stop the server";
-            let (error, fix) = own_remedy(error, fix);
-            refuse(&format!("cannot query the server: {error}"), fix);
+            let error = LoginError::parse(error);
+            refuse(&format!("cannot query the server: {}", error.problem), error.fix.unwrap_or(fix));
         }
         if !server.databases.is_empty() && self.order.typed.options.replace != Some(true) {
             let some: Vec<&str> = server.databases.iter().take(3).map(String::as_str).collect();
@@ -369,10 +371,8 @@ impl Asked<'_> {
         let user = account.map_or_else(String::new, |account| printable(account.user.as_bytes()));
         let from = &reached.own;
         if let Some(error) = &reached.error {
-            let denied = ["1045", "1130", "1698", "Access denied", "not allowed"]
-                .iter()
-                .any(|word| error.contains(word));
-            let fix = if denied {
+            let error = LoginError::parse(error);
+            let fix = if error.is_denied {
                 format!(
                     "allow {user} to log in there from {from} (CREATE USER), or use --create-account or \
                      --account FILE"
@@ -383,9 +383,8 @@ impl Asked<'_> {
                     whom.port, whom.name
                 )
             };
-            let (error, fix) = own_remedy(error, &fix);
-            let problem = format!("cannot log in to {place}: {error}");
-            found.push(refusal(name, &problem, fix));
+            let problem = format!("cannot log in to {place}: {}", error.problem);
+            found.push(refusal(name, &problem, error.fix.unwrap_or(&fix)));
             return found;
         }
         let is_host = |c: char| c.is_ascii_alphanumeric() || ".:-_".contains(c);
