@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 
 use crate::endpoint::HostName;
 use crate::error::Error;
-use crate::host::agent::{Agent, Charge};
+use crate::host::agent::{Agent, Charge, Command};
 use crate::host::{Host, HostError};
 use crate::lease::{self, End};
 use crate::pipeline::jobs;
@@ -71,15 +71,8 @@ async fn on(plan: &Plan, end: &End, which: HookEnd) -> Result<(), Error> {
     let mut after: Vec<(usize, &Hook)> = here(Phase::After).enumerate().collect();
     after.reverse();
     for (number, hook) in after {
-        let number = number.to_string();
-        let arguments = [
-            which.name().as_bytes(),
-            number.as_bytes(),
-            hook.command.as_bytes(),
-            source.as_bytes(),
-            targets.as_bytes(),
-        ];
-        end.agent.call("lease_hook", &arguments).await?;
+        let (source, targets, command) = (&source, &targets, &hook.command);
+        end.agent.call(Command::LeaseHook { end: which.name(), number, command, source, targets }).await?;
     }
     for hook in here(Phase::Before) {
         let script = jobs::hook(plan, hook, &source, &targets);
@@ -102,12 +95,9 @@ pub(crate) async fn conclude(plan: &Plan, end: &End, which: HookEnd, status: Sta
     if !plan.hooks.iter().any(|hook| hook.end == which && hook.phase == Phase::After) {
         return;
     }
-    let word: &[u8] = match status {
-        Status::Done => b"done",
-        Status::Failed => b"failed",
-    };
+    let done = matches!(status, Status::Done);
     // An end that does not learn it in time passes `lost` to its hooks.
-    let reply = tokio::time::timeout(CONCLUDE_LIMIT, end.agent.call("conclude", &[word])).await;
+    let reply = tokio::time::timeout(CONCLUDE_LIMIT, end.agent.call(Command::Conclude { done })).await;
     if !matches!(reply, Ok(Ok(_))) {
         tracing::debug!(host = end.agent.host(), "cannot pass the result of the run to hooks");
     }

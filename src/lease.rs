@@ -15,7 +15,8 @@ use backon::{ExponentialBuilder, Retryable as _};
 
 use crate::busy::{Busy, Resource};
 use crate::error::{Error, chain};
-use crate::host::agent::{Agent, AgentError, Code, Released};
+use crate::host::agent::command::{self, Naming, Server};
+use crate::host::agent::{Agent, AgentError, Code, Command, Released};
 use crate::host::leases::Held;
 use crate::host::scripts::Script;
 use crate::host::wire::{Field, LONGEST_TEXT, printable, short};
@@ -47,7 +48,7 @@ pub struct End {
 /// Locks the first free port of a range.
 pub async fn port(end: &End, (first, last): (u16, u16)) -> Result<u16, Error> {
     let agent = &end.agent;
-    let reply = agent.call("lease_port", &[first.to_string().as_bytes(), last.to_string().as_bytes()]).await;
+    let reply = agent.call(Command::LeasePort { first, last }).await;
     let reply = reply.map_err(|error| match error {
         AgentError::Failed { code: Code::Busy, text: holder, .. } => {
             let range = (first, last);
@@ -81,13 +82,7 @@ pub fn leased(reply: &[Field], (first, last): (u16, u16)) -> Result<u16, String>
 /// Opens every layer of the target's firewall for the source on that port.
 pub async fn firewall(agent: &Agent, target: &TargetPlan, port: u16) -> Result<(), AgentError> {
     for layer in &target.layers {
-        let peer = target.peer.to_string();
-        agent
-            .call(
-                "open_rule",
-                &[layer.name().as_bytes(), family(target), peer.as_bytes(), port.to_string().as_bytes()],
-            )
-            .await?;
+        agent.call(Command::OpenRule { layer: layer.name(), peer: target.peer, port }).await?;
     }
     Ok(())
 }
@@ -95,9 +90,7 @@ pub async fn firewall(agent: &Agent, target: &TargetPlan, port: u16) -> Result<(
 /// Closes the layers again, for another try on another port.
 pub async fn close_firewall(agent: &Agent, target: &TargetPlan, port: u16) -> Result<(), AgentError> {
     for layer in &target.layers {
-        agent
-            .call("undo_rules", &[layer.name().as_bytes(), family(target), port.to_string().as_bytes()])
-            .await?;
+        agent.call(Command::UndoRules { layer: layer.name(), peer: target.peer, port }).await?;
     }
     Ok(())
 }
@@ -106,27 +99,29 @@ pub async fn close_firewall(agent: &Agent, target: &TargetPlan, port: u16) -> Re
 pub async fn staging(plan: &Plan, end: &End, target: &TargetPlan) -> Result<(), Error> {
     let directory = &target.endpoint.path;
     let (name, how) = match plan.shape.publication {
-        Publication::Fill => (OsStr::new("."), &b"fill"[..]),
-        _ => (target.final_path.file_name().unwrap_or_default(), plan.replace.word()),
+        Publication::Fill => (OsStr::new("."), Naming::Fill),
+        _ => (target.final_path.file_name().unwrap_or_default(), Naming::Rename(plan.replace)),
     };
-    let old = target.old.as_deref().unwrap_or_default().as_bytes();
-    let arguments = [directory.as_os_str().as_bytes(), name.as_bytes(), how, old];
-    end.agent.call("take_target", &arguments).await.map_err(|error| match error {
-        AgentError::Failed { code: Code::Busy, text, .. } => {
-            busy(&end.host, busy_name(&target.final_path, &text)).into()
-        }
-        AgentError::Failed { code: Code::Exists, .. } => {
-            let path = printable(target.final_path.as_os_str().as_bytes());
-            let is_filled = plan.shape.publication == Publication::Fill;
-            let resource = if is_filled { Resource::FilledName(path) } else { Resource::NewName(path) };
-            busy(&end.host, resource).into()
-        }
-        other => Error::from(other),
-    })?;
-    let kind: &[u8] = if plan.keep_staging { b"kept_staging" } else { b"staging" };
+    let seen = target.old.as_deref().unwrap_or_default();
+    end.agent.call(Command::TakeTarget { directory, name, how, seen }).await.map_err(
+        |error| match error {
+            AgentError::Failed { code: Code::Busy, text, .. } => {
+                busy(&end.host, busy_name(&target.final_path, &text)).into()
+            }
+            AgentError::Failed { code: Code::Exists, .. } => {
+                let path = printable(target.final_path.as_os_str().as_bytes());
+                let is_filled = plan.shape.publication == Publication::Fill;
+                let resource = if is_filled { Resource::FilledName(path) } else { Resource::NewName(path) };
+                busy(&end.host, resource).into()
+            }
+            other => Error::from(other),
+        },
+    )?;
     // Data without a name of its own arrives in a directory.
-    let inner = if plan.shape.consumer == Consumer::Tree { b"" } else { plan.staged.as_bytes() };
-    end.agent.call("make_staging", &[target.staging.as_os_str().as_bytes(), kind, how, inner]).await?;
+    let inner = if plan.shape.consumer == Consumer::Tree { OsStr::new("") } else { &plan.staged };
+    end.agent
+        .call(Command::MakeStaging { path: &target.staging, keep: plan.keep_staging, how, inner })
+        .await?;
     Ok(())
 }
 
@@ -136,8 +131,8 @@ pub async fn hold_source(plan: &Plan, source: &End) -> Result<(), Error> {
     if plan.source.inode.is_empty() {
         return Ok(());
     }
-    let path = plan.source.endpoint.path.as_os_str().as_bytes();
-    let held = source.agent.call("hold_source", &[path, plan.source.inode.as_bytes()]).await;
+    let (path, inode) = (&plan.source.endpoint.path, &plan.source.inode);
+    let held = source.agent.call(Command::HoldSource { path, inode }).await;
     held.map(drop).map_err(text_only)
 }
 
@@ -146,8 +141,8 @@ pub async fn check_source(plan: &Plan, source: &End) -> Result<(), Error> {
     if plan.source.inode.is_empty() {
         return Ok(());
     }
-    let path = plan.source.endpoint.path.as_os_str().as_bytes();
-    source.agent.call("check_source", &[path]).await.map(drop).map_err(text_only)
+    let path = &plan.source.endpoint.path;
+    source.agent.call(Command::CheckSource(path)).await.map(drop).map_err(text_only)
 }
 
 /// Converts a failure whose text is complete without the name of the failed command.
@@ -161,9 +156,9 @@ fn text_only(error: AgentError) -> Error {
 /// Stops the running replication threads of a server, until [`restart`] or the agent's end.
 /// Returns the number of connections that were stopped.
 pub async fn stop_replication(end: &End, socket: &Path, backup: &BackupPlan) -> Result<u32, Error> {
-    let datadir = backup.datadir.as_os_str().as_bytes();
-    let arguments = [socket.as_os_str().as_bytes(), backup.defaults_file.as_bytes(), datadir];
-    let reply = end.agent.call("stop_replication", &arguments).await;
+    let server =
+        Server { socket: socket.as_os_str(), defaults_file: &backup.defaults_file, datadir: &backup.datadir };
+    let reply = end.agent.call(Command::StopReplication(server)).await;
     let reply = reply.map_err(|error| not_quiesced(end, &backup.datadir, error))?;
     let stopped = reply.first().and_then(|count| short(count, LONGEST_TEXT).parse().ok()).unwrap_or_default();
     if stopped > 0 {
@@ -174,8 +169,7 @@ pub async fn stop_replication(end: &End, socket: &Path, backup: &BackupPlan) -> 
 
 /// Removes the old data at the agent's end, when the new data is on the disk.
 pub async fn drop_old(end: &End, target: &TargetPlan) -> Result<(), AgentError> {
-    let paths = [&target.old_path, &target.final_path].map(|path| path.as_os_str().as_bytes());
-    end.agent.call("drop_old", &paths).await.map(drop)
+    end.agent.call(Command::DropOld { old: &target.old_path, new: &target.final_path }).await.map(drop)
 }
 
 /// Stops servers together with their replication, until [`restart`] or the agent's end.
@@ -183,27 +177,22 @@ pub async fn drop_old(end: &End, target: &TargetPlan) -> Result<(), AgentError> 
 pub async fn stop_servers(end: &End, servers: &[StopPlan]) -> Result<bool, Error> {
     let mut some_stopped = false;
     for server in servers {
-        let datadir = server.datadir.as_os_str().as_bytes();
-        let arguments = [server.socket.as_bytes(), server.defaults_file.as_bytes(), datadir];
-        let reply = end.agent.call("note_replication", &arguments).await;
+        let reply = end.agent.call(Command::NoteReplication(login(server))).await;
         let reply = reply.map_err(|error| not_quiesced(end, &server.datadir, error))?;
         some_stopped |= reply.first().is_some_and(|word| word == b"rests");
     }
     for server in servers {
-        let seconds = server.timeout.as_secs().to_string();
-        let arguments = [
-            server.unit.as_bytes(),
-            server.socket.as_bytes(),
-            server.defaults_file.as_bytes(),
-            server.datadir.as_os_str().as_bytes(),
-            seconds.as_bytes(),
-            if some_stopped { b"rests" } else { b"runs" },
-        ];
         end.agent.note_stopping(&server.unit);
-        end.agent.call("stop_server", &arguments).await?;
+        let (unit, timeout, rests) = (&server.unit, server.timeout, some_stopped);
+        end.agent.call(Command::StopServer { unit, server: login(server), timeout, rests }).await?;
         end.agent.note_stopped(&server.unit);
     }
     Ok(some_stopped)
+}
+
+fn login(server: &StopPlan) -> Server<'_> {
+    let StopPlan { socket, defaults_file, datadir, .. } = server;
+    Server { socket: OsStr::new(socket), defaults_file, datadir }
 }
 
 /// Explains why a server cannot be quiesced.
@@ -220,7 +209,7 @@ fn not_quiesced(end: &End, datadir: &Path, error: AgentError) -> Error {
 /// Starts the stopped servers and replication again; replication stays stopped where the data was replaced.
 /// Returns the units that were already running.
 pub async fn restart(agent: &Agent) -> Result<Vec<String>, AgentError> {
-    let already = agent.call("restart", &[]).await?;
+    let already = agent.call(Command::Restart).await?;
     Ok(already.iter().map(|unit| short(unit, LONGEST_TEXT)).collect())
 }
 
@@ -232,18 +221,17 @@ pub async fn put_on_trial(
     how: &Follow,
 ) -> Result<(), AgentError> {
     let staged = target.inbox().join(&plan.staged);
-    let (file, version) = how.upgraded.clone().unwrap_or_default();
-    let arguments = [
-        how.unit.as_bytes(),
-        target.final_path.as_os_str().as_bytes(),
-        staged.as_os_str().as_bytes(),
-        target.old_path.as_os_str().as_bytes(),
-        &how.timeout.as_secs().to_string().into_bytes(),
-        if how.holds { b"databases" } else { b"none" },
-        file.as_bytes(),
-        version.as_bytes(),
-    ];
-    end.agent.call("put_on_trial", &arguments).await.map(drop)
+    let upgraded = how.upgraded.as_ref().map(|(file, version)| (file.as_str(), version.as_str()));
+    let command = Command::PutOnTrial {
+        unit: &how.unit,
+        path: &target.final_path,
+        staged: &staged,
+        old: &target.old_path,
+        timeout: how.timeout,
+        holds_databases: how.holds,
+        upgraded: upgraded.unwrap_or_default(),
+    };
+    end.agent.call(command).await.map(drop)
 }
 
 /// Starts a target's server with the provisional data.
@@ -253,26 +241,24 @@ pub async fn start_server(
     how: &Follow,
     defaults_file: &str,
 ) -> Result<(), AgentError> {
-    let datadir = target.final_path.as_os_str().as_bytes();
-    let arguments = [how.unit.as_bytes(), how.socket.as_bytes(), defaults_file.as_bytes(), datadir];
-    end.agent.call("start_server", &arguments).await.map(drop)
+    let server = Server { socket: OsStr::new(&how.socket), defaults_file, datadir: &target.final_path };
+    end.agent.call(Command::StartServer { unit: &how.unit, server }).await.map(drop)
 }
 
 /// Commits the provisional data.
 pub async fn accept(end: &End, target: &TargetPlan) -> Result<(), AgentError> {
-    end.agent.call("accept", &[target.final_path.as_os_str().as_bytes()]).await.map(drop)
+    end.agent.call(Command::Accept(&target.final_path)).await.map(drop)
 }
 
 /// Creates an account for replication from one host, on the server behind a socket.
 /// The rollback drops it, until [`keep_account`].
 pub async fn make_account(
     end: &End,
-    (socket, defaults_file): (&str, &str),
-    (account, host): (&Account, &str),
+    server: (&str, &str),
+    account: (&Account, &str),
 ) -> Result<(), AgentError> {
-    let hash = account.hash();
-    let arguments = [socket, defaults_file, &account.user, host, &hash].map(str::as_bytes);
-    end.agent.call("make_account", &arguments).await.map(drop)
+    let hash = account.0.hash();
+    end.agent.call(Command::MakeAccount { account: on(server, account), hash: &hash }).await.map(drop)
 }
 
 /// Keeps the account.
@@ -281,7 +267,7 @@ pub async fn keep_account(
     server: (&str, &str),
     account: (&Account, &str),
 ) -> Result<(), AgentError> {
-    account_action(end, "keep_account", server, account).await
+    end.agent.call(Command::KeepAccount(on(server, account))).await.map(drop)
 }
 
 /// Drops a kept account at the agent's end.
@@ -290,17 +276,14 @@ pub async fn give_up_account(
     server: (&str, &str),
     account: (&Account, &str),
 ) -> Result<(), AgentError> {
-    account_action(end, "give_up_account", server, account).await
+    end.agent.call(Command::GiveUpAccount(on(server, account))).await.map(drop)
 }
 
-async fn account_action(
-    end: &End,
-    action: &'static str,
-    (socket, defaults_file): (&str, &str),
-    (account, host): (&Account, &str),
-) -> Result<(), AgentError> {
-    let arguments = [socket, defaults_file, &account.user, host].map(str::as_bytes);
-    end.agent.call(action, &arguments).await.map(drop)
+fn on<'a>(
+    (socket, defaults_file): (&'a str, &'a str),
+    (account, host): (&'a Account, &'a str),
+) -> command::Account<'a> {
+    command::Account { socket, defaults_file, user: &account.user, host }
 }
 
 /// Returns the error for a resource of a host that is in use.
@@ -318,11 +301,7 @@ pub fn busy_name(path: &Path, holder: &str) -> Resource {
 /// Starts a job: a script in processes of its own. A key reaches it on a pipe.
 pub async fn job(agent: &Agent, name: &str, script: &[u8], key: &str) -> Result<(), AgentError> {
     agent.forget(name);
-    agent.call("start_job", &[name.as_bytes(), script, key.as_bytes()]).await.map(drop)
-}
-
-fn family(target: &TargetPlan) -> &'static [u8] {
-    if target.peer.is_ipv4() { b"4" } else { b"6" }
+    agent.call(Command::StartJob { job: name, script, key }).await.map(drop)
 }
 
 /// Effect of a run that is still on a host, or may be.

@@ -8,7 +8,7 @@ use super::{BackupFacts, Lane, idle};
 use crate::backup::choose;
 use crate::backup::log::{completed, last_words};
 use crate::error::Error;
-use crate::host::agent::Job;
+use crate::host::agent::{Command, Job};
 use crate::host::wire::printable;
 use crate::lease::{self, End};
 use crate::pipeline::jobs;
@@ -75,7 +75,7 @@ async fn prepare(plan: &Plan, lane: &Lane<'_>, how: &Prepare, progress: &Progres
     lease::job(&lane.end.agent, "prepare", &script, "").await?;
     let seen = lane.end.agent.until("prepare", |job| job.exit.is_some() || job.stuck.is_some()).await?;
     if seen.exit.is_none() {
-        lane.end.agent.call("stop_job", &[b"prepare"]).await?;
+        lane.end.agent.call(Command::StopJob("prepare")).await?;
     }
     let ended = lane.end.agent.ended("prepare").await?;
     if ended.exit == Some(0) && completed(&ended.log) {

@@ -12,7 +12,8 @@ use super::peer::{CONNECT_LIMIT, Peer, Reports, Since};
 use super::port::{Port, made_to};
 use crate::busy::Resource;
 use crate::error::Error;
-use crate::host::agent::{Agent, AgentError};
+use crate::host::agent::command::Awaited;
+use crate::host::agent::{Agent, AgentError, Command};
 use crate::host::netcat::Netcat;
 use crate::lease::{self, End};
 use crate::pipeline::{build, render};
@@ -61,7 +62,7 @@ pub(super) async fn connect(
         if peers.iter().all(|peer| matches!(peer, Peer::Ours)) {
             let live = lanes.iter().filter(|lane| lane.is_live());
             peers = join_all(live.map(|lane| async {
-                let opened = lane.end.agent.call("open_gate", &[]).await;
+                let opened = lane.end.agent.call(Command::OpenGate).await;
                 opened.map_or_else(|error| Peer::Failed(error.into()), |_| Peer::Ours)
             }))
             .await;
@@ -71,7 +72,7 @@ pub(super) async fn connect(
         }
 
         // The sender has one script for all of its sinks, so all start again.
-        source.agent.call("stop_job", &[b"sender"]).await?;
+        source.agent.call(Command::StopJob("sender")).await?;
         let live = lanes.iter_mut().zip(&mut ranges).filter(|(lane, _)| lane.is_live());
         join_all(live.zip(peers).map(|((lane, (first, last)), peer)| async move {
             if let Err(error) = stop(lane, lane.port).await {
@@ -140,7 +141,7 @@ async fn listen(plan: &Plan, lane: &Lane<'_>, range: &mut (u16, u16), key: &str)
 }
 
 async fn stop(lane: &Lane<'_>, port: u16) -> Result<(), AgentError> {
-    lane.end.agent.call("stop_job", &[b"receiver"]).await?;
+    lane.end.agent.call(Command::StopJob("receiver")).await?;
     lease::close_firewall(&lane.end.agent, lane.plan, port).await
 }
 
@@ -152,12 +153,16 @@ enum Listener {
     Failed,
 }
 
+/// Returns the question for the sockets on a target's port.
+fn sockets(target: SocketAddr, awaited: Awaited) -> Command<'static> {
+    Command::AcceptedPeer { job: "receiver", target, awaited }
+}
+
 async fn listener(agent: &Agent, address: IpAddr, port: u16) -> Result<Listener, Error> {
     let deadline = Instant::now() + CONNECT_LIMIT;
-    let (address, port) = (address.to_string(), port.to_string());
-    let receiver: [&[u8]; 4] = [b"receiver", port.as_bytes(), address.as_bytes(), b"listening"];
+    let target = SocketAddr::new(address, port);
     while Instant::now() < deadline {
-        let seen = Port::parse(&agent.call("accepted_peer", &receiver).await?);
+        let seen = Port::parse(&agent.call(sockets(target, Awaited::Listening)).await?);
         if seen.listens {
             return Ok(Listener::Listens);
         }
@@ -195,14 +200,11 @@ async fn peer(source: &End, lane: &Lane<'_>, way: Way<'_>) -> Peer {
 async fn ask_both(source: &End, lane: &Lane<'_>, way: Way<'_>) -> Result<Peer, Error> {
     let Way { netcat, alone, again } = way;
     let target = SocketAddr::new(lane.plan.address, lane.port);
-    let (address, port) = (target.ip().to_string(), target.port().to_string());
-    let there: [&[u8]; 4] = [b"receiver", port.as_bytes(), address.as_bytes(), b"ours"];
-    let here: [&[u8]; 2] = [b"sender", port.as_bytes()];
     let mut since = Since::new(Instant::now());
     loop {
         let (accepted, made) = tokio::join!(
-            lane.end.agent.call("accepted_peer", &there),
-            source.agent.call("local_address", &here)
+            lane.end.agent.call(sockets(target, Awaited::Ours)),
+            source.agent.call(Command::LocalAddress { job: "sender", port: target.port() })
         );
         let mut reports = Reports {
             origin: source.agent.host(),
@@ -220,9 +222,8 @@ async fn ask_both(source: &End, lane: &Lane<'_>, way: Way<'_>) -> Result<Peer, E
         };
         // Only a question after the refusal tells a firewall from a receiver that has served another peer.
         if reports.is_refused() {
-            let there: [&[u8]; 4] = [there[0], there[1], there[2], b"listening"];
-            reports.listens_after_refusal =
-                Port::parse(&lane.end.agent.call("accepted_peer", &there).await?).listens;
+            let asked = lane.end.agent.call(sockets(target, Awaited::Listening)).await?;
+            reports.listens_after_refusal = Port::parse(&asked).listens;
         }
         if let Some(peer) = reports.decide(&mut since, Instant::now()) {
             return Ok(peer);

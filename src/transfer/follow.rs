@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::{BackupFacts, Lane};
 use crate::error::{Error, chain};
-use crate::host::agent::{AgentError, Job};
+use crate::host::agent::{AgentError, Command, Job};
 use crate::host::scripts::Script;
 use crate::host::wire::{LONGEST_TEXT, message, printable};
 use crate::lease::{self, End};
@@ -244,7 +244,7 @@ pub(super) async fn compare_tables(
         .await;
         if read.iter().all(Result::is_err) {
             // A failure to stop the job shows below, where its end is waited for.
-            let _ = source.agent.call("stop_job", &[b"tables"]).await;
+            let _ = source.agent.call(Command::StopJob("tables")).await;
         }
         read
     };
@@ -327,7 +327,7 @@ pub(super) async fn give_back(lane: &Lane<'_>) {
     // Jobs that use the new server would delay this.
     for job in ["follow", "tables"] {
         if lane.end.agent.job(job).exit.is_none() {
-            let _ = lane.end.agent.call("stop_job", &[job.as_bytes()]).await;
+            let _ = lane.end.agent.call(Command::StopJob(job)).await;
         }
     }
     match lease::restart(&lane.end.agent).await {

@@ -23,6 +23,7 @@ use futures_util::future::join_all;
 use zeroize::Zeroizing;
 
 use crate::error::Error;
+use crate::host::agent::Command;
 use crate::lease::{self, End};
 use crate::pipeline::jobs;
 use crate::plan::replica::Account;
@@ -205,7 +206,7 @@ async fn body(
     if plan.shape.compares_files() {
         lease::job(&source.agent, "manifest", &jobs::source_manifest(plan), "").await?;
     }
-    source.agent.call("open_gate", &[]).await?;
+    source.agent.call(Command::OpenGate).await?;
     let sender = stream::stream(plan, source, lanes, progress).await?;
     let streamed = stream_began.elapsed();
     // If files are compared, they are still being read.

@@ -12,7 +12,7 @@ use super::rest::Rest;
 use super::stream::bytes_read;
 use super::{Copied, Lane};
 use crate::error::{Error, chain};
-use crate::host::agent::{AgentError, Code, Job};
+use crate::host::agent::{AgentError, Code, Command, Job};
 use crate::host::wire::printable;
 use crate::lease::{self, End};
 use crate::pipeline::build::{CIPHER_HEADER, WIRE};
@@ -293,25 +293,35 @@ async fn compare(
 async fn give_name(plan: &Plan, lane: &Lane<'_>) -> Result<(), Error> {
     let agent = &lane.end.agent;
     let staged = lane.plan.inbox().join(&plan.staged);
-    let staged = staged.as_os_str().as_bytes();
-    let name = lane.plan.final_path.as_os_str().as_bytes();
-    let sync: &[u8] = if plan.fsync { b"sync" } else { b"no-sync" };
-    let directory = lane.plan.endpoint.path.as_os_str().as_bytes();
-    let reply = match plan.shape.publication {
+    let path = &lane.plan.final_path;
+    let name = path.as_os_str().as_bytes();
+    let fill = |beside: bool| Command::Fill {
+        staged: &staged,
+        directory: &lane.plan.endpoint.path,
+        durable: plan.fsync,
+        beside,
+    };
+    let command = match plan.shape.publication {
         Publication::Name => {
-            let old = lane.plan.old_path.as_os_str().as_bytes();
-            let seen = lane.plan.old.as_deref().unwrap_or_default().as_bytes();
             // The old data of a server is removed only after the server has started with the new data.
-            let how = match plan.replace {
+            let replace = match plan.replace {
                 Replace::Remove if lane.plan.keeps_old_until_it_runs() => Replace::Keep,
                 how => how,
             };
-            agent.call("publish", &[staged, name, how.word(), old, sync, seen]).await
+            let seen = lane.plan.old.as_deref().unwrap_or_default();
+            Command::Publish {
+                staged: &staged,
+                path,
+                replace,
+                old: &lane.plan.old_path,
+                durable: plan.fsync,
+                seen,
+            }
         }
-        Publication::Fill => agent.call("fill", &[staged, directory, sync, b"empty"]).await,
-        Publication::Add => agent.call("fill", &[staged, directory, sync, b"beside"]).await,
+        Publication::Fill => fill(false),
+        Publication::Add => fill(true),
     };
-    match reply {
+    match agent.call(command).await {
         Err(AgentError::Failed { host, code: Code::Exists, .. }) => Err(Error::Failed(format!(
             "{host}: {} was {} by another process during the copy and is left as it is",
             printable(name),

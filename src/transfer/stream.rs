@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 
 use super::Lane;
 use crate::error::Error;
-use crate::host::agent::{AgentError, Job};
+use crate::host::agent::{AgentError, Command, Job};
 use crate::lease::End;
 use crate::pipeline::build::{READ, WIRE, sink_name};
 use crate::plan::Plan;
@@ -58,7 +58,7 @@ pub(super) async fn stream(
     match &verdict {
         Some(Verdict::Lost(error)) => return Err(error.clone().into()),
         Some(Verdict::Futile) => {
-            source.agent.call("stop_job", &[b"sender"]).await?;
+            source.agent.call(Command::StopJob("sender")).await?;
             // Receivers that still run after that are ended by the release of their agents.
             let _ = tokio::time::timeout(LAST_WORDS, ends).await;
         }

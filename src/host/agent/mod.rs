@@ -10,7 +10,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-mod steps;
+pub mod command;
 pub mod told;
 
 use super::scripts::Script;
@@ -18,6 +18,7 @@ use super::wire::{Field, decode, encode, read_record};
 use super::{Begun, Host, HostError, Input};
 use crate::host::leases::Held;
 use crate::run_id::AgentId;
+pub use command::Command;
 pub use told::{Code, Fault, Job, Manifest};
 use told::{Shared, State};
 
@@ -26,9 +27,6 @@ use told::{Shared, State};
 const REPLY_LIMIT: Duration = Duration::from_secs(900);
 /// Time for an agent that no longer reads commands to report why.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-
-/// Commands that change what the final name leads to.
-const PUBLISHING: [&str; 4] = ["publish", "fill", "put_on_trial", "accept"];
 
 /// A running agent. Dropping it closes the agent's input, and the agent rolls back.
 #[derive(Debug)]
@@ -180,17 +178,19 @@ impl Agent {
     }
 
     /// Sends a command and returns the fields of its reply. Secret arguments are never logged.
-    pub async fn call(&self, action: &'static str, arguments: &[&[u8]]) -> Result<Vec<Field>, AgentError> {
+    pub async fn call(&self, command: Command<'_>) -> Result<Vec<Field>, AgentError> {
         let Some((sequence, reply)) = self.shared.expect_reply() else {
             return Err(self.gone(&self.shared.state()));
         };
-        tracing::debug!(host = self.host, action, "{}: {}", self.host, steps::describe(action, arguments));
-        if PUBLISHING.contains(&action) {
+        let encoded = command.encode();
+        let action = encoded.action;
+        tracing::debug!(host = self.host, action, "{}: {}", self.host, encoded.describe());
+        if command.publishes() {
             self.shared.state().publishing = true;
         }
         let sequence = sequence.to_string();
         let mut fields: Vec<&[u8]> = vec![sequence.as_bytes(), action.as_bytes()];
-        fields.extend(arguments);
+        fields.extend(encoded.fields.iter().map(Vec::as_slice));
         if !self.write(&fields) {
             return Err(self.gone(&self.shared.state()));
         }
