@@ -57,9 +57,9 @@ impl Report {
         silent.sort_unstable();
         silent.dedup();
         let when = match silent.as_slice() {
-            [] => "run the next line".to_owned(),
-            [host] => format!("once {host} can be reached, run the next line"),
-            hosts => format!("once {} can be reached, run the next line", hosts.join(" and ")),
+            [] => "run the command below".to_owned(),
+            [host] => format!("once {host} can be reached, run the command below"),
+            hosts => format!("once {} can be reached, run the command below", hosts.join(" and ")),
         };
         let then = if self.targets.iter().any(TargetReport::is_done) {
             "until it exits with 0"

@@ -126,7 +126,7 @@ fn silent_host_is_cleaned_when_it_can_be_reached() {
     let one = Report { targets: vec![failed()], leftovers: vec![silent("db2")], ..Report::default() };
     assert!(
         one.to_string().ends_with(
-            "\ntransfer: once db2 can be reached, run the next line until it exits with 0; then it is safe to \
+            "\ntransfer: once db2 can be reached, run the command below until it exits with 0; then it is safe to \
              run the transfer again\nto roll back: transfer clean db2"
         ),
         "{one}"
@@ -149,7 +149,7 @@ fn leftovers_are_listed_with_clean_command() {
     let text = report.to_string();
     assert!(text.contains("db2:/srv: FAILED: db3: bad"), "{text}");
     assert!(
-        text.ends_with("transfer: run the next line until it exits with 0\nto roll back: transfer clean db2"),
+        text.ends_with("transfer: run the command below until it exits with 0\nto roll back: transfer clean db2"),
         "{text}"
     );
     assert_eq!(report.exit(), Exit::Leftovers, "6 whatever else happened");
