@@ -44,7 +44,7 @@ pub struct Report {
     pub error: Option<Error>,
     /// Options of the logins to the hosts.
     pub login: Login,
-    /// Servers and replication of the source that are as they were before.
+    /// State of the source's servers and replication, except for leftovers.
     pub servers: Vec<(String, ServerState)>,
 }
 
@@ -100,12 +100,14 @@ impl RunFacts {
 pub enum ServerState {
     /// Stopped, and running again.
     Restored,
+    /// Not stopped in time, and running.
+    Running,
     /// Not stopped, and still running.
     LeftRunning,
-    /// Not stopped when its host was lost, which could not be asked since.
+    /// Not stopped when its host was lost.
     RunningWhenLost,
-    /// Stopped, or about to be, when its host was lost, which could not be asked since.
-    StoppedWhenLost,
+    /// Stopped, or about to be, when its host was lost.
+    MayBeStopped,
 }
 
 /// Data that had the final name before the run.
@@ -145,7 +147,7 @@ pub struct TargetReport {
     pub is_uncertain: bool,
     /// Data that had the final name before.
     pub old: OldData,
-    /// Servers of the target that are as they were before.
+    /// State of the target's servers, except for leftovers.
     pub servers: Vec<(String, ServerState)>,
     /// Last lines that the preparation of a backup wrote on the target.
     pub log: Vec<String>,

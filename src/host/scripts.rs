@@ -191,8 +191,10 @@ impl Script {
 ///
 /// The call must not be among them: bash crashes when a command of `eval` replaces the input that bash reads.
 fn read_at_once(definitions: &[u8]) -> Vec<u8> {
-    let reader = "while ($ARGV[0] && (my $read = sysread(STDIN, my $bytes, $ARGV[0]))) \
-                  { print $bytes; $ARGV[0] -= $read }";
+    // Only a whole text is evaluated.
+    let reader = "my ($left, $all) = ($ARGV[0], q()); \
+                  while ($left && (my $read = sysread(STDIN, $all, $left, length $all))) { $left -= $read } \
+                  print $left ? q(exit 1) : $all";
     let length = definitions.len();
     let line = format!("eval \"$(env -i \"PATH=$PATH\" perl -e '{reader}' {length} 2>/dev/null)\"\n");
     [line.as_bytes(), definitions].concat()

@@ -58,10 +58,11 @@ pub(crate) fn script(pipeline: &Pipeline) -> Vec<u8> {
             format!("read -r digest _ <{output} && printf '!\\tdigest\\t{job}\\t%s\\n' \"$digest\" >&5\n");
         text.line(&format!("{} & side{number}=$!", Channel::None.close_others()));
         // A stage that was killed has perhaps never opened the pipe, and the side would wait for it forever:
-        // the pipe is opened, for reading and writing, until the side has it as its standard input.
+        // the pipe is opened, for reading and writing, until the side has it as its standard input, or has ended.
+        // bash knows which of its children run; another process may have the number of one that has ended.
         waits.push_str(&format!(
-            "own=/proc/$side{number}/fd/0; while [[ -e $own && ! $own -ef {pipe} ]]; do : 1<>{pipe}; sleep 0.05; \
-             done; wait \"$side{number}\"; status+=($?)\n"
+            "while [[ ! /proc/$side{number}/fd/0 -ef {pipe} && $'\\n'$(jobs -rp)$'\\n' == *$'\\n'$side{number}$'\\n'* ]]; \
+             do : 1<>{pipe}; sleep 0.05; done; wait \"$side{number}\"; status+=($?)\n"
         ));
         names.push(&side.name);
     }

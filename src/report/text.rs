@@ -31,12 +31,9 @@ impl Report {
         if self.targets.iter().any(TargetReport::is_done) && self.targets.iter().all(is_unchanged) {
             return None;
         }
-        let stays = |target: &TargetReport| {
-            !target.kept.is_empty() || target.published || target.is_uncertain || target.is_done()
-        };
         let safe = "it is safe to run the transfer again";
-        Some(if self.targets.iter().any(stays) {
-            "transfer: all changes except the above were rolled back".to_owned()
+        Some(if self.targets.iter().any(TargetReport::stays) {
+            "transfer: all other changes were rolled back; the copies and data named above remain".to_owned()
         } else if matches!(self.error, Some(Error::Interrupted(_))) {
             format!("transfer: all changes on the hosts were rolled back; {safe}")
         } else {
@@ -57,16 +54,19 @@ impl Report {
         silent.sort_unstable();
         silent.dedup();
         let when = match silent.as_slice() {
-            [] => "run the command below".to_owned(),
-            [host] => format!("once {host} can be reached, run the command below"),
-            hosts => format!("once {} can be reached, run the command below", hosts.join(" and ")),
+            [] => String::new(),
+            hosts => format!("once {} can be reached, ", hosts.join(" and ")),
         };
-        let then = if self.targets.iter().any(TargetReport::is_done) {
-            "until it exits with 0"
+        let then = if self.targets.iter().any(TargetReport::stays) {
+            ""
         } else {
-            "until it exits with 0; then it is safe to run the transfer again"
+            "; then it is safe to run the transfer again"
         };
-        format!("transfer: {when} {then}")
+        // Beside a run that is still rolling back, it does not say so.
+        format!(
+            "transfer: {when}run the command below, and those that it names, until it says \"nothing to roll \
+             back\"{then}"
+        )
     }
 
     /// Returns the name and the times of the run, if it changed hosts.
@@ -209,6 +209,11 @@ impl TargetReport {
         matches!(self.outcome, Outcome::Done(_) | Outcome::Published)
     }
 
+    /// Returns whether data of the run remains on the host, or may.
+    fn stays(&self) -> bool {
+        !self.kept.is_empty() || self.published || self.is_uncertain || self.is_done()
+    }
+
     /// Returns host and final path of the copy.
     fn place(&self) -> String {
         match &self.final_path {
@@ -286,12 +291,13 @@ fn unharmed(target: &TargetReport) -> Vec<String> {
 fn server_line(host: &str, (what, state): &(String, ServerState)) -> String {
     match state {
         ServerState::Restored => format!("{host}: {what} was stopped and is running again"),
+        ServerState::Running => format!("{host}: {what} is running"),
         ServerState::LeftRunning => format!("{host}: {what} is still running; it was not stopped"),
         ServerState::RunningWhenLost => {
             format!("{host}: {what} was running when contact was lost; this run had not stopped it")
         }
-        ServerState::StoppedWhenLost => {
-            format!("{host}: {what} was stopped when contact was lost; check whether it is running")
+        ServerState::MayBeStopped => {
+            format!("{host}: {what} may have been stopped when contact was lost; check whether it is running")
         }
     }
 }

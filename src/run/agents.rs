@@ -35,8 +35,8 @@ pub(super) struct Agents {
 
 /// Ends of all agents.
 pub(super) struct Releases {
-    /// The source's.
-    pub(super) source: Release,
+    /// The source's, if it had an agent.
+    pub(super) source: Option<Release>,
     /// Those of the targets, in the order of the plan.
     pub(super) targets: Vec<Release>,
     /// Leftovers of the others.
@@ -96,15 +96,16 @@ impl Agents {
     pub(super) async fn release(self, plan: &Plan) -> Releases {
         let lease_time = plan.lease_time;
         let released = async |end: Option<End>| match end {
-            Some(end) => lease::release(end, lease_time).await,
-            None => Release::default(),
+            Some(end) => Some(lease::release(end, lease_time).await),
+            None => None,
         };
         let targets = join_all(self.targets.into_iter().map(|end| lease::release(end, lease_time)));
         let lost = join_all(self.lost.iter().map(|(host, agent)| lease::settle(host, agent, lease_time)));
         let (source, targets, lost) = tokio::join!(released(self.source), targets, lost);
         let mut leftovers: Vec<Leftover> = lost.into_iter().flatten().collect();
-        leftovers.extend(released(self.primary).await.leftovers);
-        leftovers.extend(released(self.controller).await.leftovers);
+        for end in [self.primary, self.controller] {
+            leftovers.extend(released(end).await.into_iter().flat_map(|release| release.leftovers));
+        }
         Releases { source, targets, leftovers }
     }
 }

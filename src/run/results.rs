@@ -37,14 +37,16 @@ pub(super) fn record(
     };
     report.error = error;
     if let Some(run) = &mut report.run {
-        run.log.clone_from(&of_source.log);
+        run.log = of_source.as_ref().map(|release| release.log.clone()).unwrap_or_default();
     }
     for ((target, release), (port, outcome)) in plan.targets.iter().zip(&of_targets).zip(outcomes) {
         report.targets.push(target_report(plan, target, release, port, outcome));
     }
-    report.servers = servers(&plan.source.servers, &of_source);
+    // Without an agent nothing is known of them.
+    report.servers =
+        of_source.as_ref().map(|release| servers(&plan.source.servers, release)).unwrap_or_default();
     report.leftovers.extend(leftovers);
-    let releases = [of_source].into_iter().chain(of_targets);
+    let releases = of_source.into_iter().chain(of_targets);
     report.leftovers.extend(releases.flat_map(|release| release.leftovers));
 }
 
@@ -90,19 +92,17 @@ fn target_report(
 
 /// Returns what became of the servers of a host, without those that are leftovers.
 fn servers(planned: &[StopPlan], release: &Release) -> Vec<(String, ServerState)> {
-    let (of_stopped, of_untouched) = if release.leftovers.iter().any(Leftover::is_unconfirmed) {
-        (ServerState::StoppedWhenLost, ServerState::RunningWhenLost)
-    } else {
-        (ServerState::Restored, ServerState::LeftRunning)
-    };
-    // A lost agent may have stopped what it was told to stop without a report of it.
-    let stopped = if release.lost { &release.stopping } else { &release.stopped };
-    let stopped = stopped.iter().filter(|what| !release.leftovers.iter().any(|left| is_down(left, what)));
+    let is_unconfirmed = release.leftovers.iter().any(Leftover::is_unconfirmed);
+    let only_begun = release.stopping.iter().filter(|unit| !release.stopped.contains(unit));
+    let touched = release.stopped.iter().map(|what| (what, ServerState::Restored));
+    let touched = touched.chain(only_begun.map(|unit| (unit, ServerState::Running)));
+    let touched = touched.filter(|(what, _)| !release.leftovers.iter().any(|left| is_down(left, what)));
+    let touched = touched
+        .map(|(what, state)| (what.clone(), if is_unconfirmed { ServerState::MayBeStopped } else { state }));
+    // The host of a lost agent may have gone down, and its servers with it.
+    let of_untouched = if release.lost { ServerState::RunningWhenLost } else { ServerState::LeftRunning };
     let untouched = planned.iter().map(|server| &server.unit).filter(|unit| !release.stopping.contains(unit));
-    stopped
-        .map(|what| (what.clone(), of_stopped))
-        .chain(untouched.map(|unit| (unit.clone(), of_untouched)))
-        .collect()
+    touched.chain(untouched.map(|unit| (unit.clone(), of_untouched))).collect()
 }
 
 /// Returns whether a leftover says that a server, by its unit, or its replication may be down.
@@ -170,15 +170,17 @@ mod tests {
     fn servers_of_a_lost_host_are_reported_as_last_seen() {
         let lost = |release: Release| Release { lost: true, leftovers: unconfirmed(), ..release };
         assert_eq!(states(&lost(Release::default())), [ServerState::RunningWhenLost]);
-        assert_eq!(states(&lost(stopped())), [ServerState::StoppedWhenLost]);
+        assert_eq!(states(&lost(stopped())), [ServerState::MayBeStopped]);
         // Its watchdog has rolled back.
         assert_eq!(states(&Release { lost: true, ..stopped() }), [ServerState::Restored]);
+        assert_eq!(states(&Release { lost: true, ..Release::default() }), [ServerState::RunningWhenLost]);
     }
 
     #[test]
     fn only_servers_that_are_leftovers_are_down() {
         assert_eq!(states(&Release::default()), [ServerState::LeftRunning]);
         assert_eq!(states(&stopped()), [ServerState::Restored]);
+        assert_eq!(states(&Release { stopped: Vec::new(), ..stopped() }), [ServerState::Running]);
         let left = |fields: &[&str]| {
             let fields: Vec<_> = fields.iter().map(|field| field.as_bytes().to_vec()).collect();
             let what = Remains::Lease(Held::parse(&fields));

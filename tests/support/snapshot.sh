@@ -43,7 +43,7 @@ nft list ruleset 2>/dev/null | sed 's/ packets [0-9]* bytes [0-9]*//' | awk '
 # Where mysqld's private /tmp is has a random end.
 files() { sed -E 's/(systemd-private-)[0-9a-f]+(-[^/ ]*)-[A-Za-z0-9]{6}/\1\2/' | section "$1"; }
 # The directory for the sockets of an account's logins stays until a reboot.
-find /run/transfer /var/lib/transfer /run/lock /tmp -mindepth 1 ! -path '/tmp/transfer-ssh-[0-9]*' -printf '%p %y %m %U:%G %s %l\n' 2>/dev/null | files file
+find /run/transfer /var/lib/transfer /run/lock /tmp -mindepth 1 ! -regex '/tmp/transfer-ssh-[0-9]+' -printf '%p %y %m %U:%G %s %l\n' 2>/dev/null | files file
 for dir in "$@"; do
     find "$dir" \( -type d -printf '%p %y %m %U:%G\n' -o -printf '%p %y %m %U:%G %s %T@ %l\n' \) 2>/dev/null | files file
 done

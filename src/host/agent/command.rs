@@ -1,6 +1,7 @@
 //! Commands of the agent: the only place that encodes them, and puts them in words for `--verbose`.
 
 use std::ffi::OsStr;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -10,7 +11,7 @@ use crate::host::wire::{Field, LONGEST_TEXT, short};
 use crate::settings::Replace;
 
 /// Command to an agent. The arguments are those of `docs/guard-protocol.md`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub enum Command<'a> {
     /// Commits the provisional data at this path.
     Accept(&'a Path),
@@ -297,6 +298,13 @@ impl Encoded {
     }
 }
 
+/// Shows no secret.
+impl fmt::Debug for Command<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.encode().describe())
+    }
+}
+
 impl Command<'_> {
     /// Returns whether the command changes what the final name leads to.
     pub(super) fn publishes(&self) -> bool {
@@ -312,9 +320,11 @@ impl Command<'_> {
             Self::Accept(path) => new("accept", "commit the new data", &[bytes(path)]),
             Self::AcceptedPeer { job, target, awaited } => {
                 let (port, address) = (number(target.port().into()), target.ip().to_string());
-                let awaited: &[u8] = if awaited == Awaited::Listening { b"listening" } else { b"ours" };
-                let fields = [job.as_bytes(), &port, address.as_bytes(), awaited];
-                new("accepted_peer", "look for the connection on the port", &fields)
+                let (awaited, words): (&[u8], _) = match awaited {
+                    Awaited::Listening => (b"listening", "check that the receiver listens"),
+                    Awaited::Ours => (b"ours", "look for the connection on the port"),
+                };
+                new("accepted_peer", words, &[job.as_bytes(), &port, address.as_bytes(), awaited])
             }
             Self::CheckSource(path) => {
                 new("check_source", "check that the source is still the same", &[bytes(path)])

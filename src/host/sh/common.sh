@@ -122,16 +122,9 @@ mounted() {
 
 # hold DESCRIPTOR PATH: opens a directory or a regular file as that descriptor, without following a link and without waiting, as
 # an open of a pipe would. Sets REPLY to its `DEVICE:INODE UID MODE`; false with why not. The helper that opens it ends with
-# this shell, and does not keep the journal's lock (descriptor 9) from whoever rolls back then.
+# this shell, and keeps no lock, and neither end of the protocol, from whoever rolls back then.
 hold() {
   local from holder number shell=$BASHPID
-  local -a both
-  # Only a directory opens under `PATH/.`, and it is not behind a link if PATH itself has its inode. This spares the helper.
-  if { eval "exec $1<\"\$2/.\""; } 2>/dev/null; then
-    mapfile -t both < <(stat -c '%d:%i %u %a' -- "$2" "/proc/self/fd/$1/." 2>/dev/null)
-    [[ ${#both[@]} == 2 && ${both[0]} == "${both[1]}" ]] && REPLY=${both[0]} && return
-    eval "exec $1<&-"
-  fi
   # shellcheck disable=SC2016 # perl's variables
   exec {from}< <(exec perl -MFcntl=:DEFAULT,:mode -e '
     $| = 1;
@@ -140,7 +133,7 @@ hold() {
     if (!$opened) { print "- $!\n" }
     elsif (!(S_ISDIR($stat[2]) || S_ISREG($stat[2]))) { print "- it is no directory and no file\n" }
     else { print fileno($file), " $stat[0]:$stat[1] $stat[4] ", sprintf("%o", $stat[2] & 07777), "\n" }
-    for (1 .. 600) { getppid() == $ARGV[1] or last; select(undef, undef, undef, 0.1) }' "$2" "$shell" 9>&-)
+    for (1 .. 600) { getppid() == $ARGV[1] or last; select(undef, undef, undef, 0.1) }' "$2" "$shell" 3<&- 5>&- 9>&- 10>&- 11>&-)
   holder=$!
   read -r -t 60 number REPLY <&"$from" || number=- REPLY='it cannot be opened within a minute'
   exec {from}<&-

@@ -112,7 +112,10 @@ fn failed_targets_claim_only_what_is_known() {
     let uncertain = TargetReport { published: false, is_uncertain: true, ..end(failed()) };
     let text = report(uncertain).to_string();
     assert!(text.contains("contact was lost before the result was known"), "{text}");
-    assert!(text.ends_with("all changes except the above were rolled back"), "{text}");
+    assert!(
+        text.ends_with("all other changes were rolled back; the copies and data named above remain"),
+        "{text}"
+    );
 
     let published = TargetReport { published: true, old: OldData::Removed, ..end(failed()) };
     let text = report(published).to_string();
@@ -122,11 +125,12 @@ fn failed_targets_claim_only_what_is_known() {
 #[test]
 fn silent_host_is_cleaned_when_it_can_be_reached() {
     let silent = |host: &str| Leftover { host: host.into(), what: Remains::Unconfirmed("silence".into()) };
-    let failed = || end(Outcome::Failed(Error::Failed("db2: lost".into())));
+    let failed =
+        || TargetReport { published: false, ..end(Outcome::Failed(Error::Failed("db2: lost".into()))) };
     let one = Report { targets: vec![failed()], leftovers: vec![silent("db2")], ..Report::default() };
     assert!(
         one.to_string().ends_with(
-            "\ntransfer: once db2 can be reached, run the command below until it exits with 0; then it is safe to \
+            "\ntransfer: once db2 can be reached, run the command below, and those that it names, until it says \"nothing to roll back\"; then it is safe to \
              run the transfer again\nto roll back: transfer clean db2"
         ),
         "{one}"
@@ -149,7 +153,7 @@ fn leftovers_are_listed_with_clean_command() {
     let text = report.to_string();
     assert!(text.contains("db2:/srv: FAILED: db3: bad"), "{text}");
     assert!(
-        text.ends_with("transfer: run the command below until it exits with 0\nto roll back: transfer clean db2"),
+        text.ends_with("transfer: run the command below, and those that it names, until it says \"nothing to roll back\"\nto roll back: transfer clean db2"),
         "{text}"
     );
     assert_eq!(report.exit(), Exit::Leftovers, "6 whatever else happened");
