@@ -309,11 +309,11 @@ pub async fn job(agent: &Agent, name: &str, script: &[u8], key: &str) -> Result<
 pub struct Leftover {
     /// The host.
     pub host: String,
-    /// What is left there.
+    /// Lease that is left there, or the reason why that is not known.
     pub what: Remains,
 }
 
-/// What is left on a host.
+/// Lease that is left on a host, or the reason why that is not known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Remains {
     /// A lease that is still held.

@@ -19,13 +19,13 @@ use crate::run_id::AgentId;
 
 /// Agents that started, each with its host.
 pub(super) struct Agents {
-    /// This machine's, for its hooks.
+    /// Agent of this machine, for its hooks.
     pub(super) controller: Option<End>,
     /// The source's.
     pub(super) source: Option<End>,
     /// The upstream's, if accounts are to be created there.
     pub(super) primary: Option<End>,
-    /// Those of the targets, in the order of the plan.
+    /// One of each target, in the order of the plan.
     pub(super) targets: Vec<End>,
     /// Agents that may be running although they did not answer.
     lost: Vec<(Arc<Host>, AgentId)>,
@@ -37,7 +37,7 @@ pub(super) struct Agents {
 pub(super) struct Releases {
     /// The source's, if it had an agent.
     pub(super) source: Option<Release>,
-    /// Those of the targets, in the order of the plan.
+    /// One of each target, in the order of the plan.
     pub(super) targets: Vec<Release>,
     /// Leftovers of the others.
     pub(super) leftovers: Vec<Leftover>,

@@ -220,7 +220,7 @@ pub enum Awaited {
 pub enum Naming {
     /// By a rename, with this treatment of data that has the name.
     Rename(Replace),
-    /// Its entries fill a directory.
+    /// Entry by entry, into a directory.
     Fill,
 }
 
@@ -236,11 +236,11 @@ impl Naming {
 /// Server on the agent's host.
 #[derive(Clone, Copy, Debug)]
 pub struct Server<'a> {
-    /// Its socket; empty if unknown.
+    /// Socket; empty if unknown.
     pub socket: &'a OsStr,
     /// File with login options; empty for the client's own.
     pub defaults_file: &'a str,
-    /// Its data directory.
+    /// Data directory.
     pub datadir: &'a Path,
 }
 
