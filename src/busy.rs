@@ -22,7 +22,7 @@ pub enum Resource {
     Port {
         /// The port.
         port: u16,
-        /// Its holder.
+        /// Holder of the port.
         holder: String,
     },
     /// All ports that the run may use.
@@ -49,7 +49,7 @@ pub enum Resource {
     Name {
         /// The path.
         path: String,
-        /// That run; empty if it has just started.
+        /// Run that writes; empty if it has just started.
         holder: String,
     },
     /// A final name that another process created after the preflight.
@@ -58,9 +58,9 @@ pub enum Resource {
     FilledName(String),
     /// A server that another run has quiesced.
     Server {
-        /// Its data directory.
+        /// Data directory.
         datadir: String,
-        /// That run.
+        /// Run that has quiesced it.
         holder: String,
     },
 }

@@ -164,7 +164,7 @@ pub enum Command<'a> {
     },
     /// Starts a server with provisional data.
     StartServer {
-        /// Its unit.
+        /// Unit of the server.
         unit: &'a str,
         /// The server.
         server: Server<'a>,
@@ -175,7 +175,7 @@ pub enum Command<'a> {
     StopReplication(Server<'a>),
     /// Stops a server.
     StopServer {
-        /// Its unit.
+        /// Unit of the server.
         unit: &'a str,
         /// The server.
         server: Server<'a>,
