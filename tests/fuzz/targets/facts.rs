@@ -71,7 +71,7 @@ fuzz_target!(|data: &[u8]| {
     };
     let of_source = side(&source, &there, None);
     let of_target = side(&target, &here, (way & 0x20 == 0).then_some(IpAddr::from([10, 0, 0, 1])));
-    let before = Before { named: &[of_source], accepted: &[of_source] };
+    let before = Before { replicas: false, named: &[of_source], accepted: &[of_source] };
     let mut findings = preflight::source(settings, of_source);
     findings.extend(preflight::target(settings, of_source, of_target, before));
     assert!(findings.len() <= 150, "{}", findings.len());
