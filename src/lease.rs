@@ -183,8 +183,15 @@ pub async fn stop_servers(end: &End, servers: &[StopPlan]) -> Result<bool, Error
     }
     for server in servers {
         end.agent.note_stopping(&server.unit);
-        let (unit, timeout, rests) = (&server.unit, server.timeout, some_stopped);
-        end.agent.call(Command::StopServer { unit, server: login(server), timeout, rests }).await?;
+        let (unit, timeout) = (&server.unit, server.timeout);
+        end.agent
+            .call(Command::StopServer {
+                unit,
+                server: login(server),
+                timeout,
+                replication_stopped: some_stopped,
+            })
+            .await?;
         end.agent.note_stopped(&server.unit);
     }
     Ok(some_stopped)
@@ -222,7 +229,7 @@ pub async fn put_on_trial(
 ) -> Result<(), AgentError> {
     let staged = target.inbox().join(&plan.staged);
     let upgraded = how.upgraded.as_ref().map(|(file, version)| (file.as_str(), version.as_str()));
-    let command = Command::PutOnTrial {
+    let command = Command::PublishProvisionally {
         unit: &how.unit,
         path: &target.final_path,
         staged: &staged,
@@ -247,7 +254,7 @@ pub async fn start_server(
 
 /// Commits the provisional data.
 pub async fn accept(end: &End, target: &TargetPlan) -> Result<(), AgentError> {
-    end.agent.call(Command::Accept(&target.final_path)).await.map(drop)
+    end.agent.call(Command::Commit(&target.final_path)).await.map(drop)
 }
 
 /// Creates an account for replication from one host, on the server behind a socket.

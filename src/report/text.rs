@@ -32,7 +32,9 @@ impl Report {
             return None;
         }
         let safe = "it is safe to run the transfer again";
-        Some(if self.targets.iter().any(TargetReport::stays) {
+        Some(if self.targets.iter().any(|target| target.is_uncertain) {
+            "transfer: all other changes were rolled back; check the paths named above".to_owned()
+        } else if self.targets.iter().any(TargetReport::stays) {
             "transfer: all other changes were rolled back; the copies and data named above remain".to_owned()
         } else if matches!(self.error, Some(Error::Interrupted(_))) {
             format!("transfer: all changes on the hosts were rolled back; {safe}")

@@ -14,7 +14,7 @@ use crate::settings::Replace;
 #[derive(Clone, Copy)]
 pub enum Command<'a> {
     /// Commits the provisional data at this path.
-    Accept(&'a Path),
+    Commit(&'a Path),
     /// Reports the sockets on a target's port.
     AcceptedPeer {
         /// The receiving job.
@@ -133,8 +133,8 @@ pub enum Command<'a> {
         /// Device and inode of that data as the preflight saw it; empty if there was none.
         seen: &'a str,
     },
-    /// Makes the rollback restore the old data of a server, until the new one is accepted.
-    PutOnTrial {
+    /// Makes the rollback restore the old data of a server, until the new one is committed.
+    PublishProvisionally {
         /// Unit of the server.
         unit: &'a str,
         /// The data directory.
@@ -182,7 +182,7 @@ pub enum Command<'a> {
         /// Maximum time to stop.
         timeout: Duration,
         /// Whether its replication was stopped before.
-        rests: bool,
+        replication_stopped: bool,
     },
     /// Locks the final name against other runs.
     TakeTarget {
@@ -308,7 +308,10 @@ impl fmt::Debug for Command<'_> {
 impl Command<'_> {
     /// Returns whether the command changes what the final name leads to.
     pub(super) fn publishes(&self) -> bool {
-        matches!(self, Self::Publish { .. } | Self::Fill { .. } | Self::PutOnTrial { .. } | Self::Accept(_))
+        matches!(
+            self,
+            Self::Publish { .. } | Self::Fill { .. } | Self::PublishProvisionally { .. } | Self::Commit(_)
+        )
     }
 
     /// Encodes the command.
@@ -317,7 +320,7 @@ impl Command<'_> {
         let new = Encoded::new;
         let number = |number: u64| number.to_string().into_bytes();
         match *self {
-            Self::Accept(path) => new("accept", "commit the new data", &[bytes(path)]),
+            Self::Commit(path) => new("accept", "commit the new data", &[bytes(path)]),
             Self::AcceptedPeer { job, target, awaited } => {
                 let (port, address) = (number(target.port().into()), target.ip().to_string());
                 let (awaited, words): (&[u8], _) = match awaited {
@@ -386,7 +389,7 @@ impl Command<'_> {
                     [bytes(staged), bytes(path), replace.word(), bytes(old), sync(durable), seen.as_bytes()];
                 new("publish", "publish the copy under its final name", &fields)
             }
-            Self::PutOnTrial { unit, path, staged, old, timeout, holds_databases, upgraded } => {
+            Self::PublishProvisionally { unit, path, staged, old, timeout, holds_databases, upgraded } => {
                 let holds: &[u8] = if holds_databases { b"databases" } else { b"none" };
                 let (file, version) = (upgraded.0.as_bytes(), upgraded.1.as_bytes());
                 let seconds = number(timeout.as_secs());
@@ -404,8 +407,8 @@ impl Command<'_> {
             }
             Self::StopJob(job) => new("stop_job", "end processes", &[job.as_bytes()]),
             Self::StopReplication(server) => new("stop_replication", "stop replication", &server.fields()),
-            Self::StopServer { unit, server, timeout, rests } => {
-                let state: &[u8] = if rests { b"rests" } else { b"runs" };
+            Self::StopServer { unit, server, timeout, replication_stopped } => {
+                let state: &[u8] = if replication_stopped { b"rests" } else { b"runs" };
                 let seconds = number(timeout.as_secs());
                 let fields = [&[unit.as_bytes()], &server.fields()[..], &[&seconds, state]].concat();
                 new("stop_server", "stop the server", &fields)
@@ -450,7 +453,7 @@ mod tests {
         let timeout = Duration::from_secs(9);
         let how = Naming::Rename(Replace::Keep);
         vec![
-            Command::Accept(path),
+            Command::Commit(path),
             Command::AcceptedPeer {
                 job: "receiver",
                 target: SocketAddr::new(peer, 4400),
@@ -479,7 +482,7 @@ mod tests {
                 durable: false,
                 seen: "1:2",
             },
-            Command::PutOnTrial {
+            Command::PublishProvisionally {
                 unit: "mariadb.service",
                 path,
                 staged: path,
@@ -493,7 +496,7 @@ mod tests {
             Command::StartServer { unit: "mariadb.service", server },
             Command::StopJob("sender"),
             Command::StopReplication(server),
-            Command::StopServer { unit: "mariadb.service", server, timeout, rests: false },
+            Command::StopServer { unit: "mariadb.service", server, timeout, replication_stopped: false },
             Command::TakeTarget { directory: path, name: "x".as_ref(), how: Naming::Fill, seen: "" },
             Command::UndoRules { layer: "nftables", peer, port: 4400 },
         ]

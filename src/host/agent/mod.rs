@@ -204,7 +204,7 @@ impl Agent {
             Err(_) => Err(AgentError::Failed {
                 host: self.host.clone(),
                 action,
-                code: Code::Timeout,
+                code: Code::Other,
                 text: format!("no reply within {} s", REPLY_LIMIT.as_secs()),
             }),
         }

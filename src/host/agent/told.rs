@@ -137,8 +137,6 @@ pub enum Code {
     Exists,
     /// The change was made, but could not be made durable.
     Sync,
-    /// No reply came within the time limit.
-    Timeout,
     /// Any other reason, which only its text explains.
     Other,
 }

@@ -232,7 +232,7 @@ target_facts() {
   type=$(stat -L -c %F -- "$path" 2>/dev/null) || type=missing
   say target_type "$type"
   [[ $type == directory ]] || return
-  # Beside everything else: this takes longest.
+  # Beside everything else, which does not depend on it.
   exec {attributes}< <(lacks "$path")
   say target_real "$(readlink -f -- "$path")"
   say target_place "$(place "$path")"

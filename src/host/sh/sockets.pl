@@ -45,7 +45,7 @@ sub address_of {
     return unmapped(join('', map { pack('L', hex) } $hex =~ /(.{8})/g));
 }
 
-# Loading Socket takes longer than all the rest, so only IPv6 does.
+# Loading Socket takes nearly half of the time of all this, so only IPv6 does.
 sub parsed {
     my ($text) = @_;
     return pack('C4', split(/\./, $text)) if $text =~ /^\d+(\.\d+){3}\z/;

@@ -112,10 +112,7 @@ fn failed_targets_claim_only_what_is_known() {
     let uncertain = TargetReport { published: false, is_uncertain: true, ..end(failed()) };
     let text = report(uncertain).to_string();
     assert!(text.contains("contact was lost before the result was known"), "{text}");
-    assert!(
-        text.ends_with("all other changes were rolled back; the copies and data named above remain"),
-        "{text}"
-    );
+    assert!(text.ends_with("all other changes were rolled back; check the paths named above"), "{text}");
 
     let published = TargetReport { published: true, old: OldData::Removed, ..end(failed()) };
     let text = report(published).to_string();
