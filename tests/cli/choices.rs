@@ -7,7 +7,6 @@ use std::process::Command;
 
 use nix::sys::signal::Signal;
 
-use crate::kills::kill_all;
 use crate::support::local::holds::Point;
 use crate::support::local::processes::names;
 use crate::support::local::runs::LONG;
@@ -155,7 +154,7 @@ fn directory_mode_is_restored_after_any_kill() {
         hold.reached();
         assert_eq!(fs::metadata(&name).unwrap().mode() & 0o777, 0o755, "or the test shows nothing");
         if all {
-            kill_all(&sandbox.keepers("target1"));
+            sandbox.kill_keepers("target1");
         } else {
             // Operations that were started are completed.
             sandbox.agent(&running, "target1").signal(Signal::SIGKILL);

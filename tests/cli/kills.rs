@@ -6,7 +6,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::support::local::holds::{Hold, Point};
-use crate::support::local::processes::{Process, names, staging};
+use crate::support::local::processes::{names, staging};
 use crate::support::local::runs::{LONG, Running, wait_until};
 use crate::support::local::sandbox::Sandbox;
 use crate::support::local::trees::assert_same;
@@ -32,16 +32,6 @@ fn held() -> Option<Held> {
     hold.reached();
     assert_eq!(staging(&target).len(), 1);
     Some(Held { sandbox, hold, source, target, running })
-}
-
-/// Kills processes, which are stopped first so that they do as little as possible: the kernel continues a
-/// stopped watchdog when its agent dies.
-pub(crate) fn kill_all(processes: &[Process]) {
-    for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
-        for process in processes {
-            process.signal(signal);
-        }
-    }
 }
 
 #[test]
@@ -118,7 +108,7 @@ fn watchdog_rolls_back_without_agent_and_controller() {
 #[test]
 fn controller_rolls_back_without_agent_and_watchdog() {
     let Some(Held { sandbox, target, running, .. }) = held() else { return };
-    kill_all(&sandbox.keepers("target1"));
+    sandbox.kill_keepers("target1");
     // Jobs that survive keep the agent's output open; then the next heartbeat notices the loss.
     running.wait(LONG).expect_code(1).says("lost contact with the agent");
     sandbox.is_clean(&[&target]);
@@ -129,7 +119,7 @@ fn controller_rolls_back_without_agent_and_watchdog() {
 fn orphaned_run_is_listed_and_cleaned() {
     let Some(Held { sandbox, target, running, .. }) = held() else { return };
     running.signal(Signal::SIGSTOP);
-    kill_all(&sandbox.keepers(""));
+    sandbox.kill_keepers("");
     running.signal(Signal::SIGKILL);
     running.wait(SOON);
     assert!(!sandbox.processes().is_empty() && !staging(&target).is_empty());
@@ -158,7 +148,7 @@ fn orphaned_run_is_listed_and_cleaned() {
 fn next_run_rolls_back_orphaned_run() {
     let Some(Held { sandbox, hold, source, target, running }) = held() else { return };
     running.signal(Signal::SIGSTOP);
-    kill_all(&sandbox.keepers(""));
+    sandbox.kill_keepers("");
     running.signal(Signal::SIGKILL);
     running.wait(SOON);
     hold.open();

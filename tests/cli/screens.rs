@@ -252,12 +252,7 @@ fn status_and_clean_list_runs_and_leases() {
     shows(&sandbox, "status_live", &sandbox.run(&[&"status", &"localhost"]).expect_success());
     shows(&sandbox, "clean_live", &sandbox.run(&[&"clean", &"localhost"]).expect_success());
     running.signal(Signal::SIGSTOP);
-    let keepers = sandbox.keepers("");
-    for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
-        for process in &keepers {
-            process.signal(signal);
-        }
-    }
+    sandbox.kill_keepers("");
     running.signal(Signal::SIGKILL);
     running.wait(Duration::from_secs(10));
     shows(&sandbox, "status_dead", &sandbox.run(&[&"status", &"localhost"]).expect_success());

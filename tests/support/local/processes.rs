@@ -71,10 +71,35 @@ impl Sandbox {
     }
 
     /// Returns an agent, its watchdog and their helpers.
-    pub(crate) fn keepers(&self, end: &str) -> Vec<Process> {
+    fn keepers(&self, end: &str) -> Vec<Process> {
         let mut found = self.processes();
         found.retain(|process| process.keeps().is_some_and(|agent| agent.ends_with(end)));
         found
+    }
+
+    /// Kills the agents of an end, with watchdogs and helpers, so that none of them can roll back. All are stopped
+    /// first, also those that are forked meanwhile; children die first, as the kernel continues a stopped watchdog
+    /// when its agent dies.
+    pub(crate) fn kill_keepers(&self, end: &str) {
+        let mut stopped: Vec<Process> = Vec::new();
+        let is_new =
+            |process: &Process, stopped: &[Process]| stopped.iter().all(|known| known.pid != process.pid);
+        loop {
+            let mut found = self.keepers(end);
+            found.retain(|process| is_new(process, &stopped));
+            if found.is_empty() {
+                break;
+            }
+            found.iter().for_each(|process| process.signal(Signal::SIGSTOP));
+            stopped.append(&mut found);
+        }
+        while !stopped.is_empty() {
+            let parents: Vec<i32> = stopped.iter().map(|process| process.parent).collect();
+            let (inner, leaves) = stopped.into_iter().partition(|process| parents.contains(&process.pid));
+            let leaves: Vec<Process> = leaves;
+            leaves.iter().for_each(|process| process.signal(Signal::SIGKILL));
+            stopped = inner;
+        }
     }
 
     /// Returns the journals of the sandbox's runs, without those of other runs in a shared state directory.
