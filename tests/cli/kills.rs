@@ -14,7 +14,7 @@ use crate::support::local::trees::assert_same;
 /// Limit for agents, which notice at once, on a busy machine.
 const SOON: Duration = Duration::from_secs(10);
 
-/// A run that is held in mid-stream.
+/// A run that is held in mid-stream, until `hold` is dropped: also by a pattern that does not bind it.
 struct Held {
     sandbox: Sandbox,
     hold: Hold,
@@ -36,7 +36,7 @@ fn held() -> Option<Held> {
 
 #[test]
 fn killed_controller_is_rolled_back_by_agents() {
-    let Some(Held { sandbox, target, running, .. }) = held() else { return };
+    let Some(Held { sandbox, hold: _hold, target, running, .. }) = held() else { return };
     running.signal(Signal::SIGKILL);
     running.wait(SOON);
     sandbox.gets_clean(&[&target], SOON);
@@ -76,7 +76,7 @@ fn stalled_stream_outlasts_lease_time() {
 
 #[track_caller]
 fn agent_killed(end: &str) {
-    let Some(Held { sandbox, target, running, .. }) = held() else { return };
+    let Some(Held { sandbox, hold: _hold, target, running, .. }) = held() else { return };
     sandbox.agent(&running, end).signal(Signal::SIGKILL);
     running.wait(SOON).expect_code(1).says("lost contact with the agent");
     sandbox.is_clean(&[&target]);
@@ -95,7 +95,7 @@ fn killed_source_agent_is_rolled_back_by_watchdog() {
 
 #[test]
 fn watchdog_rolls_back_without_agent_and_controller() {
-    let Some(Held { sandbox, target, running, .. }) = held() else { return };
+    let Some(Held { sandbox, hold: _hold, target, running, .. }) = held() else { return };
     let agent = sandbox.agent(&running, "target1");
     running.signal(Signal::SIGSTOP);
     agent.signal(Signal::SIGKILL);
@@ -107,7 +107,7 @@ fn watchdog_rolls_back_without_agent_and_controller() {
 
 #[test]
 fn controller_rolls_back_without_agent_and_watchdog() {
-    let Some(Held { sandbox, target, running, .. }) = held() else { return };
+    let Some(Held { sandbox, hold: _hold, target, running, .. }) = held() else { return };
     sandbox.kill_keepers("target1");
     // Jobs that survive keep the agent's output open; then the next heartbeat notices the loss.
     running.wait(LONG).expect_code(1).says("lost contact with the agent");
@@ -117,7 +117,7 @@ fn controller_rolls_back_without_agent_and_watchdog() {
 
 #[test]
 fn orphaned_run_is_listed_and_cleaned() {
-    let Some(Held { sandbox, target, running, .. }) = held() else { return };
+    let Some(Held { sandbox, hold: _hold, target, running, .. }) = held() else { return };
     running.signal(Signal::SIGSTOP);
     sandbox.kill_keepers("");
     running.signal(Signal::SIGKILL);

@@ -13,7 +13,7 @@ use crate::support::local::sandbox::{Sandbox, Words};
 use crate::support::output::Output;
 
 /// Regular expressions of what differs between runs, and their replacements.
-const VARYING: [(&str, &str); 16] = [
+const VARYING: [(&str, &str); 17] = [
     (r"\b\d{8}-\d{6}-[0-9a-f]{6}", "[RUN]"),
     (r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d+Z| UTC| [+-]\d\d:\d\d)?", "[TIME]"),
     (r"\b(by|of) \S+ \(pid \d+\)", "$1 [CONTROLLER] (pid [PID])"),
@@ -31,6 +31,10 @@ const VARYING: [(&str, &str); 16] = [
     (r"uid \d+", "uid [UID]"),
     // A port that another test had taken is held, too.
     (r"(  holds port \[PORT\]\n  holds processes of job receiver\n){2,}", "$1"),
+    (
+        r"(localhost: rolled back: processes of job receiver .*\n\S+ rolled back: port \[PORT\] .*\n){2,}",
+        "$1",
+    ),
 ];
 
 /// Compares an output with the snapshot of that name.

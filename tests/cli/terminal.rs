@@ -235,7 +235,10 @@ fn narrowed_terminal_gets_fitting_lines() {
 
 #[test]
 fn closed_terminal_rolls_the_run_back() {
-    let Some(Scene { sandbox, target, terminal, .. }) = Scene::start("xterm", PLAINLY, &[]) else { return };
+    let Some(Scene { sandbox, hold: _hold, target, terminal, .. }) = Scene::start("xterm", PLAINLY, &[])
+    else {
+        return;
+    };
     terminal.hang_up().wait(LONG).expect_code(129);
     sandbox.is_clean(&[&target]);
     assert_eq!(names(&target), Vec::<String>::new());
@@ -267,7 +270,8 @@ fn stopped_run_continues_within_lease_time() {
 
 #[test]
 fn stopped_run_fails_after_lease_time() {
-    let Some(Scene { sandbox, target, terminal, .. }) = Scene::start("xterm", JOB, &[&"--lease-time=2"])
+    let Some(Scene { sandbox, hold: _hold, target, terminal, .. }) =
+        Scene::start("xterm", JOB, &[&"--lease-time=2"])
     else {
         return;
     };
@@ -288,7 +292,10 @@ fn stopped_run_fails_after_lease_time() {
 
 #[test]
 fn ctrl_c_rolls_back_everything() {
-    let Some(Scene { sandbox, target, terminal, .. }) = Scene::start("xterm", PLAINLY, &[]) else { return };
+    let Some(Scene { sandbox, hold: _hold, target, terminal, .. }) = Scene::start("xterm", PLAINLY, &[])
+    else {
+        return;
+    };
     terminal.types("\x03");
     terminal.wait().expect_code(130).says("transfer: interrupted by SIGINT");
     sandbox.is_clean(&[&target]);

@@ -90,14 +90,18 @@ impl Sandbox {
             if found.is_empty() {
                 break;
             }
-            found.iter().for_each(|process| process.signal(Signal::SIGSTOP));
+            for process in &found {
+                process.signal(Signal::SIGSTOP);
+            }
             stopped.append(&mut found);
         }
         while !stopped.is_empty() {
             let parents: Vec<i32> = stopped.iter().map(|process| process.parent).collect();
-            let (inner, leaves) = stopped.into_iter().partition(|process| parents.contains(&process.pid));
-            let leaves: Vec<Process> = leaves;
-            leaves.iter().for_each(|process| process.signal(Signal::SIGKILL));
+            let (inner, leaves): (Vec<Process>, Vec<Process>) =
+                stopped.into_iter().partition(|process| parents.contains(&process.pid));
+            for process in leaves {
+                process.signal(Signal::SIGKILL);
+            }
             stopped = inner;
         }
     }
