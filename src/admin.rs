@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use futures_util::stream::{StreamExt as _, iter};
 
-use crate::endpoint::HostName;
+use crate::base::endpoint::HostName;
+use crate::base::exit::Exit;
+use crate::config::settings::Login;
 use crate::error::chain;
-use crate::exit::Exit;
 use crate::host::command::look_after;
 use crate::host::leases::{Held, Lease};
 use crate::host::scripts::Script;
 use crate::host::wire::{Field, LONGEST_PATH, short};
 use crate::host::{AT_ONCE, Host, HostError};
-use crate::settings::Login;
 
 /// Asks all hosts in parallel; returns their texts in the order of `hosts`, and the worst exit code.
 pub async fn admin(hosts: &[HostName], verb: Verb, login: &Login) -> (String, Exit) {

@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
+use crate::config::values::FirewallChoice;
 use crate::host::facts::{Facts, Layer};
-use crate::values::FirewallChoice;
 
 /// Returns the layers of a host that filter packets from `peer` and that `choice` allows to open.
 ///

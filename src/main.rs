@@ -4,20 +4,20 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use transfer::admin::{Verb, admin};
+use transfer::base::endpoint::{Endpoint, HostName};
+use transfer::base::exit::Exit;
+use transfer::base::log::{self, Log};
+use transfer::base::memory::forbid_dumps;
+use transfer::base::run_id::RunId;
+use transfer::base::signals::Interrupts;
 use transfer::cli::{Cli, Command, Fleet, all};
-use transfer::endpoint::{Endpoint, HostName};
+use transfer::config::settings::{Settings, SettingsError, Sources};
 use transfer::error::Error;
-use transfer::exit::Exit;
 use transfer::history::{History, HistoryError};
 use transfer::host::allow_many_files;
-use transfer::log::{self, Log};
-use transfer::memory::forbid_dumps;
-use transfer::recorded::recorded;
 use transfer::report::Report;
 use transfer::run::Work;
-use transfer::run_id::RunId;
-use transfer::settings::{Settings, SettingsError, Sources};
-use transfer::signals::Interrupts;
+use transfer::run::recorded::recorded;
 
 fn main() -> ExitCode {
     if let Err(error) = forbid_dumps() {

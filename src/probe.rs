@@ -9,15 +9,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::endpoint::{Endpoint, HostName};
+use crate::base::endpoint::{Endpoint, HostName};
+use crate::config::settings::Settings;
+use crate::config::values::{AttributeKind, TransferType};
 use crate::host::command::try_login;
 use crate::host::facts::Facts;
 use crate::host::scripts::Script;
 use crate::host::wire::{Field, LONGEST_PATH, short};
 use crate::host::{AT_ONCE, Host, HostError};
-use crate::settings::Settings;
 use crate::shape;
-use crate::values::{AttributeKind, TransferType};
 
 /// Results of a probe. A target that could not be probed has its error instead.
 #[derive(Debug)]
@@ -325,7 +325,7 @@ async fn find_addresses(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::netcat::{Dialect, Netcat};
+    use crate::engine::netcat::variant::{Dialect, Netcat};
 
     fn host(id: &str, reached: &str, addresses: &[&str]) -> Facts {
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();

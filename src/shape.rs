@@ -3,10 +3,10 @@
 
 use std::ffi::OsString;
 
-use crate::endpoint::Endpoint;
+use crate::base::endpoint::Endpoint;
+use crate::config::settings::Settings;
+use crate::config::values::{Compress, Compressor, TransferType};
 use crate::host::facts::{Content, Facts, Format, Instance};
-use crate::settings::Settings;
-use crate::values::{Compress, Compressor, TransferType};
 
 /// First stage of the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,17 +8,17 @@ use std::time::Duration;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use transfer::admin::Verb;
+use transfer::base::endpoint::{Endpoint, HostName};
+use transfer::base::run_id::RunId;
 use transfer::cli::Cli;
-use transfer::endpoint::{Endpoint, HostName};
+use transfer::config::settings::{Login, Settings, Sources};
+use transfer::config::values::{Pattern, TargetAddress};
+use transfer::engine::netcat::variant::Netcat;
 use transfer::host::agent::told::{MOST_JOBS, Shared};
 use transfer::host::facts::Facts;
-use transfer::host::netcat::Netcat;
 use transfer::host::wire::{LONGEST_PATH, LONGEST_TEXT, decode, encode, message, printable};
 use transfer::lease::settled;
 use transfer::plan::{Plan, TargetFactsOf};
-use transfer::run_id::RunId;
-use transfer::settings::{Login, Settings, Sources};
-use transfer::values::{Pattern, TargetAddress};
 
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
     vec(1u8.., 0..60)

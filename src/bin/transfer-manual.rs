@@ -10,7 +10,7 @@ fn main() -> ExitCode {
         let _ = writeln!(std::io::stderr(), "usage: transfer-manual DIRECTORY");
         return ExitCode::from(2);
     };
-    match transfer::manual::write(&directory) {
+    match transfer::cli::manual::write(&directory) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "transfer-manual: {}: {error}", directory.display());

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use super::{Fleet, Typed, all, host, hosts};
-use crate::endpoint::HostName;
-use crate::values::{TableCheck, Time};
+use crate::base::endpoint::HostName;
+use crate::config::values::{TableCheck, Time};
 
 /// `--max-lag`.
 pub type MaxLag = Time<1, 86_400>;

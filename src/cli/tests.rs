@@ -1,6 +1,6 @@
 use super::*;
-use crate::options::Options;
-use crate::values::{Compress, Compressor, TransferType};
+use crate::config::options::Options;
+use crate::config::values::{Compress, Compressor, TransferType};
 
 fn options(words: &[&str]) -> Options {
     let words = ["transfer"].iter().chain(words).chain(&["a:/x", "b:/y"]);

@@ -7,7 +7,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::replica::{self, NOT_FOR_REPLICAS};
 use super::{AFTER_SHORT_HELP, Cli, SHORT_ABOUT, SHORT_USAGE};
-use crate::printable::printable;
+use crate::base::printable::printable;
 
 /// Options of transferpy. Their unambiguous prefixes keep their meaning, whatever options were added since.
 const OLD_OPTIONS: [&str; 14] = [

@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::State;
-use crate::endpoint::Endpoint;
-use crate::exit::Exit;
-use crate::printable::printable;
+use crate::base::endpoint::Endpoint;
+use crate::base::exit::Exit;
+use crate::base::printable::printable;
+use crate::base::run_id::RunId;
 use crate::report::Report;
-use crate::run_id::RunId;
-use crate::transfer::Outcome;
+use crate::report::outcome::Outcome;
 
 /// Version of the record format, increased when a field changes its meaning or is removed.
 pub(super) const VERSION: u32 = 1;

@@ -1,10 +1,10 @@
 use super::record::took;
 use super::*;
-use crate::endpoint::Endpoint;
+use crate::base::endpoint::Endpoint;
 use crate::error::Error;
 use crate::host::command::typable;
+use crate::report::outcome::Outcome;
 use crate::report::{Report, TargetReport};
-use crate::transfer::Outcome;
 use std::os::unix::fs::PermissionsExt as _;
 
 fn history(name: &str) -> History {

@@ -3,8 +3,8 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-use crate::printable::printable;
-use crate::settings::Login;
+use crate::base::printable::printable;
+use crate::config::settings::Login;
 
 /// One word of a command in a script.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,18 +1,19 @@
 //! Facts about a host, as reported by one read-only probe.
 
 mod installed;
-mod servers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+pub use crate::mariadb::facts::{
+    Archive, Connection, Content, Format, Instance, OtherServer, Relation, Server,
+};
 pub use installed::{Installed, Upstream};
-pub use servers::{Archive, Connection, Content, Format, Instance, OtherServer, Relation, Server};
 
-use super::netcat::Netcat;
 use super::wire::{Field, LONGEST_TEXT, message, short};
-use crate::values::AttributeKind;
+use crate::config::values::AttributeKind;
+use crate::engine::netcat::variant::Netcat;
 
 /// Case-insensitive file systems, by their names in `stat -f`.
 const FOLDING: [&str; 9] = ["msdos", "vfat", "exfat", "ntfs", "ntfs3", "cifs", "smb2", "hfs", "hfsplus"];

@@ -4,12 +4,10 @@
 //! SSH server or, on this machine, as a child, and answers with lines in the format of [`wire`].
 
 pub mod agent;
-pub mod client;
 pub mod command;
 pub mod facts;
 pub mod leases;
 mod local;
-pub mod netcat;
 pub mod scripts;
 mod ssh;
 pub mod wire;
@@ -23,8 +21,8 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::task::JoinHandle;
 
-use crate::endpoint::HostName;
-use crate::settings::Login;
+use crate::base::endpoint::HostName;
+use crate::config::settings::Login;
 use scripts::Script;
 use wire::{Field, LONGEST_TEXT, decode, message, read_record};
 

@@ -26,9 +26,9 @@ use tokio::sync::OnceCell;
 use super::command::try_login;
 use super::wire::{LONGEST_TEXT, message};
 use super::{HostError, Process, ROOT_SHELL, Shell};
-use crate::run_id::{hex, random_hex};
-use crate::settings::Login;
-use crate::trust;
+use crate::base::run_id::{hex, random_hex};
+use crate::base::trust;
+use crate::config::settings::Login;
 
 /// Minimum and maximum of ssh's `ConnectTimeout` in seconds; within them it is the time a host may be silent.
 const CONNECT_SECONDS: (u64, u64) = (3, 15);

@@ -8,7 +8,7 @@ use std::io;
 use bstr::ByteSlice;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt};
 
-pub use crate::printable::{LONGEST_PATH, LONGEST_TEXT, message, printable, short};
+pub use crate::base::printable::{LONGEST_PATH, LONGEST_TEXT, message, printable, short};
 
 /// Maximum length in bytes of a line from a host.
 pub const MAX_LINE: usize = 64 * 1024;

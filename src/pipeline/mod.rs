@@ -1,6 +1,7 @@
-//! Data path: a list of stages, built from the plan ([`build`]) and written as a script ([`render`]).
+//! Jobs: pipelines of stages as data ([`stage`]), written as a script ([`render`]), and what their programs say
+//! ([`messages`]).
 
-pub(crate) mod build;
-pub(crate) mod jobs;
+pub(crate) mod messages;
+pub(crate) mod places;
 pub(crate) mod render;
 pub(crate) mod stage;

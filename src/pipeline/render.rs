@@ -7,6 +7,13 @@ use super::stage::{Channel, Pipeline, Stage};
 use crate::host::command::Word;
 use crate::host::wire::printable;
 
+/// Returns the script of a job with a single program.
+#[must_use]
+pub(crate) fn single(job: &'static str, directory: Word, name: &str, argv: Vec<Word>) -> Vec<u8> {
+    let stages = vec![Stage::new(name, argv).with(Channel::Events)];
+    script(&Pipeline { job, directory, called: None, gate: None, stages })
+}
+
 /// Returns the script of a pipeline.
 #[must_use]
 pub(crate) fn script(pipeline: &Pipeline) -> Vec<u8> {

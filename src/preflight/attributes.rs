@@ -1,9 +1,9 @@
 //! Extended attributes that a target's file system does not support.
 
 use super::{Findings, Side, shown};
+use crate::config::settings::Settings;
+use crate::config::values::files;
 use crate::host::facts::{SourceFacts, TargetFacts};
-use crate::settings::Settings;
-use crate::values::files;
 
 impl Findings {
     /// Refuses to lose attributes of the source, except for kinds that may be dropped.

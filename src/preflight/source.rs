@@ -1,8 +1,8 @@
 //! Checks of the source's path.
 
 use super::{Findings, Side, shown};
-use crate::settings::Settings;
-use crate::values::TransferType;
+use crate::config::settings::Settings;
+use crate::config::values::TransferType;
 
 impl Findings {
     /// Refuses a path that cannot be copied with the transfer type.

@@ -7,15 +7,15 @@ use std::path::Path;
 
 use indicatif::HumanBytes;
 
-use super::{Finding, Findings, NETCAT, Side, Weight, counted, same_machine, shown};
-use crate::endpoint::Endpoint;
+use super::{Finding, Findings, Requirements, Side, Weight, counted, same_machine, shown};
+use crate::base::endpoint::Endpoint;
+use crate::config::settings::{Replace, Settings};
+use crate::config::values::{Compress, TransferType, files};
 use crate::firewall;
 use crate::host::command::typable;
 use crate::host::facts::{Facts, Shared, SourceFacts, TargetFacts};
 use crate::host::wire::printable;
-use crate::settings::{Replace, Settings};
 use crate::shape::{Consumer, Shape, final_name};
-use crate::values::{Compress, TransferType, files};
 
 /// Owner that the probe reports where it could not check.
 const UNKNOWN: &str = "unknown";
@@ -241,7 +241,7 @@ impl Findings {
     }
 
     /// Reports that the source cannot reach any known address of the target.
-    pub(super) fn no_route(&mut self, source: Side<'_>, side: Side<'_>) {
+    pub(super) fn no_route(&mut self, requirements: &Requirements, source: Side<'_>, side: Side<'_>) {
         self.refuse(
             &format!(
                 "the source cannot reach any known address of this host (it has {})",
@@ -257,7 +257,7 @@ impl Findings {
                     host: end.endpoint.host.to_string(),
                     weight: Weight::Refusal,
                     problem: "the only netcat is the traditional one, which does not support IPv6".into(),
-                    fix: format!("apt install {NETCAT}"),
+                    fix: format!("apt install {}", requirements.netcat.unwrap_or_default()),
                     kind: None,
                 });
             }

@@ -1,45 +1,35 @@
 //! Programs that every host needs.
 
-use super::{Findings, NETCAT};
+use super::{Findings, Requirements};
+use crate::config::settings::Settings;
+use crate::config::values::FileDigest;
 use crate::host::facts::Facts;
-use crate::settings::Settings;
-use crate::values::{Compress, FileDigest};
 
-/// Programs that every host needs in addition to a netcat, with their Debian packages.
-pub(super) const TOOLS: [(&str, &str); 11] = [
+/// Programs that every host needs with any engine, with their Debian packages.
+const TOOLS: [(&str, &str); 7] = [
     ("awk", "mawk"),
     ("find", "findutils"),
     ("flock", "util-linux"),
-    ("gzip", "gzip"),
     ("ip", "iproute2"),
-    ("md5sum", "coreutils"),
-    ("perl", "perl-base"),
     ("sha256sum", "coreutils"),
     ("sort", "coreutils"),
     ("sync", "coreutils"),
-    ("tar", "tar"),
 ];
 
 impl Findings {
     /// Refuses a host that lacks programs, or has unsupported ones.
-    pub(super) fn tools(&mut self, settings: &Settings, facts: &Facts) {
-        let mut needed: Vec<(&str, &str)> = TOOLS.to_vec();
-        if settings.encrypt {
-            needed.push(("openssl", "openssl"));
-        }
-        if let Compress::With(program) = settings.compress {
-            needed.push((program.name(), program.name()));
-        }
+    pub(super) fn tools(&mut self, settings: &Settings, requirements: &Requirements, facts: &Facts) {
+        let netcat = requirements.netcat.filter(|_| facts.netcats.is_empty());
+        let mut needed: Vec<(&str, &str)> = TOOLS.iter().chain(&requirements.programs).copied().collect();
         if settings.checksum == Some(FileDigest::Blake2b) {
             needed.push((FileDigest::Blake2b.program(), "coreutils"));
         }
         if settings.nice > 0 {
             needed.push(("ionice", "util-linux"));
         }
-        if facts.netcats.is_empty() {
-            needed.push(("nc", NETCAT));
-        }
+        needed.extend(netcat.map(|package| ("nc", package)));
         let mut missing: Vec<_> = needed.into_iter().filter(|(tool, _)| !facts.has(tool)).collect();
+        missing.sort_unstable();
         missing.dedup();
         if !missing.is_empty() {
             let tools: Vec<&str> = missing.iter().map(|(tool, _)| *tool).collect();
@@ -51,10 +41,10 @@ impl Findings {
                 &format!("apt install {}", packages.join(" ")),
             );
         }
-        if facts.netcats.is_empty() && facts.has("nc") {
+        if let Some(package) = netcat.filter(|_| facts.has("nc")) {
             self.refuse(
                 "nc is not a supported netcat (OpenBSD, traditional or ncat)",
-                &format!("apt install {NETCAT}"),
+                &format!("apt install {package}"),
             );
         }
         if facts.has("tar") && !facts.tar.contains("GNU tar") {

@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use super::{Moment, Phase};
-use crate::json;
+use crate::base::json;
 
 /// Interval of progress events.
 const PERIOD: Duration = Duration::from_secs(1);

@@ -14,13 +14,13 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::json;
-use crate::terminal::has_cursor;
-use crate::values::ProgressChoice;
+use crate::base::json;
+use crate::base::terminal::has_cursor;
+use crate::config::values::ProgressChoice;
 
 /// Phase of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
+pub(crate) enum Phase {
     /// Connecting to the hosts and collecting their facts.
     Connecting,
     /// Leases, listeners, connections.
@@ -92,7 +92,7 @@ struct Moment {
 
 /// Receiver of the facts that the work reports.
 #[derive(Clone, Debug)]
-pub struct Progress {
+pub(crate) struct Progress {
     moments: watch::Sender<Moment>,
     /// Start of each phase, in order.
     begun: Arc<Mutex<Vec<(Phase, Instant)>>>,
@@ -103,7 +103,7 @@ pub struct Progress {
 /// Threads that show the progress until it is finished. They are threads because a blocked terminal (^S, a full pipe) must
 /// not delay the heartbeats of the agents.
 #[derive(Debug)]
-pub struct Renderer {
+pub(crate) struct Renderer {
     screen: Option<JoinHandle<()>>,
     events: Option<JoinHandle<()>>,
     /// Carries no message: closing it ends the renderers at once.
@@ -118,7 +118,7 @@ struct PhaseBegan {
 impl Progress {
     /// Starts a progress and its renderers.
     #[must_use]
-    pub fn start(choice: ProgressChoice, json: bool) -> (Self, Renderer) {
+    pub(crate) fn start(choice: ProgressChoice, json: bool) -> (Self, Renderer) {
         let begin =
             Moment { phase: Phase::Connecting, since: Instant::now(), moved: 0, expected: 0, waits: None };
         let moments = watch::Sender::new(begin);
@@ -150,7 +150,7 @@ impl Progress {
     }
 
     /// Begins a phase. Targets reach a phase one after the other: only the first one counts.
-    pub fn phase(&self, phase: Phase) {
+    pub(crate) fn phase(&self, phase: Phase) {
         let begun = |begun: &[(Phase, Instant)]| begun.iter().any(|(other, _)| *other == phase);
         if begun(&self.begun.lock().unwrap_or_else(PoisonError::into_inner)) {
             return;
@@ -163,7 +163,7 @@ impl Progress {
     }
 
     /// Sends an event to programs.
-    pub fn emit(&self, event: &str, body: &impl Serialize) {
+    pub(crate) fn emit(&self, event: &str, body: &impl Serialize) {
         if let Some(events) = &self.events {
             // The receiver outlives this sender.
             let _ = events.send(json::line(event, body));
@@ -172,14 +172,14 @@ impl Progress {
 
     /// Returns the duration of each phase so far, in order.
     #[must_use]
-    pub fn phases(&self) -> Vec<(&'static str, Duration)> {
+    pub(crate) fn phases(&self) -> Vec<(&'static str, Duration)> {
         let begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
         let ends = begun.iter().skip(1).map(|(_, began)| *began).chain([Instant::now()]);
         begun.iter().zip(ends).map(|((phase, began), end)| (phase.name(), end - *began)).collect()
     }
 
     /// Reports the bytes read from the source, the expected total, and the event that the source waits for, if any.
-    pub fn moved(&self, bytes: u64, expected: u64, waits: Option<&str>) {
+    pub(crate) fn moved(&self, bytes: u64, expected: u64, waits: Option<&str>) {
         self.moments.send_modify(|moment| {
             (moment.moved, moment.expected) = (bytes, expected);
             moment.waits = waits.map(ToOwned::to_owned);
@@ -187,14 +187,14 @@ impl Progress {
     }
 
     /// Reports an event that the run waits for.
-    pub fn waits(&self, what: Option<String>) {
+    pub(crate) fn waits(&self, what: Option<String>) {
         self.moments.send_modify(|moment| moment.waits = what);
     }
 }
 
 impl Renderer {
     /// Erases the bar and waits until all events are printed. All clones of the progress must be dropped before.
-    pub async fn finish(self) {
+    pub(crate) async fn finish(self) {
         drop(self.end);
         if let Some(screen) = self.screen {
             let _ = tokio::time::timeout(Duration::from_secs(1), screen).await;

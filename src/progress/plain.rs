@@ -8,7 +8,7 @@ use indicatif::HumanBytes;
 use tokio::sync::watch;
 
 use super::{LOOK, Moment, Phase};
-use crate::terminal::now;
+use crate::base::terminal::now;
 
 const PERIOD: Duration = Duration::from_secs(10);
 

@@ -6,11 +6,11 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::{OldData, Report, TargetReport, rate};
+use crate::base::json::line;
 use crate::error::Error;
 use crate::host::wire::printable;
-use crate::json::line;
-use crate::plan::replica::Position;
-use crate::transfer::{Copied, Outcome};
+use crate::mariadb::plan::Position;
+use crate::report::outcome::{Copied, Outcome};
 
 impl Report {
     /// Returns the last line of `--json`.

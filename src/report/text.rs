@@ -6,15 +6,15 @@ use indicatif::HumanBytes;
 use jiff::tz::TimeZone;
 
 use super::{OldData, Report, RunFacts, ServerState, TargetReport, rate};
-use crate::backup::log::completed;
-use crate::endpoint::Endpoint;
+use crate::base::endpoint::Endpoint;
+use crate::base::exit::Exit;
+use crate::config::values::{AttributeKind, TableCheck, files};
 use crate::error::Error;
-use crate::exit::Exit;
 use crate::host::command::look_after;
 use crate::host::wire::printable;
 use crate::lease::Leftover;
-use crate::transfer::{BackupFacts, Copied, Followed, Outcome};
-use crate::values::{AttributeKind, TableCheck, files};
+use crate::mariadb::backup::log::completed;
+use crate::report::outcome::{BackupFacts, Copied, Followed, Outcome};
 
 /// Log lines of a backup that are shown when it failed.
 const LOG_LINES: usize = 5;

@@ -5,17 +5,17 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 
-use super::results::without_copy;
-use crate::endpoint::Endpoint;
+use crate::base::endpoint::Endpoint;
+use crate::base::run_id::AgentId;
 use crate::error::Error;
 use crate::host::agent::{Agent, Charge};
 use crate::host::{Host, HostError};
 use crate::lease::{self, End, Leftover, Release};
+use crate::mariadb::plan::{AccountPlan, ReplicaPlan};
+use crate::mariadb::replicate::{Creation, Credentials};
 use crate::plan::Plan;
-use crate::plan::replica::AccountPlan;
 use crate::probe::Hosts;
-use crate::report::Report;
-use crate::run_id::AgentId;
+use crate::report::{Report, TargetReport};
 
 /// Agents that started, each with its host.
 pub(super) struct Agents {
@@ -31,6 +31,14 @@ pub(super) struct Agents {
     lost: Vec<(Arc<Host>, AgentId)>,
     /// Error that prevents the transfer to all targets.
     pub(super) error: Option<Error>,
+}
+
+/// Agents without which nothing can be transferred.
+pub(super) struct Ready<'a> {
+    /// The source's.
+    pub(super) source: &'a End,
+    /// Replication accounts, if the targets become replicas.
+    pub(super) credentials: Option<Credentials<'a>>,
 }
 
 /// Ends of all agents.
@@ -68,7 +76,7 @@ pub(super) async fn start(
             }
             Err(NotStarted { error, lost }) => {
                 agents.lost.extend(lost);
-                report.targets.push(without_copy(target.endpoint, error));
+                report.targets.push(TargetReport::without_copy(target.endpoint, error));
             }
         }
     }
@@ -89,6 +97,22 @@ impl Agents {
                 None
             }
         }
+    }
+
+    /// Returns the agents that a transfer needs, if all of them have started.
+    pub(super) fn ready<'a>(&'a self, plan: &'a Plan) -> Option<Ready<'a>> {
+        let source = self.source.as_ref().filter(|_| self.error.is_none())?;
+        let credentials = match &plan.replica {
+            None => None,
+            Some(ReplicaPlan { account: AccountPlan::Given(account), .. }) => {
+                Some(Credentials::Given(account))
+            }
+            Some(ReplicaPlan { account: AccountPlan::Create { socket, .. }, defaults_file, .. }) => {
+                let end = self.primary.as_ref()?;
+                Some(Credentials::Create(Creation { end, socket, defaults_file }))
+            }
+        };
+        Some(Ready { source, credentials })
     }
 
     /// Releases all agents: first those of source and targets, then the upstream's, whose account no replica needs

@@ -1,37 +1,47 @@
 //! Sequence of a run: probe, preflight, plan, agents, transfer, release, report.
 
 mod agents;
+mod arrive;
+mod findings;
+mod hooks;
+mod jobs;
+mod lane;
+pub mod recorded;
 mod refusals;
 mod results;
+mod settle;
+mod transfer;
 
 use std::sync::Arc;
 
 use futures_util::future::{Either, join_all, pending};
 
+use crate::base::endpoint::Endpoint;
+use crate::base::run_id::RunId;
+use crate::base::signals::Interrupts;
 use crate::cli;
-use crate::dry_run::DryRun;
-use crate::endpoint::Endpoint;
+use crate::config::settings::{Login, Settings};
+use crate::config::values::HookEnd;
+use crate::engine::Description;
 use crate::error::{Error, chain};
 use crate::history::place;
-use crate::hooks::{self, Status};
 use crate::host::command::look_after;
 use crate::host::{Host, HostError};
 use crate::lease::End;
+use crate::mariadb::plan::ReplicaPlan;
+use crate::mariadb::replica::{self, Turned};
 use crate::plan::Plan;
-use crate::plan::replica::ReplicaPlan;
 use crate::preflight::Finding;
 use crate::probe::{self, Hosts, Probe};
 use crate::progress::{Phase, Progress};
-use crate::replica::{self, Turned};
+use crate::report::dry_run::DryRun;
+use crate::report::outcome::Outcome;
 use crate::report::{Report, RunFacts};
-use crate::run_id::RunId;
-use crate::settings::{Login, Settings};
-use crate::signals::Interrupts;
-use crate::transfer::{self, Outcome};
-use crate::values::HookEnd;
 
-use self::agents::Agents;
+use self::agents::Ready;
+use self::hooks::Status;
 use self::refusals::{Reason, note, plan, refused};
+use self::transfer::Ends;
 
 /// Work of a run.
 #[derive(Clone, Copy, Debug)]
@@ -100,7 +110,8 @@ pub async fn run(id: &RunId, settings: &Settings, work: Work<'_>, interrupts: &I
             match plan {
                 Ok(plan) if settings.dry_run => {
                     report.run = Some(RunFacts::of(&plan));
-                    report.dry_run = Some(DryRun::of(&plan));
+                    let Description { send, receive } = plan.engine.describe(&plan);
+                    report.dry_run = Some(DryRun::of(&plan, send, receive));
                 }
                 Ok(plan) => {
                     report.run = Some(RunFacts::of(&plan));
@@ -188,12 +199,14 @@ async fn execute(
     };
     // Not cancellable: every agent that started must be released below; none has changed anything yet.
     let mut agents = agents::start(&mut plan, hosts, controller, report).await;
-    let Agents { controller, source, primary, targets, .. } = &agents;
-    let result = match (source, &agents.error) {
-        (Some(source), None) if !targets.is_empty() => {
+    let controller = agents.controller.as_ref();
+    let result = match agents.ready(&plan) {
+        Some(Ready { source, credentials }) if !agents.targets.is_empty() => {
+            let targets = &agents.targets;
+            let ends = Ends { source, targets, credentials };
             let work = async {
-                hooks::before(&plan, controller.as_ref(), source, targets).await?;
-                Ok(transfer::transfer(&plan, (source, primary.as_ref()), targets, progress).await)
+                hooks::before(&plan, controller, source, targets).await?;
+                Ok(transfer::transfer(&plan, ends, progress).await)
             };
             tokio::select! {
                 outcomes = work => outcomes,
@@ -206,7 +219,7 @@ async fn execute(
         !outcomes.is_empty() && outcomes.iter().all(|(_, outcome)| matches!(outcome, Outcome::Done(_)))
     };
     progress.phase(if result.as_ref().is_ok_and(is_done) { Phase::Releasing } else { Phase::RollingBack });
-    conclude(&plan, controller.as_ref(), source.as_ref(), targets).await;
+    conclude(&plan, controller, agents.source.as_ref(), &agents.targets).await;
     let error = agents.error.take();
     let releases = agents.release(&plan).await;
     results::record(report, &plan, result, error, releases);

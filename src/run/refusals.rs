@@ -2,16 +2,15 @@
 
 use std::fmt;
 
-use super::Begun;
-use super::results::without_copy;
-use crate::busy::Busy;
+use super::{Begun, findings};
+use crate::base::run_id::RunId;
+use crate::error::busy::Busy;
 use crate::error::{Error, chain};
 use crate::lease;
 use crate::plan::{Plan, TargetFactsOf};
-use crate::preflight::{self, Before, Finding, Side, Weight};
+use crate::preflight::{Before, Finding, Side, Weight};
 use crate::probe::ProbedTarget;
-use crate::report::Report;
-use crate::run_id::RunId;
+use crate::report::{Report, TargetReport};
 use crate::shape::final_name;
 
 /// Runs the preflight and makes the plan. Findings and skipped targets go into the report.
@@ -24,7 +23,7 @@ pub(super) fn plan(id: &RunId, begun: &Begun, report: &mut Report) -> Result<Pla
         foreign: probe.source.foreign,
         peer: None,
     };
-    let mut refusals = note(&mut report.findings, preflight::source(settings, of_source));
+    let mut refusals = note(&mut report.findings, findings::source(settings, of_source));
     let source_is_good = refusals.is_empty();
     let mut accepted = Vec::new();
     let mut left_out = Vec::new();
@@ -41,8 +40,7 @@ pub(super) fn plan(id: &RunId, begun: &Begun, report: &mut Report) -> Result<Pla
                     peer: addresses.map(|(_, peer)| peer),
                 };
                 let before = Before { replicas: replica.is_some(), named: &named, accepted: &good };
-                let reasons =
-                    note(&mut report.findings, preflight::target(settings, of_source, side, before));
+                let reasons = note(&mut report.findings, findings::target(settings, of_source, side, before));
                 named.push(side);
                 let writer = end.facts.target.as_ref().and_then(|target| target.busy.as_deref());
                 match (addresses, writer) {
@@ -76,7 +74,7 @@ pub(super) fn plan(id: &RunId, begun: &Begun, report: &mut Report) -> Result<Pla
                     Error::Refused("no finding for this target; the run was refused for other reasons".into())
                 }
             };
-            without_copy(endpoint.clone(), error)
+            TargetReport::without_copy(endpoint.clone(), error)
         }));
         refusals.extend(left_out.into_iter().flat_map(|(_, reasons)| reasons));
         return Err(all_busy(&refusals).map_or_else(|| refused(&refusals), Error::Busy));
@@ -84,7 +82,7 @@ pub(super) fn plan(id: &RunId, begun: &Begun, report: &mut Report) -> Result<Pla
     // The other targets are changed, so the run as a whole is no longer refused.
     report.targets.extend(left_out.into_iter().map(|(endpoint, reasons)| {
         let text = format!("left out (--skip-refused): {}", listed(&reasons, "; "));
-        without_copy(endpoint.clone(), Error::Failed(text))
+        TargetReport::without_copy(endpoint.clone(), Error::Failed(text))
     }));
     let plan = Plan::new(id, settings, (source, of_source.facts), &accepted);
     Ok(match replica {

@@ -1,14 +1,13 @@
 //! Results of a run, from how the transfer and its agents ended. Pure.
 
 use super::agents::Releases;
-use crate::endpoint::Endpoint;
+use crate::config::settings::Replace;
 use crate::error::Error;
 use crate::host::leases::Lease;
 use crate::lease::{Leftover, Release, Remains};
 use crate::plan::{Plan, StopPlan, TargetPlan};
+use crate::report::outcome::Outcome;
 use crate::report::{OldData, Report, ServerState, TargetReport};
-use crate::settings::Replace;
-use crate::transfer::Outcome;
 
 /// Completes the report with the results of the transfer, which may have ended early, and of the releases. `error`
 /// prevented the transfer to all targets.
@@ -48,23 +47,6 @@ pub(super) fn record(
     report.leftovers.extend(leftovers);
     let releases = of_source.into_iter().chain(of_targets);
     report.leftovers.extend(releases.flat_map(|release| release.leftovers));
-}
-
-/// Returns the report of a target that was not transferred to.
-pub(super) fn without_copy(endpoint: Endpoint, error: Error) -> TargetReport {
-    TargetReport {
-        endpoint,
-        final_path: None,
-        addresses: None,
-        port: None,
-        outcome: Outcome::Failed(error),
-        kept: Vec::new(),
-        log: Vec::new(),
-        old: OldData::Unknown,
-        published: false,
-        is_uncertain: false,
-        servers: Vec::new(),
-    }
 }
 
 /// Returns the report of a target that got as far as its release.

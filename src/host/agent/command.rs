@@ -7,8 +7,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::config::settings::Replace;
 use crate::host::wire::{Field, LONGEST_TEXT, short};
-use crate::settings::Replace;
 
 /// Command to an agent. The arguments are those of `docs/guard-protocol.md`.
 #[derive(Clone, Copy)]

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{oneshot, watch};
 
-use crate::endpoint::MOST_TARGETS;
+use crate::base::endpoint::MOST_TARGETS;
 use crate::host::leases::Held;
 use crate::host::wire::{Field, LONGEST_PATH, LONGEST_TEXT, message, short};
 

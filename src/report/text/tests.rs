@@ -1,8 +1,8 @@
 use super::*;
+use crate::config::values::FileDigest;
 use crate::host::leases::Held;
 use crate::host::wire::decode;
 use crate::lease::Remains;
-use crate::values::FileDigest;
 use std::ffi::OsStr;
 use std::time::Duration;
 

@@ -7,12 +7,12 @@ use std::sync::LazyLock;
 
 use futures_util::FutureExt as _;
 use transfer::cli::Cli;
-use transfer::endpoint::Endpoint;
+use transfer::base::endpoint::Endpoint;
 use transfer::host::facts::Facts;
 use transfer::host::wire::{Field, decode, read_record};
 use transfer::plan::{Plan, TargetFactsOf};
-use transfer::run_id::RunId;
-use transfer::settings::{Settings, Sources};
+use transfer::base::run_id::RunId;
+use transfer::config::settings::{Settings, Sources};
 
 /// Splits bytes into the lines of an answer, as the controller does.
 pub fn answer(mut data: &[u8]) -> Vec<Vec<Field>> {

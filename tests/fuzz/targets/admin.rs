@@ -4,8 +4,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use transfer::admin::Verb;
-use transfer::exit::Exit;
-use transfer::settings::Login;
+use transfer::base::exit::Exit;
+use transfer::config::settings::Login;
 use transfer_fuzz::{answer, assert_lines};
 
 fuzz_target!(|data: &[u8]| {

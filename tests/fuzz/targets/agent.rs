@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use transfer::endpoint::MOST_TARGETS;
+use transfer::base::endpoint::MOST_TARGETS;
 use transfer::error::Error;
 use transfer::host::facts::Facts;
 use transfer::host::agent::AgentError;
@@ -16,7 +16,8 @@ use transfer::host::wire::{LONGEST_PATH, LONGEST_TEXT, MAX_LINE};
 use transfer::lease::{Leftover, Remains};
 use transfer::plan::Plan;
 use transfer::report::{OldData, Report, TargetReport};
-use transfer::transfer::{Copied, Outcome, judge};
+use transfer::engine::netcat::judge;
+use transfer::report::outcome::{Copied, Outcome};
 use transfer_fuzz::{answer, assert_line, assert_lines, parts, plan, settings};
 
 static PLAN: LazyLock<Plan> = LazyLock::new(|| plan(&settings(&[]), &Facts::default(), &Facts::default()));

@@ -7,13 +7,13 @@ use std::net::IpAddr;
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use transfer::dry_run::DryRun;
+use transfer::report::dry_run::DryRun;
 use transfer::host::facts::Facts;
 use transfer::host::wire::LONGEST_TEXT;
 use transfer::preflight::{self, Before, Side};
 use transfer::probe::candidates;
 use transfer::report::{Report, RunFacts};
-use transfer::settings::Settings;
+use transfer::config::settings::Settings;
 use transfer_fuzz::{answer, assert_line, assert_lines, endpoint, parts, plan, settings};
 
 static WAYS: LazyLock<[Settings; 4]> = LazyLock::new(|| {
@@ -77,7 +77,7 @@ fuzz_target!(|data: &[u8]| {
     assert!(findings.len() <= 150, "{}", findings.len());
     for finding in &findings {
         assert_line(&finding.to_string(), 80 * 1024);
-        assert_line(&transfer::json::line("finding", finding), 80 * 1024);
+        assert_line(&transfer::base::json::line("finding", finding), 80 * 1024);
     }
 
     let plan = plan(settings, &there, &here);

@@ -1,0 +1,6 @@
+//! Configuration of a run: layers of options, and the settings that they resolve to.
+
+pub(crate) mod options;
+pub mod settings;
+pub(crate) mod typed;
+pub mod values;

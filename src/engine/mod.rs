@@ -1,0 +1,133 @@
+//! Engines, which move the data of a run from its source to its targets.
+//!
+//! An engine has requirements, which the preflight checks, and describes its work for the dry run. In a run its
+//! [`Stream`] is connected, copies, is closed, and has a [`Verdict`] for each target. A target that fails keeps its
+//! error, and the others go on.
+
+pub mod netcat;
+
+use std::collections::BTreeMap;
+
+use crate::config::settings::Settings;
+use crate::config::values::AttributeKind;
+use crate::error::Error;
+use crate::lease::End;
+use crate::plan::{Engine, Plan, TargetPlan};
+use crate::preflight::Requirements;
+use crate::progress::Progress;
+
+/// Work of an engine, as text for the dry run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Description {
+    /// Work on the source.
+    pub send: String,
+    /// Work on each target, in the order of the plan.
+    pub receive: Vec<String>,
+}
+
+/// Result of a stream on the source.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// Bytes read, before compression.
+    pub read_bytes: u64,
+    /// Digest of the sent data, hexadecimal.
+    pub digest: Option<String>,
+    /// Complaints of programs that did not fail.
+    pub complaints: Vec<String>,
+}
+
+/// Data that has arrived unchanged in the staging directory of a target.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Received {
+    /// Bytes that arrived over the network.
+    pub wire_bytes: u64,
+    /// Digest of the received data, hexadecimal.
+    pub digest: Option<String>,
+    /// Attributes that were dropped: files by kind.
+    pub dropped: BTreeMap<AttributeKind, u64>,
+    /// Complaints of programs that did not fail.
+    pub complaints: Vec<String>,
+}
+
+/// Result for one target.
+#[derive(Debug)]
+pub struct Verdict {
+    /// Last port that was used, 0 if there was none.
+    pub port: u16,
+    /// Arrival of all data, or the first error.
+    pub result: Result<Received, Error>,
+}
+
+/// Stream of a run: one source, one or more targets.
+#[derive(Debug)]
+pub(crate) enum Stream<'a> {
+    /// Stream of [`Engine::Netcat`].
+    Netcat(netcat::Stream<'a>),
+}
+
+impl Engine {
+    /// Returns what every host needs.
+    #[must_use]
+    pub fn requirements(self, settings: &Settings) -> Requirements {
+        match self {
+            Self::Netcat => netcat::requirements(settings),
+        }
+    }
+
+    /// Describes the work of a plan.
+    #[must_use]
+    pub fn describe(self, plan: &Plan) -> Description {
+        match self {
+            Self::Netcat => netcat::describe(plan),
+        }
+    }
+
+    /// Returns a stream to targets whose staging directories exist. Nothing is started yet.
+    pub(crate) fn stream<'a>(
+        self,
+        plan: &'a Plan,
+        source: &'a End,
+        targets: Vec<(&'a TargetPlan, &'a End)>,
+    ) -> Stream<'a> {
+        match self {
+            Self::Netcat => Stream::Netcat(netcat::Stream::new(plan, source, targets)),
+        }
+    }
+}
+
+impl Stream<'_> {
+    /// Connects the source to the targets. No data is read before [`Stream::copy`]. Fails if the source does.
+    pub(crate) async fn connect(&mut self) -> Result<(), Error> {
+        match self {
+            Self::Netcat(stream) => stream.connect().await,
+        }
+    }
+
+    /// Returns whether a target is left.
+    pub(crate) fn is_live(&self) -> bool {
+        match self {
+            Self::Netcat(stream) => stream.is_live(),
+        }
+    }
+
+    /// Copies the data, and returns when the source has been read. Fails if the source does.
+    pub(crate) async fn copy(&mut self, progress: &Progress) -> Result<(), Error> {
+        match self {
+            Self::Netcat(stream) => stream.copy(progress).await,
+        }
+    }
+
+    /// Frees ports and firewalls, and judges what has arrived.
+    pub(crate) async fn close(&mut self) -> Sent {
+        match self {
+            Self::Netcat(stream) => stream.close().await,
+        }
+    }
+
+    /// Returns the verdicts, in the order of the targets.
+    pub(crate) fn verdicts(self) -> Vec<Verdict> {
+        match self {
+            Self::Netcat(stream) => stream.verdicts(),
+        }
+    }
+}

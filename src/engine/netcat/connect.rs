@@ -1,0 +1,239 @@
+//! Connects the sender to every target, and checks the peer on each port before any data is read. Until then
+//! failures cost nothing: everything is started again on the next port.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+
+use super::Receiver;
+use super::build;
+use super::peer::{CONNECT_LIMIT, Peer, Reports, Since};
+use super::port::{Port, made_to};
+use crate::engine::netcat::variant::Netcat;
+use crate::error::Error;
+use crate::error::busy::Resource;
+use crate::host::agent::command::Awaited;
+use crate::host::agent::{Agent, AgentError, Command};
+use crate::lease::{self, End};
+use crate::pipeline::messages::said;
+use crate::pipeline::render;
+use crate::plan::{Plan, TargetPlan};
+
+/// Interval of checks of a socket; nothing announces its changes.
+const SOCKET_POLL: Duration = Duration::from_millis(10);
+/// Number of attempts to get a port of our own, mostly because of unexpected peers, before the run gives up.
+const TRIES: usize = 10;
+
+/// Connects the sender to the receivers. Marks receivers that cannot be reached as failed; fails only if the
+/// source does.
+pub(super) async fn connect(
+    plan: &Plan,
+    source: &End,
+    receivers: &mut [Receiver<'_>],
+    key: &str,
+) -> Result<(), Error> {
+    let mut ranges: Vec<(u16, u16)> = vec![(plan.ports.first, plan.ports.last); receivers.len()];
+    for attempt in 1.. {
+        join_all(receivers.iter_mut().zip(&mut ranges).filter(|(receiver, _)| receiver.is_live()).map(
+            |(receiver, range)| async {
+                match listen(plan, receiver, range, key).await {
+                    Ok(port) => receiver.port = port,
+                    Err(error) => receiver.fail(error),
+                }
+            },
+        ))
+        .await;
+        let sinks: Vec<(usize, IpAddr, u16)> = receivers
+            .iter()
+            .filter(|receiver| receiver.is_live())
+            .map(|receiver| (receiver.plan.number, receiver.plan.address, receiver.port))
+            .collect();
+        if sinks.is_empty() {
+            return Ok(());
+        }
+        let sender = build::sender(plan, &sinks);
+        tracing::debug!("{}: sender: {}", source.agent.host(), render::summary(&sender));
+        let script = render::script(&sender);
+        lease::job(&source.agent, "sender", &script, key).await?;
+        let alone = sinks.len() == 1;
+        let way = Way { netcat: &plan.source.netcat, alone, again: attempt > 1 };
+        let live = receivers.iter().filter(|receiver| receiver.is_live());
+        let mut peers = join_all(live.map(|receiver| peer(source, receiver, way))).await;
+        if peers.iter().all(|peer| matches!(peer, Peer::Ours)) {
+            let live = receivers.iter().filter(|receiver| receiver.is_live());
+            peers = join_all(live.map(|receiver| async {
+                let opened = receiver.end.agent.call(Command::OpenGate).await;
+                opened.map_or_else(|error| Peer::Failed(error.into()), |_| Peer::Ours)
+            }))
+            .await;
+            if peers.iter().all(|peer| matches!(peer, Peer::Ours)) {
+                return Ok(());
+            }
+        }
+
+        // The sender has one script for all of its sinks, so all start again.
+        source.agent.call(Command::StopJob("sender")).await?;
+        let live = receivers.iter_mut().zip(&mut ranges).filter(|(receiver, _)| receiver.is_live());
+        join_all(live.zip(peers).map(|((receiver, (first, last)), peer)| async move {
+            if let Err(error) = stop(receiver, receiver.port).await {
+                receiver.fail(error.into());
+            }
+            match peer {
+                Peer::Ours => {}
+                Peer::Failed(error) => receiver.fail(error),
+                Peer::Unexpected(text) if attempt >= TRIES => {
+                    let resource = Resource::Connection { text, attempts: TRIES };
+                    receiver.fail(lease::busy(&receiver.end.host, resource).into());
+                }
+                Peer::Unexpected(text) => {
+                    tracing::warn!("{}: {text}; trying again", receiver.plan.endpoint.host);
+                    // A range of a single port leaves no choice but the same port.
+                    if plan.ports.first < *last {
+                        *first = receiver.port.saturating_add(1);
+                    }
+                }
+            }
+        }))
+        .await;
+    }
+    Ok(())
+}
+
+/// Locks a port, opens the firewall and starts the receiver; repeats this until a receiver listens.
+async fn listen(
+    plan: &Plan,
+    receiver: &Receiver<'_>,
+    range: &mut (u16, u16),
+    key: &str,
+) -> Result<u16, Error> {
+    let agent = &receiver.end.agent;
+    let target: &TargetPlan = receiver.plan;
+    for _ in 0..TRIES {
+        if range.0 > range.1 {
+            return Err(lease::busy(&receiver.end.host, Resource::LostPorts(range.1)).into());
+        }
+        let port = lease::port(receiver.end, *range).await?;
+        lease::firewall(agent, target, port).await?;
+        let pipeline = build::receiver(plan, target, port);
+        tracing::debug!("{}: receiver: {}", agent.host(), render::summary(&pipeline));
+        let script = render::script(&pipeline);
+        lease::job(agent, "receiver", &script, key).await?;
+        let listener = listener(agent, target.address, port).await?;
+        if let Listener::Listens = listener {
+            return Ok(port);
+        }
+        let job = agent.job("receiver");
+        stop(receiver, port).await?;
+        // A netcat that exited with 0 has already served a peer, which cannot be ours.
+        let visited = matches!(listener, Listener::Visited)
+            || job.stages.iter().any(|(stage, status)| stage == "netcat" && *status == 0);
+        let taken = job.complaints.iter().any(|line| Netcat::finds_port_taken(line));
+        if !visited && !taken {
+            return Err(Error::Failed(format!(
+                "{}: the receiver did not listen on port {port}{}",
+                agent.host(),
+                said(&job)
+            )));
+        }
+        tracing::debug!(host = agent.host(), port, visited, "port lost before the start of our sender");
+        if plan.ports.first < plan.ports.last {
+            range.0 = port.saturating_add(1);
+        } else if !visited {
+            return Err(lease::busy(&receiver.end.host, Resource::LostPort(port)).into());
+        }
+    }
+    Err(lease::busy(&receiver.end.host, Resource::TriedPorts(TRIES)).into())
+}
+
+async fn stop(receiver: &Receiver<'_>, port: u16) -> Result<(), AgentError> {
+    receiver.end.agent.call(Command::StopJob("receiver")).await?;
+    lease::close_firewall(&receiver.end.agent, receiver.plan, port).await
+}
+
+/// State of a receiver after its start.
+enum Listener {
+    Listens,
+    /// A peer connected before our sender was started; some netcats no longer listen after that.
+    Visited,
+    Failed,
+}
+
+/// Returns the question for the sockets on a target's port.
+fn sockets(target: SocketAddr, awaited: Awaited) -> Command<'static> {
+    Command::AcceptedPeer { job: "receiver", target, awaited }
+}
+
+async fn listener(agent: &Agent, address: IpAddr, port: u16) -> Result<Listener, Error> {
+    let deadline = Instant::now() + CONNECT_LIMIT;
+    let target = SocketAddr::new(address, port);
+    while Instant::now() < deadline {
+        let seen = Port::parse(&agent.call(sockets(target, Awaited::Listening)).await?);
+        if seen.listens {
+            return Ok(Listener::Listens);
+        }
+        if !seen.ours.is_empty() {
+            return Ok(Listener::Visited);
+        }
+        let job = agent.job("receiver");
+        // The traditional netcat would retry for a long time.
+        if job.exit.is_some() || job.complaints.iter().any(|line| Netcat::finds_port_taken(line)) {
+            break;
+        }
+        tokio::time::sleep(SOCKET_POLL).await;
+    }
+    Ok(Listener::Failed)
+}
+
+/// Circumstances of the sender's connection.
+#[derive(Clone, Copy)]
+struct Way<'a> {
+    netcat: &'a Netcat,
+    /// There is only one target.
+    alone: bool,
+    /// An earlier attempt failed.
+    again: bool,
+}
+
+/// Queries both ends and determines whether the target accepted the connection of our sender.
+async fn peer(source: &End, receiver: &Receiver<'_>, way: Way<'_>) -> Peer {
+    match ask_both(source, receiver, way).await {
+        Ok(peer) => peer,
+        Err(error) => Peer::Failed(error),
+    }
+}
+
+async fn ask_both(source: &End, receiver: &Receiver<'_>, way: Way<'_>) -> Result<Peer, Error> {
+    let Way { netcat, alone, again } = way;
+    let target = SocketAddr::new(receiver.plan.address, receiver.port);
+    let mut since = Since::new(Instant::now());
+    loop {
+        let (accepted, made) = tokio::join!(
+            receiver.end.agent.call(sockets(target, Awaited::Ours)),
+            source.agent.call(Command::LocalAddress { job: "sender", port: target.port() })
+        );
+        let mut reports = Reports {
+            origin: source.agent.host(),
+            host: &receiver.plan.endpoint.host,
+            address: target,
+            sockets: Port::parse(&accepted?),
+            made: made_to(&made?, target),
+            sender: source.agent.job("sender"),
+            receiver: receiver.end.agent.job("receiver"),
+            netcat,
+            sink: build::sink_name(receiver.plan.number),
+            alone,
+            again,
+            listens_after_refusal: false,
+        };
+        // Only a question after the refusal tells a firewall from a receiver that has served another peer.
+        if reports.is_refused() {
+            let asked = receiver.end.agent.call(sockets(target, Awaited::Listening)).await?;
+            reports.listens_after_refusal = Port::parse(&asked).listens;
+        }
+        if let Some(peer) = reports.decide(&mut since, Instant::now()) {
+            return Ok(peer);
+        }
+        tokio::time::sleep(SOCKET_POLL).await;
+    }
+}

@@ -1,0 +1,188 @@
+//! Facts about database servers and archives on a host.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// Maximum number of variables and of connections of a server.
+const MOST: usize = 64;
+
+/// State of a running server, queried through its socket.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Instance {
+    /// Error of the query, if it failed.
+    pub error: Option<String>,
+    /// Global variables, of those that a run needs.
+    pub variables: BTreeMap<String, String>,
+    /// Replication connections, running or not.
+    pub connections: Vec<Connection>,
+    /// Owner of the data directory, `USER:GROUP`.
+    pub owner: String,
+}
+
+/// A replication connection and the state of its threads.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Connection {
+    /// Connection name; empty for the default connection.
+    pub name: String,
+    /// The I/O thread is running.
+    pub io: bool,
+    /// The SQL thread is running.
+    pub sql: bool,
+}
+
+impl Instance {
+    /// Returns a global variable, or an empty string if it is unknown.
+    #[must_use]
+    pub fn variable(&self, name: &str) -> &str {
+        self.variables.get(name).map_or("", String::as_str)
+    }
+
+    /// Returns the version, such as `10.11.6-MariaDB-0+deb12u1`.
+    #[must_use]
+    pub fn version(&self) -> &str {
+        self.variable("version")
+    }
+
+    /// Returns the data directory.
+    #[must_use]
+    pub fn datadir(&self) -> PathBuf {
+        PathBuf::from(self.variable("datadir"))
+    }
+
+    /// Returns the size of the buffer pool in bytes.
+    #[must_use]
+    pub fn buffer_pool(&self) -> u64 {
+        self.variable("innodb_buffer_pool_size").parse().unwrap_or_default()
+    }
+
+    pub(crate) fn add_variable(&mut self, name: String, value: String) {
+        if self.variables.len() < MOST {
+            self.variables.insert(name, value);
+        }
+    }
+
+    pub(crate) fn add_connection(&mut self, connection: Connection) {
+        if self.connections.len() < MOST {
+            self.connections.push(connection);
+        }
+    }
+}
+
+/// A running server whose data a path concerns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Relation of the path to the server's data.
+    pub relation: Relation,
+    /// Data directory.
+    pub datadir: PathBuf,
+    /// Unit of systemd, or empty.
+    pub unit: String,
+    /// Path of the socket, or empty if it is unknown.
+    pub socket: String,
+    /// Error of our login, or empty.
+    pub error: String,
+}
+
+/// A server that an ordinary account runs, with its data below the path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OtherServer {
+    /// Data directory.
+    pub datadir: PathBuf,
+    /// Account that runs the server.
+    pub account: String,
+}
+
+/// Relation of a path to the data directory of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Relation {
+    /// The path is the data directory, or inside it.
+    Within,
+    /// The data directory is below the path.
+    Around,
+}
+
+impl Relation {
+    /// Parses the probe's word for a relation.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        match word {
+            "within" => Some(Self::Within),
+            "around" => Some(Self::Around),
+            _ => None,
+        }
+    }
+}
+
+/// An archive and its contents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Archive {
+    /// Compression format.
+    pub format: Option<Format>,
+    /// Type of the decompressed contents.
+    pub content: Content,
+    /// Size of the decompressed contents, as far as the format records it.
+    pub bytes: Option<u64>,
+    /// The size is a lower bound.
+    pub at_least: bool,
+}
+
+/// Compression format of an archive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// gzip, also as written by pigz
+    Gzip,
+    /// Zstandard
+    Zstd,
+    /// LZ4
+    Lz4,
+    /// xz
+    Xz,
+}
+
+impl Format {
+    /// Returns the program that decompresses this format, and its Debian package.
+    #[must_use]
+    pub fn program(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Gzip => ("gzip", "gzip"),
+            Self::Zstd => ("zstd", "zstd"),
+            Self::Lz4 => ("lz4", "lz4"),
+            Self::Xz => ("xz", "xz-utils"),
+        }
+    }
+}
+
+/// Contents of an archive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// tar archive.
+    Tar,
+    /// Stream of mariadb-backup or xtrabackup.
+    Backup,
+    /// Anything else.
+    Other,
+    /// Unknown, because the host cannot decompress the archive.
+    Unknown,
+}
+
+impl Archive {
+    pub(crate) fn parse(format: &str, content: &str, bytes: &str, how: &str) -> Self {
+        Self {
+            format: match format {
+                "gzip" => Some(Format::Gzip),
+                "zstd" => Some(Format::Zstd),
+                "lz4" => Some(Format::Lz4),
+                "xz" => Some(Format::Xz),
+                _ => None,
+            },
+            content: match content {
+                "tar" => Content::Tar,
+                "xbstream" => Content::Backup,
+                "other" => Content::Other,
+                _ => Content::Unknown,
+            },
+            bytes: bytes.parse().ok(),
+            at_least: how != "exact",
+        }
+    }
+}

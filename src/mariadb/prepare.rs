@@ -1,0 +1,84 @@
+//! Work on a received backup: its preparation, so that a server can start with it, and its metadata.
+
+use super::backup::choose;
+use super::backup::log::{completed, last_words};
+use super::jobs;
+use crate::error::Error;
+use crate::host::agent::Command;
+use crate::lease::{self, End};
+use crate::pipeline::messages::said;
+use crate::plan::{Plan, Prepare, TargetPlan};
+use crate::progress::{Phase, Progress};
+use crate::report::outcome::BackupFacts;
+use crate::shape::Producer;
+
+/// Action of the job that reads a backup's metadata, for error messages.
+const INSPECT: &str = "read the metadata of the backup";
+
+/// Prepares a received backup, if requested, and returns its metadata.
+pub(crate) async fn receive(
+    plan: &Plan,
+    target: &TargetPlan,
+    end: &End,
+    progress: &Progress,
+) -> Result<BackupFacts, Error> {
+    if let Some(how) = &target.prepare {
+        prepare(plan, target, how, (end, progress)).await?;
+    }
+    inspect(plan, target, end).await
+}
+
+/// Prepares a backup.
+async fn prepare(
+    plan: &Plan,
+    target: &TargetPlan,
+    how: &Prepare,
+    (end, progress): (&End, &Progress),
+) -> Result<(), Error> {
+    progress.phase(Phase::Recovering);
+    // The server version of a backup from an archive is known only now.
+    let server = if plan.shape.producer == Producer::File {
+        let facts = lease::run(end, "inspect", &jobs::inspect(plan), INSPECT).await?.facts;
+        facts.get("server_version").cloned().unwrap_or_default()
+    } else {
+        String::new()
+    };
+    let host = &target.endpoint.host;
+    let tool = choose(&how.tools, &server)
+        .map_err(|problem| Error::Failed(format!("{host}: cannot prepare the backup: {problem}")))?;
+    let script = jobs::prepare(plan, how, &tool.program);
+    lease::job(&end.agent, "prepare", &script, "").await?;
+    let seen = end.agent.until("prepare", |job| job.exit.is_some() || job.stuck.is_some()).await?;
+    if seen.exit.is_none() {
+        end.agent.call(Command::StopJob("prepare")).await?;
+    }
+    let ended = end.agent.ended("prepare").await?;
+    if ended.exit == Some(0) && completed(&ended.log) {
+        return Ok(());
+    }
+    let words = last_words(&ended.log);
+    Err(Error::Failed(format!("{host}: cannot prepare the backup{words}{}", said(&ended))))
+}
+
+/// Returns the metadata of a backup.
+async fn inspect(plan: &Plan, target: &TargetPlan, end: &End) -> Result<BackupFacts, Error> {
+    let facts = lease::run(end, "inspect", &jobs::inspect(plan), INSPECT).await?.facts;
+    let fact = |key: &str| facts.get(key).cloned().unwrap_or_default();
+    let state = fact("state");
+    let prepared = ["log-applied", "full-prepared"].contains(&state.as_str());
+    if target.prepare.is_some() && !prepared {
+        let host = &target.endpoint.host;
+        return Err(Error::Verification(format!(
+            "{host}: the backup was prepared, but reports the state '{state}'"
+        )));
+    }
+    let (name, version) = (fact("tool_name"), fact("tool_version"));
+    Ok(BackupFacts {
+        tool: format!("{name} {version}"),
+        server_version: fact("server_version"),
+        prepared,
+        gtid: fact("gtid"),
+        binlog: facts.get("binlog_file").cloned().zip(fact("binlog_position").parse().ok()),
+        source_position: facts.get("source_position").cloned(),
+    })
+}

@@ -1,0 +1,173 @@
+//! Choice of the server that the new replicas replicate from, by the command and the probed hosts. Pure.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::LazyLock;
+
+use super::refusal;
+use crate::base::endpoint::HostName;
+use crate::cli;
+use crate::host::facts::{Facts, Installed, Upstream};
+use crate::mariadb::plan::Whose;
+use crate::preflight::Finding;
+
+/// Stands in for the facts of a host without a server.
+static NO_SERVER: LazyLock<Installed> = LazyLock::new(Installed::default);
+
+/// Role of a host of the command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Replicated from.
+    Primary,
+    /// Copied.
+    Donor,
+    /// Becomes a replica.
+    Target,
+}
+
+impl Role {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Primary => "primary",
+            Self::Donor => "donor",
+            Self::Target => "target",
+        }
+    }
+}
+
+/// A command, and the facts of its hosts.
+#[derive(Debug)]
+pub(super) struct Asked<'a> {
+    pub(super) order: &'a cli::Replica,
+    pub(super) donor: (HostName, Facts),
+    /// The same as `donor` if the primary is copied itself.
+    pub(super) primary: (HostName, Facts),
+    pub(super) targets: Vec<(HostName, Facts)>,
+}
+
+/// The server that is replicated from.
+#[derive(Clone, Debug)]
+pub(super) struct Whom {
+    /// Host name as the user or the donor gave it.
+    pub(super) name: String,
+    pub(super) port: u16,
+    pub(super) ssl: bool,
+    pub(super) position: Whose,
+    /// Whether it is a host of the command, which was probed.
+    pub(super) is_asked: bool,
+    /// Address, if known.
+    address: Option<IpAddr>,
+    /// Whether it runs on the controller.
+    is_here: bool,
+}
+
+/// Result of a target's connection test to the server that it will replicate from.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Reached {
+    pub(super) host: String,
+    pub(super) own: String,
+    pub(super) current: String,
+    pub(super) variables: BTreeMap<String, String>,
+    pub(super) may_replicate: bool,
+    pub(super) error: Option<String>,
+}
+
+/// Returns the host name without the user.
+pub(super) fn bare(name: &HostName) -> String {
+    let name = name.to_string();
+    name.rsplit('@').next().unwrap_or_default().to_owned()
+}
+
+/// Returns the server of a host, or an empty one.
+pub(super) fn server(facts: &Facts) -> &Installed {
+    facts.installed.as_ref().unwrap_or(&NO_SERVER)
+}
+
+impl Whom {
+    /// Returns the name to try from a target, and the address that it must resolve to, if known.
+    pub(super) fn seen_by(&self, order: &cli::Replica, target: &Facts) -> (String, String) {
+        if let Some(given) = &order.primary_address {
+            return (given.clone(), String::new());
+        }
+        // The target sees the controller at the address that its SSH connection comes from.
+        let here = target.ssh.map(|(controller, _)| controller).filter(|_| self.is_here);
+        match here.or(self.address) {
+            Some(address) => (self.name.clone(), address.to_string()),
+            None => (self.name.clone(), String::new()),
+        }
+    }
+}
+
+impl Asked<'_> {
+    pub(super) fn donor(&self) -> &Installed {
+        server(&self.donor.1)
+    }
+
+    /// Returns whether the new replicas replicate from the donor's upstream.
+    pub(super) fn beside(&self) -> bool {
+        !self.order.replicate_from_primary
+            && (self.order.from.is_some() || !self.donor().upstreams.is_empty())
+    }
+
+    /// Returns the donor's upstream that is the primary of the command; without `--from` its only upstream.
+    pub(super) fn upstream(&self) -> Option<&Upstream> {
+        let (name, facts) = &self.primary;
+        let own = facts.ssh.map(|(_, own)| own);
+        let is_primary = |upstream: &&Upstream| {
+            let address = upstream.host.parse::<IpAddr>().ok();
+            upstream.host == bare(name)
+                || address.is_some_and(|address| Some(address) == own || facts.addresses.contains(&address))
+                || upstream.server_id == server(facts).server_id() && upstream.server_id != 0
+        };
+        if self.order.from.is_some() {
+            return self.donor().upstreams.iter().find(is_primary);
+        }
+        self.donor().upstreams.first().filter(|_| self.donor().upstreams.len() == 1)
+    }
+
+    /// Chooses the server that the new replicas replicate from.
+    pub(super) fn whom(&self) -> Result<Whom, Finding> {
+        let donor = self.donor();
+        let (name, facts) = &self.primary;
+        if self.order.sibling && donor.upstreams.is_empty() {
+            let fix = "omit --sibling to make the new replicas replicate from it";
+            return Err(refusal(&self.donor.0, "it is not a replica", fix));
+        }
+        let of_primary = |port: u16, ssl: bool, position: Whose| Whom {
+            name: bare(name),
+            port,
+            ssl,
+            position,
+            is_asked: true,
+            address: facts.ssh.map(|(_, own)| own),
+            is_here: *name == HostName::Local,
+        };
+        let has_ssl = server(facts).instance.variable("have_ssl") == "YES";
+        if !self.beside() {
+            return Ok(of_primary(donor.port(), has_ssl, Whose::Own));
+        }
+        let Some(upstream) = self.upstream() else {
+            let many = donor.upstreams.len();
+            return Err(if self.order.from.is_some() {
+                let fix = "give one of its replicas with --from, or omit --from";
+                refusal(&self.donor.0, &format!("it does not replicate from {name}"), fix)
+            } else {
+                let fix = "use --replicate-from-primary to replicate from it, or choose one of them: transfer replica \
+                           PRIMARY TARGET --from DONOR";
+                refusal(&self.donor.0, &format!("it replicates from {many} servers"), fix)
+            });
+        };
+        if self.order.from.is_some() {
+            return Ok(of_primary(server(facts).port(), upstream.ssl || has_ssl, Whose::Upstream));
+        }
+        Ok(Whom {
+            name: upstream.host.clone(),
+            port: upstream.port,
+            ssl: upstream.ssl,
+            position: Whose::Upstream,
+            is_asked: false,
+            address: None,
+            is_here: false,
+        })
+    }
+}

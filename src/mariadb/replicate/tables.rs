@@ -1,0 +1,165 @@
+//! Comparison of the tables of new replicas with those of the donor, at one position of it.
+
+use std::time::Instant;
+
+use futures_util::future::join_all;
+
+use super::{Replica, Setup, reported};
+use crate::config::values::TableCheck;
+use crate::error::Error;
+use crate::host::agent::{Command, Job};
+use crate::lease::{self, End};
+use crate::mariadb::jobs;
+use crate::mariadb::plan::{Position, ReplicaPlan, is_gtid};
+use crate::plan::Plan;
+use crate::progress::{Phase, Progress};
+use crate::report::outcome::Followed;
+use crate::verify;
+
+/// Donor of the replicas, and how its tables are compared.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Comparison<'a> {
+    pub(crate) plan: &'a Plan,
+    pub(crate) replica: &'a ReplicaPlan,
+    pub(crate) source: &'a End,
+    pub(crate) check: TableCheck,
+}
+
+/// Replica that has caught up.
+#[derive(Debug)]
+pub(crate) struct Caught<'a, 'b> {
+    /// The replica.
+    pub(crate) replica: &'a Replica<'b>,
+    /// Facts about it.
+    pub(crate) followed: Followed,
+}
+
+/// Returns the position at which the source has read its tables, in the form that the replica uses.
+fn moment_of(job: &Job, began: &Position) -> Option<Position> {
+    let fact = |key: &str| job.facts.get(key).cloned().unwrap_or_default();
+    match began {
+        Position::Gtid(_) => Some(fact("gtid")).filter(|gtid| is_gtid(gtid)).map(Position::Gtid),
+        Position::File(..) => Some(Position::File(fact("file"), fact("position").parse().ok()?)),
+    }
+}
+
+impl Comparison<'_> {
+    /// Compares the tables of replicas that have caught up. Each replica has its own result.
+    pub(crate) async fn run(
+        &self,
+        caught: Vec<Caught<'_, '_>>,
+        progress: &Progress,
+    ) -> Vec<Result<Followed, Error>> {
+        progress.phase(Phase::Comparing);
+        let clock = Instant::now();
+        // The replicas stop before the position is chosen: none can be past it.
+        let stopped = join_all(caught.iter().map(|caught| async {
+            let Setup { plan, replica, how, end, .. } = caught.replica.setup;
+            let script = jobs::rest_tables(plan, replica, how);
+            run(end, &script, "cannot stop replication for the comparison").await
+        }))
+        .await;
+        // Without a replica to compare, the donor's writes must not be blocked.
+        if stopped.iter().all(Result::is_err) {
+            return stopped.into_iter().filter_map(Result::err).map(Err).collect();
+        }
+        let behind = stopped.iter().flatten().filter_map(|job| job.facts.get("gtid").cloned());
+        let behind: Vec<String> = behind.filter(|gtid| is_gtid(gtid)).collect();
+        // Text: an error of the donor is that of every replica.
+        let (of_source, of_targets) = match self.begin(&behind).await {
+            Ok(moment) => tokio::join!(
+                async { self.end().await.map_err(|error| error.chain()) },
+                self.read(&caught, stopped, &moment)
+            ),
+            Err(error) => {
+                let text = error.chain();
+                let failed =
+                    |stopped: Result<Job, Error>| stopped.and_then(|_| Err(Error::Failed(text.clone())));
+                let of_targets = stopped.into_iter().map(failed).collect();
+                (Err(text.clone()), of_targets)
+            }
+        };
+        let of_source = &of_source;
+        join_all(caught.into_iter().zip(of_targets).map(|(caught, here)| async move {
+            let (here, there) = (here?, of_source.as_ref().map_err(|text| Error::Failed(text.clone()))?);
+            self.judge(caught, (there, &here), clock, progress).await
+        }))
+        .await
+    }
+
+    /// Starts to read the tables of the donor, not before any of these GTIDs. Returns when it has reported the
+    /// position at which it reads.
+    async fn begin(&self, behind: &[String]) -> Result<Job, Error> {
+        let script = jobs::source_tables(self.plan, self.replica, self.check, behind);
+        let agent = &self.source.agent;
+        lease::job(agent, "tables", &script, "").await?;
+        let job = agent.until("tables", |job| job.facts.contains_key("gtid") || job.exit.is_some()).await?;
+        if job.facts.contains_key("gtid") {
+            return Ok(job);
+        }
+        Err(reported(self.source, &job, "cannot read its tables in one snapshot"))
+    }
+
+    /// Waits until the tables of the donor have been read.
+    async fn end(&self) -> Result<Job, Error> {
+        let job = self.source.agent.ended("tables").await?;
+        if job.exit == Some(0) { Ok(job) } else { Err(reported(self.source, &job, "cannot read its tables")) }
+    }
+
+    /// Reads the tables of the replicas at the position of the donor.
+    async fn read(
+        &self,
+        caught: &[Caught<'_, '_>],
+        stopped: Vec<Result<Job, Error>>,
+        moment: &Job,
+    ) -> Vec<Result<Job, Error>> {
+        let read = join_all(caught.iter().zip(stopped).map(|(caught, stopped)| async {
+            stopped?;
+            let moment = moment_of(moment, &caught.followed.began)
+                .ok_or_else(|| Error::Failed("the source reported no position for the comparison".into()))?;
+            let Setup { plan, replica, how, end, .. } = caught.replica.setup;
+            let script = jobs::target_tables(plan, replica, how, self.check, &moment);
+            run(end, &script, "cannot read its tables at the position of the source").await
+        }))
+        .await;
+        if read.iter().all(Result::is_err) {
+            // A failure to stop the job shows where its end is waited for.
+            let _ = self.source.agent.call(Command::StopJob("tables")).await;
+        }
+        read
+    }
+
+    /// Compares the lists of the donor and of one replica, which then catches up again.
+    async fn judge(
+        &self,
+        Caught { replica, mut followed }: Caught<'_, '_>,
+        (there, here): (&Job, &Job),
+        clock: Instant,
+        progress: &Progress,
+    ) -> Result<Followed, Error> {
+        let Setup { target, end, .. } = replica.setup;
+        let (list, other) = (there.manifests.get("tables"), here.manifests.get("tables"));
+        if list.is_none() || list != other {
+            let differences = verify::differences(self.source, end, "tables").await?;
+            return Err(Error::Verification(format!(
+                "{}: its tables differ from those of {}: {differences}",
+                target.endpoint.host, self.plan.source.endpoint.host
+            )));
+        }
+        let place = moment_of(there, &followed.began).map_or_else(String::new, |moment| moment.to_string());
+        followed.tables = Some((self.check, list.map_or(0, |list| list.records), place));
+        followed.steps.push(("comparing tables", clock.elapsed()));
+        // Replication was stopped during the comparison.
+        let again = Instant::now();
+        (followed.gtid, followed.lag) = replica.follow_again(progress).await?;
+        followed.steps.push(("catching up again", again.elapsed()));
+        Ok(followed)
+    }
+}
+
+/// Runs a job `tables` and requires it to succeed.
+async fn run(end: &End, script: &[u8], what: &str) -> Result<Job, Error> {
+    lease::job(&end.agent, "tables", script, "").await?;
+    let job = end.agent.ended("tables").await?;
+    if job.exit == Some(0) { Ok(job) } else { Err(reported(end, &job, what)) }
+}

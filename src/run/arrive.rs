@@ -1,0 +1,72 @@
+//! Work on one target after the stream: prepares the received data, syncs and lists it, and compares it with
+//! the data that was sent, as far as this is possible on the target alone.
+
+use std::os::unix::ffi::OsStrExt;
+
+use super::jobs;
+use super::lane::{Lane, Settling};
+use crate::error::Error;
+use crate::host::agent::Job;
+use crate::host::wire::printable;
+use crate::lease;
+use crate::mariadb::prepare;
+use crate::plan::{Plan, StreamDigest};
+use crate::progress::Phase;
+use crate::report::outcome::BackupFacts;
+use crate::shape::Consumer;
+
+/// Action of the jobs that list and digest files, for error messages.
+pub(super) const LIST: &str = "list and digest the files";
+
+/// Received data, ready to be compared.
+pub(super) struct Arrived {
+    /// Job that listed the files.
+    pub(super) listed: Job,
+    /// Metadata, if the data is a backup.
+    pub(super) backup: Option<BackupFacts>,
+}
+
+/// Prepares, syncs and lists the received data. Fails if it is not as expected.
+pub(super) async fn arrive(
+    Settling { plan, sent, progress, .. }: &Settling<'_>,
+    lane: &Lane<'_>,
+) -> Result<Arrived, Error> {
+    let mut backup = None;
+    match plan.shape.consumer {
+        Consumer::Tree => {}
+        Consumer::Archive => {
+            lease::run(lane.end, "strip", &jobs::strip(plan), "leave out the top directory").await?;
+        }
+        Consumer::Backup => backup = Some(prepare::receive(plan, lane.plan, lane.end, progress).await?),
+        Consumer::File => digest(plan, lane, sent.digest.as_deref()).await?,
+    }
+    progress.phase(Phase::Verifying);
+    let script = jobs::target_manifest(plan, lane.plan);
+    lease::job(&lane.end.agent, "verify", &script, "").await?;
+    let listed = lease::digested(lane.end, "verify", plan.idle_timeout, LIST).await?;
+    Ok(Arrived { listed, backup })
+}
+
+/// Reads an archive back from disk, compares its digest with that of the sent data, and writes a digest file
+/// beside it.
+async fn digest(plan: &Plan, lane: &Lane<'_>, sent: Option<&str>) -> Result<(), Error> {
+    let program = match plan.stream_digest {
+        Some(StreamDigest::Md5) => "md5sum",
+        _ => "sha256sum",
+    };
+    let script = jobs::digest_archive(plan, lane.plan, program);
+    lease::job(&lane.end.agent, "archive", &script, "").await?;
+    let here = lease::digested(lane.end, "archive", plan.idle_timeout, "read the archive back from disk")
+        .await?
+        .digest;
+    if here.is_some() && here.as_deref() == sent {
+        return Ok(());
+    }
+    Err(Error::Verification(format!(
+        "{}: {} on disk differs from the data that was sent: its digest was {} on the source and is {} here",
+        lane.plan.endpoint.host,
+        printable(lane.plan.final_path.as_os_str().as_bytes()),
+        sent.unwrap_or("unknown"),
+        here.as_deref().unwrap_or("unknown")
+    )))
+}

@@ -1,0 +1,353 @@
+//! Verification of the copies after the stream, and publication of those that passed.
+
+use std::os::unix::ffi::OsStrExt;
+
+use futures_util::future::join_all;
+
+use super::arrive::{Arrived, LIST, arrive};
+use super::jobs;
+use super::lane::{Ending, Lane, Settling};
+use crate::config::settings::Replace;
+use crate::engine::Received;
+use crate::error::{Error, chain};
+use crate::host::agent::{AgentError, Code, Command, Job};
+use crate::host::wire::printable;
+use crate::lease::{self, End};
+use crate::mariadb::replicate::{Caught, Comparison, Replica};
+use crate::plan::Plan;
+use crate::report::outcome::{Copied, Followed};
+use crate::shape::{Consumer, Publication};
+use crate::verify;
+
+/// Lane whose data has arrived.
+pub(super) struct Arrival<'a, 'b> {
+    pub(super) lane: &'a Lane<'b>,
+    pub(super) received: Received,
+}
+
+/// A verified copy, before or after its publication.
+struct Proven {
+    arrived: Arrived,
+    /// Files that changed on the source during the copy.
+    changes: Vec<String>,
+    /// Remarks about the target.
+    notes: Vec<String>,
+    /// Facts about a replica.
+    followed: Option<Followed>,
+}
+
+/// Verifies and publishes every copy, and returns the results in order. Fails only if the source does.
+pub(super) async fn settle(
+    context: &Settling<'_>,
+    arrivals: Vec<Arrival<'_, '_>>,
+) -> Result<Vec<Result<Copied, Error>>, Error> {
+    let (of_source, of_targets) = tokio::join!(
+        list_source(context),
+        join_all(arrivals.iter().map(|arrival| arrive(context, arrival.lane)))
+    );
+    let of_source: Job = of_source?;
+    let published = join_all(arrivals.iter().zip(of_targets).map(|(Arrival { lane, .. }, arrived)| async {
+        let copy = prove(context, lane, &of_source, arrived?).await?;
+        match &lane.ending {
+            Ending::Publish => publish(context.plan, lane, copy).await,
+            Ending::Replicate(replica) => follow(context, lane, replica, copy).await,
+        }
+    }))
+    .await;
+    let published = compare_tables(context, &arrivals, published).await;
+    Ok(arrivals
+        .into_iter()
+        .zip(published)
+        .map(|(arrival, copy)| Ok(copied(context, arrival, copy?)))
+        .collect())
+}
+
+/// Returns the lists of the source, as soon as it has been read.
+async fn list_source(Settling { plan, source, quiesced, .. }: &Settling<'_>) -> Result<Job, Error> {
+    if !plan.shape.compares_files() {
+        return Ok(Job::default());
+    }
+    let listed = async {
+        let listed = lease::digested(source, "manifest", plan.idle_timeout, LIST).await?;
+        // Before the source's server runs again and changes files.
+        if plan.ignore_changed {
+            lease::run(source, "changed", &jobs::changed(plan), "list what has changed").await?;
+        }
+        Ok(listed)
+    };
+    let listed = listed.await;
+    // In any case before the targets are done: the server must not stay down for them.
+    quiesced.end().await?;
+    listed
+}
+
+/// Compares one target with the source, and changes the owner of the copy if requested.
+async fn prove(
+    Settling { plan, source, .. }: &Settling<'_>,
+    lane: &Lane<'_>,
+    of_source: &Job,
+    arrived: Arrived,
+) -> Result<Proven, Error> {
+    lease::check_source(plan, source).await?;
+    let changes = compare(plan, source, lane, of_source, &arrived.listed).await?;
+    if let Some(script) = jobs::chown(plan, lane.plan) {
+        lease::run(lane.end, "chown", &script, "give the copy to its owner").await?;
+    }
+    let mut notes = Vec::new();
+    if plan.shape.consumer == Consumer::File {
+        let name = printable(lane.plan.final_path.as_os_str().as_bytes());
+        notes.push(format!("the archive is {name}, with its digest beside it"));
+    }
+    Ok(Proven { arrived, changes, notes, followed: None })
+}
+
+/// Gives a copy its final name.
+async fn publish(plan: &Plan, lane: &Lane<'_>, mut copy: Proven) -> Result<Proven, Error> {
+    let named = async {
+        lease::stop_servers(lane.end, &lane.plan.servers).await?;
+        give_name(plan, lane).await
+    };
+    let named = named.await;
+    if !lane.plan.servers.is_empty() {
+        let restarted = lease::restart(&lane.end.agent).await;
+        match (&named, restarted) {
+            (Ok(()), Err(error)) => return Err(without_server(lane, &error)),
+            (Ok(()), Ok(already)) => {
+                copy.notes.push("the server runs with the new data; its replication is stopped".into());
+                copy.notes
+                    .extend(already.iter().map(|unit| format!("{unit} was started from outside this run")));
+            }
+            (Err(_), Err(error)) => tracing::warn!("{}", chain(&error)),
+            (Err(_), Ok(_)) => {}
+        }
+    }
+    named?;
+    drop_old(plan, lane, &mut copy).await;
+    Ok(copy)
+}
+
+/// Publishes a copy provisionally and makes it a replica. On failure the old server is restored.
+async fn follow(
+    Settling { plan, progress, .. }: &Settling<'_>,
+    lane: &Lane<'_>,
+    replica: &Replica<'_>,
+    mut copy: Proven,
+) -> Result<Proven, Error> {
+    let commits = !plan.compares_tables();
+    let followed = async {
+        lease::stop_servers(lane.end, &lane.plan.servers).await?;
+        replica.put_on_trial().await?;
+        give_name(plan, lane).await?;
+        let followed = replica.follow(copy.arrived.backup.as_ref(), progress).await?;
+        if commits {
+            replica.commit().await?;
+        }
+        Ok(followed)
+    };
+    match followed.await {
+        Ok(followed) => copy.followed = Some(followed),
+        Err(error) => {
+            replica.give_back().await;
+            return Err(error);
+        }
+    }
+    if commits {
+        drop_old(plan, lane, &mut copy).await;
+    }
+    Ok(copy)
+}
+
+/// Compares the tables of replicas that have caught up, if requested, and commits those that agree.
+async fn compare_tables(
+    Settling { plan, source, progress, .. }: &Settling<'_>,
+    arrivals: &[Arrival<'_, '_>],
+    mut copies: Vec<Result<Proven, Error>>,
+) -> Vec<Result<Proven, Error>> {
+    let check = plan.replica.as_ref().and_then(|replica| Some((replica, replica.tables?)));
+    let Some((replica, check)) = check else { return copies };
+    let comparison = Comparison { plan, replica, source, check };
+    let caught = arrivals.iter().zip(&mut copies).enumerate().filter_map(|(index, (arrival, copy))| {
+        let Ending::Replicate(replica) = &arrival.lane.ending else { return None };
+        let followed = copy.as_mut().ok()?.followed.take()?;
+        Some((index, Caught { replica, followed }))
+    });
+    let (indices, caught): (Vec<usize>, Vec<Caught<'_, '_>>) = caught.unzip();
+    if caught.is_empty() {
+        return copies;
+    }
+    let compared = comparison.run(caught, progress).await;
+    let mut results: Vec<Option<Result<Followed, Error>>> = copies.iter().map(|_| None).collect();
+    for (index, result) in indices.into_iter().zip(compared) {
+        results[index] = Some(result);
+    }
+    join_all(arrivals.iter().zip(copies).zip(results).map(|((arrival, copy), compared)| async move {
+        match (compared, &arrival.lane.ending) {
+            (Some(followed), Ending::Replicate(replica)) => {
+                accept(plan, arrival.lane, replica, (copy?, followed)).await
+            }
+            _ => copy,
+        }
+    }))
+    .await
+}
+
+/// Commits a replica whose tables were compared, or restores the old server.
+async fn accept(
+    plan: &Plan,
+    lane: &Lane<'_>,
+    replica: &Replica<'_>,
+    (mut copy, compared): (Proven, Result<Followed, Error>),
+) -> Result<Proven, Error> {
+    let agreed = async {
+        let followed = compared?;
+        replica.commit().await?;
+        Ok(followed)
+    };
+    match agreed.await {
+        Ok(followed) => {
+            drop_old(plan, lane, &mut copy).await;
+            Ok(Proven { followed: Some(followed), ..copy })
+        }
+        Err(error) => {
+            replica.give_back().await;
+            Err(error)
+        }
+    }
+}
+
+/// Removes old data that was kept only until the copy was committed. A failure is only a remark: the copy is
+/// good.
+async fn drop_old(plan: &Plan, lane: &Lane<'_>, copy: &mut Proven) {
+    if plan.replace == Replace::Remove && lane.end.agent.old_kept() {
+        if let Err(error) = lease::drop_old(lane.end, lane.plan).await {
+            copy.notes.push(format!("the old data was not removed: {}", chain(&error)));
+        }
+    }
+}
+
+/// Returns the error for a published copy whose server did not start: the old data is kept.
+fn without_server(lane: &Lane<'_>, error: &AgentError) -> Error {
+    let old = printable(lane.plan.old_path.as_os_str().as_bytes());
+    let old = if lane.end.agent.old_kept() { format!("; the old data is {old}") } else { String::new() };
+    let name = printable(lane.plan.final_path.as_os_str().as_bytes());
+    Error::Failed(format!(
+        "{}; {name} is the copy, complete and verified, but its server is not running{old}",
+        chain(error)
+    ))
+}
+
+/// Compares the lists of both sides. Returns differences that are explained by changes on the source, if
+/// these are allowed; others are errors.
+async fn compare(
+    plan: &Plan,
+    source: &End,
+    lane: &Lane<'_>,
+    of_source: &Job,
+    of_target: &Job,
+) -> Result<Vec<String>, Error> {
+    let mut changes = Vec::new();
+    let lists: &[&str] = match plan.file_digest {
+        _ if !plan.shape.compares_files() => &[],
+        Some(_) => &["entries", "digests"],
+        None => &["entries"],
+    };
+    for list in lists {
+        let (there, here) = (of_source.manifests.get(*list), of_target.manifests.get(*list));
+        if there.is_some() && there == here {
+            continue;
+        }
+        let differences = verify::differences(source, lane.end, list).await?;
+        let explained = if plan.ignore_changed {
+            verify::explained(source, "changed", &differences).await?
+        } else {
+            None
+        };
+        match explained {
+            Some(change) => changes.push(change),
+            None => {
+                return Err(Error::Verification(format!("{}: {differences}", lane.plan.endpoint.host)));
+            }
+        }
+    }
+    Ok(changes)
+}
+
+/// Gives the copy its final name. Succeeds if the name was given, even if a later step of the publication
+/// failed.
+async fn give_name(plan: &Plan, lane: &Lane<'_>) -> Result<(), Error> {
+    let agent = &lane.end.agent;
+    let staged = lane.plan.inbox().join(&plan.staged);
+    let path = &lane.plan.final_path;
+    let name = path.as_os_str().as_bytes();
+    let fill = |beside: bool| Command::Fill {
+        staged: &staged,
+        directory: &lane.plan.endpoint.path,
+        durable: plan.fsync,
+        beside,
+    };
+    let command = match plan.shape.publication {
+        Publication::Name => {
+            // The old data of a server is removed only after the server has started with the new data.
+            let replace = match plan.replace {
+                Replace::Remove if lane.plan.keeps_old_until_it_runs() => Replace::Keep,
+                how => how,
+            };
+            let seen = lane.plan.old.as_deref().unwrap_or_default();
+            Command::Publish {
+                staged: &staged,
+                path,
+                replace,
+                old: &lane.plan.old_path,
+                durable: plan.fsync,
+                seen,
+            }
+        }
+        Publication::Fill => fill(false),
+        Publication::Add => fill(true),
+    };
+    match agent.call(command).await {
+        Err(AgentError::Failed { host, code: Code::Exists, .. }) => Err(Error::Failed(format!(
+            "{host}: {} was {} by another process during the copy and is left as it is",
+            printable(name),
+            if plan.shape.publication == Publication::Fill { "filled" } else { "created" }
+        ))),
+        Err(AgentError::Failed { host, code: Code::Sync, text, .. }) => {
+            let name = printable(name);
+            let state = if agent.published() {
+                "was published, but may not survive a power cut"
+            } else {
+                "would not survive a power cut and is left as it was"
+            };
+            Err(Error::Failed(format!("{host}: {name} {state}: {text}")))
+        }
+        Err(error) if !agent.published() => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+fn copied(context: &Settling<'_>, arrival: Arrival<'_, '_>, copy: Proven) -> Copied {
+    let Settling { plan, sent, quiesced, began, streamed, .. } = context;
+    let Proven { arrived: Arrived { listed, backup }, changes, notes, followed } = copy;
+    let Received { wire_bytes, digest, dropped, complaints } = arrival.received;
+    let entries = listed.manifests.get("entries").cloned().unwrap_or_default();
+    Copied {
+        entries: entries.records,
+        bytes: entries.bytes,
+        read_bytes: sent.read_bytes,
+        wire_bytes,
+        took: began.elapsed(),
+        streamed: *streamed,
+        stream_digest: plan.stream_digest.map(|digest| digest.to_string()),
+        stream_value: plan.stream_digest.and(digest),
+        files_compared: plan.file_digest.zip(listed.manifests.get("digests").map(|digests| digests.records)),
+        entries_digest: entries.digest,
+        synced: plan.fsync,
+        changed: !changes.is_empty(),
+        listed: plan.shape.compares_files(),
+        backup: backup.map(Box::new),
+        replica: followed.map(Box::new),
+        dropped,
+        source_remarks: quiesced.remark().into_iter().chain(sent.complaints.iter().cloned()).collect(),
+        remarks: changes.into_iter().chain(notes).chain(complaints).collect(),
+    }
+}

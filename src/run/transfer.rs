@@ -1,0 +1,180 @@
+//! Transfer from one source to its targets, from the first lease to the last publication.
+//!
+//! Stage on every target → the engine connects, copies and judges ([`Stream`]) → per target arrive, prove and
+//! publish or replicate ([`settle`](super::settle)). A target that fails keeps its error, and the others go on.
+//! Nothing is rolled back here: this happens when `run` releases the agents, as it always does.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+
+use super::jobs;
+use super::lane::{Ending, Lane, Settling};
+use super::settle::{Arrival, settle};
+use crate::engine::{Sent, Stream, Verdict};
+use crate::error::Error;
+use crate::lease::{self, End};
+use crate::mariadb::quiesce::Quiesced;
+use crate::mariadb::replicate::{Credentials, Replica, Setup};
+use crate::plan::Plan;
+use crate::progress::{Phase, Progress};
+use crate::report::outcome::Outcome;
+
+/// Ends of a transfer: the agents that have started.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ends<'a> {
+    /// The source.
+    pub(super) source: &'a End,
+    /// One of each target, in the order of the plan.
+    pub(super) targets: &'a [End],
+    /// Replication accounts, if the targets become replicas.
+    pub(super) credentials: Option<Credentials<'a>>,
+}
+
+/// Lanes that go on, and the results of those that have ended.
+#[derive(Debug, Default)]
+struct Lanes<'a> {
+    live: Vec<Lane<'a>>,
+    ended: Vec<(usize, u16, Outcome)>,
+}
+
+impl<'a> Lanes<'a> {
+    /// Takes one result per live lane, in order. Lanes with an error end; returns the values of the others.
+    fn keep<T>(&mut self, results: Vec<Result<T, Error>>) -> Vec<T> {
+        let mut values = Vec::new();
+        for (lane, result) in std::mem::take(&mut self.live).into_iter().zip(results) {
+            match result {
+                Ok(value) => {
+                    values.push(value);
+                    self.live.push(lane);
+                }
+                Err(error) => self.end(&lane, Outcome::Failed(error)),
+            }
+        }
+        values
+    }
+
+    /// Ends all live lanes with their results.
+    fn end_all(&mut self, outcomes: impl IntoIterator<Item = Outcome>) {
+        for (lane, outcome) in std::mem::take(&mut self.live).into_iter().zip(outcomes) {
+            self.end(&lane, outcome);
+        }
+    }
+
+    fn end(&mut self, lane: &Lane<'a>, outcome: Outcome) {
+        if let Outcome::Failed(error) = &outcome {
+            tracing::debug!(target = %lane.plan.endpoint, error = error.chain(), "target failed");
+        }
+        self.ended.push((lane.index, lane.port, outcome));
+    }
+}
+
+/// Copies the source to all targets and, for replicas, starts replication from the primary. Returns the
+/// outcomes in the order of the plan's targets, each with its last port (0: none).
+pub(super) async fn transfer(plan: &Plan, ends: Ends<'_>, progress: &Progress) -> Vec<(u16, Outcome)> {
+    let targets = plan.targets.iter().zip(ends.targets).enumerate();
+    let lane = |(index, (plan, end))| Lane { index, plan, end, ending: Ending::Publish, port: 0 };
+    let mut lanes = Lanes { live: targets.map(lane).collect(), ended: Vec::new() };
+    if let Err(error) = copy(plan, ends, &mut lanes, progress).await {
+        // An error that ends all targets, such as a failed source, is reported for each of them.
+        let text = error.chain();
+        let others = std::iter::repeat_with(|| Error::Failed(text.clone()));
+        lanes.end_all(std::iter::once(error).chain(others).map(Outcome::Failed));
+    }
+    lanes.ended.sort_by_key(|(index, ..)| *index);
+    lanes.ended.into_iter().map(|(_, port, outcome)| (port, outcome)).collect()
+}
+
+/// Copies the source until every lane has ended. An error is that of all lanes that are live.
+async fn copy<'a>(
+    plan: &'a Plan,
+    ends: Ends<'a>,
+    lanes: &mut Lanes<'a>,
+    progress: &Progress,
+) -> Result<(), Error> {
+    let began = Instant::now();
+    progress.phase(Phase::Preparing);
+    let source = ends.source;
+    let staging = join_all(lanes.live.iter().map(|lane| lease::staging(plan, lane.end, lane.plan)));
+    let (held, staged) = tokio::join!(lease::hold_source(plan, source), staging);
+    held?;
+    lanes.keep(staged);
+    if let Some(credentials) = ends.credentials {
+        provide_accounts(plan, credentials, lanes).await;
+    }
+    let targets = lanes.live.iter().map(|lane| (lane.plan, lane.end)).collect();
+    let mut stream = plan.engine.stream(plan, source, targets);
+    let streamed = run_stream(plan, source, &mut stream, progress).await;
+    let mut results = Vec::new();
+    for (lane, Verdict { port, result }) in lanes.live.iter_mut().zip(stream.verdicts()) {
+        lane.port = port;
+        results.push(result);
+    }
+    let received = lanes.keep(results);
+    let Some(Streamed { quiesced, sent, took }) = streamed? else { return Ok(()) };
+    if lanes.live.is_empty() {
+        return Ok(());
+    }
+    let context =
+        Settling { plan, source, sent: &sent, quiesced: &quiesced, progress, began, streamed: took };
+    let arrivals = lanes.live.iter().zip(received).map(|(lane, received)| Arrival { lane, received });
+    let settled = settle(&context, arrivals.collect()).await?;
+    let outcome = |copied: Result<_, _>| copied.map_or_else(Outcome::Failed, Outcome::Done);
+    lanes.end_all(settled.into_iter().map(outcome));
+    Ok(())
+}
+
+/// Provides the replication accounts of all lanes.
+async fn provide_accounts<'a>(plan: &'a Plan, credentials: Credentials<'a>, lanes: &mut Lanes<'a>) {
+    let mut replicas = Vec::new();
+    for lane in &lanes.live {
+        let setup = plan.replica.as_ref().zip(lane.plan.follow.as_ref());
+        replicas.push(
+            match setup.map(|(replica, how)| Setup { plan, replica, target: lane.plan, how, end: lane.end }) {
+                Some(setup) => Replica::with_account(setup, credentials).await.map(Some),
+                None => Ok(None),
+            },
+        );
+    }
+    let replicas = lanes.keep(replicas);
+    for (lane, replica) in lanes.live.iter_mut().zip(replicas) {
+        if let Some(replica) = replica {
+            lane.ending = Ending::Replicate(Box::new(replica));
+        }
+    }
+}
+
+/// Result of a stream that has ended.
+struct Streamed<'a> {
+    quiesced: Quiesced<'a>,
+    sent: Sent,
+    took: Duration,
+}
+
+/// Connects and copies. Returns `None` if no target is left before any data is read. Fails if the source does.
+async fn run_stream<'a>(
+    plan: &'a Plan,
+    source: &'a End,
+    stream: &mut Stream<'_>,
+    progress: &Progress,
+) -> Result<Option<Streamed<'a>>, Error> {
+    stream.connect().await?;
+    if !stream.is_live() {
+        return Ok(None);
+    }
+    // As late as possible: servers are down only for the copy itself.
+    let quiesced = Quiesced::begin(plan, source).await?;
+    progress.phase(Phase::Copying);
+    let clock = Instant::now();
+    if plan.shape.compares_files() {
+        lease::job(&source.agent, "manifest", &jobs::source_manifest(plan), "").await?;
+    }
+    stream.copy(progress).await?;
+    let took = clock.elapsed();
+    // If files are compared, they are still being read.
+    if !plan.shape.compares_files() {
+        quiesced.end().await?;
+    }
+    let sent = stream.close().await;
+    Ok(Some(Streamed { quiesced, sent, took }))
+}
