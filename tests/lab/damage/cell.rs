@@ -17,6 +17,14 @@ use crate::support::output::Output;
 pub(super) const HELD: Duration = Duration::from_secs(30);
 /// Limit, from the end of the run, for everything that is not a pipeline, a port or a firewall rule.
 const ROLLED_BACK: Duration = Duration::from_secs(15);
+/// Further time for sshd to notice the end of a connection that was cut: TCP repeats its messages at intervals that
+/// grow with the time of the cut.
+const TCP_RETRIES: Duration = Duration::from_secs(60);
+
+/// Whether a line is about the process of an SSH session, which ends with its connection.
+fn is_session(line: &str) -> bool {
+    line.contains("process: sshd ")
+}
 
 /// One cell of the matrix.
 pub(crate) struct Cell {
@@ -104,15 +112,17 @@ impl Cell {
         if self.fault.vanishes && orphans.is_empty() {
             let mut hosts = experiment.hosts();
             hosts.retain(|host| !experiment.down.contains(host));
-            let counts = |line: &str| !experiment.is_ours(line) && !line.contains("process: sshd ");
+            let counts = |line: &str| !experiment.is_ours(line) && !is_session(line);
             experiment.await_gone(&hosts, *at + lease + ROLLED_BACK, counts);
         }
         (self.fault.mend)(experiment);
         let mended = Instant::now();
         experiment.clear(&orphans, *code);
-        experiment.await_gone(&experiment.hosts(), mended.max(*at + lease) + ROLLED_BACK, |line| {
-            !experiment.is_ours(line)
-        });
+        let rolled_back = mended.max(*at + lease) + ROLLED_BACK;
+        let counts = |line: &str| !experiment.is_ours(line);
+        experiment.await_gone(&experiment.hosts(), rolled_back, |line| counts(line) && !is_session(line));
+        let closed = if self.fault.vanishes { rolled_back + TCP_RETRIES } else { rolled_back };
+        experiment.await_gone(&experiment.hosts(), closed, counts);
         experiment.armed.take().expect("armed").disarm();
         self.judge_copies(experiment, *code, said);
         experiment.follow();
