@@ -9,6 +9,7 @@ use bstr::ByteSlice;
 use tokio::io::AsyncBufRead;
 
 use crate::error::Error;
+use crate::host::agent::List;
 use crate::host::scripts::Script;
 use crate::host::wire::{LONGEST_PATH, LONGEST_TEXT, printable, read_record, short};
 use crate::lease::End;
@@ -21,6 +22,9 @@ const MOST_PATHS: usize = 10_000;
 const MOST_BYTES: usize = 16 << 20;
 /// Maximum total number of directories in these paths: each may explain a difference.
 const MOST_DIRECTORIES: usize = 1 << 18;
+
+/// Name of the list of paths on the source whose inode changed.
+const CHANGED: &str = "changed";
 
 /// Time limit for reading the lists, which may have many millions of files.
 const READ_LIMIT: Duration = Duration::from_secs(3600);
@@ -45,21 +49,23 @@ enum Kind {
 }
 
 /// Reads a list of both hosts and returns the files that differ or are on one side only.
-pub async fn differences(source: &End, target: &End, list: &str) -> Result<Differences, Error> {
-    let there = source.host.shell("reading a list", &Script::print(source.agent.id().as_str(), list)).await?;
-    let here = target.host.shell("reading a list", &Script::print(target.agent.id().as_str(), list)).await?;
+pub async fn differences(source: &End, target: &End, list: List) -> Result<Differences, Error> {
+    let there =
+        source.host.shell("reading a list", &Script::print(source.agent.id().as_str(), list.name())).await?;
+    let here =
+        target.host.shell("reading a list", &Script::print(target.agent.id().as_str(), list.name())).await?;
     in_time(compare(there.stdout, here.stdout)).await
 }
 
 /// Checks whether all differences come from changes on the source since the run began, and returns a
-/// description if so. `list` contains the paths on the source whose inode changed.
-pub async fn explained(source: &End, list: &str, differences: &Differences) -> Result<Option<String>, Error> {
+/// description if so. The list `changed` contains the paths on the source whose inode changed.
+pub async fn explained(source: &End, differences: &Differences) -> Result<Option<String>, Error> {
     // Lists whose digests differ, but which are equal when read again, cannot be trusted.
     if differences.count == 0 || differences.count > differences.paths.len() as u64 {
         return Ok(None);
     }
     let changed =
-        source.host.shell("reading a list", &Script::print(source.agent.id().as_str(), list)).await?;
+        source.host.shell("reading a list", &Script::print(source.agent.id().as_str(), CHANGED)).await?;
     let explained = in_time(explain(differences, changed.stdout)).await?;
     Ok(explained.then(|| format!("changed during the copy: {differences}")))
 }

@@ -14,7 +14,7 @@ use transfer::cli::Cli;
 use transfer::config::settings::{Login, Settings, Sources};
 use transfer::config::values::{Pattern, TargetAddress};
 use transfer::engine::netcat::variant::Netcat;
-use transfer::host::agent::told::{MOST_JOBS, Shared};
+use transfer::host::agent::told::Shared;
 use transfer::host::facts::Facts;
 use transfer::host::wire::{LONGEST_PATH, LONGEST_TEXT, decode, encode, message, printable};
 use transfer::lease::settled;
@@ -96,7 +96,7 @@ fn answer() -> impl Strategy<Value = Vec<Vec<u8>>> {
 
 /// Lines of an agent: its own words, those of other runs, and arbitrary bytes.
 fn agent_line() -> impl Strategy<Value = Vec<Vec<u8>>> {
-    const BEGINNINGS: [&[&str]; 18] = [
+    const BEGINNINGS: [&[&str]; 21] = [
         &["=", "1", "ok"],
         &["=", "2", "fail"],
         &["=", "18446744073709551616"],
@@ -114,6 +114,9 @@ fn agent_line() -> impl Strategy<Value = Vec<Vec<u8>>> {
         &["!", "digest", "sender"],
         &["!", "manifest", "sender", "entries"],
         &["!", "exit", "sender"],
+        &["!", "fact", "follow", "error"],
+        &["!", "fact", "follow", "gtid"],
+        &["!", "stuck", "prepare"],
         &["!"],
     ];
     let long = (vec(any::<u8>(), 1..5), 1..4000_usize).prop_map(|(bytes, count)| bytes.repeat(count));
@@ -176,22 +179,21 @@ proptest! {
             shared.take(&decode(&encode(line)));
         }
         let state = shared.state();
-        let mut texts: Vec<String> = state.refused.iter().chain(&state.ending).chain(&state.kept).cloned().collect();
+        let mut texts: Vec<String> = state.refused.iter().chain(&state.kept).cloned().collect();
         texts.extend(state.left.iter().flat_map(|(agent, held)| [agent.clone(), held.to_string()]));
-        for (name, job) in &state.jobs {
+        for job in state.jobs.values() {
             let _ = job.moved();
-            texts.push(name.clone());
-            texts.extend(job.complaints.iter().chain(job.meters.keys()).chain(&job.digest).cloned());
-            texts.extend(job.dropped.iter().flat_map(|(sink, why)| [sink.clone(), why.clone()]));
-            texts.extend(job.stages.iter().map(|(stage, _)| stage.clone()));
-            texts.extend(job.manifests.iter().flat_map(|(list, what)| [list.clone(), what.digest.clone()]));
+            let facts = &job.facts;
+            texts.extend(job.complaints.iter().chain(&job.digest).chain(&job.waits).chain(&job.stuck).cloned());
+            texts.extend(facts.error.iter().chain(&facts.gtid).chain(&facts.state).cloned());
+            texts.extend(job.stages.iter().map(|(stage, _)| stage.to_string()));
+            texts.extend(job.manifests.values().map(|manifest| manifest.digest.clone()));
         }
         for (_, mut reply) in replies {
             if let Ok(Err((_, text))) = reply.try_recv() {
                 texts.push(text);
             }
         }
-        prop_assert!(state.jobs.len() <= MOST_JOBS);
         for text in texts {
             prop_assert!(is_harmless(&text) && text.len() <= LONGEST_PATH + 3, "{text:?}");
         }

@@ -6,27 +6,27 @@ use tokio::time::Instant;
 
 use super::End;
 use crate::error::Error;
-use crate::host::agent::{Agent, AgentError, Command, Job};
+use crate::host::agent::{Agent, AgentError, Command, Job, JobName};
 use crate::pipeline::messages::{cannot_read, said};
 
 /// Interval of progress checks; the hosts report once a second.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// Starts a job: a script in processes of its own. A key reaches it on a pipe.
-pub async fn job(agent: &Agent, name: &str, script: &[u8], key: &str) -> Result<(), AgentError> {
+pub async fn job(agent: &Agent, name: JobName, script: &[u8], key: &str) -> Result<(), AgentError> {
     agent.forget(name);
     agent.call(Command::StartJob { job: name, script, key }).await.map(drop)
 }
 
 /// Runs a job and requires it to succeed. `what` names its action in the error.
-pub async fn run(end: &End, name: &'static str, script: &[u8], what: &str) -> Result<Job, Error> {
+pub async fn run(end: &End, name: JobName, script: &[u8], what: &str) -> Result<Job, Error> {
     job(&end.agent, name, script, "").await?;
     ended_well(end, name, what).await
 }
 
 /// Waits for a job that computes digests and requires it to succeed. Fails if it reads nothing for the idle
 /// timeout. `what` names its action in the error.
-pub async fn digested(end: &End, job: &str, idle_timeout: Duration, what: &str) -> Result<Job, Error> {
+pub async fn digested(end: &End, job: JobName, idle_timeout: Duration, what: &str) -> Result<Job, Error> {
     let ended = tokio::select! {
         ended = ended_well(end, job, what) => ended?,
         () = stands_still(&end.agent, job, idle_timeout) => {
@@ -44,7 +44,7 @@ pub async fn digested(end: &End, job: &str, idle_timeout: Duration, what: &str) 
 }
 
 /// Waits for a job and requires it to succeed. `what` names its action in the error.
-async fn ended_well(end: &End, job: &str, what: &str) -> Result<Job, Error> {
+async fn ended_well(end: &End, job: JobName, what: &str) -> Result<Job, Error> {
     let ended = end.agent.ended(job).await?;
     if ended.exit != Some(0) {
         return Err(Error::Failed(format!("{}: cannot {what}{}", end.agent.host(), said(&ended))));
@@ -54,7 +54,7 @@ async fn ended_well(end: &End, job: &str, what: &str) -> Result<Job, Error> {
 
 /// Returns when a job has made no progress for the idle timeout. Time in which it reports that it waits does
 /// not count.
-async fn stands_still(agent: &Agent, job: &str, idle_timeout: Duration) {
+async fn stands_still(agent: &Agent, job: JobName, idle_timeout: Duration) {
     let mut last = 0;
     let mut since = Instant::now();
     loop {

@@ -8,7 +8,7 @@ use super::End;
 use super::leftover::{Leftover, Remains};
 use crate::base::run_id::AgentId;
 use crate::error::chain;
-use crate::host::agent::Released;
+use crate::host::agent::{JobName, Released};
 use crate::host::leases::Held;
 use crate::host::scripts::Script;
 use crate::host::wire::Field;
@@ -56,7 +56,7 @@ pub async fn release(end: End, silence: Duration) -> Release {
     let id = agent.id().clone();
     let released = agent.release(UNDO_LIMIT).await;
     let (published, old_kept, kept) = (agent.published(), agent.old_kept(), agent.kept());
-    let log = ["sender", "prepare"].into_iter().flat_map(|job| agent.job(job).log).collect();
+    let log = [JobName::Sender, JobName::Prepare].into_iter().flat_map(|job| agent.job(job).log).collect();
     let (stopping, stopped) = (agent.stopping(), agent.stopped());
     let (is_taken, has_tried) = (agent.has_lost_the_name(), agent.has_tried_to_publish());
     drop(agent);

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::plan::{Follow, Position, ReplicaPlan};
 use crate::config::values::TableCheck;
+use crate::host::agent::JobName;
 use crate::host::command::Word;
 use crate::host::scripts::Script;
 use crate::host::wire::Field;
@@ -34,14 +35,14 @@ pub(crate) fn backup(plan: &Plan, backup: &BackupPlan) -> Stage {
         words.push(Word::from("--slave-info"));
     }
     words.extend([Word::from("--target-dir"), Word::Home("backup".into())]);
-    Stage { log: true, ..Stage::new("backup", words) }
+    Stage { log: true, ..Stage::other("backup", words) }
 }
 
 /// Returns the stage that extracts a backup from the stream.
 #[must_use]
 pub(crate) fn extract(plan: &Plan, target: &TargetPlan) -> Stage {
     let threads = plan.backup_threads.unwrap_or(target.cores.div_ceil(2));
-    Stage::new("extract", argv(&[target.extractor, "-x", &format!("--parallel={threads}")]))
+    Stage::other("extract", argv(&[target.extractor, "-x", &format!("--parallel={threads}")]))
 }
 
 /// Returns `--defaults-file`, if a file was given.
@@ -68,9 +69,9 @@ pub(crate) fn prepare(plan: &Plan, how: &Prepare, program: &str) -> Vec<u8> {
     let memory = format!("--use-memory={}", how.memory);
     let mut words = argv(&[program, "--prepare", &memory, "--target-dir=."]);
     words.extend(open_files(plan));
-    let stage = Stage { log: true, ..Stage::new("prepare", words) };
+    let stage = Stage { log: true, ..Stage::other("prepare", words) };
     render::script(&Pipeline {
-        job: "prepare",
+        job: JobName::Prepare,
         directory: arrival(plan),
         called: None,
         gate: None,
@@ -154,5 +155,5 @@ pub(crate) fn target_tables(
 pub(crate) fn inspect(plan: &Plan) -> Vec<u8> {
     let mut words = argv(&["bash", "--norc", "-p"]);
     words.extend([Word::Home("inspect.sh".into()), Word::from("inspect")]);
-    single("inspect", arrival(plan), "inspect", words)
+    single(JobName::Inspect, arrival(plan), "inspect", words)
 }

@@ -4,7 +4,7 @@ use super::backup::choose;
 use super::backup::log::{completed, last_words};
 use super::jobs;
 use crate::error::Error;
-use crate::host::agent::Command;
+use crate::host::agent::{Command, JobName};
 use crate::lease::{self, End};
 use crate::pipeline::messages::said;
 use crate::plan::{Plan, Prepare, TargetPlan};
@@ -38,8 +38,8 @@ async fn prepare(
     progress.phase(Phase::Recovering);
     // The server version of a backup from an archive is known only now.
     let server = if plan.shape.producer == Producer::File {
-        let facts = lease::run(end, "inspect", &jobs::inspect(plan), INSPECT).await?.facts;
-        facts.get("server_version").cloned().unwrap_or_default()
+        let facts = lease::run(end, JobName::Inspect, &jobs::inspect(plan), INSPECT).await?.facts;
+        facts.server_version.unwrap_or_default()
     } else {
         String::new()
     };
@@ -47,12 +47,12 @@ async fn prepare(
     let tool = choose(&how.tools, &server)
         .map_err(|problem| Error::Failed(format!("{host}: cannot prepare the backup: {problem}")))?;
     let script = jobs::prepare(plan, how, &tool.program);
-    lease::job(&end.agent, "prepare", &script, "").await?;
-    let seen = end.agent.until("prepare", |job| job.exit.is_some() || job.stuck.is_some()).await?;
+    lease::job(&end.agent, JobName::Prepare, &script, "").await?;
+    let seen = end.agent.until(JobName::Prepare, |job| job.exit.is_some() || job.stuck.is_some()).await?;
     if seen.exit.is_none() {
-        end.agent.call(Command::StopJob("prepare")).await?;
+        end.agent.call(Command::StopJob(JobName::Prepare)).await?;
     }
-    let ended = end.agent.ended("prepare").await?;
+    let ended = end.agent.ended(JobName::Prepare).await?;
     if ended.exit == Some(0) && completed(&ended.log) {
         return Ok(());
     }
@@ -62,9 +62,8 @@ async fn prepare(
 
 /// Returns the metadata of a backup.
 async fn inspect(plan: &Plan, target: &TargetPlan, end: &End) -> Result<BackupFacts, Error> {
-    let facts = lease::run(end, "inspect", &jobs::inspect(plan), INSPECT).await?.facts;
-    let fact = |key: &str| facts.get(key).cloned().unwrap_or_default();
-    let state = fact("state");
+    let facts = lease::run(end, JobName::Inspect, &jobs::inspect(plan), INSPECT).await?.facts;
+    let state = facts.state.unwrap_or_default();
     let prepared = ["log-applied", "full-prepared"].contains(&state.as_str());
     if target.prepare.is_some() && !prepared {
         let host = &target.endpoint.host;
@@ -72,13 +71,13 @@ async fn inspect(plan: &Plan, target: &TargetPlan, end: &End) -> Result<BackupFa
             "{host}: the backup was prepared, but reports the state '{state}'"
         )));
     }
-    let (name, version) = (fact("tool_name"), fact("tool_version"));
+    let (name, version) = (facts.tool_name.unwrap_or_default(), facts.tool_version.unwrap_or_default());
     Ok(BackupFacts {
         tool: format!("{name} {version}"),
-        server_version: fact("server_version"),
+        server_version: facts.server_version.unwrap_or_default(),
         prepared,
-        gtid: fact("gtid"),
-        binlog: facts.get("binlog_file").cloned().zip(fact("binlog_position").parse().ok()),
-        source_position: facts.get("source_position").cloned(),
+        gtid: facts.gtid.unwrap_or_default(),
+        binlog: facts.binlog_file.zip(facts.binlog_position),
+        source_position: facts.source_position,
     })
 }

@@ -2,10 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::host::agent::{Fault, Job};
+use crate::host::agent::{Fault, FaultClass, Job};
 
-/// Fault class of files that could not be read.
-const UNREADABLE: &str = "read";
 /// Maximum number of lines or files that a message shows of one program.
 const MOST_SHOWN: usize = 3;
 /// Summaries of GNU tar, which say nothing beside the lines before them.
@@ -48,7 +46,7 @@ fn program(line: &str) -> Option<&str> {
 
 /// Describes the files that a job could not read, if there are any.
 pub(crate) fn cannot_read(job: &Job) -> Option<String> {
-    Some(listed(job.faults.get(UNREADABLE)?, "; "))
+    Some(listed(job.faults.get(&FaultClass::Unreadable)?, "; "))
 }
 
 /// Lists the first files of a fault and the number of the others.

@@ -4,20 +4,21 @@
 //! descriptor 5 the exit status of each stage by name, then the digest. It exits with 0 if every stage did.
 
 use super::stage::{Channel, Pipeline, Stage};
+use crate::host::agent::JobName;
 use crate::host::command::Word;
 use crate::host::wire::printable;
 
 /// Returns the script of a job with a single program.
 #[must_use]
-pub(crate) fn single(job: &'static str, directory: Word, name: &str, argv: Vec<Word>) -> Vec<u8> {
-    let stages = vec![Stage::new(name, argv).with(Channel::Events)];
+pub(crate) fn single(job: JobName, directory: Word, name: &str, argv: Vec<Word>) -> Vec<u8> {
+    let stages = vec![Stage::other(name, argv).with(Channel::Events)];
     script(&Pipeline { job, directory, called: None, gate: None, stages })
 }
 
 /// Returns the script of a pipeline.
 #[must_use]
 pub(crate) fn script(pipeline: &Pipeline) -> Vec<u8> {
-    let job = pipeline.job;
+    let job = pipeline.job.name();
     let errors = home(&format!("{job}.errors"));
     let mut text = Text::default();
     // An archive must not be readable for accounts that cannot read the files in it.
@@ -51,7 +52,7 @@ pub(crate) fn script(pipeline: &Pipeline) -> Vec<u8> {
         text.line(&format!("perl {} {job} <\"$log\" 6<&- & logger=$!", home("log.pl")));
     }
 
-    let mut names: Vec<&str> = pipeline.stages.iter().map(|stage| stage.name.as_str()).collect();
+    let mut names: Vec<String> = pipeline.stages.iter().map(|stage| stage.name.to_string()).collect();
     let mut waits = String::new();
     let mut digest = String::new();
     for (number, side) in pipeline.stages.iter().filter_map(|stage| stage.side.as_ref()).enumerate() {
@@ -71,7 +72,7 @@ pub(crate) fn script(pipeline: &Pipeline) -> Vec<u8> {
             "while [[ ! /proc/$side{number}/fd/0 -ef {pipe} && $'\\n'$(jobs -rp)$'\\n' == *$'\\n'$side{number}$'\\n'* ]]; \
              do : 1<>{pipe}; sleep 0.05; done; wait \"$side{number}\"; status+=($?)\n"
         ));
-        names.push(&side.name);
+        names.push(side.name.clone());
     }
 
     for (number, stage) in pipeline.stages.iter().enumerate() {
@@ -205,15 +206,15 @@ mod tests {
     }
 
     fn pipeline(stages: Vec<Stage>) -> Pipeline {
-        Pipeline { job: "sender", directory: Word::from("/"), called: None, gate: None, stages }
+        Pipeline { job: JobName::Sender, directory: Word::from("/"), called: None, gate: None, stages }
     }
 
     #[test]
     fn every_stage_reports_its_status_by_name() {
         let stages = vec![
-            Stage::new("first", argv(&["sh", "-c", "echo it\\'s wrong >&2; exit 3"])),
-            Stage::new("second", argv(&["sh", "-c", "cat >&2; exit 4"])),
-            Stage::new("third", argv(&["true"])),
+            Stage::other("first", argv(&["sh", "-c", "echo it\\'s wrong >&2; exit 3"])),
+            Stage::other("second", argv(&["sh", "-c", "cat >&2; exit 4"])),
+            Stage::other("third", argv(&["true"])),
         ];
         let (status, events) = run(&pipeline(stages));
         assert_eq!(status, 1);
@@ -226,10 +227,10 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         std::fs::write(home.path().join("complain.pl"), include_str!("../host/sh/complain.pl")).unwrap();
         let stages = vec![
-            Stage::new("first", argv(&["sh", "-c", "echo unexpected; exit 3"])),
+            Stage::other("first", argv(&["sh", "-c", "echo unexpected; exit 3"])),
             Stage {
                 side: Some(Side { name: "digest".into(), argv: argv(&["md5sum"]) }),
-                ..Stage::new("second", argv(&["sh", "-c", "tee read \"$home/digest\""]))
+                ..Stage::other("second", argv(&["sh", "-c", "tee read \"$home/digest\""]))
             },
         ];
         let mut pipeline = pipeline(stages);
@@ -257,12 +258,12 @@ mod tests {
     #[test]
     fn side_ends_with_a_stage_that_never_opened_its_pipe() {
         let side = |argv| Some(Side { name: "digest".into(), argv });
-        let dies = Stage::new("meter", argv(&["sh", "-c", "kill -KILL $$"]));
+        let dies = Stage::other("meter", argv(&["sh", "-c", "kill -KILL $$"]));
         let (_, events) = run(&pipeline(vec![Stage { side: side(argv(&["md5sum"])), ..dies }]));
         assert!(events.contains("meter=137\tdigest=0\n"), "{events}");
 
         let fills =
-            Stage::new("meter", argv(&["sh", "-c", "exec head -c 1000000 /dev/zero >\"$home/digest\""]));
+            Stage::other("meter", argv(&["sh", "-c", "exec head -c 1000000 /dev/zero >\"$home/digest\""]));
         let (_, events) = run(&pipeline(vec![Stage { side: side(argv(&["false"])), ..fills }]));
         assert!(events.contains("digest=1\n") && !events.contains("meter=0"), "{events}");
     }
@@ -277,7 +278,7 @@ nc: connect to 10.77.0.12 port 4400 (tcp) failed: Connection refused
 (UNKNOWN) [10.77.0.12] 4400 (?) : Connection refused
 retrying local 10.77.0.12:4400 : Address already in use";
         let (_, events) =
-            run(&pipeline(vec![Stage::new("netcat", argv(&["sh", "-c", "printf %s \"$0\" >&2", output]))]));
+            run(&pipeline(vec![Stage::other("netcat", argv(&["sh", "-c", "printf %s \"$0\" >&2", output]))]));
         let kept: Vec<&str> =
             events.lines().filter_map(|line| line.strip_prefix("!\tstderr\tsender\t")).collect();
         assert_eq!(kept, output.lines().skip(4).collect::<Vec<_>>());
@@ -285,7 +286,7 @@ retrying local 10.77.0.12:4400 : Address already in use";
 
     #[test]
     fn missing_directory_fails_the_job() {
-        let mut pipeline = pipeline(vec![Stage::new("first", argv(&["true"]))]);
+        let mut pipeline = pipeline(vec![Stage::other("first", argv(&["true"]))]);
         pipeline.directory = Word::from("/nonexistent\t\\");
         let (status, events) = run(&pipeline);
         assert_eq!(status, 1);
@@ -297,15 +298,15 @@ retrying local 10.77.0.12:4400 : Address already in use";
     #[test]
     #[cfg(target_arch = "x86_64")]
     fn pump_counts_bytes_and_feeds_the_digest() {
-        let mut meter =
-            Stage::new("meter", vec![Word::from("perl"), Word::Home("pump.pl".into())]).with(Channel::Events);
+        let mut meter = Stage::other("meter", vec![Word::from("perl"), Word::Home("pump.pl".into())])
+            .with(Channel::Events);
         meter.argv.extend(argv(&["sender", "wire"]));
         meter.argv.push(Word::Home("digest".into()));
         meter.side = Some(Side { name: "digest".into(), argv: argv(&["md5sum"]) });
         let stages = vec![
-            Stage::new("produce", argv(&["head", "-c", "3000000", "/dev/zero"])),
+            Stage::other("produce", argv(&["head", "-c", "3000000", "/dev/zero"])),
             meter,
-            Stage::new("check", argv(&["sh", "-c", "test $(wc -c) = 3000000"])),
+            Stage::other("check", argv(&["sh", "-c", "test $(wc -c) = 3000000"])),
         ];
         let (status, events) = run(&pipeline(stages));
         assert_eq!(status, 0, "{events}");
@@ -320,12 +321,12 @@ retrying local 10.77.0.12:4400 : Address already in use";
         let sink = |name: &str, program: &str| {
             let mut words = vec![Word::from("perl"), Word::Home("pump.pl".into())];
             words.extend(argv(&["sender", name, "--sink", "1", "sh", "-c", program]));
-            Stage::new(name, words).with(Channel::Events)
+            Stage::other(name, words).with(Channel::Events)
         };
         let mut last = sink("good", "test $(wc -c) = 5000000 || kill -9 $PPID");
         last.discard = true;
         let stages = vec![
-            Stage::new("produce", argv(&["head", "-c", "5000000", "/dev/zero"])),
+            Stage::other("produce", argv(&["head", "-c", "5000000", "/dev/zero"])),
             sink("gone", "head -c 1000 >/dev/null"),
             sink("stalled", "exec sleep 1000"),
             last,

@@ -1,12 +1,13 @@
 //! Pipelines and their stages.
 
+use crate::host::agent::{JobName, Program};
 use crate::host::command::Word;
 
 /// A job of the agent: stages connected by pipes, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Pipeline {
     /// Name of the job in the agent's protocol.
-    pub job: &'static str,
+    pub job: JobName,
     /// Working directory.
     pub directory: Word,
     /// Name to show for the working directory in messages of programs that call it `.`.
@@ -22,7 +23,7 @@ pub(crate) struct Pipeline {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Stage {
     /// Name under which the exit status is reported.
-    pub name: String,
+    pub name: Program,
     /// Program and arguments.
     pub argv: Vec<Word>,
     /// Program that reads a duplicate of the stream from this stage.
@@ -72,18 +73,16 @@ pub(crate) struct Side {
 }
 
 impl Stage {
+    /// Returns a stage whose status has no meaning of its own.
+    #[must_use]
+    pub(crate) fn other(name: &str, argv: Vec<Word>) -> Self {
+        Self::new(Program::Other(name.to_owned()), argv)
+    }
+
     /// Returns a stage without a side.
     #[must_use]
-    pub(crate) fn new(name: &str, argv: Vec<Word>) -> Self {
-        Self {
-            name: name.to_owned(),
-            argv,
-            side: None,
-            discard: false,
-            into: None,
-            log: false,
-            channel: Channel::None,
-        }
+    pub(crate) fn new(name: Program, argv: Vec<Word>) -> Self {
+        Self { name, argv, side: None, discard: false, into: None, log: false, channel: Channel::None }
     }
 
     /// Returns the stage with a descriptor of the agent.

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use super::jobs;
 use super::lane::{Lane, Settling};
 use crate::error::Error;
-use crate::host::agent::Job;
+use crate::host::agent::{Job, JobName};
 use crate::host::wire::printable;
 use crate::lease;
 use crate::mariadb::prepare;
@@ -35,15 +35,15 @@ pub(super) async fn arrive(
     match plan.shape.consumer {
         Consumer::Tree => {}
         Consumer::Archive => {
-            lease::run(lane.end, "strip", &jobs::strip(plan), "leave out the top directory").await?;
+            lease::run(lane.end, JobName::Strip, &jobs::strip(plan), "leave out the top directory").await?;
         }
         Consumer::Backup => backup = Some(prepare::receive(plan, lane.plan, lane.end, progress).await?),
         Consumer::File => digest(plan, lane, sent.digest.as_deref()).await?,
     }
     progress.phase(Phase::Verifying);
     let script = jobs::target_manifest(plan, lane.plan);
-    lease::job(&lane.end.agent, "verify", &script, "").await?;
-    let listed = lease::digested(lane.end, "verify", plan.idle_timeout, LIST).await?;
+    lease::job(&lane.end.agent, JobName::Verify, &script, "").await?;
+    let listed = lease::digested(lane.end, JobName::Verify, plan.idle_timeout, LIST).await?;
     Ok(Arrived { listed, backup })
 }
 
@@ -55,10 +55,11 @@ async fn digest(plan: &Plan, lane: &Lane<'_>, sent: Option<&str>) -> Result<(), 
         _ => "sha256sum",
     };
     let script = jobs::digest_archive(plan, lane.plan, program);
-    lease::job(&lane.end.agent, "archive", &script, "").await?;
-    let here = lease::digested(lane.end, "archive", plan.idle_timeout, "read the archive back from disk")
-        .await?
-        .digest;
+    lease::job(&lane.end.agent, JobName::Archive, &script, "").await?;
+    let here =
+        lease::digested(lane.end, JobName::Archive, plan.idle_timeout, "read the archive back from disk")
+            .await?
+            .digest;
     if here.is_some() && here.as_deref() == sent {
         return Ok(());
     }

@@ -11,7 +11,7 @@ use crate::base::endpoint::HostName;
 use crate::config::settings::Login;
 use crate::config::values::{Hook, HookEnd, Phase};
 use crate::error::Error;
-use crate::host::agent::{Agent, Charge, Command};
+use crate::host::agent::{Agent, Charge, Command, JobName};
 use crate::host::{Host, HostError};
 use crate::lease::{self, End};
 use crate::plan::Plan;
@@ -76,8 +76,8 @@ async fn on(plan: &Plan, end: &End, which: HookEnd) -> Result<(), Error> {
     }
     for hook in here(Phase::Before) {
         let script = jobs::hook(plan, hook, &source, &targets);
-        lease::job(&end.agent, "hook", &script, "").await?;
-        let ended = end.agent.ended("hook").await?;
+        lease::job(&end.agent, JobName::Hook, &script, "").await?;
+        let ended = end.agent.ended(JobName::Hook).await?;
         if ended.exit != Some(0) {
             let status = ended.stages.first().map_or(1, |(_, status)| *status);
             let output = ended.complaints.last().map_or_else(String::new, |line| format!(": {line}"));

@@ -1,6 +1,7 @@
 //! Jobs of a single program, beside the stream and after it. Pure.
 
 use crate::config::values::{FileDigest, Hook};
+use crate::host::agent::JobName;
 use crate::host::command::Word;
 use crate::pipeline::places::{INBOX, argv, arrival, excluded, owners_count, source_directory};
 use crate::pipeline::render::single;
@@ -11,14 +12,14 @@ use crate::shape::Publication;
 #[must_use]
 pub(crate) fn source_manifest(plan: &Plan) -> Vec<u8> {
     let workers = plan.threads.unwrap_or(plan.source.cores.div_ceil(2));
-    manifest(plan, "manifest", &source_directory(plan), workers, Freshness::Old)
+    manifest(plan, JobName::Manifest, &source_directory(plan), workers, Freshness::Old)
 }
 
 /// Returns the job that lists and digests the received files; with `--fsync` it reads them from disk.
 #[must_use]
 pub(crate) fn target_manifest(plan: &Plan, target: &TargetPlan) -> Vec<u8> {
     let freshness = if plan.fsync { Freshness::Synced } else { Freshness::Unsynced };
-    manifest(plan, "verify", &Word::from(INBOX), plan.threads.unwrap_or(target.cores), freshness)
+    manifest(plan, JobName::Verify, &Word::from(INBOX), plan.threads.unwrap_or(target.cores), freshness)
 }
 
 /// Returns the job that writes a list of the files that changed on the source since the start of the agent.
@@ -29,7 +30,7 @@ pub(crate) fn changed(plan: &Plan) -> Vec<u8> {
     let find = "find -H \"./$1\" -cnewer \"$home/pump.pl\" -print0 >\"$home/changed\" || :";
     let words = argv(&["bash", "--norc", "-p", "-c", find, "changed"]);
     let name = Word::from(&plan.staged);
-    single("changed", source_directory(plan), "find", [words, vec![name]].concat())
+    single(JobName::Changed, source_directory(plan), "find", [words, vec![name]].concat())
 }
 
 /// Returns the job that changes the owner of a copy, if requested.
@@ -41,7 +42,7 @@ pub(crate) fn chown(plan: &Plan, target: &TargetPlan) -> Option<Vec<u8>> {
     let mut words = argv(&["bash", "--norc", "-p", "-c", chown, "chown", owner]);
     words.push(Word::from(&plan.staged));
     words.push(Word::from(if plan.fsync { "sync" } else { "no-sync" }));
-    Some(single("chown", Word::from(INBOX), "chown", words))
+    Some(single(JobName::Chown, Word::from(INBOX), "chown", words))
 }
 
 /// Returns the job that runs a hook.
@@ -64,7 +65,7 @@ pub(crate) fn hook(plan: &Plan, hook: &Hook, source: &str, targets: &str) -> Vec
         status=$?; tail -c 500 -- "$home/hook.said" | tail -n 1 >&2; exit $status"#;
     words.extend(argv(&["bash", "--norc", "-p", "-c", run, "hook"]));
     words.push(Word::from(&hook.command));
-    single("hook", Word::from("/"), "hook", words)
+    single(JobName::Hook, Word::from("/"), "hook", words)
 }
 
 /// Returns the job that removes the top directory of an unpacked archive, if it is the only entry.
@@ -78,7 +79,7 @@ pub(crate) fn strip(plan: &Plan) -> Vec<u8> {
     let mut words = argv(&["bash", "--norc", "-p", "-c", strip, "strip"]);
     words.push(Word::from(&plan.staged));
     words.push(Word::from(if plan.shape.publication == Publication::Fill { "fill" } else { "name" }));
-    single("strip", Word::from(INBOX), "strip", words)
+    single(JobName::Strip, Word::from(INBOX), "strip", words)
 }
 
 /// Returns the job that reads an archive back from disk and writes a digest file beside it. `program` is a
@@ -100,7 +101,7 @@ pub(crate) fn digest_archive(plan: &Plan, target: &TargetPlan, program: &str) ->
     let mut words = argv(&["bash", "--norc", "-p", "-c", digest, "digest"]);
     words.push(Word::from(target.final_path.file_name().unwrap_or_default()));
     words.extend(argv(&[program, if plan.fsync { "sync" } else { "no-sync" }]));
-    single("archive", arrival(plan), "digest", words)
+    single(JobName::Archive, arrival(plan), "digest", words)
 }
 
 /// State of the files that are to be listed.
@@ -114,14 +115,14 @@ enum Freshness {
     Unsynced,
 }
 
-fn manifest(plan: &Plan, job: &'static str, directory: &Word, workers: u32, freshness: Freshness) -> Vec<u8> {
+fn manifest(plan: &Plan, job: JobName, directory: &Word, workers: u32, freshness: Freshness) -> Vec<u8> {
     let workers = u64::from(if plan.threads.is_some() { workers } else { workers.clamp(1, 4) });
     // Files per process: few enough that all workers are busy, many enough that starting processes costs
     // nothing.
     let batch = (plan.source.files / (workers * 8)).clamp(1, 256);
     let mut words = argv(&["bash", "--norc", "-p"]);
     words.push(Word::Home("manifest.sh".into()));
-    words.extend([Word::from(job), directory.clone(), Word::from(&plan.staged)]);
+    words.extend([Word::from(job.name()), directory.clone(), Word::from(&plan.staged)]);
     words.push(Word::from(plan.file_digest.map_or("none", FileDigest::program)));
     words.extend([Word::from(&workers.to_string()), Word::from(&batch.to_string())]);
     words.push(Word::from(if owners_count(plan) { "owners" } else { "no-owners" }));

@@ -10,7 +10,7 @@ use super::lane::{Ending, Lane, Settling};
 use crate::config::settings::Replace;
 use crate::engine::Received;
 use crate::error::{Error, chain};
-use crate::host::agent::{AgentError, Code, Command, Job};
+use crate::host::agent::{AgentError, Code, Command, Job, JobName, List};
 use crate::host::wire::printable;
 use crate::lease::{self, End};
 use crate::mariadb::replicate::{Caught, Comparison, Replica};
@@ -68,10 +68,10 @@ async fn list_source(Settling { plan, source, quiesced, .. }: &Settling<'_>) -> 
         return Ok(Job::default());
     }
     let listed = async {
-        let listed = lease::digested(source, "manifest", plan.idle_timeout, LIST).await?;
+        let listed = lease::digested(source, JobName::Manifest, plan.idle_timeout, LIST).await?;
         // Before the source's server runs again and changes files.
         if plan.ignore_changed {
-            lease::run(source, "changed", &jobs::changed(plan), "list what has changed").await?;
+            lease::run(source, JobName::Changed, &jobs::changed(plan), "list what has changed").await?;
         }
         Ok(listed)
     };
@@ -91,7 +91,7 @@ async fn prove(
     lease::check_source(plan, source).await?;
     let changes = compare(plan, source, lane, of_source, &arrived.listed).await?;
     if let Some(script) = jobs::chown(plan, lane.plan) {
-        lease::run(lane.end, "chown", &script, "give the copy to its owner").await?;
+        lease::run(lane.end, JobName::Chown, &script, "give the copy to its owner").await?;
     }
     let mut notes = Vec::new();
     if plan.shape.consumer == Consumer::File {
@@ -246,22 +246,19 @@ async fn compare(
     of_target: &Job,
 ) -> Result<Vec<String>, Error> {
     let mut changes = Vec::new();
-    let lists: &[&str] = match plan.file_digest {
+    let lists: &[List] = match plan.file_digest {
         _ if !plan.shape.compares_files() => &[],
-        Some(_) => &["entries", "digests"],
-        None => &["entries"],
+        Some(_) => &[List::Entries, List::Digests],
+        None => &[List::Entries],
     };
     for list in lists {
-        let (there, here) = (of_source.manifests.get(*list), of_target.manifests.get(*list));
+        let (there, here) = (of_source.manifests.get(list), of_target.manifests.get(list));
         if there.is_some() && there == here {
             continue;
         }
-        let differences = verify::differences(source, lane.end, list).await?;
-        let explained = if plan.ignore_changed {
-            verify::explained(source, "changed", &differences).await?
-        } else {
-            None
-        };
+        let differences = verify::differences(source, lane.end, *list).await?;
+        let explained =
+            if plan.ignore_changed { verify::explained(source, &differences).await? } else { None };
         match explained {
             Some(change) => changes.push(change),
             None => {
@@ -329,7 +326,7 @@ fn copied(context: &Settling<'_>, arrival: Arrival<'_, '_>, copy: Proven) -> Cop
     let Settling { plan, sent, quiesced, began, streamed, .. } = context;
     let Proven { arrived: Arrived { listed, backup }, changes, notes, followed } = copy;
     let Received { wire_bytes, digest, dropped, complaints } = arrival.received;
-    let entries = listed.manifests.get("entries").cloned().unwrap_or_default();
+    let entries = listed.manifests.get(&List::Entries).cloned().unwrap_or_default();
     Copied {
         entries: entries.records,
         bytes: entries.bytes,
@@ -339,7 +336,9 @@ fn copied(context: &Settling<'_>, arrival: Arrival<'_, '_>, copy: Proven) -> Cop
         streamed: *streamed,
         stream_digest: plan.stream_digest.map(|digest| digest.to_string()),
         stream_value: plan.stream_digest.and(digest),
-        files_compared: plan.file_digest.zip(listed.manifests.get("digests").map(|digests| digests.records)),
+        files_compared: plan
+            .file_digest
+            .zip(listed.manifests.get(&List::Digests).map(|digests| digests.records)),
         entries_digest: entries.digest,
         synced: plan.fsync,
         changed: !changes.is_empty(),

@@ -13,6 +13,7 @@ use super::lane::{Ending, Lane, Settling};
 use super::settle::{Arrival, settle};
 use crate::engine::{Sent, Stream, Verdict};
 use crate::error::Error;
+use crate::host::agent::JobName;
 use crate::lease::{self, End};
 use crate::mariadb::quiesce::Quiesced;
 use crate::mariadb::replicate::{Credentials, Replica, Setup};
@@ -167,7 +168,7 @@ async fn run_stream<'a>(
     progress.phase(Phase::Copying);
     let clock = Instant::now();
     if plan.shape.compares_files() {
-        lease::job(&source.agent, "manifest", &jobs::source_manifest(plan), "").await?;
+        lease::job(&source.agent, JobName::Manifest, &jobs::source_manifest(plan), "").await?;
     }
     stream.copy(progress).await?;
     let took = clock.elapsed();

@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::os::unix::ffi::OsStrExt;
 
 use crate::config::values::{AttributeKind, Compressor, Pattern};
+use crate::host::agent::{JobName, Meter, Program};
 use crate::host::command::Word;
 use crate::mariadb;
 use crate::pipeline::places::{SOURCE, argv, arrival, source_directory};
@@ -17,10 +18,6 @@ use crate::pipeline::stage::{Channel, Pipeline, Side, Stage};
 use crate::plan::{Compression, Plan, StreamDigest, TargetPlan};
 use crate::shape::{Consumer, Producer};
 
-/// Meter whose counts are compared between sender and receiver.
-pub(crate) const WIRE: &str = "wire";
-/// Meter before the compression, if there is one.
-pub(crate) const READ: &str = "read";
 /// Size in bytes of the header of `openssl enc`: `Salted__` and the salt.
 pub(crate) const CIPHER_HEADER: u64 = 16;
 /// Bash command that writes the single file that the agent holds open, and fails if the file changes.
@@ -33,30 +30,29 @@ const BLOCKS: &str = "--blocking-factor=128";
 /// Returns the job on the source. `sinks` are number, address and port of each target.
 #[must_use]
 pub(crate) fn sender(plan: &Plan, sinks: &[(usize, IpAddr, u16)]) -> Pipeline {
-    let job = "sender";
+    let job = JobName::Sender;
     let mut stages = vec![producer(plan)];
     if let Some(compression) = plan.compression {
-        stages.push(meter(job, READ, None));
+        stages.push(meter(job, Meter::Read, None));
         let threads = plan.threads.unwrap_or(plan.source.cores.div_ceil(2));
         stages.push(compressor(compression, threads));
     }
-    stages.push(meter(job, WIRE, plan.stream_digest));
+    stages.push(meter(job, Meter::Wire, plan.stream_digest));
     if plan.encrypt {
-        stages.push(cipher("encrypt", &[]));
+        stages.push(cipher(Program::Encrypt, &[]));
     }
     if let [(number, address, port)] = sinks {
         stages.push(Stage::new(
-            &sink_name(*number),
+            Program::Sink(*number),
             argv(&plan.source.netcat.connect(plan.source.address, *address, *port)),
         ));
     } else {
         let patience = plan.idle_timeout.as_secs().to_string();
         for (number, address, port) in sinks {
-            let name = sink_name(*number);
-            let mut words = pump(job, &name);
+            let mut words = pump(job, Meter::Sink(*number));
             words.extend(argv(&["--sink", &patience]));
             words.extend(argv(&plan.source.netcat.connect(plan.source.address, *address, *port)));
-            stages.push(Stage::new(&name, words).with(Channel::Events));
+            stages.push(Stage::new(Program::Sink(*number), words).with(Channel::Events));
         }
         if let Some(last) = stages.last_mut() {
             last.discard = true;
@@ -76,13 +72,13 @@ pub(crate) fn sender(plan: &Plan, sinks: &[(usize, IpAddr, u16)]) -> Pipeline {
 /// Returns the job on a target, which listens on `port`.
 #[must_use]
 pub(crate) fn receiver(plan: &Plan, target: &TargetPlan, port: u16) -> Pipeline {
-    let job = "receiver";
+    let job = JobName::Receiver;
     // The gate is after netcat: no other stage reads data of an unexpected peer.
-    let mut stages = vec![Stage::new("netcat", argv(&target.netcat.listen(target.address, port)))];
+    let mut stages = vec![Stage::new(Program::Netcat, argv(&target.netcat.listen(target.address, port)))];
     if plan.encrypt {
-        stages.push(cipher("decrypt", &["-d"]));
+        stages.push(cipher(Program::Decrypt, &["-d"]));
     }
-    let mut wire = meter(job, WIRE, plan.stream_digest);
+    let mut wire = meter(job, Meter::Wire, plan.stream_digest);
     if plan.shape.consumer == Consumer::File {
         // Written as it was sent: an archive stays compressed.
         wire.into =
@@ -103,7 +99,7 @@ fn producer(plan: &Plan) -> Stage {
         (Producer::Backup, Some(backup)) => mariadb::jobs::backup(plan, backup),
         (Producer::File, _) => {
             let words = argv(&["bash", "--norc", "-p", "-c", READ_HELD, "read"]);
-            Stage::new("read", [words, vec![entry(plan)]].concat())
+            Stage::other("read", [words, vec![entry(plan)]].concat())
         }
         _ => {
             let mut tar = argv(&[
@@ -130,7 +126,7 @@ fn producer(plan: &Plan) -> Stage {
                 tar.push(Word::from("--"));
                 tar.push(entry(plan));
             }
-            Stage::new("tar", tar)
+            Stage::new(Program::Tar, tar)
         }
     }
 }
@@ -149,13 +145,7 @@ fn consumer(plan: &Plan, target: &TargetPlan) -> Stage {
         tar.push(Word::from("--no-overwrite-dir"));
     }
     tar.extend(attributes(target.root, &target.drops));
-    Stage::new("tar", tar)
-}
-
-/// Returns the name of the source's stage that feeds the target of this number.
-#[must_use]
-pub(crate) fn sink_name(number: usize) -> String {
-    format!("netcat{number}")
+    Stage::new(Program::Tar, tar)
 }
 
 /// Returns `./NAME`, so that a name with a leading dash is not an option.
@@ -203,18 +193,23 @@ fn attributes(root: bool, without: &BTreeMap<AttributeKind, u64>) -> Vec<Word> {
     words
 }
 
-fn pump(job: &str, meter: &str) -> Vec<Word> {
-    vec![Word::from("perl"), Word::Home("pump.pl".into()), Word::from(job), Word::from(meter)]
+fn pump(job: JobName, meter: Meter) -> Vec<Word> {
+    vec![
+        Word::from("perl"),
+        Word::Home("pump.pl".into()),
+        Word::from(job.name()),
+        Word::from(&meter.to_string()),
+    ]
 }
 
-fn meter(job: &str, name: &str, digest: Option<StreamDigest>) -> Stage {
-    let mut stage = Stage::new(name, pump(job, name)).with(Channel::Events);
+fn meter(job: JobName, meter: Meter, digest: Option<StreamDigest>) -> Stage {
+    let mut stage = Stage::other(&meter.to_string(), pump(job, meter)).with(Channel::Events);
     if let Some(digest) = digest {
         let program = match digest {
             StreamDigest::Sha256 => argv(&["openssl", "dgst", "-sha256", "-r"]),
             StreamDigest::Md5 => argv(&["md5sum"]),
         };
-        let pipe = format!("{job}.digest");
+        let pipe = format!("{}.digest", job.name());
         stage.argv.push(Word::Home(pipe.clone()));
         stage.side = Some(Side { name: pipe, argv: program });
     }
@@ -223,7 +218,7 @@ fn meter(job: &str, name: &str, digest: Option<StreamDigest>) -> Stage {
 
 /// Returns a stage of openssl, which reads the key from descriptor 6. The key is 256 random bits, so a single
 /// round of key derivation is enough.
-fn cipher(name: &str, direction: &[&str]) -> Stage {
+fn cipher(name: Program, direction: &[&str]) -> Stage {
     let mut words = argv(&["openssl", "enc", "-aes-256-ctr", "-bufsize", "64k", "-pbkdf2", "-iter", "1"]);
     words.extend(argv(&["-pass", "fd:6"]));
     words.extend(argv(direction));
@@ -238,10 +233,10 @@ fn compressor(Compression { program, level }: Compression, threads: u32) -> Stag
         Compressor::Pigz => argv(&["pigz", &level, "-p", &threads, "-c"]),
         Compressor::Gzip | Compressor::Lz4 => argv(&[program.name(), &level, "-c"]),
     };
-    Stage::new("compress", words)
+    Stage::new(Program::Compress, words)
 }
 
 fn decompressor(program: &str) -> Stage {
     let quiet: &[&str] = if program == "zstd" { &["-q"] } else { &[] };
-    Stage::new("decompress", argv(&[&[program], quiet, &["-d", "-c"]].concat()))
+    Stage::new(Program::Decompress, argv(&[&[program], quiet, &["-d", "-c"]].concat()))
 }

@@ -14,7 +14,7 @@ use crate::engine::netcat::variant::Netcat;
 use crate::error::Error;
 use crate::error::busy::Resource;
 use crate::host::agent::command::Awaited;
-use crate::host::agent::{Agent, AgentError, Command};
+use crate::host::agent::{Agent, AgentError, Command, JobName, Program};
 use crate::lease::{self, End};
 use crate::pipeline::messages::said;
 use crate::pipeline::render;
@@ -55,7 +55,7 @@ pub(super) async fn connect(
         let sender = build::sender(plan, &sinks);
         tracing::debug!("{}: sender: {}", source.agent.host(), render::summary(&sender));
         let script = render::script(&sender);
-        lease::job(&source.agent, "sender", &script, key).await?;
+        lease::job(&source.agent, JobName::Sender, &script, key).await?;
         let alone = sinks.len() == 1;
         let way = Way { netcat: &plan.source.netcat, alone, again: attempt > 1 };
         let live = receivers.iter().filter(|receiver| receiver.is_live());
@@ -73,7 +73,7 @@ pub(super) async fn connect(
         }
 
         // The sender has one script for all of its sinks, so all start again.
-        source.agent.call(Command::StopJob("sender")).await?;
+        source.agent.call(Command::StopJob(JobName::Sender)).await?;
         let live = receivers.iter_mut().zip(&mut ranges).filter(|(receiver, _)| receiver.is_live());
         join_all(live.zip(peers).map(|((receiver, (first, last)), peer)| async move {
             if let Err(error) = stop(receiver, receiver.port).await {
@@ -118,16 +118,16 @@ async fn listen(
         let pipeline = build::receiver(plan, target, port);
         tracing::debug!("{}: receiver: {}", agent.host(), render::summary(&pipeline));
         let script = render::script(&pipeline);
-        lease::job(agent, "receiver", &script, key).await?;
+        lease::job(agent, JobName::Receiver, &script, key).await?;
         let listener = listener(agent, target.address, port).await?;
         if let Listener::Listens = listener {
             return Ok(port);
         }
-        let job = agent.job("receiver");
+        let job = agent.job(JobName::Receiver);
         stop(receiver, port).await?;
         // A netcat that exited with 0 has already served a peer, which cannot be ours.
         let visited = matches!(listener, Listener::Visited)
-            || job.stages.iter().any(|(stage, status)| stage == "netcat" && *status == 0);
+            || job.stages.iter().any(|(stage, status)| *stage == Program::Netcat && *status == 0);
         let taken = job.complaints.iter().any(|line| Netcat::finds_port_taken(line));
         if !visited && !taken {
             return Err(Error::Failed(format!(
@@ -147,7 +147,7 @@ async fn listen(
 }
 
 async fn stop(receiver: &Receiver<'_>, port: u16) -> Result<(), AgentError> {
-    receiver.end.agent.call(Command::StopJob("receiver")).await?;
+    receiver.end.agent.call(Command::StopJob(JobName::Receiver)).await?;
     lease::close_firewall(&receiver.end.agent, receiver.plan, port).await
 }
 
@@ -161,7 +161,7 @@ enum Listener {
 
 /// Returns the question for the sockets on a target's port.
 fn sockets(target: SocketAddr, awaited: Awaited) -> Command<'static> {
-    Command::AcceptedPeer { job: "receiver", target, awaited }
+    Command::AcceptedPeer { job: JobName::Receiver, target, awaited }
 }
 
 async fn listener(agent: &Agent, address: IpAddr, port: u16) -> Result<Listener, Error> {
@@ -175,7 +175,7 @@ async fn listener(agent: &Agent, address: IpAddr, port: u16) -> Result<Listener,
         if !seen.ours.is_empty() {
             return Ok(Listener::Visited);
         }
-        let job = agent.job("receiver");
+        let job = agent.job(JobName::Receiver);
         // The traditional netcat would retry for a long time.
         if job.exit.is_some() || job.complaints.iter().any(|line| Netcat::finds_port_taken(line)) {
             break;
@@ -210,7 +210,7 @@ async fn ask_both(source: &End, receiver: &Receiver<'_>, way: Way<'_>) -> Result
     loop {
         let (accepted, made) = tokio::join!(
             receiver.end.agent.call(sockets(target, Awaited::Ours)),
-            source.agent.call(Command::LocalAddress { job: "sender", port: target.port() })
+            source.agent.call(Command::LocalAddress { job: JobName::Sender, port: target.port() })
         );
         let mut reports = Reports {
             origin: source.agent.host(),
@@ -218,10 +218,10 @@ async fn ask_both(source: &End, receiver: &Receiver<'_>, way: Way<'_>) -> Result
             address: target,
             sockets: Port::parse(&accepted?),
             made: made_to(&made?, target),
-            sender: source.agent.job("sender"),
-            receiver: receiver.end.agent.job("receiver"),
+            sender: source.agent.job(JobName::Sender),
+            receiver: receiver.end.agent.job(JobName::Receiver),
             netcat,
-            sink: build::sink_name(receiver.plan.number),
+            sink: receiver.plan.number,
             alone,
             again,
             listens_after_refusal: false,

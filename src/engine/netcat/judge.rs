@@ -3,10 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::ffi::OsStrExt;
 
-use super::build::{WIRE, sink_name};
 use crate::config::values::{AttributeKind, files};
 use crate::error::Error;
-use crate::host::agent::{Fault, Job};
+use crate::host::agent::{Fault, FaultClass, Job, Meter, Program};
 use crate::host::wire::printable;
 use crate::mariadb::backup::log::{completed, last_words};
 use crate::pipeline::messages::{cannot_read, listed, said};
@@ -26,23 +25,21 @@ const TAR_SAW_CHANGES: i32 = 1;
 /// Exit status of a job that we stopped.
 const STOPPED: i32 = 143;
 
-/// Fault class of files of a stream that were not written.
-const SKIPPED: &str = "skipped";
-
 /// Checks that a stream arrived unchanged. The error names the cause, and the first one if it led to others.
 pub fn judge(plan: &Plan, target: &TargetPlan, sender: &Job, receiver: &Job) -> Result<(), Error> {
     let host = &target.endpoint.host;
     let origin = &plan.source.endpoint.host;
-    let (sent, received) = (sender.meters.get(WIRE), receiver.meters.get(WIRE));
+    let (sent, received) = (sender.meters.get(&Meter::Wire), receiver.meters.get(&Meter::Wire));
     let all_arrived = sent.is_some() && sent == received;
     // Sinks of other targets do not matter here. A failure of our own sink shows in the data that arrived,
     // unless it was killed.
-    let sink = sink_name(target.number);
-    let own = |stage: &str, status: i32| match stage {
+    let sink = target.number;
+    let own = |stage: &Program, status: i32| match stage {
         // tar also uses this status for files that it could not read. With --ignore-changed, the digests of
         // all files and the times of those that differ will show it.
-        "tar" if status == TAR_SAW_CHANGES => !plan.ignore_changed,
-        stage => !stage.starts_with("netcat") || stage == sink && status > KILLED,
+        Program::Tar if status == TAR_SAW_CHANGES => !plan.ignore_changed,
+        Program::Sink(number) => *number == sink && status > KILLED,
+        _ => true,
     };
     let of_sender = failure(sender, own, false);
     if let (Some(algorithm), Some(there), Some(here)) = (plan.stream_digest, &sender.digest, &receiver.digest)
@@ -119,7 +116,7 @@ fn lost(plan: &Plan, target: &TargetPlan, sender: &Job, receiver: &Job) -> Resul
         return Err(Error::Failed(format!("{origin}: cannot read all of the source: {files}")));
     }
     let host = &target.endpoint.host;
-    if let Some(fault) = receiver.faults.get(SKIPPED) {
+    if let Some(fault) = receiver.faults.get(&FaultClass::Skipped) {
         let skipped = listed(fault, "; ");
         return Err(Error::Verification(format!(
             "{host}: {} did not write all files of the backup: {skipped}",
@@ -136,7 +133,7 @@ fn lost(plan: &Plan, target: &TargetPlan, sender: &Job, receiver: &Job) -> Resul
 fn lost_attributes(may_lose: &BTreeSet<AttributeKind>, receiver: &Job) -> Option<String> {
     let kinds = AttributeKind::ALL.into_iter().filter(|kind| !may_lose.contains(kind));
     let lost: Vec<(AttributeKind, &Fault)> =
-        kinds.filter_map(|kind| Some((kind, receiver.faults.get(kind.name())?))).collect();
+        kinds.filter_map(|kind| Some((kind, receiver.faults.get(&FaultClass::Attributes(kind))?))).collect();
     if lost.is_empty() {
         return None;
     }
@@ -157,7 +154,7 @@ fn lost_attributes(may_lose: &BTreeSet<AttributeKind>, receiver: &Job) -> Option
 pub(super) fn dropped(target: &TargetPlan, receiver: &Job) -> BTreeMap<AttributeKind, u64> {
     let mut dropped = target.drops.clone();
     for kind in AttributeKind::ALL {
-        if let Some(fault) = receiver.faults.get(kind.name()) {
+        if let Some(fault) = receiver.faults.get(&FaultClass::Attributes(kind)) {
             *dropped.entry(kind).or_default() += fault.files;
         }
     }
@@ -166,7 +163,7 @@ pub(super) fn dropped(target: &TargetPlan, receiver: &Job) -> BTreeMap<Attribute
 
 /// Describes the failure of a job, if there is one: failed stages with their statuses, and their messages.
 /// Broken pipes count only if `pipes` is set.
-fn failure(job: &Job, counts: impl Fn(&str, i32) -> bool, pipes: bool) -> Option<String> {
+fn failure(job: &Job, counts: impl Fn(&Program, i32) -> bool, pipes: bool) -> Option<String> {
     let failed: Vec<String> = job
         .stages
         .iter()
@@ -191,17 +188,20 @@ fn failure(job: &Job, counts: impl Fn(&str, i32) -> bool, pipes: bool) -> Option
 /// Returns whether the first failed stage is a decoder that rejected the received data, unless the data was
 /// only cut short. In this case the digest is incomplete and cannot be compared.
 fn refused_by_a_decoder(receiver: &Job) -> bool {
-    let failed = |(stage, status): &&(String, i32)| *status != 0 && !broken_pipe(receiver, stage, *status);
+    let failed = |(stage, status): &&(Program, i32)| *status != 0 && !broken_pipe(receiver, stage, *status);
     let ended = ["premature end", "unexpected end", "incomplete"];
     let cut_short = receiver.complaints.iter().any(|line| ended.iter().any(|words| line.contains(words)));
     receiver.stages.iter().find(failed).is_some_and(|(stage, status)| {
-        matches!(stage.as_str(), "decrypt" | "decompress") && *status < NOT_STARTED && !cut_short
+        matches!(stage, Program::Decrypt | Program::Decompress) && *status < NOT_STARTED && !cut_short
     })
 }
 
 /// Returns whether the decompressor rejected its input.
 fn decoder_failed(receiver: &Job) -> bool {
-    receiver.stages.iter().any(|(stage, status)| stage == "decompress" && (1..NOT_STARTED).contains(status))
+    receiver
+        .stages
+        .iter()
+        .any(|(stage, status)| *stage == Program::Decompress && (1..NOT_STARTED).contains(status))
 }
 
 /// Messages of openssl when its reader is gone: while it writes, and at its end.
@@ -209,9 +209,9 @@ const OPENSSL_CANNOT_WRITE: [&str; 2] = ["error writing output file", "file_ctrl
 
 /// Returns whether a stage ended because its reader had ended. openssl has its own exit status and messages
 /// for this.
-fn broken_pipe(job: &Job, stage: &str, status: i32) -> bool {
+fn broken_pipe(job: &Job, stage: &Program, status: i32) -> bool {
     status == BROKEN_PIPE
-        || matches!(stage, "encrypt" | "decrypt")
+        || matches!(stage, Program::Encrypt | Program::Decrypt)
             && job.complaints.iter().any(|line| OPENSSL_CANNOT_WRITE.iter().any(|words| line.contains(words)))
 }
 
@@ -223,7 +223,7 @@ mod tests {
     #[test]
     fn decoder_without_a_reader_did_not_reject_its_input() {
         let receiver = |complaint: &str| Job {
-            stages: vec![("decrypt".into(), 1), ("tar".into(), 2)],
+            stages: vec![(Program::Decrypt, 1), (Program::Tar, 2)],
             complaints: vec!["no space left".into(), "bad decrypt".into(), complaint.into()],
             ..Job::default()
         };
@@ -241,8 +241,11 @@ mod tests {
         let fault =
             |files, named: &[&str]| Fault { files, named: named.iter().map(ToString::to_string).collect() };
         let faults = [
-            ("acls".to_owned(), fault(1, &["./d/a: Operation not supported"])),
-            ("xattrs".to_owned(), fault(5, &["./b: No space left on device", "./c: x", "./d: x"])),
+            (FaultClass::Attributes(AttributeKind::Acls), fault(1, &["./d/a: Operation not supported"])),
+            (
+                FaultClass::Attributes(AttributeKind::Xattrs),
+                fault(5, &["./b: No space left on device", "./c: x", "./d: x"]),
+            ),
         ];
         let receiver = Job { faults: faults.into(), ..Job::default() };
         let lost = |kinds: &[AttributeKind]| lost_attributes(&kinds.iter().copied().collect(), &receiver);

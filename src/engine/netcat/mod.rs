@@ -22,14 +22,14 @@ use crate::base::run_id::random_hex;
 use crate::config::settings::Settings;
 use crate::config::values::Compress;
 use crate::error::Error;
-use crate::host::agent::{Command, Job};
+use crate::host::agent::{Command, Job, JobName, Meter};
 use crate::host::command::typable;
 use crate::lease::{self, End};
 use crate::pipeline::render;
 use crate::plan::{Plan, TargetPlan};
 use crate::preflight::Requirements;
 use crate::progress::Progress;
-use build::{CIPHER_HEADER, WIRE};
+use build::CIPHER_HEADER;
 pub use judge::judge;
 pub use port::{Port, made_to};
 
@@ -98,10 +98,10 @@ impl Receiver<'_> {
 
     /// Returns what has arrived.
     fn received(&self, plan: &Plan) -> Received {
-        let job = self.end.agent.job("receiver");
+        let job = self.end.agent.job(JobName::Receiver);
         let header = if plan.encrypt { CIPHER_HEADER } else { 0 };
         Received {
-            wire_bytes: job.meters.get(WIRE).copied().unwrap_or_default().saturating_add(header),
+            wire_bytes: job.meters.get(&Meter::Wire).copied().unwrap_or_default().saturating_add(header),
             dropped: judge::dropped(self.plan, &job),
             digest: job.digest,
             complaints: job.complaints,
@@ -144,7 +144,7 @@ impl<'a> Stream<'a> {
         )
         .await;
         for receiver in self.receivers.iter_mut().filter(|receiver| receiver.is_live()) {
-            let job = receiver.end.agent.job("receiver");
+            let job = receiver.end.agent.job(JobName::Receiver);
             if let Err(error) = judge(self.plan, receiver.plan, &self.sender, &job) {
                 receiver.fail(error);
             }

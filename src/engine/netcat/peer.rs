@@ -45,8 +45,8 @@ pub(super) struct Reports<'a> {
     pub(super) receiver: Job,
     /// The sender's netcat.
     pub(super) netcat: &'a Netcat,
-    /// Name of the sender's sink for this target.
-    pub(super) sink: String,
+    /// Number of the target.
+    pub(super) sink: usize,
     /// There is only one target.
     pub(super) alone: bool,
     /// An earlier attempt failed.
@@ -196,6 +196,7 @@ fn is_broken(status: i32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::agent::Program;
 
     const OURS: &str = "10.0.0.1:40000";
 
@@ -206,7 +207,7 @@ mod tests {
     fn job(complaints: &[&str], stages: &[(&str, i32)], exit: Option<i32>) -> Job {
         Job {
             complaints: complaints.iter().map(ToString::to_string).collect(),
-            stages: stages.iter().map(|(stage, status)| ((*stage).to_owned(), *status)).collect(),
+            stages: stages.iter().map(|(stage, status)| (Program::named(stage), *status)).collect(),
             exit,
             ..Job::default()
         }
@@ -236,7 +237,7 @@ mod tests {
             sender,
             receiver,
             netcat: &netcat,
-            sink: "netcat1".into(),
+            sink: 1,
             alone: true,
             again: false,
             listens_after_refusal: false,

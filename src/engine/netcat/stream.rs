@@ -5,9 +5,8 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 
 use super::Receiver;
-use crate::engine::netcat::build::{READ, WIRE, sink_name};
 use crate::error::Error;
-use crate::host::agent::{AgentError, Command, Job};
+use crate::host::agent::{AgentError, Command, Dropped, Job, JobName, Meter};
 use crate::lease::End;
 use crate::plan::Plan;
 use crate::progress::Progress;
@@ -40,16 +39,16 @@ pub(super) async fn stream(
     progress: &Progress,
 ) -> Result<Job, Error> {
     let receiving = join_all(receivers.iter().filter(|receiver| receiver.is_live()).map(|receiver| async {
-        let sink = sink_name(receiver.plan.number);
+        let sink = receiver.plan.number;
         tokio::select! {
-            _ = receiver.end.agent.ended("receiver") => {}
+            _ = receiver.end.agent.ended(JobName::Receiver) => {}
             // The receiver of a dropped sink may never end by itself.
-            _ = source.agent.until("sender", |job| job.dropped.contains_key(&sink)) => {
-                let _ = tokio::time::timeout(LAST_WORDS, receiver.end.agent.ended("receiver")).await;
+            _ = source.agent.until(JobName::Sender, |job| job.dropped.contains_key(&sink)) => {
+                let _ = tokio::time::timeout(LAST_WORDS, receiver.end.agent.ended(JobName::Receiver)).await;
             }
         }
     }));
-    let ends = async { tokio::join!(source.agent.ended("sender"), receiving) };
+    let ends = async { tokio::join!(source.agent.ended(JobName::Sender), receiving) };
     tokio::pin!(ends);
     let verdict = tokio::select! {
         _ = &mut ends => None,
@@ -58,7 +57,7 @@ pub(super) async fn stream(
     match &verdict {
         Some(Verdict::Lost(error)) => return Err(error.clone().into()),
         Some(Verdict::Futile) => {
-            source.agent.call(Command::StopJob("sender")).await?;
+            source.agent.call(Command::StopJob(JobName::Sender)).await?;
             // Receivers that still run after that are ended by the release of their agents.
             let _ = tokio::time::timeout(LAST_WORDS, ends).await;
         }
@@ -69,7 +68,7 @@ pub(super) async fn stream(
     if source.agent.is_lost() {
         return Err(source.agent.lost().await.into());
     }
-    let sender = source.agent.job("sender");
+    let sender = source.agent.job(JobName::Sender);
     for receiver in receivers.iter_mut().filter(|receiver| receiver.is_live()) {
         // Its receiver is lost, too.
         if receiver.end.agent.is_lost() {
@@ -77,14 +76,14 @@ pub(super) async fn stream(
             continue;
         }
         let host = &receiver.plan.endpoint.host;
-        let job = receiver.end.agent.job("receiver");
-        match sender.dropped.get(&sink_name(receiver.plan.number)).map(String::as_str) {
-            Some("stalled") => receiver.fail(Error::Failed(format!(
+        let job = receiver.end.agent.job(JobName::Receiver);
+        match sender.dropped.get(&receiver.plan.number) {
+            Some(Dropped::Stalled) => receiver.fail(Error::Failed(format!(
                 "{host}: dropped from the stream: it accepted no data for {} s (--idle-timeout)",
                 plan.idle_timeout.as_secs()
             ))),
             // A receiver that failed by itself has a better reason.
-            Some(_) if job.exit.is_none_or(|status| status == 0) => receiver
+            Some(Dropped::Closed) if job.exit.is_none_or(|status| status == 0) => receiver
                 .fail(Error::Failed(format!("{host}: dropped from the stream: its connection was closed"))),
             _ => {}
         }
@@ -118,16 +117,17 @@ async fn watch(plan: &Plan, source: &End, receivers: &[Receiver<'_>], progress: 
             _ = look.tick() => {}
         }
         report(plan, source, progress);
-        let sender = source.agent.job("sender");
+        let sender = source.agent.job(JobName::Sender);
         // Only the stream counts: progress of the digests beside it does not mean that the stream moves.
         let moved = live
             .iter()
-            .map(|receiver| receiver.end.agent.job("receiver"))
+            .map(|receiver| receiver.end.agent.job(JobName::Receiver))
             .fold(sender.moved(), |sum, job| sum.saturating_add(job.moved()));
         // The end of a job is progress, too: the rest of the data may begin to flow now.
-        let ended = live.iter().filter(|receiver| receiver.end.agent.job("receiver").exit.is_some()).count()
-            + usize::from(sender.exit.is_some())
-            + sender.dropped.len();
+        let ended =
+            live.iter().filter(|receiver| receiver.end.agent.job(JobName::Receiver).exit.is_some()).count()
+                + usize::from(sender.exit.is_some())
+                + sender.dropped.len();
         // A server may let a backup wait for a lock as long as its longest statement runs.
         if (moved, ended) != last || sender.waits.is_some() && sender.exit.is_none() {
             (last, since) = ((moved, ended), Instant::now());
@@ -136,8 +136,8 @@ async fn watch(plan: &Plan, source: &End, receivers: &[Receiver<'_>], progress: 
         }
         let gone = |receiver: &&&Receiver<'_>| {
             receiver.end.agent.is_lost()
-                || receiver.end.agent.job("receiver").exit.is_some_and(|status| status != 0)
-                || sender.dropped.contains_key(&sink_name(receiver.plan.number))
+                || receiver.end.agent.job(JobName::Receiver).exit.is_some_and(|status| status != 0)
+                || sender.dropped.contains_key(&receiver.plan.number)
         };
         // Stages may go on after the shell of their job was killed.
         let headless = sender.exit.is_some() && sender.stages.is_empty();
@@ -152,11 +152,11 @@ async fn watch(plan: &Plan, source: &End, receivers: &[Receiver<'_>], progress: 
 }
 
 fn report(plan: &Plan, source: &End, progress: &Progress) {
-    let sender = source.agent.job("sender");
+    let sender = source.agent.job(JobName::Sender);
     progress.moved(bytes_read(&sender), plan.expected_bytes(), sender.waits.as_deref());
 }
 
 /// Returns the number of bytes that tar has written, before compression.
 pub(super) fn bytes_read(sender: &Job) -> u64 {
-    sender.meters.get(READ).or_else(|| sender.meters.get(WIRE)).copied().unwrap_or_default()
+    sender.meters.get(&Meter::Read).or_else(|| sender.meters.get(&Meter::Wire)).copied().unwrap_or_default()
 }

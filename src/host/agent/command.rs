@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::time::Duration;
 
+use super::event::JobName;
 use crate::config::settings::Replace;
 use crate::host::wire::{Field, LONGEST_TEXT, short};
 
@@ -18,7 +19,7 @@ pub enum Command<'a> {
     /// Reports the sockets on a target's port.
     AcceptedPeer {
         /// The receiving job.
-        job: &'a str,
+        job: JobName,
         /// Address and port on which it listens.
         target: SocketAddr,
         /// Sockets to wait for, for a moment.
@@ -83,7 +84,7 @@ pub enum Command<'a> {
     /// Reports the local addresses of the sender's connections to a port.
     LocalAddress {
         /// The sending job.
-        job: &'a str,
+        job: JobName,
         /// The port.
         port: u16,
     },
@@ -156,7 +157,7 @@ pub enum Command<'a> {
     /// Starts a job: a script in processes of its own.
     StartJob {
         /// Name of the job.
-        job: &'a str,
+        job: JobName,
         /// The script.
         script: &'a [u8],
         /// Key of the run, which the job reads from a pipe; may be empty.
@@ -170,7 +171,7 @@ pub enum Command<'a> {
         server: Server<'a>,
     },
     /// Ends the processes of a job.
-    StopJob(&'a str),
+    StopJob(JobName),
     /// Stops the replication of a server.
     StopReplication(Server<'a>),
     /// Stops a server.
@@ -327,7 +328,7 @@ impl Command<'_> {
                     Awaited::Listening => (b"listening", "check that the receiver listens"),
                     Awaited::Ours => (b"ours", "look for the connection on the port"),
                 };
-                new("accepted_peer", words, &[job.as_bytes(), &port, address.as_bytes(), awaited])
+                new("accepted_peer", words, &[job.name().as_bytes(), &port, address.as_bytes(), awaited])
             }
             Self::CheckSource(path) => {
                 new("check_source", "check that the source is still the same", &[bytes(path)])
@@ -364,7 +365,7 @@ impl Command<'_> {
             Self::LocalAddress { job, port } => new(
                 "local_address",
                 "find the address of the source on the data path",
-                &[job.as_bytes(), &number(port.into())],
+                &[job.name().as_bytes(), &number(port.into())],
             ),
             Self::MakeAccount { account, hash } => {
                 let fields = [&account.fields()[..], &[hash.as_bytes()]].concat();
@@ -399,13 +400,14 @@ impl Command<'_> {
             }
             Self::Restart => new("restart", "start stopped servers and replication again", &[]),
             Self::StartJob { job, script, key } => {
-                new("start_job", "start processes", &[job.as_bytes(), script, key.as_bytes()]).showing(1)
+                new("start_job", "start processes", &[job.name().as_bytes(), script, key.as_bytes()])
+                    .showing(1)
             }
             Self::StartServer { unit, server } => {
                 let fields = [&[unit.as_bytes()], &server.fields()[..]].concat();
                 new("start_server", "start the server", &fields)
             }
-            Self::StopJob(job) => new("stop_job", "end processes", &[job.as_bytes()]),
+            Self::StopJob(job) => new("stop_job", "end processes", &[job.name().as_bytes()]),
             Self::StopReplication(server) => new("stop_replication", "stop replication", &server.fields()),
             Self::StopServer { unit, server, timeout, replication_stopped } => {
                 let state: &[u8] = if replication_stopped { b"rests" } else { b"runs" };
@@ -455,7 +457,7 @@ mod tests {
         vec![
             Command::Commit(path),
             Command::AcceptedPeer {
-                job: "receiver",
+                job: JobName::Receiver,
                 target: SocketAddr::new(peer, 4400),
                 awaited: Awaited::Ours,
             },
@@ -468,7 +470,7 @@ mod tests {
             Command::KeepAccount(ACCOUNT),
             Command::LeaseHook { end: "source", number: 0, command: "true", source: "a", targets: "b" },
             Command::LeasePort { first: 4400, last: 4500 },
-            Command::LocalAddress { job: "sender", port: 4400 },
+            Command::LocalAddress { job: JobName::Sender, port: 4400 },
             Command::MakeAccount { account: ACCOUNT, hash: "*HASH" },
             Command::MakeStaging { path, keep: false, how, inner: "data".as_ref() },
             Command::NoteReplication(server),
@@ -492,9 +494,9 @@ mod tests {
                 upgraded: ("mysql_upgrade_info", "10.11"),
             },
             Command::Restart,
-            Command::StartJob { job: "sender", script: b"script", key: "key" },
+            Command::StartJob { job: JobName::Sender, script: b"script", key: "key" },
             Command::StartServer { unit: "mariadb.service", server },
-            Command::StopJob("sender"),
+            Command::StopJob(JobName::Sender),
             Command::StopReplication(server),
             Command::StopServer { unit: "mariadb.service", server, timeout, replication_stopped: false },
             Command::TakeTarget { directory: path, name: "x".as_ref(), how: Naming::Fill, seen: "" },

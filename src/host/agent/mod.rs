@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 pub mod command;
+pub mod event;
 pub mod told;
 
 use super::scripts::Script;
@@ -19,7 +20,8 @@ use super::{Begun, Host, HostError, Input};
 use crate::base::run_id::AgentId;
 use crate::host::leases::Held;
 pub use command::Command;
-pub use told::{Code, Fault, Job, Manifest};
+pub use event::{Dropped, Ending, FaultClass, JobName, List, Manifest, Meter, Program};
+pub use told::{Code, Fault, Job};
 use told::{Shared, State};
 
 /// Time limit of a command on the host. Commands sync the journal first, which may wait behind a lot of data
@@ -57,12 +59,12 @@ pub struct Charge<'a> {
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum AgentError {
     /// The agent or the connection to it is gone. The host rolls back on its own.
-    #[error("{host}: lost contact with the agent of this run ({})", reason(.ending.as_deref()))]
+    #[error("{host}: lost contact with the agent of this run ({})", reason(*.ending))]
     Lost {
         /// Host of the agent.
         host: String,
         /// Reason, if the agent could still report it.
-        ending: Option<String>,
+        ending: Option<Ending>,
     },
     /// The command failed.
     #[error("{host}: {action}: {text}")]
@@ -78,15 +80,15 @@ pub enum AgentError {
     },
 }
 
-fn reason(ending: Option<&str>) -> String {
+fn reason(ending: Option<Ending>) -> String {
     match ending {
-        Some("silence") => {
+        Some(Ending::Silence) => {
             "no heartbeat from this controller within the lease time, --lease-time; was this machine suspended?"
                 .to_owned()
         }
-        Some("eof") => "its connection was closed".to_owned(),
-        Some(signal @ ("HUP" | "INT" | "TERM")) => format!("it was terminated there by SIG{signal}"),
-        _ => "the host is down, the connection was cut or the agent was killed".to_owned(),
+        Some(Ending::Closed) => "its connection was closed".to_owned(),
+        Some(Ending::Signal(signal)) => format!("it was terminated there by SIG{signal}"),
+        None => "the host is down, the connection was cut or the agent was killed".to_owned(),
     }
 }
 
@@ -223,23 +225,23 @@ impl Agent {
 
     /// Returns a snapshot of a job's state.
     #[must_use]
-    pub fn job(&self, name: &str) -> Job {
-        self.shared.state().jobs.get(name).cloned().unwrap_or_default()
+    pub fn job(&self, name: JobName) -> Job {
+        self.shared.state().jobs.get(&name).cloned().unwrap_or_default()
     }
 
     /// Forgets a job's state, so that another job of this name can start.
-    pub fn forget(&self, name: &str) {
-        self.shared.state().jobs.remove(name);
+    pub fn forget(&self, name: JobName) {
+        self.shared.state().jobs.remove(&name);
     }
 
     /// Waits until a job has ended. Fails when the agent is lost.
-    pub async fn ended(&self, name: &str) -> Result<Job, AgentError> {
+    pub async fn ended(&self, name: JobName) -> Result<Job, AgentError> {
         self.until(name, |job| job.exit.is_some()).await
     }
 
     /// Waits until a job's state satisfies a condition. Fails when the agent is lost.
-    pub async fn until(&self, name: &str, condition: impl Fn(&Job) -> bool) -> Result<Job, AgentError> {
-        self.wait_forever(|state| match state.jobs.get(name) {
+    pub async fn until(&self, name: JobName, condition: impl Fn(&Job) -> bool) -> Result<Job, AgentError> {
+        self.wait_forever(|state| match state.jobs.get(&name) {
             Some(job) if condition(job) => Some(Ok(job.clone())),
             _ if state.lost => Some(Err(self.gone(state))),
             _ => None,
@@ -305,7 +307,7 @@ impl Agent {
     }
 
     fn gone(&self, state: &State) -> AgentError {
-        AgentError::Lost { host: self.host.clone(), ending: state.ending.clone() }
+        AgentError::Lost { host: self.host.clone(), ending: state.ending }
     }
 
     /// Returns whether the agent or the connection to it is gone.

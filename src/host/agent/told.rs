@@ -3,33 +3,32 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 
+use super::event::{
+    Dropped, Ending, Event, Fact, FaultClass, JobName, List, MOST_STAGES, Manifest, Meter, Program, Report,
+    number, said, text,
+};
 use crate::base::endpoint::MOST_TARGETS;
 use crate::host::leases::Held;
-use crate::host::wire::{Field, LONGEST_PATH, LONGEST_TEXT, message, short};
+use crate::host::wire::Field;
 
 /// Maximum number of lines of one kind that are kept of a host.
 pub const MOST_COMPLAINTS: usize = 64;
 /// Maximum number of log lines that are kept of a job.
 pub const MOST_LOG: usize = 100;
-/// Maximum number of names of one kind: meters, lists, facts.
-pub const MOST_NAMES: usize = 64;
-/// Maximum number of stages of a pipeline: a sender has one for each target, and a few more.
-pub const MOST_STAGES: usize = MOST_TARGETS + 16;
-/// Maximum number of fault classes, and of files that are named in each.
-pub const MOST_FAULTS: usize = 8;
-/// Maximum number of jobs of an agent.
-pub const MOST_JOBS: usize = 16;
+/// Maximum number of files that are named in each fault class.
+pub const MOST_NAMED: usize = 8;
 
 /// State that a job has reported so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Job {
     /// Bytes that went through each meter.
-    pub meters: BTreeMap<String, u64>,
+    pub meters: BTreeMap<Meter, u64>,
     /// Exit statuses of the stages, in the pipeline's order.
-    pub stages: Vec<(String, i32)>,
+    pub stages: Vec<(Program, i32)>,
     /// Digest of the stream, hexadecimal.
     pub digest: Option<String>,
     /// First lines that the stages wrote to standard error.
@@ -37,19 +36,19 @@ pub struct Job {
     /// Number of further lines on standard error.
     pub silenced: u64,
     /// Files that the stages lost, by fault class: a stage can lose files and still exit with 0.
-    pub faults: BTreeMap<String, Fault>,
-    /// Manifests by the name of their list.
-    pub manifests: BTreeMap<String, Manifest>,
+    pub faults: BTreeMap<FaultClass, Fault>,
+    /// Summaries of the lists.
+    pub manifests: BTreeMap<List, Manifest>,
     /// Last lines of the log.
     pub log: Vec<String>,
     /// Error message that the job repeats without making progress.
     pub stuck: Option<String>,
     /// Reason why the job waits, for example for a lock.
     pub waits: Option<String>,
-    /// Results by name.
-    pub facts: BTreeMap<String, String>,
-    /// Sinks that were dropped, with the reason.
-    pub dropped: BTreeMap<String, String>,
+    /// Results.
+    pub facts: JobFacts,
+    /// Sinks that were dropped, by the number of their target.
+    pub dropped: BTreeMap<usize, Dropped>,
     /// Exit status of the job, once it has ended.
     pub exit: Option<i32>,
 }
@@ -71,15 +70,55 @@ pub struct Fault {
     pub named: Vec<String>,
 }
 
-/// Summary of a list that is stored on the host.
+/// Results of a job, as far as it has any.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Manifest {
-    /// Number of records.
-    pub records: u64,
-    /// Total size of the listed files.
-    pub bytes: u64,
-    /// SHA-256 of the list.
-    pub digest: String,
+pub struct JobFacts {
+    /// Reason of a failure.
+    pub error: Option<String>,
+    /// Seconds that a replica is behind.
+    pub behind: Option<u64>,
+    /// Lag of a replica that has caught up.
+    pub lag: Option<Duration>,
+    /// GTID position.
+    pub gtid: Option<String>,
+    /// Binlog file of a position.
+    pub file: Option<String>,
+    /// Offset of a position in its binlog file.
+    pub position: Option<u64>,
+    /// Version of the server that was backed up.
+    pub server_version: Option<String>,
+    /// State of a backup.
+    pub state: Option<String>,
+    /// Backup program.
+    pub tool_name: Option<String>,
+    /// Version of the backup program.
+    pub tool_version: Option<String>,
+    /// Binlog file of a backup.
+    pub binlog_file: Option<String>,
+    /// Offset of a backup in its binlog file.
+    pub binlog_position: Option<u64>,
+    /// Position in the upstream's binlog, as a statement.
+    pub source_position: Option<String>,
+}
+
+impl JobFacts {
+    fn add(&mut self, fact: Fact) {
+        match fact {
+            Fact::Error(text) => self.error = Some(text),
+            Fact::Behind(seconds) => self.behind = Some(seconds),
+            Fact::Lag(lag) => self.lag = Some(lag),
+            Fact::Gtid(gtid) => self.gtid = Some(gtid),
+            Fact::File(file) => self.file = Some(file),
+            Fact::Position(position) => self.position = Some(position),
+            Fact::ServerVersion(version) => self.server_version = Some(version),
+            Fact::State(state) => self.state = Some(state),
+            Fact::ToolName(name) => self.tool_name = Some(name),
+            Fact::ToolVersion(version) => self.tool_version = Some(version),
+            Fact::BinlogFile(file) => self.binlog_file = Some(file),
+            Fact::BinlogPosition(position) => self.binlog_position = Some(position),
+            Fact::SourcePosition(position) => self.source_position = Some(position),
+        }
+    }
 }
 
 /// State of one agent, shared between its reader and its callers.
@@ -99,14 +138,14 @@ pub struct State {
     pub refused: Option<String>,
     /// The agent or the connection to it is gone.
     pub lost: bool,
-    /// Reason why the agent began to end: a word of the protocol.
-    pub ending: Option<String>,
+    /// Reason why the agent began to end.
+    pub ending: Option<Ending>,
     /// The agent has attempted the rollback of every lease and has ended in order.
     pub bye: bool,
     pub(super) next: u64,
     pub(super) waiting: HashMap<u64, oneshot::Sender<Reply>>,
-    /// Jobs by name.
-    pub jobs: BTreeMap<String, Job>,
+    /// Jobs.
+    pub jobs: BTreeMap<JobName, Job>,
     /// Leftovers as agent and lease, those of earlier runs included.
     pub left: Vec<(String, Held)>,
     /// The copy has its final name.
@@ -184,23 +223,21 @@ impl Shared {
     /// Applies one line from the agent. Lines that are not of the protocol, such as a login banner, are
     /// ignored.
     pub fn take(&self, message: &[Field]) {
-        let text = |index: usize| message.get(index).map(|field| shown(field)).unwrap_or_default();
-        let number = |index: usize| text(index).parse::<u64>().unwrap_or_default();
         let mut state = self.state();
         match message.first().map(Vec::as_slice) {
             Some(b"=") => {
-                if let Some(waiting) = state.waiting.remove(&number(1)) {
-                    let reply = match text(2).as_str() {
+                if let Some(waiting) = state.waiting.remove(&number(message, 1)) {
+                    let reply = match text(message, 2).as_str() {
                         "ok" => Ok(message[3..].to_vec()),
-                        _ => Err((
-                            Code::parse(&text(3)),
-                            message.get(4).map(|field| said(field)).unwrap_or_default(),
-                        )),
+                        _ => Err((Code::parse(&text(message, 3)), said(message, 4))),
                     };
                     let _ = waiting.send(reply);
                 }
             }
-            Some(b"!") => state.event(&text(1), message.get(2..).unwrap_or_default()),
+            Some(b"!") => {
+                let event = Event::decode(&text(message, 1), message.get(2..).unwrap_or_default());
+                event.into_iter().for_each(|event| state.apply(event));
+            }
             _ => {}
         }
         drop(state);
@@ -209,137 +246,113 @@ impl Shared {
 }
 
 impl State {
-    fn event(&mut self, kind: &str, fields: &[Field]) {
-        let text = |index: usize| fields.get(index).map(|field| shown(field)).unwrap_or_default();
-        let output = |index: usize| fields.get(index).map(|field| said(field)).unwrap_or_default();
-        let number = |index: usize| text(index).parse::<u64>().unwrap_or_default();
-        match kind {
-            "ready" => self.ready = true,
-            "refused" => self.refused = Some(output(0)),
-            "ending" => self.ending = Some(text(0)),
-            "bye" => self.bye = true,
-            "unpublished" => (self.published, self.old_kept) = (false, false),
-            "old_goes" => self.old_kept = false,
-            "published" => (self.published, self.old_kept) = (true, !text(1).is_empty()),
-            "kept" if self.kept.len() < MOST_COMPLAINTS => {
-                self.kept.push(fields.first().map(|path| short(path, LONGEST_PATH)).unwrap_or_default());
-            }
-            "left" => {
-                if self.left.len() < MOST_COMPLAINTS {
-                    let lease = fields.get(1..).unwrap_or_default();
-                    self.left.push((text(0), Held::parse(lease)));
+    fn apply(&mut self, event: Event) {
+        match event {
+            Event::Ready => self.ready = true,
+            Event::Refused(reason) => self.refused = Some(reason),
+            Event::Ending(reason) => self.ending = Some(reason),
+            Event::Bye => self.bye = true,
+            Event::Unpublished => (self.published, self.old_kept) = (false, false),
+            Event::OldGoes => self.old_kept = false,
+            Event::Published { old_kept } => (self.published, self.old_kept) = (true, old_kept),
+            Event::Kept(path) if self.kept.len() < MOST_COMPLAINTS => self.kept.push(path),
+            Event::Left(agent, held) if self.left.len() < MOST_COMPLAINTS => self.left.push((agent, held)),
+            Event::Kept(_) | Event::Left(..) => {}
+            Event::Job(name, report) => self.jobs.entry(name).or_default().apply(report),
+        }
+    }
+}
+
+impl Job {
+    fn apply(&mut self, report: Report) {
+        match report {
+            Report::Bytes(meter, bytes) => {
+                if self.meters.len() < MOST_STAGES || self.meters.contains_key(&meter) {
+                    self.meters.insert(meter, bytes);
                 }
             }
-            _ => {
-                let name = text(0);
-                if !self.jobs.contains_key(&name) && self.jobs.len() >= MOST_JOBS {
-                    return;
+            Report::Dropped(sink, reason) => {
+                if self.dropped.len() < MOST_TARGETS {
+                    self.dropped.insert(sink, reason);
                 }
-                let job = self.jobs.entry(name).or_default();
-                match kind {
-                    "bytes" if job.meters.len() < MOST_NAMES || job.meters.contains_key(&text(1)) => {
-                        job.meters.insert(text(1), number(2));
-                    }
-                    "dropped" if job.dropped.len() < MOST_TARGETS => {
-                        job.dropped.insert(text(1), text(2));
-                    }
-                    "stderr" if job.complaints.len() < MOST_COMPLAINTS => {
-                        job.complaints.extend(Some(output(1)).filter(|line| !line.is_empty()));
-                    }
-                    "fault" if job.faults.len() < MOST_FAULTS || job.faults.contains_key(&text(1)) => {
-                        let fault = job.faults.entry(text(1)).or_default();
-                        fault.files = fault.files.max(number(2));
-                        if let Some(file) = fields.get(3).filter(|_| fault.named.len() < MOST_FAULTS) {
-                            fault.named.push(said(file));
-                        }
-                    }
-                    "log" if job.log.len() < MOST_LOG => job.log.push(output(1)),
-                    "stuck" => job.stuck = Some(output(1)),
-                    "waits" => job.waits = fields.get(1).map(|field| said(field)),
-                    "fact" if job.facts.len() < MOST_NAMES => {
-                        let (name, value) = (text(1), fields.get(2).map(Vec::as_slice).unwrap_or_default());
-                        // Other facts are names, in which every character counts.
-                        let value = match name.as_str() {
-                            "error" => message(value, LONGEST_TEXT),
-                            _ => short(value, LONGEST_PATH),
-                        };
-                        job.facts.insert(name, value);
-                    }
-                    "silenced" => job.silenced = number(1),
-                    "stages" => {
-                        job.stages = fields
-                            .iter()
-                            .skip(1)
-                            .take(MOST_STAGES)
-                            .filter_map(|field| {
-                                let field = shown(field);
-                                let (stage, status) = field.split_once('=')?;
-                                Some((stage.to_owned(), status.parse().unwrap_or(255)))
-                            })
-                            .collect();
-                    }
-                    "digest" => job.digest = Some(text(1)),
-                    "manifest" if job.manifests.len() < MOST_NAMES => {
-                        job.manifests.insert(
-                            text(1),
-                            Manifest { records: number(2), bytes: number(3), digest: text(4) },
-                        );
-                    }
-                    "exit" => {
-                        job.exit.get_or_insert(text(1).parse().unwrap_or(255));
-                    }
-                    _ => {}
+            }
+            Report::Complaint(line) => {
+                if self.complaints.len() < MOST_COMPLAINTS {
+                    self.complaints.push(line);
                 }
+            }
+            Report::Silenced(lines) => self.silenced = lines,
+            Report::Fault(class, files, file) => {
+                let fault = self.faults.entry(class).or_default();
+                fault.files = fault.files.max(files);
+                fault.named.extend(file.filter(|_| fault.named.len() < MOST_NAMED));
+            }
+            Report::Log(line) => {
+                if self.log.len() < MOST_LOG {
+                    self.log.push(line);
+                }
+            }
+            Report::Stuck(error) => self.stuck = Some(error),
+            Report::Waits(reason) => self.waits = reason,
+            Report::Fact(fact) => self.facts.add(fact),
+            Report::Stages(stages) => self.stages = stages,
+            Report::Digest(digest) => self.digest = Some(digest),
+            Report::Manifest(list, manifest) => {
+                self.manifests.insert(list, manifest);
+            }
+            Report::Exit(status) => {
+                self.exit.get_or_insert(status);
             }
         }
     }
 }
 
-/// Returns a name or a word of the protocol in a form that can be shown.
-fn shown(field: &[u8]) -> String {
-    short(field, LONGEST_TEXT)
-}
-
-/// Returns the output of a program on a host in a form that can be shown.
-fn said(field: &[u8]) -> String {
-    message(field, LONGEST_TEXT)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::wire::decode;
+    use crate::host::wire::{LONGEST_PATH, LONGEST_TEXT, decode};
 
     #[test]
     fn hostile_agent_cannot_fill_the_memory() {
-        let mut state = State::default();
+        let shared = Shared::default();
+        let take = |words: &[&[u8]]| {
+            let fields: Vec<Field> = words.iter().map(|word| word.to_vec()).collect();
+            shared.take(&[vec![b"!".to_vec()], fields].concat());
+        };
+        let (long, strange) = ([b'x'; 60_000], [0x1b; 60_000]);
         for n in 0..10_000 {
-            let name = format!("job{n}").into_bytes();
-            state.event("stderr", &[name, b"x".to_vec()]);
-            state.event("stderr", &[b"job0".to_vec(), b"\x1b[2Jred\nalert\x07".to_vec()]);
-            state.event("stderr", &[b"job0".to_vec(), b"\x1b[2J\x07".to_vec()]);
-            state.event("left", &[vec![b'x'; 60_000], vec![b'x'; 60_000]]);
-            state.event("dropped", &[b"job1".to_vec(), n.to_string().into_bytes(), vec![0xff; 60_000]]);
-            state.event("log", &[b"job0".to_vec(), vec![b'x'; 60_000]]);
-            state.event("fact", &[b"job0".to_vec(), n.to_string().into_bytes(), vec![0x1b; 60_000]]);
-            state.event("fault", &[b"job0".to_vec(), n.to_string().into_bytes(), b"7".to_vec()]);
-            state.event("fault", &[b"job0".to_vec(), b"0".to_vec(), b"7".to_vec(), vec![b'x'; 60_000]]);
-            state.event("bytes", &[b"job0".to_vec(), n.to_string().into_bytes(), b"7".to_vec()]);
+            let number = n.to_string();
+            let number = number.as_bytes();
+            take(&[b"stderr", format!("job{n}").as_bytes(), b"x"]);
+            take(&[b"stderr", b"sender", b"\x1b[2Jred\nalert\x07"]);
+            take(&[b"stderr", b"sender", b"\x1b[2J\x07"]);
+            take(&[b"left", &long, &long]);
+            take(&[b"kept", &long]);
+            take(&[b"dropped", b"sender", format!("netcat{n}").as_bytes(), &[0xff; 60_000]]);
+            take(&[b"log", b"sender", &long]);
+            take(&[b"fact", b"sender", number, &strange]);
+            take(&[b"fact", b"sender", b"gtid", &strange]);
+            take(&[b"fault", b"sender", number, b"7"]);
+            take(&[b"fault", b"sender", b"read", b"7", &long]);
+            take(&[b"bytes", b"sender", format!("netcat{n}").as_bytes(), b"7"]);
+            take(&[b"stages", b"sender", &long]);
         }
-        assert_eq!(state.jobs.len(), MOST_JOBS);
-        assert_eq!(state.jobs["job0"].complaints.len(), MOST_COMPLAINTS);
-        assert_eq!(state.jobs["job0"].complaints[..3], ["x", "red | alert", "red | alert"]);
-        assert_eq!(state.jobs["job0"].log.len(), MOST_LOG);
-        assert!(state.jobs["job0"].log[0].len() <= LONGEST_TEXT + 3);
-        assert_eq!(state.jobs["job0"].facts.len(), MOST_NAMES);
-        assert!(state.jobs["job0"].facts.values().all(|fact| fact.len() <= LONGEST_PATH + 3));
-        assert_eq!(state.jobs["job0"].meters.len(), MOST_NAMES);
-        assert_eq!(state.jobs["job0"].faults.len(), MOST_FAULTS);
-        assert_eq!(state.jobs["job0"].faults["0"].named.len(), MOST_FAULTS);
+        let state = shared.state();
+        assert_eq!(state.jobs.len(), 1);
+        let job = &state.jobs[&JobName::Sender];
+        assert_eq!(job.complaints.len(), MOST_COMPLAINTS);
+        assert_eq!(job.complaints[..2], ["red | alert", "red | alert"]);
+        assert_eq!(job.log.len(), MOST_LOG);
+        assert!(job.log[0].len() <= LONGEST_TEXT + 3);
+        assert!(job.facts.gtid.as_ref().unwrap().len() <= LONGEST_PATH + 3);
+        assert_eq!(job.meters.len(), MOST_STAGES);
+        assert_eq!(job.faults.len(), 1);
+        assert_eq!(job.faults[&FaultClass::Unreadable].named.len(), MOST_NAMED);
+        assert_eq!(job.dropped.len(), MOST_TARGETS);
         let longest =
             state.left.iter().map(|(agent, held)| agent.len() + held.to_string().len()).max().unwrap();
         assert!(longest <= LONGEST_TEXT + LONGEST_PATH + 6, "{longest}");
-        assert!(state.jobs["job1"].dropped.values().all(|reason| reason.len() <= LONGEST_TEXT + 3));
+        assert!(state.kept.len() == MOST_COMPLAINTS && state.kept[0].len() <= LONGEST_PATH + 3);
     }
 
     #[test]
@@ -353,7 +366,7 @@ mod tests {
         for meter in ["read", "wire"] {
             shared.take(&decode(format!("!\tbytes\tsender\t{meter}\t{}", u64::MAX).as_bytes()));
         }
-        assert_eq!(shared.state().jobs["sender"].moved(), u64::MAX);
+        assert_eq!(shared.state().jobs[&JobName::Sender].moved(), u64::MAX);
     }
 
     #[test]

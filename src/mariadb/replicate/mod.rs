@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use super::jobs;
 use super::plan::{Account, Follow, ReplicaPlan};
 use crate::error::{Error, chain};
-use crate::host::agent::{AgentError, Command, Job};
+use crate::host::agent::{AgentError, Command, Job, JobName};
 use crate::host::wire::printable;
 use crate::lease::{self, End};
 use crate::plan::{Plan, TargetPlan};
@@ -100,20 +100,18 @@ impl<'a> Replica<'a> {
     async fn wait(&self, script: &[u8], progress: &Progress) -> Result<(String, Duration), Error> {
         let Setup { replica, end, .. } = self.setup;
         let key = Zeroizing::new(format!("{}\n{}", self.account.user, self.account.password()));
-        lease::job(&end.agent, "follow", script, &key).await?;
+        lease::job(&end.agent, JobName::Follow, script, &key).await?;
         let job = loop {
             tokio::select! {
-                ended = end.agent.ended("follow") => break ended?,
+                ended = end.agent.ended(JobName::Follow) => break ended?,
                 () = tokio::time::sleep(LOOK) => {
-                    let facts = end.agent.job("follow").facts;
-                    let behind = facts.get("behind").and_then(|behind| behind.parse::<u64>().ok());
+                    let behind = end.agent.job(JobName::Follow).facts.behind;
                     progress.waits(behind.map(|seconds| format!("{seconds} s behind")));
                 }
             }
         };
-        let lag = job.facts.get("lag_ms").and_then(|lag| lag.parse().ok()).map(Duration::from_millis);
-        match lag {
-            Some(lag) if job.exit == Some(0) => Ok((job.facts.get("gtid").cloned().unwrap_or_default(), lag)),
+        match job.facts.lag {
+            Some(lag) if job.exit == Some(0) => Ok((job.facts.gtid.unwrap_or_default(), lag)),
             _ => Err(reported(end, &job, &format!("replication from {} failed", replica.primary))),
         }
     }
@@ -141,7 +139,7 @@ impl<'a> Replica<'a> {
     pub(crate) async fn give_back(&self) {
         let Setup { target, end, .. } = self.setup;
         // Jobs that use the new server would delay this.
-        for job in ["follow", "tables"] {
+        for job in [JobName::Follow, JobName::Tables] {
             if end.agent.job(job).exit.is_none() {
                 let _ = end.agent.call(Command::StopJob(job)).await;
             }
@@ -158,6 +156,6 @@ impl<'a> Replica<'a> {
 
 /// Returns the error that a job reported as a fact.
 fn reported(end: &End, job: &Job, what: &str) -> Error {
-    let why = job.facts.get("error").map_or_else(|| "the job was killed".to_owned(), Clone::clone);
+    let why = job.facts.error.as_deref().unwrap_or("the job was killed");
     Error::Failed(format!("{}: {what}: {why}", end.agent.host()))
 }

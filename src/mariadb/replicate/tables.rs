@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use super::{Replica, Setup, reported};
 use crate::config::values::TableCheck;
 use crate::error::Error;
-use crate::host::agent::{Command, Job};
+use crate::host::agent::{Command, Job, JobName, List};
 use crate::lease::{self, End};
 use crate::mariadb::jobs;
 use crate::mariadb::plan::{Position, ReplicaPlan, is_gtid};
@@ -36,10 +36,10 @@ pub(crate) struct Caught<'a, 'b> {
 
 /// Returns the position at which the source has read its tables, in the form that the replica uses.
 fn moment_of(job: &Job, began: &Position) -> Option<Position> {
-    let fact = |key: &str| job.facts.get(key).cloned().unwrap_or_default();
+    let facts = &job.facts;
     match began {
-        Position::Gtid(_) => Some(fact("gtid")).filter(|gtid| is_gtid(gtid)).map(Position::Gtid),
-        Position::File(..) => Some(Position::File(fact("file"), fact("position").parse().ok()?)),
+        Position::Gtid(_) => facts.gtid.clone().filter(|gtid| is_gtid(gtid)).map(Position::Gtid),
+        Position::File(..) => Some(Position::File(facts.file.clone().unwrap_or_default(), facts.position?)),
     }
 }
 
@@ -63,7 +63,7 @@ impl Comparison<'_> {
         if stopped.iter().all(Result::is_err) {
             return stopped.into_iter().filter_map(Result::err).map(Err).collect();
         }
-        let behind = stopped.iter().flatten().filter_map(|job| job.facts.get("gtid").cloned());
+        let behind = stopped.iter().flatten().filter_map(|job| job.facts.gtid.clone());
         let behind: Vec<String> = behind.filter(|gtid| is_gtid(gtid)).collect();
         // Text: an error of the donor is that of every replica.
         let (of_source, of_targets) = match self.begin(&behind).await {
@@ -92,9 +92,9 @@ impl Comparison<'_> {
     async fn begin(&self, behind: &[String]) -> Result<Job, Error> {
         let script = jobs::source_tables(self.plan, self.replica, self.check, behind);
         let agent = &self.source.agent;
-        lease::job(agent, "tables", &script, "").await?;
-        let job = agent.until("tables", |job| job.facts.contains_key("gtid") || job.exit.is_some()).await?;
-        if job.facts.contains_key("gtid") {
+        lease::job(agent, JobName::Tables, &script, "").await?;
+        let job = agent.until(JobName::Tables, |job| job.facts.gtid.is_some() || job.exit.is_some()).await?;
+        if job.facts.gtid.is_some() {
             return Ok(job);
         }
         Err(reported(self.source, &job, "cannot read its tables in one snapshot"))
@@ -102,7 +102,7 @@ impl Comparison<'_> {
 
     /// Waits until the tables of the donor have been read.
     async fn end(&self) -> Result<Job, Error> {
-        let job = self.source.agent.ended("tables").await?;
+        let job = self.source.agent.ended(JobName::Tables).await?;
         if job.exit == Some(0) { Ok(job) } else { Err(reported(self.source, &job, "cannot read its tables")) }
     }
 
@@ -124,7 +124,7 @@ impl Comparison<'_> {
         .await;
         if read.iter().all(Result::is_err) {
             // A failure to stop the job shows where its end is waited for.
-            let _ = self.source.agent.call(Command::StopJob("tables")).await;
+            let _ = self.source.agent.call(Command::StopJob(JobName::Tables)).await;
         }
         read
     }
@@ -138,9 +138,9 @@ impl Comparison<'_> {
         progress: &Progress,
     ) -> Result<Followed, Error> {
         let Setup { target, end, .. } = replica.setup;
-        let (list, other) = (there.manifests.get("tables"), here.manifests.get("tables"));
+        let (list, other) = (there.manifests.get(&List::Tables), here.manifests.get(&List::Tables));
         if list.is_none() || list != other {
-            let differences = verify::differences(self.source, end, "tables").await?;
+            let differences = verify::differences(self.source, end, List::Tables).await?;
             return Err(Error::Verification(format!(
                 "{}: its tables differ from those of {}: {differences}",
                 target.endpoint.host, self.plan.source.endpoint.host
@@ -159,7 +159,7 @@ impl Comparison<'_> {
 
 /// Runs a job `tables` and requires it to succeed.
 async fn run(end: &End, script: &[u8], what: &str) -> Result<Job, Error> {
-    lease::job(&end.agent, "tables", script, "").await?;
-    let job = end.agent.ended("tables").await?;
+    lease::job(&end.agent, JobName::Tables, script, "").await?;
+    let job = end.agent.ended(JobName::Tables).await?;
     if job.exit == Some(0) { Ok(job) } else { Err(reported(end, &job, what)) }
 }

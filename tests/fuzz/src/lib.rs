@@ -6,13 +6,13 @@ use std::net::IpAddr;
 use std::sync::LazyLock;
 
 use futures_util::FutureExt as _;
-use transfer::cli::Cli;
 use transfer::base::endpoint::Endpoint;
+use transfer::base::run_id::RunId;
+use transfer::cli::Cli;
+use transfer::config::settings::{Settings, Sources};
 use transfer::host::facts::Facts;
 use transfer::host::wire::{Field, decode, read_record};
 use transfer::plan::{Plan, TargetFactsOf};
-use transfer::base::run_id::RunId;
-use transfer::config::settings::{Settings, Sources};
 
 /// Splits bytes into the lines of an answer, as the controller does.
 pub fn answer(mut data: &[u8]) -> Vec<Vec<Field>> {

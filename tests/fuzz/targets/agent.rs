@@ -8,16 +8,18 @@ use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
 use transfer::base::endpoint::MOST_TARGETS;
+use transfer::engine::netcat::judge;
 use transfer::error::Error;
-use transfer::host::facts::Facts;
 use transfer::host::agent::AgentError;
-use transfer::host::agent::told::{Job, MOST_COMPLAINTS, MOST_JOBS, MOST_NAMES, MOST_STAGES, Shared, State};
+use transfer::host::agent::event::MOST_STAGES;
+use transfer::host::agent::told::{MOST_COMPLAINTS, Shared, State};
+use transfer::host::agent::{Job, JobName, List};
+use transfer::host::facts::Facts;
 use transfer::host::wire::{LONGEST_PATH, LONGEST_TEXT, MAX_LINE};
 use transfer::lease::{Leftover, Remains};
 use transfer::plan::Plan;
-use transfer::report::{OldData, Report, TargetReport};
-use transfer::engine::netcat::judge;
 use transfer::report::outcome::{Copied, Outcome};
+use transfer::report::{OldData, Report, TargetReport};
 use transfer_fuzz::{answer, assert_line, assert_lines, parts, plan, settings};
 
 static PLAN: LazyLock<Plan> = LazyLock::new(|| plan(&settings(&[]), &Facts::default(), &Facts::default()));
@@ -29,22 +31,23 @@ const PATH: usize = LONGEST_PATH + 3;
 const SAID: usize = 2 * MOST_COMPLAINTS * (TEXT + 2) + 2 * MOST_STAGES * TEXT + 1000;
 
 fn assert_bounded(job: &Job) {
-    let names = job.meters.keys().chain(job.manifests.keys()).chain(job.dropped.keys());
-    let texts = job.complaints.iter().chain(job.dropped.values()).chain(&job.digest);
-    let more = job.stages.iter().map(|(stage, _)| stage);
+    let facts = &job.facts;
+    let texts =
+        job.complaints.iter().chain(&job.digest).chain(&job.waits).chain(&job.stuck).chain(&facts.error);
     let digests = job.manifests.values().map(|manifest| &manifest.digest);
-    names.chain(texts).chain(more).chain(digests).for_each(|text| assert_line(text, TEXT));
+    texts.chain(digests).for_each(|text| assert_line(text, TEXT));
+    facts.gtid.iter().chain(&facts.file).chain(&facts.state).for_each(|text| assert_line(text, PATH));
+    job.stages.iter().for_each(|(stage, _)| assert_line(&stage.to_string(), TEXT));
     assert!(job.complaints.len() <= MOST_COMPLAINTS);
-    let counts = [job.meters.len(), job.manifests.len()];
-    assert!(counts.into_iter().all(|count| count <= MOST_NAMES), "{counts:?}");
+    assert!(job.meters.len() <= MOST_STAGES);
     assert!(job.stages.len() <= MOST_STAGES && job.dropped.len() <= MOST_TARGETS);
     assert!(job.meters.values().all(|bytes| *bytes <= job.moved()));
 }
 
 fn assert_state_bounded(state: &State) {
-    assert!(state.jobs.len() <= MOST_JOBS && state.left.len() <= MOST_COMPLAINTS);
+    assert!(state.left.len() <= MOST_COMPLAINTS);
     assert!(state.kept.len() <= MOST_COMPLAINTS);
-    state.jobs.keys().chain(&state.refused).chain(&state.ending).for_each(|text| assert_line(text, TEXT));
+    state.refused.iter().for_each(|text| assert_line(text, TEXT));
     state.jobs.values().for_each(assert_bounded);
     for (agent, held) in &state.left {
         assert_line(agent, TEXT);
@@ -54,7 +57,7 @@ fn assert_state_bounded(state: &State) {
 }
 
 fn copied(sender: &Job, receiver: &Job) -> Copied {
-    let entries = receiver.manifests.get("entries").cloned().unwrap_or_default();
+    let entries = receiver.manifests.get(&List::Entries).cloned().unwrap_or_default();
     Copied {
         entries: entries.records,
         bytes: entries.bytes,
@@ -90,7 +93,7 @@ fuzz_target!(|data: &[u8]| {
     {
         let state = shared.state();
         assert_state_bounded(&state);
-        errors.push(AgentError::Lost { host: "db1".into(), ending: state.ending.clone() });
+        errors.push(AgentError::Lost { host: "db1".into(), ending: state.ending });
         assert!(replies.len() == 3);
     }
     let [(there, of_source), (here, of_target)] = agents;
@@ -104,15 +107,18 @@ fuzz_target!(|data: &[u8]| {
         }
     }
 
-    let job = |shared: &Shared, name: &str| shared.state().jobs.get(name).cloned().unwrap_or_default();
-    let (sender, receiver) = (job(&there, "sender"), job(&here, "receiver"));
+    let job = |shared: &Shared, name: JobName| shared.state().jobs.get(&name).cloned().unwrap_or_default();
+    let (sender, receiver) = (job(&there, JobName::Sender), job(&here, JobName::Receiver));
     let kept = here.state().kept.clone();
     let outcome = match judge(&PLAN, &PLAN.targets[0], &sender, &receiver) {
         Ok(()) => Outcome::Done(copied(&sender, &receiver)),
         Err(error) => Outcome::Failed(error),
     };
     let left = here.state().left.clone();
-    let leftovers = left.into_iter().map(|(_, held)| Leftover { host: "db2".into(), what: Remains::Lease(held) }).collect();
+    let leftovers = left
+        .into_iter()
+        .map(|(_, held)| Leftover { host: "db2".into(), what: Remains::Lease(held) })
+        .collect();
     let target = |outcome| TargetReport {
         endpoint: PLAN.targets[0].endpoint.clone(),
         final_path: Some("/srv/data".into()),

@@ -7,13 +7,13 @@ use std::net::IpAddr;
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use transfer::report::dry_run::DryRun;
+use transfer::config::settings::Settings;
 use transfer::host::facts::Facts;
 use transfer::host::wire::LONGEST_TEXT;
 use transfer::preflight::{self, Before, Side};
 use transfer::probe::candidates;
+use transfer::report::dry_run::DryRun;
 use transfer::report::{Report, RunFacts};
-use transfer::config::settings::Settings;
 use transfer_fuzz::{answer, assert_line, assert_lines, endpoint, parts, plan, settings};
 
 static WAYS: LazyLock<[Settings; 4]> = LazyLock::new(|| {

@@ -6,8 +6,8 @@
 use std::net::IpAddr;
 
 use libfuzzer_sys::fuzz_target;
-use transfer::host::command::{Word, quote};
 use transfer::engine::netcat::variant::{Dialect, Netcat};
+use transfer::host::command::{Word, quote};
 use transfer::host::wire::{LONGEST_TEXT, short};
 use transfer_fuzz::parts;
 

@@ -5,9 +5,9 @@
 use std::net::IpAddr;
 
 use libfuzzer_sys::fuzz_target;
+use transfer::engine::netcat::{Port, made_to};
 use transfer::host::wire::LONGEST_PATH;
 use transfer::probe;
-use transfer::engine::netcat::{Port, made_to};
 use transfer_fuzz::{answer, assert_line};
 
 fuzz_target!(|data: &[u8]| {

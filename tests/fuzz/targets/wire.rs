@@ -4,9 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use tokio::io::BufReader;
-use transfer::host::wire::{
-    LONGEST_TEXT, MAX_LINE, decode, encode, message, printable, read_record, short,
-};
+use transfer::host::wire::{LONGEST_TEXT, MAX_LINE, decode, encode, message, printable, read_record, short};
 use transfer_fuzz::{assert_line, done};
 
 /// Limit for all lines: several of the longest ones.

@@ -1,0 +1,510 @@
+//! Events of an agent, decoded in one place from the fields of its lines. Unknown events, jobs and names are
+//! ignored: a host may send anything.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::base::endpoint::MOST_TARGETS;
+use crate::config::values::AttributeKind;
+use crate::host::leases::Held;
+use crate::host::wire::{Field, LONGEST_PATH, LONGEST_TEXT, message, short};
+
+/// Maximum number of stages of a pipeline: a sender has one for each target, and a few more.
+pub const MOST_STAGES: usize = MOST_TARGETS + 16;
+/// Beginning of the names of the stages that feed targets.
+const SINK: &str = "netcat";
+
+/// Event of an agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The agent accepts commands.
+    Ready,
+    /// The agent refuses to start, for this reason.
+    Refused(String),
+    /// The agent begins to end.
+    Ending(Ending),
+    /// The agent has attempted the rollback of every lease.
+    Bye,
+    /// The copy has its final name.
+    Published {
+        /// The data that had this name before still exists.
+        old_kept: bool,
+    },
+    /// The final name leads to what it led to before.
+    Unpublished,
+    /// The old data will be removed.
+    OldGoes,
+    /// This staging directory is kept.
+    Kept(String),
+    /// A lease of an agent is not rolled back.
+    Left(String, Held),
+    /// A job has reported something.
+    Job(JobName, Report),
+}
+
+/// Reason why an agent begins to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// No heartbeat within the lease time.
+    Silence,
+    /// Its input ended.
+    Closed,
+    /// A signal: HUP, INT or TERM.
+    Signal(&'static str),
+}
+
+/// Job of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum JobName {
+    /// The stream's end on the source.
+    Sender,
+    /// The stream's end on a target.
+    Receiver,
+    /// List and digests of the source.
+    Manifest,
+    /// List and digests of the copy.
+    Verify,
+    /// Files that changed on the source.
+    Changed,
+    /// Removal of the top directory of an archive.
+    Strip,
+    /// Digest of an archive, read back from disk.
+    Archive,
+    /// New owner of the copy.
+    Chown,
+    /// Preparation of a backup.
+    Prepare,
+    /// Metadata of a backup.
+    Inspect,
+    /// Replication until the replica has caught up.
+    Follow,
+    /// Contents of tables.
+    Tables,
+    /// Command of the user.
+    Hook,
+}
+
+impl JobName {
+    const ALL: [Self; 13] = [
+        Self::Sender,
+        Self::Receiver,
+        Self::Manifest,
+        Self::Verify,
+        Self::Changed,
+        Self::Strip,
+        Self::Archive,
+        Self::Chown,
+        Self::Prepare,
+        Self::Inspect,
+        Self::Follow,
+        Self::Tables,
+        Self::Hook,
+    ];
+
+    /// Returns the word of the protocol.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sender => "sender",
+            Self::Receiver => "receiver",
+            Self::Manifest => "manifest",
+            Self::Verify => "verify",
+            Self::Changed => "changed",
+            Self::Strip => "strip",
+            Self::Archive => "archive",
+            Self::Chown => "chown",
+            Self::Prepare => "prepare",
+            Self::Inspect => "inspect",
+            Self::Follow => "follow",
+            Self::Tables => "tables",
+            Self::Hook => "hook",
+        }
+    }
+}
+
+/// Report of a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// Bytes that went through a meter so far.
+    Bytes(Meter, u64),
+    /// The sink of the target with this number was dropped from the stream.
+    Dropped(usize, Dropped),
+    /// Line of standard error.
+    Complaint(String),
+    /// Number of further lines on standard error.
+    Silenced(u64),
+    /// Files that a program has lost so far, and one of them.
+    Fault(FaultClass, u64, Option<String>),
+    /// Line of a log.
+    Log(String),
+    /// The job repeats this error without making progress.
+    Stuck(String),
+    /// The job waits for this; `None`: no longer.
+    Waits(Option<String>),
+    /// Result of the job.
+    Fact(Fact),
+    /// Exit statuses of the stages, in the pipeline's order.
+    Stages(Vec<(Program, i32)>),
+    /// Digest of the stream, hexadecimal.
+    Digest(String),
+    /// A list is complete.
+    Manifest(List, Manifest),
+    /// The job has ended with this status.
+    Exit(i32),
+}
+
+/// Counter of bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Meter {
+    /// Bytes that were read, before compression.
+    Read,
+    /// Bytes of the stream, before encryption.
+    Wire,
+    /// Bytes that were sent to the target with this number.
+    Sink(usize),
+    /// Bytes whose digests were computed.
+    Digests,
+}
+
+impl Meter {
+    fn parse(name: &str) -> Option<Self> {
+        match name {
+            "read" => Some(Self::Read),
+            "wire" => Some(Self::Wire),
+            "digests" => Some(Self::Digests),
+            name => sink(name).map(Self::Sink),
+        }
+    }
+}
+
+impl fmt::Display for Meter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Read => f.write_str("read"),
+            Self::Wire => f.write_str("wire"),
+            Self::Digests => f.write_str("digests"),
+            Self::Sink(number) => write!(f, "{SINK}{number}"),
+        }
+    }
+}
+
+/// Program of a job, by the name of its stage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// Writes or reads a tar stream.
+    Tar,
+    /// Compresses the stream.
+    Compress,
+    /// Decompresses the stream.
+    Decompress,
+    /// Encrypts the stream.
+    Encrypt,
+    /// Decrypts the stream.
+    Decrypt,
+    /// Listens for the stream.
+    Netcat,
+    /// Sends the stream to the target with this number.
+    Sink(usize),
+    /// Any other program, whose status has no meaning of its own.
+    Other(String),
+}
+
+impl Program {
+    /// Returns the program of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        match name {
+            "tar" => Self::Tar,
+            "compress" => Self::Compress,
+            "decompress" => Self::Decompress,
+            "encrypt" => Self::Encrypt,
+            "decrypt" => Self::Decrypt,
+            SINK => Self::Netcat,
+            name => sink(name).map_or_else(|| Self::Other(name.to_owned()), Self::Sink),
+        }
+    }
+}
+
+impl fmt::Display for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tar => f.write_str("tar"),
+            Self::Compress => f.write_str("compress"),
+            Self::Decompress => f.write_str("decompress"),
+            Self::Encrypt => f.write_str("encrypt"),
+            Self::Decrypt => f.write_str("decrypt"),
+            Self::Netcat => f.write_str(SINK),
+            Self::Sink(number) => write!(f, "{SINK}{number}"),
+            Self::Other(name) => f.write_str(name),
+        }
+    }
+}
+
+/// Returns the number of the target in the name of a sink.
+fn sink(name: &str) -> Option<usize> {
+    name.strip_prefix(SINK)?.parse().ok()
+}
+
+/// Reason why a sink was dropped from the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dropped {
+    /// It accepted no data for the idle timeout.
+    Stalled,
+    /// Its connection was closed.
+    Closed,
+}
+
+/// Class of files that a program has lost although it may exit with 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FaultClass {
+    /// Files that could not be read.
+    Unreadable,
+    /// Files of a stream that were not written.
+    Skipped,
+    /// Files that lost attributes of this kind.
+    Attributes(AttributeKind),
+}
+
+impl FaultClass {
+    fn parse(name: &str) -> Option<Self> {
+        match name {
+            "read" => Some(Self::Unreadable),
+            "skipped" => Some(Self::Skipped),
+            name => AttributeKind::of_name(name).map(Self::Attributes),
+        }
+    }
+}
+
+/// List of a job, stored on its host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum List {
+    /// Names, types, sizes and owners of all entries.
+    Entries,
+    /// Digests of all files.
+    Digests,
+    /// Contents of tables.
+    Tables,
+}
+
+impl List {
+    const ALL: [Self; 3] = [Self::Entries, Self::Digests, Self::Tables];
+
+    /// Returns the name of its file on the host.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Entries => "entries",
+            Self::Digests => "digests",
+            Self::Tables => "tables",
+        }
+    }
+}
+
+/// Summary of a list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Manifest {
+    /// Number of records.
+    pub records: u64,
+    /// Total size of the listed files.
+    pub bytes: u64,
+    /// SHA-256 of the list.
+    pub digest: String,
+}
+
+/// Result of a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fact {
+    /// Reason of a failure.
+    Error(String),
+    /// Seconds that a replica is behind.
+    Behind(u64),
+    /// Lag of a replica that has caught up.
+    Lag(Duration),
+    /// GTID position.
+    Gtid(String),
+    /// Binlog file of a position.
+    File(String),
+    /// Offset of a position in its binlog file.
+    Position(u64),
+    /// Version of the server that was backed up.
+    ServerVersion(String),
+    /// State of a backup.
+    State(String),
+    /// Backup program.
+    ToolName(String),
+    /// Version of the backup program.
+    ToolVersion(String),
+    /// Binlog file of a backup.
+    BinlogFile(String),
+    /// Offset of a backup in its binlog file.
+    BinlogPosition(u64),
+    /// Position in the upstream's binlog, as a statement.
+    SourcePosition(String),
+}
+
+impl Fact {
+    fn parse(name: &str, value: &[u8]) -> Option<Self> {
+        // Most facts are names, in which every character counts.
+        let text = || short(value, LONGEST_PATH);
+        let number = || text().parse::<u64>().ok();
+        Some(match name {
+            "error" => Self::Error(message(value, LONGEST_TEXT)),
+            "behind" => Self::Behind(number()?),
+            "lag_ms" => Self::Lag(Duration::from_millis(number()?)),
+            "gtid" => Self::Gtid(text()),
+            "file" => Self::File(text()),
+            "position" => Self::Position(number()?),
+            "server_version" => Self::ServerVersion(text()),
+            "state" => Self::State(text()),
+            "tool_name" => Self::ToolName(text()),
+            "tool_version" => Self::ToolVersion(text()),
+            "binlog_file" => Self::BinlogFile(text()),
+            "binlog_position" => Self::BinlogPosition(number()?),
+            "source_position" => Self::SourcePosition(text()),
+            _ => return None,
+        })
+    }
+}
+
+impl Event {
+    /// Decodes the fields of a line after its mark. `None` for what is not known.
+    #[must_use]
+    pub fn decode(kind: &str, fields: &[Field]) -> Option<Self> {
+        Some(match kind {
+            "ready" => Self::Ready,
+            "refused" => Self::Refused(said(fields, 0)),
+            "ending" => Self::Ending(match text(fields, 0).as_str() {
+                "silence" => Ending::Silence,
+                "eof" => Ending::Closed,
+                "HUP" => Ending::Signal("HUP"),
+                "INT" => Ending::Signal("INT"),
+                "TERM" => Ending::Signal("TERM"),
+                _ => return None,
+            }),
+            "bye" => Self::Bye,
+            "unpublished" => Self::Unpublished,
+            "old_goes" => Self::OldGoes,
+            "published" => Self::Published { old_kept: !text(fields, 1).is_empty() },
+            "kept" => Self::Kept(fields.first().map(|path| short(path, LONGEST_PATH)).unwrap_or_default()),
+            "left" => Self::Left(text(fields, 0), Held::parse(fields.get(1..).unwrap_or_default())),
+            kind => {
+                let name = text(fields, 0);
+                let job = JobName::ALL.into_iter().find(|job| job.name() == name)?;
+                Self::Job(job, Report::decode(kind, fields.get(1..).unwrap_or_default())?)
+            }
+        })
+    }
+}
+
+impl Report {
+    fn decode(kind: &str, fields: &[Field]) -> Option<Self> {
+        Some(match kind {
+            "bytes" => Self::Bytes(Meter::parse(&text(fields, 0))?, number(fields, 1)),
+            "dropped" => Self::Dropped(
+                sink(&text(fields, 0))?,
+                if text(fields, 1) == "stalled" { Dropped::Stalled } else { Dropped::Closed },
+            ),
+            "stderr" => Self::Complaint(Some(said(fields, 0)).filter(|line| !line.is_empty())?),
+            "silenced" => Self::Silenced(number(fields, 0)),
+            "fault" => {
+                let file = fields.get(2).map(|_| said(fields, 2));
+                Self::Fault(FaultClass::parse(&text(fields, 0))?, number(fields, 1), file)
+            }
+            "log" => Self::Log(said(fields, 0)),
+            "stuck" => Self::Stuck(said(fields, 0)),
+            "waits" => Self::Waits(fields.first().map(|_| said(fields, 0))),
+            "fact" => {
+                Self::Fact(Fact::parse(&text(fields, 0), fields.get(1).map_or(&[][..], Vec::as_slice))?)
+            }
+            "stages" => {
+                let stage = |index| {
+                    let field = text(fields, index);
+                    let (stage, status) = field.split_once('=')?;
+                    Some((Program::named(stage), status.parse().unwrap_or(255)))
+                };
+                Self::Stages((0..fields.len().min(MOST_STAGES)).filter_map(stage).collect())
+            }
+            "digest" => Self::Digest(text(fields, 0)),
+            "manifest" => {
+                let name = text(fields, 0);
+                let list = List::ALL.into_iter().find(|list| list.name() == name)?;
+                let (records, bytes, digest) = (number(fields, 1), number(fields, 2), text(fields, 3));
+                Self::Manifest(list, Manifest { records, bytes, digest })
+            }
+            "exit" => Self::Exit(text(fields, 0).parse().unwrap_or(255)),
+            _ => return None,
+        })
+    }
+}
+
+/// Returns a name or a word of the protocol in a form that can be shown.
+pub(super) fn text(fields: &[Field], index: usize) -> String {
+    fields.get(index).map(|field| short(field, LONGEST_TEXT)).unwrap_or_default()
+}
+
+/// Returns the output of a program on a host in a form that can be shown.
+pub(super) fn said(fields: &[Field], index: usize) -> String {
+    fields.get(index).map(|field| message(field, LONGEST_TEXT)).unwrap_or_default()
+}
+
+/// Returns a number, or 0.
+pub(super) fn number(fields: &[Field], index: usize) -> u64 {
+    text(fields, index).parse().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::wire::decode;
+
+    fn event(line: &str) -> Option<Event> {
+        let fields = decode(line.as_bytes());
+        Event::decode(&text(&fields, 0), fields.get(1..).unwrap_or_default())
+    }
+
+    #[test]
+    fn names_are_read_as_they_are_written() {
+        for job in JobName::ALL {
+            assert_eq!(event(&format!("exit\t{}\t3", job.name())), Some(Event::Job(job, Report::Exit(3))));
+        }
+        for list in List::ALL {
+            let line = format!("manifest\tverify\t{}\t3\t4\tab", list.name());
+            let manifest = Manifest { records: 3, bytes: 4, digest: "ab".into() };
+            assert_eq!(event(&line), Some(Event::Job(JobName::Verify, Report::Manifest(list, manifest))));
+        }
+        for meter in [Meter::Read, Meter::Wire, Meter::Digests, Meter::Sink(17)] {
+            let line = format!("bytes\tsender\t{meter}\t8");
+            assert_eq!(event(&line), Some(Event::Job(JobName::Sender, Report::Bytes(meter, 8))));
+        }
+        for name in
+            ["tar", "compress", "decompress", "encrypt", "decrypt", "netcat", "netcat3", "read", "netcatx"]
+        {
+            let line = format!("stages\tsender\t{name}=1");
+            let Some(Event::Job(_, Report::Stages(stages))) = event(&line) else { panic!("{line}") };
+            assert_eq!((stages[0].0.to_string().as_str(), stages[0].1), (name, 1));
+            assert_eq!(
+                matches!(stages[0].0, Program::Other(_)),
+                ["read", "netcatx"].contains(&name),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn unknown_events_jobs_and_names_are_ignored() {
+        for line in [
+            "",
+            "sing",
+            "exit\tdance\t1",
+            "bytes\tsender\tnoise\t1",
+            "fact\tinspect\tcolour\tred",
+            "ending\tUSR1",
+            "manifest\tverify\tsongs\t1",
+            "fault\tsender\tcolour\t1",
+            "dropped\tsender\ttar\tstalled",
+            "fact\tfollow\tbehind\tlong",
+        ] {
+            assert_eq!(event(line), None, "{line}");
+        }
+    }
+}
