@@ -1,6 +1,7 @@
 //! Command line as typed. Each argument is validated by itself, without side effects and without defaults: those are
 //! `settings`'.
 
+mod declared;
 mod replica;
 mod typed;
 mod words;
@@ -12,9 +13,10 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, FromArgMatches as _, Parser, Subcommand};
 
+pub use declared::{Declared, declared, declared_of_replica, keys};
 pub use replica::{MaxLag, Replica};
 pub use typed::Typed;
-pub use words::{command, shown};
+pub use words::{command, documented, shown};
 
 use crate::endpoint::{Endpoint, EndpointError, HostName};
 use crate::fleet::{self, FleetError};
