@@ -2,6 +2,7 @@
 //! `settings`'.
 
 mod declared;
+pub mod documents;
 mod replica;
 mod typed;
 mod words;
