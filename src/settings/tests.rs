@@ -622,8 +622,8 @@ fn example_has_the_defaults() {
     assert_eq!(names, known_keys());
 }
 
-/// Returns all keys that serde knows, sorted: without `profile`, which is not an option, and without transferpy's name
-/// of a key.
+/// Returns all keys that serde knows, sorted: without `profile`, which is not an option, and without
+/// transferpy's name of a key.
 fn known_keys() -> Vec<String> {
     let error = toml::from_str::<Options>("no_such_key = 1").unwrap_err();
     let listed = error.message().split('`').skip(3).step_by(2);
