@@ -1,4 +1,4 @@
-.PHONY: help setup build demo test test-damage soak fuzz lint bench deb deb-twice deb-trixie test-package clean
+.PHONY: help setup build demo generated test test-damage soak fuzz lint bench deb deb-twice deb-trixie test-package clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -11,6 +11,9 @@ build: ## target/release/transfer
 
 demo: ## build it and watch it copy a made-up database on this machine
 	scripts/demo.sh
+
+generated: ## options in the documents and in transfer.conf.example, from their declarations
+	cargo run --locked --features manual --bin transfer-manual -- --documents .
 
 test: ## all tests; LAB=off: without those on real hosts; ARGS='...': for cargo nextest run
 	scripts/test.sh $(ARGS)

@@ -91,24 +91,77 @@ fn is_address(bytes: &[u8]) -> bool {
     bytes.iter().take_while(|byte| **byte != b']').any(|byte| *byte == b':')
 }
 
-/// Expands `1-3,07` to `1`, `2`, `3`, `07`.
+/// Expands `1-3,07` to `1`, `2`, `3`, `07`; a number that occurs twice is named once.
 fn numbers(list: &[u8]) -> Result<Vec<String>, FleetError> {
-    let wrong = || FleetError::List(crate::base::printable::printable(list));
-    let text = std::str::from_utf8(list).map_err(|_| wrong())?;
-    let is_number = |number: &str| number.len() <= DIGITS && number.bytes().all(|byte| byte.is_ascii_digit());
-    if !text.split(['-', ',']).all(is_number) {
-        return Err(wrong());
-    }
+    let ranges = std::str::from_utf8(list)
+        .ok()
+        .and_then(|text| text.split(',').map(Range::parse).collect::<Option<Vec<_>>>())
+        .ok_or_else(|| FleetError::List(crate::base::printable::printable(list)))?;
     // Checked before the numbers are generated.
-    let parse = |number: &str| number.parse::<usize>().unwrap_or_default();
-    let width =
-        |range: &str| range.split_once('-').map_or(1, |(first, last)| parse(first).abs_diff(parse(last)) + 1);
-    if text.split(',').map(width).sum::<usize>() > MOST {
+    if ranges.iter().map(Range::len).sum::<usize>() > MOST {
         return Err(FleetError::Most);
     }
-    // The parser's own errors mention names, but there are none here.
-    let named = hostlist_parser::parse(&format!("x[{text}]")).map_err(|_| wrong())?;
-    Ok(named.iter().filter_map(|name| Some(name.strip_prefix('x')?.to_owned())).collect())
+    let mut numbers = Vec::new();
+    for number in ranges.iter().flat_map(Range::numbers) {
+        if !numbers.contains(&number) {
+            numbers.push(number);
+        }
+    }
+    Ok(numbers)
+}
+
+/// Number with its leading zeros.
+#[derive(Clone, Copy)]
+struct Number {
+    value: u32,
+    zeros: usize,
+}
+
+impl Number {
+    fn parse(word: &str) -> Option<Self> {
+        if word.len() > DIGITS || !word.bytes().all(|byte| byte.is_ascii_digit()) {
+            return None;
+        }
+        let value: u32 = word.parse().ok()?;
+        Some(Self { value, zeros: word.len() - value.to_string().len() })
+    }
+}
+
+/// Range of numbers in either direction, or one number.
+struct Range {
+    first: Number,
+    last: Number,
+}
+
+impl Range {
+    fn parse(word: &str) -> Option<Self> {
+        let (first, last) = word.split_once('-').unwrap_or((word, word));
+        let range = Self { first: Number::parse(first)?, last: Number::parse(last)? };
+        let (low, high) = range.ends();
+        // `1-03` would need two widths.
+        (low.zeros >= high.zeros).then_some(range)
+    }
+
+    /// Returns the lower and the higher end.
+    fn ends(&self) -> (Number, Number) {
+        if self.first.value > self.last.value { (self.last, self.first) } else { (self.first, self.last) }
+    }
+
+    fn len(&self) -> usize {
+        self.first.value.abs_diff(self.last.value) as usize + 1
+    }
+
+    /// Returns the numbers in their order, with leading zeros: `09-11` is padded to the width of `09`, and in
+    /// `01-011` every number has one zero.
+    fn numbers(&self) -> impl Iterator<Item = String> {
+        let (low, high) = self.ends();
+        let is_reversed = self.first.value > self.last.value;
+        (0..=high.value - low.value).map(move |step| {
+            let text = if is_reversed { high.value - step } else { low.value + step }.to_string();
+            let length = if low.zeros == high.zeros { text.len() } else { low.value.to_string().len() };
+            format!("{text:0>width$}", width = low.zeros + length)
+        })
+    }
 }
 
 #[cfg(test)]
@@ -134,6 +187,16 @@ mod tests {
         );
         assert_eq!(expanded("db[1001-1003]").unwrap().len(), 3);
         assert_eq!(expanded("db[3-1]").unwrap(), ["db3", "db2", "db1"]);
+        assert_eq!(expanded("db[1,1-2,2]").unwrap(), ["db1", "db2"]);
+    }
+
+    #[test]
+    fn leading_zeros_are_kept() {
+        assert_eq!(expanded("db[001-002]").unwrap(), ["db001", "db002"]);
+        assert_eq!(expanded("db[10-09]").unwrap(), ["db10", "db09"]);
+        assert_eq!(expanded("db[098-100]").unwrap(), ["db098", "db099", "db100"]);
+        assert_eq!(expanded("db[09-010]").unwrap(), ["db09", "db010"]);
+        assert_eq!(expanded("db[0,00,0-1]").unwrap(), ["db0", "db00", "db1"]);
     }
 
     #[test]
@@ -161,6 +224,9 @@ mod tests {
             "db{a,b}:/srv",
             "db[1-2-3]",
             "db[1,]",
+            "db[1-]",
+            "db[+1]",
+            "db[1-03]",
             "db{}",
             "db[1-9999999999]",
             "db[x]",

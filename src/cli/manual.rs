@@ -4,15 +4,12 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use clap::{Arg, Command};
+use clap::Command;
 use clap_complete::Shell;
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, italic, roman};
 
 use crate::cli;
-
-/// Options that are not keys of the configuration file.
-const ONLY_TYPED: [&str; 5] = ["config", "dry-run", "help", "profile", "version"];
 
 /// Files that the program reads and writes, for the FILES section.
 const FILES: [(&str, &str); 5] = [
@@ -44,13 +41,14 @@ pub fn write(directory: &Path) -> io::Result<()> {
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
         clap_complete::generate_to(shell, &mut command, "transfer", &completions)?;
     }
+    let mut command = cli::documented().disable_help_subcommand(true);
     command.build();
     let all: Vec<&Command> = [&command].into_iter().chain(command.get_subcommands()).collect();
     let names: Vec<String> = all.iter().map(|command| name(command)).collect();
     for command in &all {
         page(command, &names, &man)?;
     }
-    fs::write(man.join("transfer.conf.5"), configuration(&command).to_roff())
+    fs::write(man.join("transfer.conf.5"), configuration().to_roff())
 }
 
 /// Writes the man page of one command.
@@ -123,7 +121,7 @@ fn sections(roff: &mut Roff, text: &str) {
 }
 
 /// Generates transfer.conf(5).
-fn configuration(command: &Command) -> Roff {
+fn configuration() -> Roff {
     let mut roff = Roff::new();
     let source = format!("transfer {}", env!("CARGO_PKG_VERSION"));
     roff.control("TH", ["TRANSFER.CONF", "5", "", &source, "transfer"]);
@@ -136,28 +134,18 @@ fn configuration(command: &Command) -> Roff {
          in capitals), the environment overrides a profile, and a profile overrides the rest of the file. The \
          file is optional; --config names another one.",
     )]);
-    let is_key = |argument: &&Arg| {
-        let long = argument.get_long().unwrap_or_default();
-        !long.is_empty() && !ONLY_TYPED.contains(&long) && !long.starts_with("no-")
-    };
-    let keys: Vec<&Arg> = command.get_arguments().filter(is_key).collect();
-    let mut headings: Vec<&str> = Vec::new();
-    for heading in keys.iter().filter_map(|key| key.get_help_heading()) {
-        if !headings.contains(&heading) {
-            headings.push(heading);
-        }
-    }
-    for heading in headings {
+    for (heading, keys) in cli::keys() {
         roff.control("SH", [heading.to_uppercase().as_str()]);
-        for key in keys.iter().filter(|key| key.get_help_heading() == Some(heading)) {
-            let name = key.get_long().unwrap_or_default().replace('-', "_");
-            let value = key.get_value_names().and_then(|names| names.first()).filter(|_| takes_value(key));
+        for key in keys {
+            let name = key.key.clone().unwrap_or_default();
             roff.control("TP", []);
-            match value {
-                Some(value) => roff.text([bold(name), roman(" = "), italic(value.as_str())]),
-                None => roff.text([bold(name), roman(" = "), italic("true"), roman(" or "), italic("false")]),
+            match key.values.as_str() {
+                "switch" => {
+                    roff.text([bold(name), roman(" = "), italic("true"), roman(" or "), italic("false")])
+                }
+                values => roff.text([bold(name), roman(" = "), italic(values.replace('`', ""))]),
             };
-            roff.text([roman(sentence(&key.get_help().map(ToString::to_string).unwrap_or_default()))]);
+            roff.text([roman(key.paragraph())]);
         }
     }
     roff.control("SH", ["PROFILES"]).text([roman(
@@ -191,10 +179,6 @@ fn configuration(command: &Command) -> Roff {
     roff
 }
 
-fn takes_value(argument: &Arg) -> bool {
-    argument.get_num_args().is_some_and(|range| range.takes_values())
-}
-
 /// Returns the first sentence, for the NAME section.
 fn summary(about: &str) -> &str {
     about
@@ -226,8 +210,9 @@ mod tests {
                 .split(|c: char| c.is_whitespace() || ",=[".contains(c))
                 .any(|word| word.trim_start_matches("fB").split("fR").next() == Some(&format!("--{long}")));
             assert!(is_documented, "{long}: {page}");
-            let is_key = !ONLY_TYPED.contains(&long) && !long.starts_with("no-");
-            assert_eq!(keys.contains(&format!("fB{}fR", long.replace('-', "_"))), is_key, "{long}: {keys}");
+        }
+        for key in cli::keys().iter().flat_map(|(_, keys)| keys).filter_map(|key| key.key.as_ref()) {
+            assert!(keys.contains(&format!("fB{key}fR")), "{key}: {keys}");
         }
         for name in [
             "transfer-replica.1",

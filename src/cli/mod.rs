@@ -1,6 +1,8 @@
 //! Command line as typed. Each argument is validated by itself, without side effects and without defaults: those are
 //! `settings`'.
 
+mod declared;
+pub mod documents;
 mod fleet;
 #[cfg(feature = "manual")]
 pub mod manual;
@@ -15,8 +17,9 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, FromArgMatches as _, Parser, Subcommand};
 
 pub use crate::config::typed::Typed;
+pub use declared::{Declared, declared, declared_of_replica, keys};
 pub use replica::{MaxLag, Replica};
-pub use words::{command, shown};
+pub use words::{command, documented, shown};
 
 use crate::base::endpoint::{Endpoint, EndpointError, HostName};
 use crate::config::values::Whole;

@@ -20,7 +20,7 @@ pub struct Replica {
     /// Hosts whose servers become replicas
     #[arg(required = true, value_name = "TARGET", value_parser = hosts())]
     pub targets: Vec<Fleet<HostName>>,
-    /// Copy from DONOR, a replica of PRIMARY; default: from PRIMARY
+    /// Copy from DONOR, a replica of PRIMARY [default: PRIMARY itself]
     #[arg(long, value_name = "DONOR", value_parser = host(), help_heading = "Replicas")]
     pub from: Option<HostName>,
     /// Replicate from the primary of PRIMARY, beside it [default if PRIMARY is a replica, even a
@@ -32,6 +32,8 @@ pub struct Replica {
     pub replicate_from_primary: bool,
     /// Replicate with the account in FILE; an option file on this machine with user and password below
     /// [client] [default: the account that the copied server itself replicates with]
+    ///
+    /// No other account may be able to read the file. The account is tried only at a primary that you name.
     #[arg(long, value_name = "FILE", help_heading = "Replicas")]
     pub account: Option<PathBuf>,
     /// Create a replication account for each replica; REPLICATION SLAVE, from the replica's address only,
@@ -43,6 +45,8 @@ pub struct Replica {
     #[arg(long, value_name = "NAME", value_parser = server_host, help_heading = "Replicas")]
     pub primary_address: Option<String>,
     /// Replication lag at which a replica counts as caught up: 1s-24h [default: 1s]
+    ///
+    /// Within this time it must have applied everything that its upstream had when it was asked.
     #[arg(long, value_name = "TIME", help_heading = "Replicas")]
     pub max_lag: Option<MaxLag>,
     /// Compare all tables with the donor's; at one GTID, by checksum or by rows (CHECK; default:

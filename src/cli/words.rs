@@ -3,10 +3,11 @@
 use std::ffi::OsString;
 
 use clap::CommandFactory as _;
+use clap::builder::Resettable;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::replica::{self, NOT_FOR_REPLICAS};
-use super::{AFTER_SHORT_HELP, Cli, SHORT_ABOUT, SHORT_USAGE};
+use super::{AFTER_SHORT_HELP, Cli, SHORT_ABOUT, SHORT_USAGE, declared};
 use crate::base::printable::printable;
 
 /// Options of transferpy. Their unambiguous prefixes keep their meaning, whatever options were added since.
@@ -134,18 +135,33 @@ const COMMON_OF_REPLICAS: [&str; 12] = [
 const SHORT_TEMPLATE: &str =
     "{about-with-newline}\n{usage-heading} {usage}\n\nCommon options:\n{options}{after-help}";
 
-/// Returns the definition for the help: a switch is shown without its value, which the text below explains once.
+/// Returns the definition for the help, which has the first paragraph of each declaration.
 #[must_use]
 pub fn shown() -> clap::Command {
-    let plain = |argument: clap::Arg| {
+    presented(|argument| argument.long_help(Resettable::Reset))
+}
+
+/// Returns the definition for man pages, which have all that is declared.
+#[must_use]
+pub fn documented() -> clap::Command {
+    presented(|argument| {
+        let text = declared::paragraph(&argument);
+        argument.long_help(text)
+    })
+}
+
+/// Returns the definition for readers: a switch is shown without its value, which the text below explains once.
+fn presented(with_text: fn(clap::Arg) -> clap::Arg) -> clap::Command {
+    let plain = move |argument: clap::Arg| {
         let is_switch = argument.get_value_names().is_some_and(|names| *names == ["BOOL"]);
+        let argument = with_text(argument);
         if is_switch {
             argument.num_args(0).require_equals(false).hide_possible_values(false)
         } else {
             argument
         }
     };
-    command().mut_args(plain).mut_subcommand("replica", |replica| replica.mut_args(plain))
+    command().mut_args(plain).mut_subcommands(move |command| command.mut_args(plain))
 }
 
 /// Returns the definition for `-h`: the common options in one list, each with the first clause of its text.
@@ -157,7 +173,7 @@ fn shown_in_short() -> clap::Command {
             }
             let text = argument.get_help().map(ToString::to_string).unwrap_or_default();
             let clause = text.split([';', '[']).next().unwrap_or_default().trim_end().to_owned();
-            argument.help(clause).help_heading(clap::builder::Resettable::Reset)
+            argument.help(clause).help_heading(Resettable::Reset)
         };
         command.mut_args(short).help_template(SHORT_TEMPLATE).after_help(examples)
     };

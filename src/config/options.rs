@@ -35,6 +35,9 @@ pub(crate) type HistorySize = Whole<0, 10_000>;
 
 /// Values from one place; `None` where it sets none.
 ///
+/// The declaration of an option has all that is written about it. The first paragraph is its line in `--help`,
+/// with the default in brackets. Further paragraphs are for man pages and documents. The last one may be an
+/// example of its value in a file, and must be one if there is no default to show.
 /// A switch without a `--no-` form is turned off with `=false`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args, Deserialize, Merge)]
 #[serde(default, deny_unknown_fields)]
@@ -43,66 +46,113 @@ pub struct Options {
     /// file, mariabackup, xtrabackup, compress, decompress; file copies a file or directory tree, the
     /// backups are hot and take the server's socket as SOURCE, compress writes an archive, decompress
     /// unpacks one [default: file]
+    ///
+    /// Archives are made of a file, a directory tree or a hot backup.
     #[arg(long = "type", value_name = "TYPE", hide_possible_values = true, help_heading = "Source")]
     #[serde(rename = "type")]
     pub transfer_type: Option<TransferType>,
     /// Leave out files that match PATTERN; at any depth below the source, or anchored at the source with
     /// a leading /; repeatable
+    ///
+    /// `*`, `?` and `[...]` are those of tar's own `--exclude`: they match slashes, too.
+    ///
+    /// Example: `["*.err", "/lost+found"]`
     #[arg(long, value_name = "PATTERN", value_parser = pattern(), help_heading = "Source")]
     #[serde(deserialize_with = "from_words")]
     pub exclude: Option<Vec<Pattern>>,
     /// Accept files that change, appear or disappear during the copy, and list them; compares a
     /// digest of every file [default: off]
+    ///
+    /// A difference is accepted only if the inode of the file did change since the run began. Cannot be
+    /// used with `--no-checksum`.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
         hide_possible_values = true, help_heading = "Source")]
     pub ignore_changed: Option<bool>,
     /// Let a target lose attributes that its file system cannot store: xattrs, acls, capabilities
     /// [default: none]
+    ///
+    /// `xattrs` are extended attributes, `acls` are POSIX ACLs. A kind that the file system can store is
+    /// still copied. The report counts the files. Without this option such a copy is refused, or fails.
+    ///
+    /// Example: `"xattrs,acls"`
     #[arg(long, value_name = "KIND[,KIND...]", help_heading = "Source")]
     #[serde(deserialize_with = "from_word")]
     pub drop_attributes: Option<Attributes>,
 
-    /// Final name of the copy; by default the name of the source
+    /// Final name of the copy [default: name of the source]
+    ///
+    /// A hot backup or an unpacked archive has no name of its own: without this option it fills the target
+    /// directory.
+    ///
+    /// Example: `"sqldata"`
     #[arg(long = "as", value_name = "NAME", value_parser = file_name(), help_heading = "Destination")]
     #[serde(rename = "as", deserialize_with = "from_word")]
     pub rename: Option<FileName>,
     /// Replace an existing file or directory; by one rename, after the copy was verified [default: off]
+    ///
+    /// The old data is removed afterwards, or kept with `--keep-old`.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
         hide_possible_values = true, help_heading = "Destination")]
     pub replace: Option<bool>,
     /// Keep the replaced data beside the copy, as NAME.old-RUN; requires --replace [default: off]
+    ///
+    /// In a file it applies to every run that replaces something.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
         hide_possible_values = true, help_heading = "Destination")]
     pub keep_old: Option<bool>,
     /// Owner of the copy: USER, USER:GROUP or :GROUP, as known on the target [default: the owners on
     /// the source]
+    ///
+    /// Applies to the whole copy; numbers are allowed, too. As with `chown`, files lose their setuid bits
+    /// and capabilities.
+    ///
+    /// Example: `"mysql:mysql"`
     #[arg(long, value_name = "USER:GROUP", help_heading = "Destination")]
     #[serde(deserialize_with = "from_word")]
     pub chown: Option<Owner>,
     /// Keep the staging directory with the partial copy when the transfer fails [default: off]
+    ///
+    /// With `--replace` it requires `--keep-old`.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
         hide_possible_values = true, help_heading = "Destination")]
     pub keep_staging: Option<bool>,
-    /// Wait until the copy is on stable storage [default]
-    #[arg(skip)]
-    pub fsync: Option<bool>,
     /// Allow a target directory that another account of its host could replace, because that account
     /// owns it or can write to it or to a directory above it [default: off]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
         hide_possible_values = true, help_heading = "Destination")]
     pub allow_shared_path: Option<bool>,
     /// Continue with the other targets when the preflight refuses one [default: off]
+    ///
+    /// By default the whole run is refused. The exit code is 1 if a target was left out.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
         hide_possible_values = true, help_heading = "Destination")]
     pub skip_refused: Option<bool>,
+    /// Wait until the copy is on stable storage [default]
+    ///
+    /// With `--no-fsync`, a power failure soon after the run may lose the copy, and files may be compared
+    /// from the cache. Old data is never removed before the copy is on disk.
+    #[arg(
+        long,
+        num_args = 0,
+        default_missing_value = "true",
+        overrides_with = "no_fsync",
+        help_heading = "Destination"
+    )]
+    pub fsync: Option<bool>,
 
     /// Threads of a hot backup on the source, and of its extraction on the targets [default: half of
     /// the processors]
+    ///
+    /// From 1 to 1024.
+    ///
+    /// Example: `4`
     #[arg(long, value_name = "N", help_heading = "Databases")]
     #[serde(deserialize_with = "from_word")]
     pub backup_threads: Option<Threads>,
     /// Stop the replication threads of the source during a hot backup, and start the same ones again
     /// [default: off]
+    ///
+    /// transferpy's `--stop-slave` does the same, and so does the key `stop_slave`.
     #[arg(
         long,
         num_args = 0,
@@ -113,11 +163,17 @@ pub struct Options {
     #[serde(alias = "stop_slave")]
     pub stop_replication: Option<bool>,
     /// Prepare the hot backup on the targets, so that a server can start on it [default: off]
+    ///
+    /// Also changes the owner of the copy to the account of the server.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
         hide_possible_values = true, help_heading = "Databases")]
     pub prepare: Option<bool>,
     /// Memory for preparing the backup [default: the source's buffer pool, at most half of the
     /// available memory]
+    ///
+    /// At least 64M.
+    ///
+    /// Example: `"4G"`
     #[arg(long, value_name = "SIZE", help_heading = "Databases")]
     #[serde(deserialize_with = "from_word")]
     pub prepare_memory: Option<Memory>,
@@ -126,6 +182,8 @@ pub struct Options {
     #[arg(long, value_name = "WHERE", hide_possible_values = true, help_heading = "Databases")]
     pub stop_server: Option<Ends>,
     /// systemd unit of that server [default: the one that the server runs in]
+    ///
+    /// Example: `"mariadb@north"`
     #[arg(long, value_name = "UNIT", help_heading = "Databases")]
     #[serde(deserialize_with = "from_word")]
     pub unit: Option<UnitName>,
@@ -140,18 +198,31 @@ pub struct Options {
     pub allow_running: Option<bool>,
     /// Option file on the hosts for logins to their servers [default: the client's own, as root
     /// through the socket]
+    ///
+    /// The path is absolute.
+    ///
+    /// Example: `"/etc/mysql/transfer.cnf"`
     #[arg(long, value_name = "FILE", help_heading = "Databases")]
     #[serde(deserialize_with = "from_word")]
     pub defaults_file: Option<HostPath>,
 
     /// Run COMMAND before or after the transfer; PHASE is before-source, before-target,
     /// before-controller, after-source, after-target or after-controller; repeatable
+    ///
+    /// COMMAND is for bash. A failed `before-` command ends the run. `after-` commands always run, even if
+    /// the controller is gone. Their environment has `TRANSFER_HOOK_RUN`, `_PHASE`, `_END`, `_SOURCE`,
+    /// `_TARGETS`, and after the run `_STATUS`: done, failed, or lost with the controller. In a file, a
+    /// phase may have a list.
+    ///
+    /// Example: `{ before_source = "depool $HOSTNAME", after_source = "repool $HOSTNAME" }`
     #[arg(long, value_name = "PHASE=COMMAND", help_heading = "Hooks")]
     #[serde(deserialize_with = "from_hooks")]
     pub hook: Option<Vec<Hook>>,
 
     /// Compress with zstd, pigz, gzip or lz4; without TOOL: the first of zstd, pigz and gzip that all
     /// hosts have [default]
+    ///
+    /// In a file, `true` is this option without TOOL, and `false` is `--no-compress`.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "auto", value_name = "TOOL",
         overrides_with = "no_compress", help_heading = "Compression and encryption")]
     #[serde(deserialize_with = "from_word")]
@@ -185,6 +256,8 @@ pub struct Options {
     pub checksum_algorithm: Option<FileDigest>,
     /// Verify a digest of the stream, not of files; it is taken during the copy and finds faults of the
     /// network, not of the disks. Turns --checksum off; ignored when --checksum is given
+    ///
+    /// The digest is SHA-256, or MD5 where openssl is missing. With `--encrypt` it is always compared.
     #[arg(
         long,
         num_args = 0,
@@ -195,6 +268,8 @@ pub struct Options {
     pub parallel_checksum: Option<bool>,
 
     /// Port to listen on at the targets; 0 for the first free one of --port-range [default: 0]
+    ///
+    /// A number other than 0 cannot be used with `--port-range`.
     #[arg(long, value_name = "N", help_heading = "Network")]
     pub port: Option<u16>,
     /// Ports to choose from [default: 4400-4500]
@@ -203,25 +278,41 @@ pub struct Options {
     pub port_range: Option<PortRange>,
     /// Firewall to open on the targets for the source: auto (each one in use), iptables, nftables or
     /// none [default: auto]
+    ///
+    /// Only the source's address and the one port are allowed.
     #[arg(long, value_name = "KIND", hide_possible_values = true, help_heading = "Network")]
     pub firewall: Option<FirewallChoice>,
     /// Address of the source on the data path [default: by its routing table]
+    ///
+    /// Must be one of the source's own addresses.
+    ///
+    /// Example: `"10.64.0.11"`
     #[arg(long, value_name = "ADDRESS", help_heading = "Network")]
     pub source_address: Option<IpAddr>,
     /// Address of a target on the data path; HOST= names the target; repeatable [default: the address
     /// of its SSH connection]
+    ///
+    /// Example: `["db2=10.64.0.12", "db3=10.64.0.13"]`
     #[arg(long, value_name = "[HOST=]ADDRESS", help_heading = "Network")]
     #[serde(deserialize_with = "from_words")]
     pub target_address: Option<Vec<TargetAddress>>,
 
     /// Use sudo to become root after the login; requires sudo without a password [default: off]
+    ///
+    /// Logins may then use an unprivileged account.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
         hide_possible_values = true, global = true, help_heading = "SSH")]
     pub sudo: Option<bool>,
     /// Configuration file of ssh [default: the user's own]
+    ///
+    /// Example: `"/etc/transfer/ssh_config"`
     #[arg(long, value_name = "FILE", global = true, help_heading = "SSH")]
     pub ssh_config: Option<PathBuf>,
     /// Option of ssh, such as Port=2222; repeatable
+    ///
+    /// Written as in `ssh_config(5)`.
+    ///
+    /// Example: `["Port=2222", "User=dba"]`
     #[arg(long, value_name = "KEY=VALUE", global = true, help_heading = "SSH")]
     #[serde(deserialize_with = "from_words")]
     pub ssh_option: Option<Vec<SshOption>>,
@@ -232,26 +323,38 @@ pub struct Options {
     #[serde(deserialize_with = "from_word")]
     pub lease_time: Option<LeaseTime>,
     /// Time without any data moving after which the transfer fails: 1s-168h [default: 300s]
+    ///
+    /// With several targets, one that takes no data for this time is dropped, and the others continue.
     #[arg(long, value_name = "TIME", help_heading = "Limits")]
     #[serde(deserialize_with = "from_word")]
     pub idle_timeout: Option<IdleTimeout>,
     /// Time after which an unfinished run fails: 1s-8760h [default: none]
+    ///
+    /// Example: `"8h"`
     #[arg(long, value_name = "TIME", help_heading = "Limits")]
     #[serde(deserialize_with = "from_word")]
     pub max_duration: Option<MaxDuration>,
     /// Run the programs on the hosts at nice value N (1-19; 10 without N) and low I/O priority
     /// [default: off]
+    ///
+    /// The programs are run with nice and ionice. In a file, `true` is the option without N.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "10", value_name = "N",
         help_heading = "Limits")]
     #[serde(deserialize_with = "from_word")]
     pub nice: Option<Nice>,
     /// Processors to use on each host [default: half of them; up to 4 for digests of files]
+    ///
+    /// Used for compression and digests. From 1 to 1024.
+    ///
+    /// Example: `2`
     #[arg(long, value_name = "N", help_heading = "Limits")]
     #[serde(deserialize_with = "from_word")]
     pub threads: Option<Threads>,
 
     /// Progress on standard error: auto (a bar on a terminal, otherwise lines), bar, plain or none
     /// [default: auto]
+    ///
+    /// A terminal whose `TERM` is `dumb` gets lines, too.
     #[arg(long, value_name = "KIND", hide_possible_values = true, help_heading = "Output")]
     pub progress: Option<ProgressChoice>,
     /// Print JSON lines on standard output; events while it runs and the report at the end [default: off]
@@ -265,10 +368,16 @@ pub struct Options {
 
     /// Write metrics of the last runs to FILE, for the textfile collector of Prometheus [default:
     /// none]
+    ///
+    /// Written after each run: the result of the last run of each source and target, for `node_exporter`.
+    ///
+    /// Example: `"/var/lib/prometheus/node-exporter/transfer.prom"`
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub metrics: Option<PathBuf>,
     /// Number of runs to keep in this machine's history; older ones are removed, 0 keeps none
     /// [default: 1000]
+    ///
+    /// `transfer history` and `transfer show` print them. From 0 to 10000.
     #[arg(long, value_name = "N", help_heading = "Output")]
     #[serde(deserialize_with = "from_word")]
     pub history_size: Option<HistorySize>,

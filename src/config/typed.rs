@@ -30,13 +30,12 @@ pub struct Typed {
     /// Leave replication running [default]
     #[arg(long, overrides_with = "stop_replication", help_heading = "Databases")]
     pub no_stop_replication: bool,
-    /// Wait until the copy is on stable storage [default]
-    #[arg(long, overrides_with = "no_fsync", help_heading = "Destination")]
-    pub fsync: bool,
     /// Do not wait for stable storage; a power failure soon after the run may lose the copy
     #[arg(long, overrides_with = "fsync", help_heading = "Destination")]
     pub no_fsync: bool,
     /// Configuration file [default: /etc/transfer/transfer.conf, otherwise transferpy's]
+    ///
+    /// The default one may be absent.
     #[arg(long, value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
     /// Use the section [profile.NAME] of the configuration file [default: none]
@@ -56,7 +55,7 @@ impl Typed {
             checksum: off(self.no_checksum, given.checksum),
             parallel_checksum: off(self.no_parallel_checksum, given.parallel_checksum),
             stop_replication: off(self.no_stop_replication, given.stop_replication),
-            fsync: off(self.no_fsync, self.fsync.then_some(true).or(given.fsync)),
+            fsync: off(self.no_fsync, given.fsync),
             ..given
         }
     }

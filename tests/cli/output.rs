@@ -42,16 +42,6 @@ fn short_help_is_one_screen() {
 }
 
 #[test]
-fn help_has_an_option_for_every_key() {
-    let example = include_str!("../../transfer.conf.example");
-    let keys = example.lines().filter_map(|line| line.strip_prefix("#:")?.split(' ').next());
-    let options = options();
-    for key in keys.filter(|key| *key != "stop_slave") {
-        assert!(options.contains(&format!("--{}", key.replace('_', "-"))), "{key}");
-    }
-}
-
-#[test]
 fn reference_lists_every_option() {
     let reference = include_str!("../../docs/reference.md");
     for option in options().iter().filter(|option| *option != "--help" && *option != "--version") {

@@ -619,75 +619,57 @@ fn example_has_the_defaults() {
         keys.iter().chain(&examples).filter_map(|line| line.split(' ').next()).collect();
     names.sort_unstable();
     names.dedup();
-    let mut known: Vec<&str> = FIELDS.to_vec();
-    known.sort_unstable();
-    assert_eq!(names, known);
+    assert_eq!(names, known_keys());
 }
 
-/// All keys, as known to serde.
-const FIELDS: [&str; 46] = [
-    "type",
-    "exclude",
-    "ignore_changed",
-    "drop_attributes",
-    "as",
-    "replace",
-    "keep_old",
-    "chown",
-    "keep_staging",
-    "fsync",
-    "allow_shared_path",
-    "skip_refused",
-    "backup_threads",
-    "stop_replication",
-    "prepare",
-    "prepare_memory",
-    "stop_server",
-    "unit",
-    "server_timeout",
-    "allow_running",
-    "defaults_file",
-    "hook",
-    "compress",
-    "compress_level",
-    "encrypt",
-    "checksum",
-    "checksum_algorithm",
-    "parallel_checksum",
-    "port",
-    "port_range",
-    "firewall",
-    "source_address",
-    "target_address",
-    "sudo",
-    "ssh_config",
-    "ssh_option",
-    "lease_time",
-    "idle_timeout",
-    "max_duration",
-    "nice",
-    "threads",
-    "progress",
-    "json",
-    "verbose",
-    "metrics",
-    "history_size",
-];
-
-#[test]
-fn list_of_keys_is_complete() {
+/// Returns all keys that serde knows, sorted: without `profile`, which is not an option, and without
+/// transferpy's name of a key.
+fn known_keys() -> Vec<String> {
     let error = toml::from_str::<Options>("no_such_key = 1").unwrap_err();
-    let listed: Vec<&str> = error.message().split('`').skip(3).step_by(2).collect();
-    // Without transferpy's name of a key, and without `profile`, which is not an option.
-    let listed: Vec<&str> =
-        listed.into_iter().filter(|key| !["profile", "stop_slave"].contains(key)).collect();
-    assert_eq!(listed, FIELDS);
+    let listed = error.message().split('`').skip(3).step_by(2);
+    let mut keys: Vec<String> =
+        listed.filter(|key| !["profile", "stop_slave"].contains(key)).map(ToOwned::to_owned).collect();
+    assert!(keys.len() > 40, "they were not found: {keys:?}");
+    keys.sort_unstable();
+    keys
 }
 
 #[test]
-fn every_key_is_documented() {
-    let document = include_str!("../../../docs/configuration.md");
-    for key in FIELDS {
-        assert!(document.lines().any(|line| line.starts_with(&format!("| `{key}` |"))), "{key}");
+fn every_key_is_an_option() {
+    let mut declared: Vec<String> =
+        crate::cli::keys().iter().flat_map(|(_, keys)| keys).filter_map(|key| key.key.clone()).collect();
+    declared.sort_unstable();
+    assert_eq!(declared, known_keys());
+}
+
+/// Returns the limits that a text names, as in `2s-24h` or `From 1 to 1024`.
+fn limits(text: &str) -> Option<(&str, &str)> {
+    let is_limit = |word: &str| word.starts_with(|c: char| c.is_ascii_digit());
+    let ranges = text.split(' ').filter_map(|word| word.split_once('-'));
+    let times = ranges.filter(|(_, last)| last.ends_with(['s', 'h']));
+    let numbers = text.split("From ").skip(1).filter_map(|rest| {
+        let (first, rest) = rest.split_once(" to ")?;
+        Some((first, rest.trim_end_matches('.')))
+    });
+    times.chain(numbers).find(|(first, last)| is_limit(first) && is_limit(last))
+}
+
+#[test]
+fn limits_in_texts_are_those_of_the_values() {
+    let mut seen = 0;
+    for option in crate::cli::keys().into_iter().flat_map(|(_, keys)| keys) {
+        let Some(key) = &option.key else { continue };
+        let Some((first, last)) = limits(&option.help).or_else(|| limits(&option.details)) else { continue };
+        let is_accepted = |value: u64| settings(&format!("{key} = {value}"), &[]).is_ok();
+        let number = |word: &str| {
+            word.parse::<u64>()
+                .unwrap_or_else(|_| word.parse::<jiff::SignedDuration>().unwrap().as_secs().unsigned_abs())
+        };
+        let (first, last) = (number(first), number(last));
+        assert!(is_accepted(first) && is_accepted(last), "{key}: {first} to {last}");
+        assert!(!is_accepted(last + 1), "{key}: {last} is not the highest");
+        assert!(first == 0 || !is_accepted(first - 1), "{key}: {first} is not the lowest");
+        seen += 1;
     }
+    assert_eq!(seen, 7, "texts with limits");
 }
