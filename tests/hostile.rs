@@ -18,7 +18,7 @@ use transfer::host::agent::told::Shared;
 use transfer::host::facts::Facts;
 use transfer::host::wire::{LONGEST_PATH, LONGEST_TEXT, decode, encode, message, printable};
 use transfer::lease::settled;
-use transfer::plan::{Plan, TargetFactsOf};
+use transfer::plan::{Plan, SourceFactsOf, TargetFactsOf};
 
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
     vec(1u8.., 0..60)
@@ -285,7 +285,12 @@ fn huge_source_size_does_not_overflow() {
     let (source, target) = (endpoint("a:/x"), endpoint("b:/y"));
     let address = std::net::IpAddr::from([10, 0, 0, 1]);
     let targets = [TargetFactsOf { endpoint: &target, facts: &facts, address, peer: address }];
-    let plan = Plan::new(&RunId::new().unwrap(), &settings, (&source, &facts), &targets);
+    let plan = Plan::new(
+        &RunId::new().unwrap(),
+        &settings,
+        SourceFactsOf { endpoint: &source, facts: &facts },
+        &targets,
+    );
     assert_eq!(plan.expected_bytes(), u64::MAX);
 }
 

@@ -43,6 +43,23 @@ const TOOLS: [(&str, &str); 9] = [
     ("manifest.sh", include_str!("sh/manifest.sh")),
 ];
 
+/// Connection of a host to a server, to be tested.
+#[derive(Clone, Copy)]
+pub struct Reach<'a> {
+    /// Name of the server's host.
+    pub name: &'a str,
+    /// Address of it; may be empty.
+    pub address: &'a str,
+    /// Port of the server.
+    pub port: u16,
+    /// Whether TLS is required.
+    pub ssl: bool,
+    /// Account to log in with; may be empty.
+    pub user: &'a str,
+    /// Password of that account.
+    pub password: &'a str,
+}
+
 /// A script with its arguments, ready for the standard input of `bash -s`.
 #[derive(Debug)]
 pub struct Script(Vec<u8>);
@@ -80,12 +97,12 @@ impl Script {
         Self::new(&[COMMON, TRUST, SERVER, INSTALLED, main], &[datadir.to_vec(), connection.into()])
     }
 
-    /// Checks whether a server can be reached from a host (see `follow.sh`). `ssl` requests TLS; the address
-    /// and the account with its password may be empty.
+    /// Checks whether a server can be reached from a host (see `follow.sh`).
     #[must_use]
-    pub fn reach(name: &str, address: &str, (port, ssl): (u16, bool), account: (&str, &str)) -> Self {
+    pub fn reach(server: &Reach<'_>) -> Self {
+        let Reach { name, address, port, ssl, user, password } = *server;
         let ssl = if ssl { "1" } else { "0" };
-        let arguments = ["reach", name, address, &port.to_string(), ssl, account.0, account.1];
+        let arguments = ["reach", name, address, &port.to_string(), ssl, user, password];
         Self::new(&[COMMON, TRUST, SERVER, JOB, FOLLOW], &arguments.map(|word| word.as_bytes().to_vec()))
     }
 

@@ -20,10 +20,10 @@ pub use release::{Release, release, settle, settled};
 use crate::error::Error;
 use crate::error::busy::{Busy, Resource};
 use crate::host::Host;
-use crate::host::agent::command::{self, Naming, Server};
+use crate::host::agent::command::{Account, Naming, Server};
 use crate::host::agent::{Agent, AgentError, Code, Command};
 use crate::host::wire::{Field, LONGEST_TEXT, printable, short};
-use crate::mariadb::plan::{Account, Follow};
+use crate::mariadb::plan::Follow;
 use crate::plan::{BackupPlan, Plan, StopPlan, TargetPlan};
 use crate::shape::{Consumer, Publication};
 
@@ -250,38 +250,18 @@ pub async fn accept(end: &End, target: &TargetPlan) -> Result<(), AgentError> {
 
 /// Creates an account for replication from one host, on the server behind a socket.
 /// The rollback drops it, until [`keep_account`].
-pub async fn make_account(
-    end: &End,
-    server: (&str, &str),
-    account: (&Account, &str),
-) -> Result<(), AgentError> {
-    let hash = account.0.hash();
-    end.agent.call(Command::MakeAccount { account: on(server, account), hash: &hash }).await.map(drop)
+pub async fn make_account(end: &End, account: Account<'_>, hash: &str) -> Result<(), AgentError> {
+    end.agent.call(Command::MakeAccount { account, hash }).await.map(drop)
 }
 
 /// Keeps the account.
-pub async fn keep_account(
-    end: &End,
-    server: (&str, &str),
-    account: (&Account, &str),
-) -> Result<(), AgentError> {
-    end.agent.call(Command::KeepAccount(on(server, account))).await.map(drop)
+pub async fn keep_account(end: &End, account: Account<'_>) -> Result<(), AgentError> {
+    end.agent.call(Command::KeepAccount(account)).await.map(drop)
 }
 
 /// Drops a kept account at the agent's end.
-pub async fn give_up_account(
-    end: &End,
-    server: (&str, &str),
-    account: (&Account, &str),
-) -> Result<(), AgentError> {
-    end.agent.call(Command::GiveUpAccount(on(server, account))).await.map(drop)
-}
-
-fn on<'a>(
-    (socket, defaults_file): (&'a str, &'a str),
-    (account, host): (&'a Account, &'a str),
-) -> command::Account<'a> {
-    command::Account { socket, defaults_file, user: &account.user, host }
+pub async fn give_up_account(end: &End, account: Account<'_>) -> Result<(), AgentError> {
+    end.agent.call(Command::GiveUpAccount(account)).await.map(drop)
 }
 
 /// Returns the error for a resource of a host that is in use.

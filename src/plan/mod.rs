@@ -1,32 +1,26 @@
 //! Plan of a run as plain data: made from settings and facts, so that nothing is decided later.
 
+mod build;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fmt;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::base::endpoint::Endpoint;
 use crate::base::run_id::{AgentId, RunId};
 use crate::config::settings::{Replace, Settings};
-use crate::config::values::{
-    AttributeKind, Compress, Compressor, FileDigest, Hook, Memory, Owner, Pattern, PortRange,
-};
+use crate::config::values::{AttributeKind, Compressor, FileDigest, Hook, Owner, Pattern, PortRange};
 use crate::engine::netcat::variant::Netcat;
-use crate::firewall;
-use crate::host::facts::{Facts, Instance, Layer, Server};
-use crate::mariadb::backup::{self, Tool, Vendor};
+use crate::host::facts::{Facts, Layer};
+use crate::mariadb::backup::Tool;
 use crate::mariadb::plan::{Follow, ReplicaPlan};
-use crate::shape::{Consumer, Producer, Publication, Shape, archiver, final_name};
+use crate::shape::{Producer, Shape};
 
-/// Name of the data in the staging directory, if it brings no name with it.
-const STAGED: &str = "data";
 /// Directory in the staging directory where a copy arrives.
 const INBOX: &str = "copy";
-/// Default owner of a server's files.
-const MYSQL: &str = "mysql:mysql";
-
 /// Plan of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is one decision")]
@@ -250,6 +244,15 @@ impl fmt::Display for StreamDigest {
     }
 }
 
+/// The source with the results of its probe.
+#[derive(Clone, Copy, Debug)]
+pub struct SourceFactsOf<'a> {
+    /// The source as the user wrote it.
+    pub endpoint: &'a Endpoint,
+    /// Result of the probe.
+    pub facts: &'a Facts,
+}
+
 /// A target with the results of its probe.
 #[derive(Debug)]
 pub struct TargetFactsOf<'a> {
@@ -264,109 +267,6 @@ pub struct TargetFactsOf<'a> {
 }
 
 impl Plan {
-    /// Makes the plan for `targets`, which have passed the preflight.
-    #[must_use]
-    pub fn new(
-        run: &RunId,
-        settings: &Settings,
-        (source, source_facts): (&Endpoint, &Facts),
-        targets: &[TargetFactsOf<'_>],
-    ) -> Self {
-        let all_have =
-            |tool: &str| source_facts.has(tool) && targets.iter().all(|target| target.facts.has(tool));
-        let first_common =
-            [Compressor::Zstd, Compressor::Pigz].into_iter().find(|tool| all_have(tool.name()));
-        let shape = Shape::of(settings, source_facts);
-        let program = match (shape.producer, shape.consumer, settings.compress) {
-            (Producer::File, ..) => None,
-            (_, Consumer::File, _) => archiver(settings, source_facts),
-            (.., Compress::No) => None,
-            (.., Compress::Auto) => first_common.or(Some(Compressor::Gzip)),
-            (.., Compress::With(program)) => Some(program),
-        };
-        let compression = program.map(|program| Compression {
-            program,
-            // A level without a program was given for another one.
-            level: settings.compress_level.min(program.highest_level()),
-        });
-        // Encryption alone does not detect an altered byte: CTR has no authentication. If files cannot be
-        // compared, the stream is.
-        let files = settings.checksum.filter(|_| shape.compares_files());
-        let checked = settings.parallel_checksum || settings.encrypt || settings.checksum != files;
-        let stream_digest = (checked || shape.consumer == Consumer::File).then_some(if all_have("openssl") {
-            StreamDigest::Sha256
-        } else {
-            StreamDigest::Md5
-        });
-        let of_source = source_facts.source.clone().unwrap_or_default();
-        let addresses: Vec<IpAddr> = targets.iter().map(|target| target.address).collect();
-        Self {
-            run: run.clone(),
-            source: SourcePlan {
-                endpoint: source.clone(),
-                agent: run.source_agent(),
-                parent: source.parent().to_owned(),
-                name: source.name().unwrap_or_default().to_owned(),
-                inode: of_source.inode.clone(),
-                is_directory: of_source.file_type == "directory",
-                root: source_facts.uid == 0,
-                entries: of_source.entries,
-                files: of_source.files,
-                bytes: of_source.bytes,
-                disk_bytes: of_source.disk_bytes,
-                cores: source_facts.cores.max(1),
-                address: settings.source_address,
-                netcat: netcat(source_facts, &addresses),
-                servers: stops(settings, source_facts, settings.servers.stop.source()),
-            },
-            targets: targets
-                .iter()
-                .enumerate()
-                .map(|(index, target)| {
-                    let host = &target.endpoint.host;
-                    let at_once = targets.iter().filter(|other| other.endpoint.host == *host).count() as u64;
-                    TargetPlan::new(
-                        run,
-                        (index + 1, at_once),
-                        (settings, shape),
-                        (source, source_facts),
-                        target,
-                    )
-                })
-                .collect(),
-            engine: Engine::of(settings),
-            shape,
-            backup: source_facts
-                .instance
-                .as_ref()
-                .filter(|_| shape.producer == Producer::Backup)
-                .map(|instance| BackupPlan::new(settings, source_facts, instance)),
-            replica: None,
-            hooks: settings.hooks.clone(),
-            backup_threads: settings.servers.threads,
-            staged: match shape.consumer {
-                Consumer::Tree => source.name().unwrap_or_default().to_owned(),
-                _ => STAGED.into(),
-            },
-            compression,
-            encrypt: settings.encrypt,
-            stream_digest,
-            file_digest: files,
-            exclude: if shape.producer == Producer::Tree { settings.exclude.clone() } else { Vec::new() },
-            // Without the comparison of files the changes could not be reported.
-            ignore_changed: settings.ignore_changed && shape.compares_files(),
-            replace: if shape.publication == Publication::Name { settings.replace } else { Replace::No },
-            chown: settings.chown.clone(),
-            keep_staging: settings.keep_staging,
-            fsync: settings.fsync,
-            threads: settings.threads,
-            nice: settings.nice,
-            ports: settings.ports,
-            lease_time: settings.lease_time,
-            idle_timeout: settings.idle_timeout,
-        }
-    }
-
     /// Returns the plan with replication for the copies.
     #[must_use]
     pub fn for_replicas(mut self, replica: ReplicaPlan) -> Self {
@@ -407,40 +307,6 @@ impl Plan {
     }
 }
 
-impl BackupPlan {
-    fn new(settings: &Settings, facts: &Facts, instance: &Instance) -> Self {
-        let tool = backup::tool(facts, instance);
-        let datadir = instance.datadir();
-        // The tool reads these variables only from option files, which may be another server's.
-        let places = ["innodb_data_home_dir", "innodb_undo_directory", "innodb_log_group_home_dir"];
-        let place = |name: &str| {
-            let value = instance.variable(name);
-            value.starts_with('/').then(|| format!("--{}={value}", name.replace('_', "-")))
-        };
-        Self {
-            program: tool.map(|tool| tool.program).unwrap_or_default(),
-            datadir,
-            defaults_file: settings.servers.defaults_file.clone().unwrap_or_default(),
-            threads: settings.servers.threads.unwrap_or(facts.cores.max(1).div_ceil(2)),
-            places: places.into_iter().filter_map(place).collect(),
-            replica: !instance.connections.is_empty(),
-            stop_replication: settings.servers.stop_replication,
-        }
-    }
-}
-
-/// Servers to stop on one end.
-fn stops(settings: &Settings, facts: &Facts, wanted: bool) -> Vec<StopPlan> {
-    let stop = |server: &Server| StopPlan {
-        unit: settings.servers.unit.clone().unwrap_or_else(|| server.unit.clone()),
-        socket: server.socket.clone(),
-        defaults_file: settings.servers.defaults_file.clone().unwrap_or_default(),
-        datadir: server.datadir.clone(),
-        timeout: settings.servers.timeout,
-    };
-    facts.servers.iter().filter(|_| wanted).map(stop).collect()
-}
-
 impl TargetPlan {
     /// Directory where a copy arrives. The staging directory above protects it, whatever mode or owner a
     /// stream gives it.
@@ -454,82 +320,4 @@ impl TargetPlan {
     pub fn keeps_old_until_it_runs(&self) -> bool {
         !self.servers.is_empty() || self.follow.is_some()
     }
-
-    /// `at_once`: number of targets on the same host.
-    fn new(
-        run: &RunId,
-        (number, at_once): (usize, u64),
-        (settings, shape): (&Settings, Shape),
-        (source, source_facts): (&Endpoint, &Facts),
-        target: &TargetFactsOf<'_>,
-    ) -> Self {
-        let agent = run.target_agent(number);
-        let directory: &Path = &target.endpoint.path;
-        let name = final_name(settings, source, Some(source_facts));
-        let final_path = match shape.publication {
-            Publication::Fill => directory.to_owned(),
-            Publication::Name | Publication::Add => directory.join(name.clone().unwrap_or_default()),
-        };
-        let mut old_name = name.unwrap_or_default();
-        old_name.push(format!(".old-{run}"));
-        let instance = source_facts.instance.as_ref();
-        Self {
-            endpoint: target.endpoint.clone(),
-            number,
-            address: target.address,
-            peer: target.peer,
-            layers: firewall::layers(target.facts, settings.firewall, target.peer),
-            staging: directory.join(format!(".transfer-{agent}")),
-            final_path,
-            old: target.facts.target.as_ref().and_then(|target| target.exists.clone()),
-            old_path: directory.join(old_name),
-            root: target.facts.uid == 0,
-            cores: target.facts.cores.max(1),
-            netcat: netcat(target.facts, &[target.address]),
-            servers: stops(settings, target.facts, settings.servers.stop.target()),
-            may_lose: settings.drop_attributes.clone(),
-            drops: drops(settings, source_facts, target.facts),
-            extractor: instance
-                .map_or_else(|| backup::extractor_at_hand(target.facts), |of| Vendor::of(of).extractor()),
-            prepare: (settings.servers.prepare && shape.consumer == Consumer::Backup)
-                .then(|| Prepare::new(settings, instance, target.facts, at_once)),
-            follow: None,
-            agent,
-        }
-    }
-}
-
-impl Prepare {
-    /// `at_once`: number of backups that are prepared on the host at the same time.
-    fn new(settings: &Settings, instance: Option<&Instance>, facts: &Facts, at_once: u64) -> Self {
-        let tool = instance.and_then(|instance| backup::tool(facts, instance).ok());
-        let pool = instance.map_or(u64::MAX, Instance::buffer_pool);
-        let owner = || instance.map(|instance| instance.owner.clone()).filter(|owner| !owner.is_empty());
-        Self {
-            tools: tool.map_or_else(|| backup::tools(facts).collect(), |tool| vec![tool]),
-            memory: settings
-                .servers
-                .prepare_memory
-                .unwrap_or(pool.min(facts.memory / 2 / at_once).max(Memory::LEAST)),
-            owner: settings
-                .chown
-                .as_ref()
-                .map(|owner| owner.0.clone())
-                .or_else(owner)
-                .unwrap_or(MYSQL.into()),
-        }
-    }
-}
-
-/// Kinds of attributes that the target's file system cannot store, with the number of source files that have
-/// them. The preflight has checked that they may be dropped.
-fn drops(settings: &Settings, source: &Facts, target: &Facts) -> BTreeMap<AttributeKind, u64> {
-    let lacks = target.target.iter().flat_map(|target| &target.lacks);
-    let of_source = |kind: &AttributeKind| Some((*kind, source.source.as_ref()?.attributes.get(kind)?.0));
-    lacks.filter(|kind| settings.drop_attributes.contains(kind)).filter_map(of_source).collect()
-}
-
-/// Returns the netcat for the addresses; the preflight has checked that there is one.
-fn netcat(facts: &Facts, addresses: &[IpAddr]) -> Netcat {
-    facts.netcat(addresses).cloned().unwrap_or_default()
 }

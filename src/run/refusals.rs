@@ -7,7 +7,7 @@ use crate::base::run_id::RunId;
 use crate::error::busy::Busy;
 use crate::error::{Error, chain};
 use crate::lease;
-use crate::plan::{Plan, TargetFactsOf};
+use crate::plan::{Plan, SourceFactsOf, TargetFactsOf};
 use crate::preflight::{Before, Finding, Side, Weight};
 use crate::probe::ProbedTarget;
 use crate::report::{Report, TargetReport};
@@ -84,7 +84,7 @@ pub(super) fn plan(id: &RunId, begun: &Begun, report: &mut Report) -> Result<Pla
         let text = format!("left out (--skip-refused): {}", listed(&reasons, "; "));
         TargetReport::without_copy(endpoint.clone(), Error::Failed(text))
     }));
-    let plan = Plan::new(id, settings, (source, of_source.facts), &accepted);
+    let plan = Plan::new(id, settings, SourceFactsOf { endpoint: source, facts: of_source.facts }, &accepted);
     Ok(match replica {
         Some(replica) => plan.for_replicas(replica.clone()),
         None => plan,

@@ -13,7 +13,7 @@ pub use sources::Sources;
 
 use crate::base::endpoint::{Endpoint, HostName, MOST_TARGETS};
 use crate::base::printable::printable;
-use crate::config::options::Options;
+use crate::config::options::{Level, Options};
 use crate::config::typed::Typed;
 use crate::config::values::{
     AttributeKind, Compress, Ends, FileDigest, FileName, FirewallChoice, Hook, Owner, Pattern, PortRange,
@@ -261,41 +261,13 @@ impl Settings {
             history_size,
             profile: _,
         } = options;
-        let contradiction = |text: &str| Err(SettingsError::Contradiction(text.into()));
-        let replace = match (replace.unwrap_or(false), keep_old.unwrap_or(false)) {
-            (true, true) => Replace::Keep,
-            (true, false) => Replace::Remove,
-            // In a file `keep_old` applies only to runs that replace something.
-            (false, _) => Replace::No,
-        };
-        if port.is_some_and(|port| port != 0) && port_range.is_some() {
-            return contradiction("--port and --port-range cannot be used together");
-        }
-        let compress = compress.unwrap_or(Compress::Auto);
-        let level = compress_level.map_or(1, |level| u8::try_from(level.0).unwrap_or(u8::MAX));
-        if let Compress::With(program) = compress {
-            if level > program.highest_level() {
-                return Err(SettingsError::Contradiction(format!(
-                    "--compress-level {level}: the maximum for {} is {}",
-                    program.name(),
-                    program.highest_level()
-                )));
-            }
-        }
         let transfer_type = transfer_type.unwrap_or(TransferType::File);
         let ignore_changed = ignore_changed.unwrap_or(false);
-        // Otherwise only a program's message would tell a change from a disk error.
-        let needs_digests = ignore_changed && transfer_type == TransferType::File;
-        if needs_digests && checksum == Some(false) {
-            return contradiction(
-                "--ignore-changed cannot be used with --no-checksum: only digests tell changes from faults",
-            );
-        }
-        let parallel_checksum_only = parallel_checksum == Some(true) && checksum != Some(true);
-        let checksum = if needs_digests { true } else { checksum.unwrap_or(parallel_checksum != Some(true)) };
-        if keep_staging == Some(true) && replace == Replace::Remove {
-            return contradiction("--keep-staging with --replace requires --keep-old");
-        }
+        let keep_staging = keep_staging.unwrap_or(false);
+        let replace = replacing(replace, keep_old, keep_staging)?;
+        let (compress, compress_level) = compression(compress, compress_level)?;
+        let is_digest_needed = ignore_changed && transfer_type == TransferType::File;
+        let Checks { files, stream } = checks(is_digest_needed, checksum, parallel_checksum)?;
         Ok(Self {
             transfer_type,
             hooks: hook.unwrap_or_default(),
@@ -316,21 +288,18 @@ impl Settings {
             rename,
             replace,
             chown,
-            keep_staging: keep_staging.unwrap_or(false),
+            keep_staging,
             fsync: fsync.unwrap_or(true),
             skip_refused: skip_refused.unwrap_or(false),
             allow_shared_path: allow_shared_path.unwrap_or(false),
             compress,
-            compress_level: level,
+            compress_level,
             encrypt: encrypt.unwrap_or(true),
             threads: threads.map(|threads| threads.0),
             nice: nice.map_or(0, |nice| nice.0),
-            checksum: checksum.then(|| checksum_algorithm.unwrap_or(FileDigest::Md5)),
-            parallel_checksum: parallel_checksum_only,
-            ports: match port {
-                Some(port @ 1..) => PortRange { first: port, last: port },
-                _ => port_range.unwrap_or(PORTS),
-            },
+            checksum: files.then(|| checksum_algorithm.unwrap_or(FileDigest::Md5)),
+            parallel_checksum: stream,
+            ports: ports(port, port_range)?,
             firewall: firewall.unwrap_or(FirewallChoice::Auto),
             source_address,
             target_address: target_address.unwrap_or_default(),
@@ -426,6 +395,70 @@ impl Settings {
         };
         self.target_address.iter().rev().find(matches).map(|given| given.address)
     }
+}
+
+fn contradiction<T>(text: &str) -> Result<T, SettingsError> {
+    Err(SettingsError::Contradiction(text.to_owned()))
+}
+
+/// Resolves what happens to data that has the final name already.
+fn replacing(
+    replace: Option<bool>,
+    keep_old: Option<bool>,
+    keep_staging: bool,
+) -> Result<Replace, SettingsError> {
+    match (replace.unwrap_or(false), keep_old.unwrap_or(false)) {
+        (true, true) => Ok(Replace::Keep),
+        (true, false) if keep_staging => contradiction("--keep-staging with --replace requires --keep-old"),
+        (true, false) => Ok(Replace::Remove),
+        // In a file `keep_old` applies only to runs that replace something.
+        (false, _) => Ok(Replace::No),
+    }
+}
+
+/// Resolves the ports that targets may listen on.
+fn ports(port: Option<u16>, range: Option<PortRange>) -> Result<PortRange, SettingsError> {
+    match (port.filter(|port| *port != 0), range) {
+        (Some(_), Some(_)) => contradiction("--port and --port-range cannot be used together"),
+        (Some(port), None) => Ok(PortRange { first: port, last: port }),
+        (None, range) => Ok(range.unwrap_or(PORTS)),
+    }
+}
+
+/// Resolves the compression and its level, on the scale of the program.
+fn compression(compress: Option<Compress>, level: Option<Level>) -> Result<(Compress, u8), SettingsError> {
+    let compress = compress.unwrap_or(Compress::Auto);
+    let level = level.map_or(1, |level| u8::try_from(level.0).unwrap_or(u8::MAX));
+    match compress {
+        Compress::With(program) if level > program.highest_level() => contradiction(&format!(
+            "--compress-level {level}: the maximum for {} is {}",
+            program.name(),
+            program.highest_level()
+        )),
+        _ => Ok((compress, level)),
+    }
+}
+
+/// Digests that are compared.
+struct Checks {
+    /// A digest of every file.
+    files: bool,
+    /// A digest of the stream, even without encryption.
+    stream: bool,
+}
+
+/// Resolves the digests to compare. `is_needed`: digests of files are needed to tell changes from faults.
+fn checks(is_needed: bool, files: Option<bool>, stream: Option<bool>) -> Result<Checks, SettingsError> {
+    // Otherwise only a program's message would tell a change from a disk error.
+    if is_needed && files == Some(false) {
+        return contradiction(
+            "--ignore-changed cannot be used with --no-checksum: only digests tell changes from faults",
+        );
+    }
+    Ok(Checks {
+        files: is_needed || files.unwrap_or(stream != Some(true)),
+        stream: stream == Some(true) && files != Some(true),
+    })
 }
 
 /// Returns the first typed option that has no effect with this type.

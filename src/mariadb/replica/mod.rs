@@ -21,7 +21,7 @@ use crate::config::settings::{Replace, Settings};
 use crate::config::values::{Ends, FileName, TransferType};
 use crate::error::chain;
 use crate::host::facts::Facts;
-use crate::host::scripts::Script;
+use crate::host::scripts::{Reach, Script};
 use crate::host::wire::{LONGEST_TEXT, short};
 use crate::host::{Host, HostError};
 use crate::mariadb::plan::{Account, AccountPlan, Follow, ReplicaPlan};
@@ -69,21 +69,23 @@ pub(crate) async fn turn(
     if !problems.is_empty() {
         return Err(problems);
     }
-    let whom = asked.whom().map_err(|finding| note(vec![finding]))?;
-    let account = match choose_account(order, &asked, connections, &whom).await {
+    let whom = &asked.whom().map_err(|finding| note(vec![finding]))?;
+    let account = match choose_account(order, &asked, connections, whom).await {
         Ok(account) => account,
         Err(Trouble::Finding(finding)) => return Err(note(vec![finding])),
         Err(Trouble::Host(error)) => return Err(vec![chain(&error)]),
     };
-    let reached = join_all(asked.targets.iter().map(|(name, facts)| {
+    let (user, password) = account.as_ref().map_or(("", ""), |of| (of.user.as_str(), of.password()));
+    let reached = join_all(asked.targets.iter().map(|(name, facts)| async move {
         let (host, address) = whom.seen_by(order, facts);
-        reach(connections, name, (host, address), (whom.port, whom.ssl), account.as_ref())
+        let (port, ssl) = (whom.port, whom.ssl);
+        reach(connections, name, Reach { name: &host, address: &address, port, ssl, user, password }).await
     }));
     let mut targets = Vec::new();
     for ((name, facts), reached) in asked.targets.iter().zip(reached.await) {
         match reached {
             Ok(reached) => {
-                problems.extend(note(asked.reached(&whom, name, facts, account.as_ref(), &reached)));
+                problems.extend(note(asked.reached(whom, name, facts, account.as_ref(), &reached)));
                 targets.push((name, facts, reached));
             }
             Err(error) => problems.push(chain(&error)),
@@ -92,7 +94,7 @@ pub(crate) async fn turn(
     if !problems.is_empty() {
         return Err(problems);
     }
-    Ok(plan(settings, order, &asked, &whom, account, &targets))
+    Ok(plan(settings, order, &asked, whom, account, &targets))
 }
 
 enum Trouble {
@@ -195,15 +197,8 @@ async fn choose_account(
 }
 
 /// Tests a target's connection to the server that it will replicate from.
-async fn reach(
-    connections: &Connections,
-    name: &HostName,
-    (host, address): (String, String),
-    port: (u16, bool),
-    account: Option<&Account>,
-) -> Result<Reached, HostError> {
-    let credentials = account.map_or(("", ""), |account| (account.user.as_str(), account.password()));
-    let script = Script::reach(&host, &address, port, credentials);
+async fn reach(connections: &Connections, name: &HostName, server: Reach<'_>) -> Result<Reached, HostError> {
+    let script = Script::reach(&server);
     let Some(target) = connections.hosts.get(name) else { return Ok(Reached::default()) };
     let mut reached = Reached::default();
     for message in target.ask("connection test", &script).await? {

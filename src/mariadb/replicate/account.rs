@@ -3,8 +3,8 @@
 use super::Setup;
 use crate::base::run_id::random_hex;
 use crate::error::Error;
-use crate::host::agent::AgentError;
-use crate::host::scripts::Script;
+use crate::host::agent::{AgentError, command};
+use crate::host::scripts::{Reach, Script};
 use crate::host::wire::{LONGEST_TEXT, message};
 use crate::lease::{self, End};
 use crate::mariadb::plan::{Account, Follow};
@@ -30,18 +30,20 @@ pub(crate) struct Creation<'a> {
 }
 
 impl Creation<'_> {
-    fn server(&self) -> (&str, &str) {
-        (self.socket, self.defaults_file)
+    /// Returns the account as the agent names it.
+    fn account<'b>(&'b self, account: &'b Account, how: &'b Follow) -> command::Account<'b> {
+        let Self { socket, defaults_file, .. } = *self;
+        command::Account { socket, defaults_file, user: &account.user, host: &how.own }
     }
 
     /// Keeps the account of one replica.
     pub(super) async fn keep(&self, account: &Account, how: &Follow) -> Result<(), AgentError> {
-        lease::keep_account(self.end, self.server(), (account, &how.own)).await
+        lease::keep_account(self.end, self.account(account, how)).await
     }
 
     /// Drops an account at the end of the run although it was kept.
     pub(super) async fn give_up(&self, account: &Account, how: &Follow) -> Result<(), AgentError> {
-        lease::give_up_account(self.end, self.server(), (account, &how.own)).await
+        lease::give_up_account(self.end, self.account(account, how)).await
     }
 }
 
@@ -58,10 +60,16 @@ pub(super) async fn provide<'a>(
     let password = random_hex::<16>()
         .map_err(|error| Error::Failed(format!("cannot get random numbers for a password: {error}")))?;
     let account = Account::made(plan.account_name(target.number), password);
-    lease::make_account(creation.end, creation.server(), (&account, &how.own)).await?;
+    lease::make_account(creation.end, creation.account(&account, how), &account.hash()).await?;
     // Checked now, not after hours of copying.
-    let script =
-        Script::reach(&how.host, "", (replica.port, replica.ssl), (&account.user, account.password()));
+    let script = Script::reach(&Reach {
+        name: &how.host,
+        address: "",
+        port: replica.port,
+        ssl: replica.ssl,
+        user: &account.user,
+        password: account.password(),
+    });
     let answer = end.host.ask("a login with the new account", &script).await?;
     let refused = answer.iter().find(|fields| fields.len() > 1 && fields[0] == b"reach_error");
     match refused {

@@ -12,7 +12,7 @@ use transfer::cli::Cli;
 use transfer::config::settings::{Settings, Sources};
 use transfer::host::facts::Facts;
 use transfer::host::wire::{Field, decode, read_record};
-use transfer::plan::{Plan, TargetFactsOf};
+use transfer::plan::{Plan, SourceFactsOf, TargetFactsOf};
 
 /// Splits bytes into the lines of an answer, as the controller does.
 pub fn answer(mut data: &[u8]) -> Vec<Vec<Field>> {
@@ -68,5 +68,5 @@ pub fn plan(settings: &Settings, of_source: &Facts, of_target: &Facts) -> Plan {
     let (source, target) = (endpoint("db1:/srv/data"), endpoint("db2:/srv"));
     let [address, peer] = [IpAddr::from([10, 0, 0, 2]), IpAddr::from([10, 0, 0, 1])];
     let targets = [TargetFactsOf { endpoint: &target, facts: of_target, address, peer }];
-    Plan::new(&RUN, settings, (&source, of_source), &targets)
+    Plan::new(&RUN, settings, SourceFactsOf { endpoint: &source, facts: of_source }, &targets)
 }
