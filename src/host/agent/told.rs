@@ -320,7 +320,7 @@ mod tests {
             shared.take(&[vec![b"!".to_vec()], fields].concat());
         };
         let (long, strange) = ([b'x'; 60_000], [0x1b; 60_000]);
-        for n in 0..10_000 {
+        for n in 0..MOST_STAGES + 10 {
             let number = n.to_string();
             let number = number.as_bytes();
             take(&[b"stderr", format!("job{n}").as_bytes(), b"x"]);
