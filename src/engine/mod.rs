@@ -16,15 +16,6 @@ use crate::plan::{Engine, Plan, TargetPlan};
 use crate::preflight::Requirements;
 use crate::progress::Progress;
 
-/// Work of an engine, as text for the dry run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Description {
-    /// Work on the source.
-    pub send: String,
-    /// Work on each target, in the order of the plan.
-    pub receive: Vec<String>,
-}
-
 /// Result of a stream on the source.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sent {
@@ -36,7 +27,7 @@ pub struct Sent {
     pub complaints: Vec<String>,
 }
 
-/// Data that has arrived unchanged in the staging directory of a target.
+/// Data that has arrived in the staging directory of a target; unchanged, if the stream was closed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Received {
     /// Bytes that arrived over the network.
@@ -49,12 +40,12 @@ pub struct Received {
     pub complaints: Vec<String>,
 }
 
-/// Result for one target.
+/// Result for one target. What has arrived is judged by [`Stream::close`].
 #[derive(Debug)]
 pub struct Verdict {
     /// Last port that was used, 0 if there was none.
     pub port: u16,
-    /// Arrival of all data, or the first error.
+    /// What has arrived, or the first error.
     pub result: Result<Received, Error>,
 }
 
@@ -74,11 +65,19 @@ impl Engine {
         }
     }
 
-    /// Describes the work of a plan.
+    /// Describes its work on the source, for the dry run.
     #[must_use]
-    pub fn describe(self, plan: &Plan) -> Description {
+    pub fn describe_source(self, plan: &Plan) -> String {
         match self {
-            Self::Netcat => netcat::describe(plan),
+            Self::Netcat => netcat::describe_source(plan),
+        }
+    }
+
+    /// Describes its work on a target, for the dry run.
+    #[must_use]
+    pub fn describe_target(self, plan: &Plan, target: &TargetPlan) -> String {
+        match self {
+            Self::Netcat => netcat::describe_target(plan, target),
         }
     }
 
@@ -110,7 +109,7 @@ impl Stream<'_> {
         }
     }
 
-    /// Copies the data, and returns when the source has been read. Fails if the source does.
+    /// Copies the data, and returns when both ends have ended or were given up. Fails if the source does.
     pub(crate) async fn copy(&mut self, progress: &Progress) -> Result<(), Error> {
         match self {
             Self::Netcat(stream) => stream.copy(progress).await,

@@ -21,6 +21,7 @@ use crate::shape::{Producer, Shape};
 
 /// Directory in the staging directory where a copy arrives.
 const INBOX: &str = "copy";
+
 /// Plan of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is one decision")]

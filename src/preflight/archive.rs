@@ -1,9 +1,9 @@
 //! Checks of an archive that is to be unpacked.
 
-use super::{Finding, Findings, Side, Weight, shown};
+use super::{Findings, Side, shown};
 use crate::config::settings::Settings;
 use crate::config::values::TransferType;
-use crate::host::facts::{Content, Facts, Format};
+use crate::host::facts::{Content, Format};
 use crate::shape::Shape;
 
 impl Findings {
@@ -39,19 +39,6 @@ impl Findings {
     pub(super) fn unpacker(&mut self, settings: &Settings, source: Side<'_>, side: Side<'_>) {
         if let Some((program, package)) = Shape::of(settings, source.facts).packed.map(Format::program) {
             self.needs(side.facts, program, package);
-        }
-    }
-
-    /// Refuses a host that lacks a program.
-    pub(crate) fn needs(&mut self, facts: &Facts, program: &str, package: &str) {
-        if !facts.has(program) {
-            self.list.push(Finding {
-                host: self.host.clone(),
-                weight: Weight::Refusal,
-                problem: format!("not installed: {program}"),
-                fix: format!("apt install {package}"),
-                kind: None,
-            });
         }
     }
 }

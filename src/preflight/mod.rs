@@ -197,6 +197,13 @@ impl Findings {
         self.add(Weight::Warning, problem, fix);
     }
 
+    /// Refuses a host that lacks a program.
+    pub(crate) fn needs(&mut self, facts: &Facts, program: &str, package: &str) {
+        if !facts.has(program) {
+            self.refuse(&format!("not installed: {program}"), &format!("apt install {package}"));
+        }
+    }
+
     fn add(&mut self, weight: Weight, problem: &str, fix: &str) {
         let (host, problem, fix) = (self.host.clone(), problem.into(), fix.into());
         self.list.push(Finding { host, weight, problem, fix, kind: None });

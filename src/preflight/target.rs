@@ -250,14 +250,14 @@ impl Findings {
             "give both hosts as SSH hosts with addresses of the same family (IPv4 or IPv6), or give \
              --target-address",
         );
-        for end in [source, side] {
+        for (end, package) in [source, side].into_iter().zip(requirements.netcat.into_iter().cycle()) {
             let facts = end.facts;
             if !facts.netcats.is_empty() && facts.netcat(&[IpAddr::V6(Ipv6Addr::LOCALHOST)]).is_none() {
                 self.list.push(Finding {
                     host: end.endpoint.host.to_string(),
                     weight: Weight::Refusal,
                     problem: "the only netcat is the traditional one, which does not support IPv6".into(),
-                    fix: format!("apt install {}", requirements.netcat.unwrap_or_default()),
+                    fix: format!("apt install {package}"),
                     kind: None,
                 });
             }

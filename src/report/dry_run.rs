@@ -47,7 +47,7 @@ fn step(kind: &'static str, does: String, undo: impl Into<Option<&'static str>>)
 impl DryRun {
     /// Returns the steps of a plan. `send` and `receive` are the engine's work on the source and on each target.
     #[must_use]
-    pub fn of(plan: &Plan, send: String, receive: Vec<String>) -> Self {
+    pub fn of(plan: &Plan, send: String, receive: impl Fn(&TargetPlan) -> String) -> Self {
         let mut steps = hooks(plan, HookEnd::Source);
         let back = "start it and restore its replication, as soon as its files are read";
         steps.extend(plan.source.servers.iter().map(|server| stop(server, "before the stream", back)));
@@ -73,12 +73,7 @@ impl DryRun {
             hosts: of_controller(plan)
                 .into_iter()
                 .chain(of_primary(plan))
-                .chain(
-                    plan.targets
-                        .iter()
-                        .zip(receive)
-                        .map(|(target, receive)| of_target(plan, target, receive)),
-                )
+                .chain(plan.targets.iter().map(|target| of_target(plan, target, &receive)))
                 .chain([source])
                 .collect(),
         }
@@ -167,7 +162,7 @@ fn stop(server: &StopPlan, when: &str, back: &'static str) -> Step {
     step("server", format!("stop {} (data directory {}), {when}", server.unit, shown(&server.datadir)), back)
 }
 
-fn of_target(plan: &Plan, target: &TargetPlan, receive: String) -> HostSteps {
+fn of_target(plan: &Plan, target: &TargetPlan, receive: &impl Fn(&TargetPlan) -> String) -> HostSteps {
     let (staging, path) = (shown(&target.staging), shown(&target.final_path));
     let choice = if plan.ports.first == plan.ports.last { "" } else { "the first free port of " };
     let mut steps = hooks(plan, HookEnd::Target);
@@ -194,7 +189,7 @@ fn of_target(plan: &Plan, target: &TargetPlan, receive: String) -> HostSteps {
     if target.layers.is_empty() {
         steps.push(step("firewall", "no rule needed".into(), None));
     }
-    steps.push(step("receive", receive, "kill its processes"));
+    steps.push(step("receive", receive(target), "kill its processes"));
     if let Some(how) = &target.prepare {
         let programs: Vec<&str> = how.tools.iter().map(|tool| tool.program.as_str()).collect();
         let memory = HumanBytes(how.memory);

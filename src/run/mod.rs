@@ -2,7 +2,7 @@
 
 mod agents;
 mod arrive;
-mod findings;
+pub mod findings;
 mod hooks;
 mod jobs;
 mod lane;
@@ -22,7 +22,6 @@ use crate::base::signals::Interrupts;
 use crate::cli;
 use crate::config::settings::{Login, Settings};
 use crate::config::values::HookEnd;
-use crate::engine::Description;
 use crate::error::{Error, chain};
 use crate::history::place;
 use crate::host::command::look_after;
@@ -30,7 +29,7 @@ use crate::host::{Host, HostError};
 use crate::lease::End;
 use crate::mariadb::plan::ReplicaPlan;
 use crate::mariadb::replica::{self, Turned};
-use crate::plan::Plan;
+use crate::plan::{Plan, TargetPlan};
 use crate::preflight::Finding;
 use crate::probe::{self, Hosts, Probe};
 use crate::progress::{Phase, Progress};
@@ -110,8 +109,8 @@ pub async fn run(id: &RunId, settings: &Settings, work: Work<'_>, interrupts: &I
             match plan {
                 Ok(plan) if settings.dry_run => {
                     report.run = Some(RunFacts::of(&plan));
-                    let Description { send, receive } = plan.engine.describe(&plan);
-                    report.dry_run = Some(DryRun::of(&plan, send, receive));
+                    let receive = |target: &TargetPlan| plan.engine.describe_target(&plan, target);
+                    report.dry_run = Some(DryRun::of(&plan, plan.engine.describe_source(&plan), receive));
                 }
                 Ok(plan) => {
                     report.run = Some(RunFacts::of(&plan));

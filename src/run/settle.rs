@@ -181,11 +181,14 @@ async fn compare_tables(
         results[index] = Some(result);
     }
     join_all(arrivals.iter().zip(copies).zip(results).map(|((arrival, copy), compared)| async move {
-        match (compared, &arrival.lane.ending) {
-            (Some(followed), Ending::Replicate(replica)) => {
-                accept(plan, arrival.lane, replica, (copy?, followed)).await
+        let copy = copy?;
+        match &arrival.lane.ending {
+            Ending::Publish => Ok(copy),
+            Ending::Replicate(replica) => {
+                let compared =
+                    compared.unwrap_or_else(|| Err(Error::Failed("its tables were not compared".into())));
+                accept(plan, arrival.lane, replica, (copy, compared)).await
             }
-            _ => copy,
         }
     }))
     .await

@@ -19,7 +19,7 @@ use crate::mariadb::quiesce::Quiesced;
 use crate::mariadb::replicate::{Credentials, Replica, Setup};
 use crate::plan::Plan;
 use crate::progress::{Phase, Progress};
-use crate::report::outcome::Outcome;
+use crate::report::outcome::{Copied, Outcome};
 
 /// Ends of a transfer: the agents that have started.
 #[derive(Clone, Copy, Debug)]
@@ -40,11 +40,13 @@ struct Lanes<'a> {
 }
 
 impl<'a> Lanes<'a> {
-    /// Takes one result per live lane, in order. Lanes with an error end; returns the values of the others.
+    /// Takes one result per live lane, in order. Lanes with an error, or without a result, end; returns the values of
+    /// the others.
     fn keep<T>(&mut self, results: Vec<Result<T, Error>>) -> Vec<T> {
         let mut values = Vec::new();
-        for (lane, result) in std::mem::take(&mut self.live).into_iter().zip(results) {
-            match result {
+        let mut results = results.into_iter();
+        for lane in std::mem::take(&mut self.live) {
+            match results.next().unwrap_or_else(|| Err(Error::Failed("no result".into()))) {
                 Ok(value) => {
                     values.push(value);
                     self.live.push(lane);
@@ -55,10 +57,21 @@ impl<'a> Lanes<'a> {
         values
     }
 
+    /// Ends all live lanes with the first error; the others get its text.
+    fn fail(&mut self, error: Error) {
+        let text = error.chain();
+        let mut error = Some(error);
+        for lane in std::mem::take(&mut self.live) {
+            let error = error.take().unwrap_or_else(|| Error::Failed(text.clone()));
+            self.end(&lane, Outcome::Failed(error));
+        }
+    }
+
     /// Ends all live lanes with their results.
-    fn end_all(&mut self, outcomes: impl IntoIterator<Item = Outcome>) {
-        for (lane, outcome) in std::mem::take(&mut self.live).into_iter().zip(outcomes) {
-            self.end(&lane, outcome);
+    fn complete(&mut self, results: Vec<Result<Copied, Error>>) {
+        let copies = self.keep(results);
+        for (lane, copied) in std::mem::take(&mut self.live).into_iter().zip(copies) {
+            self.end(&lane, Outcome::Done(copied));
         }
     }
 
@@ -78,9 +91,7 @@ pub(super) async fn transfer(plan: &Plan, ends: Ends<'_>, progress: &Progress) -
     let mut lanes = Lanes { live: targets.map(lane).collect(), ended: Vec::new() };
     if let Err(error) = copy(plan, ends, &mut lanes, progress).await {
         // An error that ends all targets, such as a failed source, is reported for each of them.
-        let text = error.chain();
-        let others = std::iter::repeat_with(|| Error::Failed(text.clone()));
-        lanes.end_all(std::iter::once(error).chain(others).map(Outcome::Failed));
+        lanes.fail(error);
     }
     lanes.ended.sort_by_key(|(index, ..)| *index);
     lanes.ended.into_iter().map(|(_, port, outcome)| (port, outcome)).collect()
@@ -98,10 +109,10 @@ async fn copy<'a>(
     let source = ends.source;
     let staging = join_all(lanes.live.iter().map(|lane| lease::staging(plan, lane.end, lane.plan)));
     let (held, staged) = tokio::join!(lease::hold_source(plan, source), staging);
-    held?;
     lanes.keep(staged);
+    held?;
     if let Some(credentials) = ends.credentials {
-        provide_accounts(plan, credentials, lanes).await;
+        make_replicas(plan, credentials, lanes).await;
     }
     let targets = lanes.live.iter().map(|lane| (lane.plan, lane.end)).collect();
     let mut stream = plan.engine.stream(plan, source, targets);
@@ -120,28 +131,26 @@ async fn copy<'a>(
         Settling { plan, source, sent: &sent, quiesced: &quiesced, progress, began, streamed: took };
     let arrivals = lanes.live.iter().zip(received).map(|(lane, received)| Arrival { lane, received });
     let settled = settle(&context, arrivals.collect()).await?;
-    let outcome = |copied: Result<_, _>| copied.map_or_else(Outcome::Failed, Outcome::Done);
-    lanes.end_all(settled.into_iter().map(outcome));
+    lanes.complete(settled);
     Ok(())
 }
 
-/// Provides the replication accounts of all lanes.
-async fn provide_accounts<'a>(plan: &'a Plan, credentials: Credentials<'a>, lanes: &mut Lanes<'a>) {
+/// Makes the lanes those of replicas: with a replication account for each.
+async fn make_replicas<'a>(plan: &'a Plan, credentials: Credentials<'a>, lanes: &mut Lanes<'a>) {
     let mut replicas = Vec::new();
     for lane in &lanes.live {
-        let setup = plan.replica.as_ref().zip(lane.plan.follow.as_ref());
-        replicas.push(
-            match setup.map(|(replica, how)| Setup { plan, replica, target: lane.plan, how, end: lane.end }) {
-                Some(setup) => Replica::with_account(setup, credentials).await.map(Some),
-                None => Ok(None),
-            },
-        );
+        let planned = plan.replica.as_ref().zip(lane.plan.follow.as_ref());
+        replicas.push(match planned {
+            Some((replica, how)) => {
+                let setup = Setup { plan, replica, target: lane.plan, how, end: lane.end };
+                Replica::with_account(setup, credentials).await
+            }
+            None => Err(Error::Failed(format!("{}: no replication is planned", lane.plan.endpoint.host))),
+        });
     }
     let replicas = lanes.keep(replicas);
     for (lane, replica) in lanes.live.iter_mut().zip(replicas) {
-        if let Some(replica) = replica {
-            lane.ending = Ending::Replicate(Box::new(replica));
-        }
+        lane.ending = Ending::Replicate(Box::new(replica));
     }
 }
 

@@ -264,10 +264,11 @@ impl Settings {
         let transfer_type = transfer_type.unwrap_or(TransferType::File);
         let ignore_changed = ignore_changed.unwrap_or(false);
         let keep_staging = keep_staging.unwrap_or(false);
-        let replace = replacing(replace, keep_old, keep_staging)?;
+        let ports = ports(port, port_range)?;
         let (compress, compress_level) = compression(compress, compress_level)?;
         let is_digest_needed = ignore_changed && transfer_type == TransferType::File;
         let Checks { files, stream } = checks(is_digest_needed, checksum, parallel_checksum)?;
+        let replace = replacing(replace, keep_old, keep_staging)?;
         Ok(Self {
             transfer_type,
             hooks: hook.unwrap_or_default(),
@@ -299,7 +300,7 @@ impl Settings {
             nice: nice.map_or(0, |nice| nice.0),
             checksum: files.then(|| checksum_algorithm.unwrap_or(FileDigest::Md5)),
             parallel_checksum: stream,
-            ports: ports(port, port_range)?,
+            ports,
             firewall: firewall.unwrap_or(FirewallChoice::Auto),
             source_address,
             target_address: target_address.unwrap_or_default(),

@@ -17,7 +17,7 @@ use std::path::Path;
 use futures_util::future::join_all;
 use zeroize::Zeroizing;
 
-use super::{Description, Received, Sent, Verdict};
+use super::{Received, Sent, Verdict};
 use crate::base::run_id::random_hex;
 use crate::config::settings::Settings;
 use crate::config::values::Compress;
@@ -48,21 +48,24 @@ pub(super) fn requirements(settings: &Settings) -> Requirements {
     Requirements { programs, netcat: Some(NETCAT) }
 }
 
-/// Describes the pipelines of a plan.
-pub(super) fn describe(plan: &Plan) -> Description {
+/// Describes the sender of a plan.
+pub(super) fn describe_source(plan: &Plan) -> String {
     let sinks: Vec<(usize, IpAddr, u16)> =
         plan.targets.iter().map(|target| (target.number, target.address, plan.ports.first)).collect();
     // tar works in the directory that it copies; a file is read from its parent directory.
     let within = if plan.source.is_directory { &plan.source.endpoint.path } else { &plan.source.parent };
-    let typed = |path: &Path| typable(path.as_os_str().as_encoded_bytes());
-    let receive = |target: &TargetPlan| {
-        let pipeline = render::summary(&build::receiver(plan, target, plan.ports.first));
-        format!("cd {}; {pipeline}", typed(&target.inbox()))
-    };
-    Description {
-        send: format!("cd {}; {}", typed(within), render::summary(&build::sender(plan, &sinks))),
-        receive: plan.targets.iter().map(receive).collect(),
-    }
+    format!("cd {}; {}", typed(within), render::summary(&build::sender(plan, &sinks)))
+}
+
+/// Describes the receiver of a target.
+pub(super) fn describe_target(plan: &Plan, target: &TargetPlan) -> String {
+    let pipeline = build::receiver(plan, target, plan.ports.first);
+    format!("cd {}; {}", typed(&target.inbox()), render::summary(&pipeline))
+}
+
+/// Returns a path quoted for a shell.
+fn typed(path: &Path) -> String {
+    typable(path.as_os_str().as_encoded_bytes())
 }
 
 /// Stream from a sender to its receivers.
@@ -91,7 +94,6 @@ impl Receiver<'_> {
 
     fn fail(&mut self, error: Error) {
         if self.error.is_none() {
-            tracing::debug!(target = %self.plan.endpoint, error = error.chain(), "stream failed");
             self.error = Some(error);
         }
     }

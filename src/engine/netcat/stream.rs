@@ -12,7 +12,7 @@ use crate::plan::Plan;
 use crate::progress::Progress;
 
 /// Interval of progress checks; the hosts report once a second.
-pub(super) const LOOK: Duration = Duration::from_millis(500);
+const LOOK: Duration = Duration::from_millis(500);
 /// Time for a sender to end by itself once all of its receivers are gone.
 const GRACE: Duration = Duration::from_secs(1);
 /// Time for a receiver that gets no more data to end and report why.

@@ -1,5 +1,5 @@
 //! Events of an agent, decoded in one place from the fields of its lines. Unknown events, jobs and names are
-//! ignored: a host may send anything.
+//! ignored: a host may send anything. So are `undone` and the ending `released`, on which nothing depends.
 
 use std::fmt;
 use std::time::Duration;
@@ -160,10 +160,12 @@ pub enum Meter {
     Read,
     /// Bytes of the stream, before encryption.
     Wire,
-    /// Bytes that were sent to the target with this number.
+    /// Bytes that the stage for the target with this number has taken.
     Sink(usize),
     /// Bytes whose digests were computed.
     Digests,
+    /// Bytes of the log of a backup, which may work for long without output.
+    Log,
 }
 
 impl Meter {
@@ -172,6 +174,7 @@ impl Meter {
             "read" => Some(Self::Read),
             "wire" => Some(Self::Wire),
             "digests" => Some(Self::Digests),
+            "log" => Some(Self::Log),
             name => sink(name).map(Self::Sink),
         }
     }
@@ -183,6 +186,7 @@ impl fmt::Display for Meter {
             Self::Read => f.write_str("read"),
             Self::Wire => f.write_str("wire"),
             Self::Digests => f.write_str("digests"),
+            Self::Log => f.write_str("log"),
             Self::Sink(number) => write!(f, "{SINK}{number}"),
         }
     }
@@ -316,8 +320,8 @@ pub struct Manifest {
 pub enum Fact {
     /// Reason of a failure.
     Error(String),
-    /// Seconds that a replica is behind.
-    Behind(u64),
+    /// Seconds that a replica is behind; `None` while it does not know.
+    Behind(Option<u64>),
     /// Lag of a replica that has caught up.
     Lag(Duration),
     /// GTID position.
@@ -349,7 +353,7 @@ impl Fact {
         let number = || text().parse::<u64>().ok();
         Some(match name {
             "error" => Self::Error(message(value, LONGEST_TEXT)),
-            "behind" => Self::Behind(number()?),
+            "behind" => Self::Behind(number()),
             "lag_ms" => Self::Lag(Duration::from_millis(number()?)),
             "gtid" => Self::Gtid(text()),
             "file" => Self::File(text()),
@@ -472,7 +476,7 @@ mod tests {
             let manifest = Manifest { records: 3, bytes: 4, digest: "ab".into() };
             assert_eq!(event(&line), Some(Event::Job(JobName::Verify, Report::Manifest(list, manifest))));
         }
-        for meter in [Meter::Read, Meter::Wire, Meter::Digests, Meter::Sink(17)] {
+        for meter in [Meter::Read, Meter::Wire, Meter::Digests, Meter::Log, Meter::Sink(17)] {
             let line = format!("bytes\tsender\t{meter}\t8");
             assert_eq!(event(&line), Some(Event::Job(JobName::Sender, Report::Bytes(meter, 8))));
         }
@@ -490,6 +494,35 @@ mod tests {
         }
     }
 
+    /// Names of events in the programs that hosts run.
+    #[test]
+    fn names_that_hosts_write_are_known() {
+        let scripts = [
+            include_str!("../sh/log.pl"),
+            include_str!("../sh/hash.pl"),
+            include_str!("../sh/inspect.sh"),
+            include_str!("../sh/follow.sh"),
+            include_str!("../sh/tables.sh"),
+            include_str!("../sh/manifest.sh"),
+            include_str!("../sh/complain.pl"),
+        ];
+        let text = scripts.concat();
+        let words_after = |beginning: &str| {
+            let rests = text.split(beginning).skip(1);
+            let words =
+                rests.map(|rest| rest.split(|c: char| !c.is_ascii_lowercase() && c != '_').next().unwrap());
+            words.filter(|word| !word.is_empty()).map(ToOwned::to_owned).collect::<Vec<_>>()
+        };
+        let meters = [words_after("event('bytes', '"), words_after("bytes\\t$job\\t")].concat();
+        assert_eq!(meters, ["log", "digests"]);
+        assert!(meters.iter().all(|name| Meter::parse(name).is_some()));
+        let facts = words_after("tell ");
+        assert!(facts.len() > 5, "{facts:?}");
+        for name in facts {
+            assert!(Fact::parse(&name, b"1").is_some(), "{name}");
+        }
+    }
+
     #[test]
     fn unknown_events_jobs_and_names_are_ignored() {
         for line in [
@@ -502,7 +535,7 @@ mod tests {
             "manifest\tverify\tsongs\t1",
             "fault\tsender\tcolour\t1",
             "dropped\tsender\ttar\tstalled",
-            "fact\tfollow\tbehind\tlong",
+            "fact\tfollow\tlag_ms\tlong",
         ] {
             assert_eq!(event(line), None, "{line}");
         }

@@ -105,7 +105,7 @@ impl JobFacts {
     fn add(&mut self, fact: Fact) {
         match fact {
             Fact::Error(text) => self.error = Some(text),
-            Fact::Behind(seconds) => self.behind = Some(seconds),
+            Fact::Behind(seconds) => self.behind = seconds,
             Fact::Lag(lag) => self.lag = Some(lag),
             Fact::Gtid(gtid) => self.gtid = Some(gtid),
             Fact::File(file) => self.file = Some(file),

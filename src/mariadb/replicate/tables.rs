@@ -72,6 +72,8 @@ impl Comparison<'_> {
                 self.read(&caught, stopped, &moment)
             ),
             Err(error) => {
+                // It may be running, and then blocks writes of the donor.
+                let _ = self.source.agent.call(Command::StopJob(JobName::Tables)).await;
                 let text = error.chain();
                 let failed =
                     |stopped: Result<Job, Error>| stopped.and_then(|_| Err(Error::Failed(text.clone())));

@@ -10,7 +10,7 @@ use crate::preflight::{self, Before, Finding, Side};
 
 /// Checks the source.
 #[must_use]
-pub(super) fn source(settings: &Settings, side: Side<'_>) -> Vec<Finding> {
+pub fn source(settings: &Settings, side: Side<'_>) -> Vec<Finding> {
     let requirements = Engine::of(settings).requirements(settings);
     let mut findings = preflight::source(settings, &requirements, side);
     findings.extend(mariadb::preflight::source(settings, side));
@@ -19,12 +19,7 @@ pub(super) fn source(settings: &Settings, side: Side<'_>) -> Vec<Finding> {
 
 /// Checks one target.
 #[must_use]
-pub(super) fn target(
-    settings: &Settings,
-    source: Side<'_>,
-    side: Side<'_>,
-    before: Before<'_>,
-) -> Vec<Finding> {
+pub fn target(settings: &Settings, source: Side<'_>, side: Side<'_>, before: Before<'_>) -> Vec<Finding> {
     let requirements = Engine::of(settings).requirements(settings);
     let mut findings = preflight::target(settings, &requirements, (source, side), before);
     findings.extend(mariadb::preflight::target(settings, source, side, before));

@@ -10,7 +10,8 @@ use libfuzzer_sys::fuzz_target;
 use transfer::config::settings::Settings;
 use transfer::host::facts::Facts;
 use transfer::host::wire::LONGEST_TEXT;
-use transfer::preflight::{self, Before, Side};
+use transfer::run::findings;
+use transfer::preflight::{Before, Side};
 use transfer::probe::candidates;
 use transfer::report::dry_run::DryRun;
 use transfer::report::{Report, RunFacts};
@@ -72,8 +73,8 @@ fuzz_target!(|data: &[u8]| {
     let of_source = side(&source, &there, None);
     let of_target = side(&target, &here, (way & 0x20 == 0).then_some(IpAddr::from([10, 0, 0, 1])));
     let before = Before { replicas: false, named: &[of_source], accepted: &[of_source] };
-    let mut findings = preflight::source(settings, of_source);
-    findings.extend(preflight::target(settings, of_source, of_target, before));
+    let mut findings = findings::source(settings, of_source);
+    findings.extend(findings::target(settings, of_source, of_target, before));
     assert!(findings.len() <= 150, "{}", findings.len());
     for finding in &findings {
         assert_line(&finding.to_string(), 80 * 1024);
@@ -84,7 +85,9 @@ fuzz_target!(|data: &[u8]| {
     assert!(plan.expected_bytes() > 0);
     let report = Report {
         run: Some(RunFacts::of(&plan)),
-        dry_run: Some(DryRun::of(&plan)),
+        dry_run: Some(DryRun::of(&plan, plan.engine.describe_source(&plan), |target| {
+            plan.engine.describe_target(&plan, target)
+        })),
         findings,
         ..Report::default()
     };
