@@ -236,7 +236,9 @@ impl Shared {
             }
             Some(b"!") => {
                 let event = Event::decode(&text(message, 1), message.get(2..).unwrap_or_default());
-                event.into_iter().for_each(|event| state.apply(event));
+                if let Some(event) = event {
+                    state.apply(event);
+                }
             }
             _ => {}
         }
@@ -319,7 +321,7 @@ mod tests {
             let fields: Vec<Field> = words.iter().map(|word| word.to_vec()).collect();
             shared.take(&[vec![b"!".to_vec()], fields].concat());
         };
-        let (long, strange) = ([b'x'; 60_000], [0x1b; 60_000]);
+        let (long, strange, high) = (vec![b'x'; 60_000], vec![0x1b; 60_000], vec![0xff; 60_000]);
         for n in 0..MOST_STAGES + 10 {
             let number = n.to_string();
             let number = number.as_bytes();
@@ -328,7 +330,7 @@ mod tests {
             take(&[b"stderr", b"sender", b"\x1b[2J\x07"]);
             take(&[b"left", &long, &long]);
             take(&[b"kept", &long]);
-            take(&[b"dropped", b"sender", format!("netcat{n}").as_bytes(), &[0xff; 60_000]]);
+            take(&[b"dropped", b"sender", format!("netcat{n}").as_bytes(), &high]);
             take(&[b"log", b"sender", &long]);
             take(&[b"fact", b"sender", number, &strange]);
             take(&[b"fact", b"sender", b"gtid", &strange]);
