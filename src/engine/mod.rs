@@ -45,7 +45,7 @@ pub struct Received {
 pub struct Verdict {
     /// Last port that was used, 0 if there was none.
     pub port: u16,
-    /// What has arrived, or the first error.
+    /// Arrived data, or the first error.
     pub result: Result<Received, Error>,
 }
 

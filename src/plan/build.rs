@@ -22,7 +22,7 @@ const STAGED: &str = "data";
 /// Default owner of a server's files.
 const MYSQL: &str = "mysql:mysql";
 
-/// What a plan is made from.
+/// Basis of a plan: settings and facts.
 #[derive(Clone, Copy)]
 struct Basis<'a> {
     run: &'a RunId,

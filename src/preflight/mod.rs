@@ -61,7 +61,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// What an engine requires of every host.
+/// Requirements of an engine for every host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Requirements {
     /// Programs, with their Debian packages.

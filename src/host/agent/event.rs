@@ -34,7 +34,7 @@ pub enum Event {
     Unpublished,
     /// The old data will be removed.
     OldGoes,
-    /// This staging directory is kept.
+    /// Staging directory that is kept.
     Kept(String),
     /// A lease of an agent is not rolled back.
     Left(String, Held),
@@ -47,7 +47,7 @@ pub enum Event {
 pub enum Ending {
     /// No heartbeat within the lease time.
     Silence,
-    /// Its input ended.
+    /// The input ended.
     Closed,
     /// A signal: HUP, INT or TERM.
     Signal(&'static str),
@@ -252,9 +252,9 @@ fn sink(name: &str) -> Option<usize> {
 /// Reason why a sink was dropped from the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dropped {
-    /// It accepted no data for the idle timeout.
+    /// The target accepted no data for the idle timeout.
     Stalled,
-    /// Its connection was closed.
+    /// The connection was closed.
     Closed,
 }
 
