@@ -222,8 +222,7 @@ fn dependencies_point_only_down_the_list() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Modules of one row may share it only if they do not use each other; modules of one room may use each other in
-/// one direction. A module and its own children are one subject.
+/// Modules of one room may use each other in one direction. A module and its own children are one subject.
 #[test]
 fn no_room_has_a_cycle() {
     let mut edges: BTreeMap<(String, String), BTreeSet<String>> = BTreeMap::new();

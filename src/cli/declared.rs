@@ -1,6 +1,7 @@
 //! Texts, default and example of an option, as declared: the first paragraph of its doc comment is the line in
 //! `--help`, the others are for man pages and documents.
 
+use clap::builder::PossibleValue;
 use clap::{Arg, ArgAction, Args as _, Command, CommandFactory as _};
 
 use super::Cli;
@@ -74,8 +75,10 @@ impl Declared {
         };
         let short = option.get_short().map(|short| format!("-{short}"));
         let no_form = no.map(|_| format!("--no-{long}"));
-        let choices: Vec<String> =
-            option.get_possible_values().iter().map(|value| format!("`{}`", value.get_name())).collect();
+        let choices = option.get_possible_values();
+        // A file accepts aliases, too.
+        let choices = choices.iter().flat_map(PossibleValue::get_name_and_aliases);
+        let choices: Vec<String> = choices.map(|name| format!("`{name}`")).collect();
         let values = match value {
             None => "switch".into(),
             Some(_) if !choices.is_empty() => choices.join(", "),

@@ -342,7 +342,8 @@ pub struct Options {
         help_heading = "Limits")]
     #[serde(deserialize_with = "from_word")]
     pub nice: Option<Nice>,
-    /// Processors to use on each host [default: half of them; up to 4 for digests of files]
+    /// Processors to use on each host [default: half of the processors; up to 4
+    /// for digests of files]
     ///
     /// Used for compression and digests. From 1 to 1024.
     ///
