@@ -21,13 +21,15 @@ const CREATE: &str = r#"
     chmod 700 /home/eve"#;
 /// Becomes her in a control group, by which all processes that she starts are found again.
 const BECOME: &str = r#"
-    group=$1; shift
-    mkdir -p "$group" && echo $$ >"$group/cgroup.procs" || exit
+    echo $$ >"$1/cgroup.procs" || exit; shift
     exec setpriv --reuid eve --regid eve --init-groups -- env HOME=/home/eve USER=eve LOGNAME=eve "$@""#;
+/// Ends the group's processes, also one that enters it meanwhile. Without the group none can start.
 const END: &str = r#"
-    [[ -d $1 ]] || exit 0
-    echo 1 >"$1/cgroup.kill"
-    for ((i = 0; i < 500; i++)); do rmdir "$1" 2>/dev/null && exit; sleep 0.01; done; exit 1"#;
+    for ((i = 0; i < 500; i++)); do
+        echo 1 >"$1/cgroup.kill"
+        rmdir "$1" 2>/dev/null && exit
+        sleep 0.01
+    done; exit 1"#;
 
 /// The account on one host.
 pub(crate) struct Eve {
@@ -91,19 +93,24 @@ impl Eve {
     }
 
     /// Starts a perl program as her.
+    #[track_caller]
     pub(crate) fn perl(&self, program: &str, args: &[&str]) -> Attack {
         self.spawn(&[&["perl", "-e", program], args].concat())
     }
 
     /// Starts a bash script as her.
+    #[track_caller]
     pub(crate) fn bash(&self, script: &str, args: &[&str]) -> Attack {
         self.spawn(&[&["bash", "--norc", "-c", script, "eve"], args].concat())
     }
 
+    #[track_caller]
     fn spawn(&self, args: &[&str]) -> Attack {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let group = format!("/sys/fs/cgroup/eve-{}-{number}", std::process::id());
+        // Made before the program, so that a program dropped at once finds no group to start in.
+        self.host.run(&["mkdir", &group]).expect_success();
         let program = self.host.spawn(&[&["bash", "-c", BECOME, "become", &group], args].concat());
         Attack { host: self.host.clone(), group, program }
     }
