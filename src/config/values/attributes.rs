@@ -3,47 +3,7 @@
 use std::collections::BTreeSet;
 use std::str::FromStr;
 
-/// Kind of extended attributes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum AttributeKind {
-    /// Extended attributes that are not of another kind
-    Xattrs,
-    /// POSIX ACLs
-    Acls,
-    /// File capabilities
-    Capabilities,
-}
-
-impl AttributeKind {
-    /// All kinds.
-    pub const ALL: [Self; 3] = [Self::Xattrs, Self::Acls, Self::Capabilities];
-
-    /// Word for the option, the hosts and the report.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Xattrs => "xattrs",
-            Self::Acls => "acls",
-            Self::Capabilities => "capabilities",
-        }
-    }
-
-    /// Plural noun for messages.
-    #[must_use]
-    pub fn plural(self) -> &'static str {
-        match self {
-            Self::Xattrs => "extended attributes",
-            Self::Acls => "ACLs",
-            Self::Capabilities => "capabilities",
-        }
-    }
-
-    /// Returns the kind with this name.
-    #[must_use]
-    pub fn of_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name)
-    }
-}
+pub use crate::proto::files::AttributeKind;
 
 /// Kinds of extended attributes, separated by commas.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

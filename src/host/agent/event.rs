@@ -1,18 +1,16 @@
 //! Events of an agent, decoded in one place from the fields of its lines. Unknown events, jobs and names are
 //! ignored: a host may send anything. So are `undone` and the ending `released`, on which nothing depends.
 
-use std::fmt;
 use std::time::Duration;
 
 use crate::base::endpoint::MOST_TARGETS;
-use crate::config::values::AttributeKind;
 use crate::host::leases::Held;
 use crate::host::wire::{Field, LONGEST_PATH, LONGEST_TEXT, message, short};
+use crate::proto::job::sink_number;
+pub use crate::proto::job::{Dropped, FaultClass, JobName, List, Manifest, Meter, Program};
 
 /// Maximum number of stages of a pipeline: a sender has one for each target, and a few more.
 pub const MOST_STAGES: usize = MOST_TARGETS + 16;
-/// Beginning of the names of the stages that feed targets.
-const SINK: &str = "netcat";
 
 /// Event of an agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,75 +51,6 @@ pub enum Ending {
     Signal(&'static str),
 }
 
-/// Job of a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum JobName {
-    /// The stream's end on the source.
-    Sender,
-    /// The stream's end on a target.
-    Receiver,
-    /// List and digests of the source.
-    Manifest,
-    /// List and digests of the copy.
-    Verify,
-    /// Files that changed on the source.
-    Changed,
-    /// Removal of the top directory of an archive.
-    Strip,
-    /// Digest of an archive, read back from disk.
-    Archive,
-    /// New owner of the copy.
-    Chown,
-    /// Preparation of a backup.
-    Prepare,
-    /// Metadata of a backup.
-    Inspect,
-    /// Replication until the replica has caught up.
-    Follow,
-    /// Contents of tables.
-    Tables,
-    /// Command of the user.
-    Hook,
-}
-
-impl JobName {
-    const ALL: [Self; 13] = [
-        Self::Sender,
-        Self::Receiver,
-        Self::Manifest,
-        Self::Verify,
-        Self::Changed,
-        Self::Strip,
-        Self::Archive,
-        Self::Chown,
-        Self::Prepare,
-        Self::Inspect,
-        Self::Follow,
-        Self::Tables,
-        Self::Hook,
-    ];
-
-    /// Returns the word of the protocol.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Sender => "sender",
-            Self::Receiver => "receiver",
-            Self::Manifest => "manifest",
-            Self::Verify => "verify",
-            Self::Changed => "changed",
-            Self::Strip => "strip",
-            Self::Archive => "archive",
-            Self::Chown => "chown",
-            Self::Prepare => "prepare",
-            Self::Inspect => "inspect",
-            Self::Follow => "follow",
-            Self::Tables => "tables",
-            Self::Hook => "hook",
-        }
-    }
-}
-
 /// Report of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Report {
@@ -151,168 +80,6 @@ pub enum Report {
     Manifest(List, Manifest),
     /// The job has ended with this status.
     Exit(i32),
-}
-
-/// Counter of bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Meter {
-    /// Bytes that were read, before compression.
-    Read,
-    /// Bytes of the stream, before encryption.
-    Wire,
-    /// Bytes that the stage for the target with this number has taken.
-    Sink(usize),
-    /// Bytes whose digests were computed.
-    Digests,
-    /// Bytes of the log of a backup, which may work for long without output.
-    Log,
-}
-
-impl Meter {
-    fn parse(name: &str) -> Option<Self> {
-        match name {
-            "read" => Some(Self::Read),
-            "wire" => Some(Self::Wire),
-            "digests" => Some(Self::Digests),
-            "log" => Some(Self::Log),
-            name => sink(name).map(Self::Sink),
-        }
-    }
-}
-
-impl fmt::Display for Meter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Read => f.write_str("read"),
-            Self::Wire => f.write_str("wire"),
-            Self::Digests => f.write_str("digests"),
-            Self::Log => f.write_str("log"),
-            Self::Sink(number) => write!(f, "{SINK}{number}"),
-        }
-    }
-}
-
-/// Program of a job, by the name of its stage.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Program {
-    /// Writes or reads a tar stream.
-    Tar,
-    /// Compresses the stream.
-    Compress,
-    /// Decompresses the stream.
-    Decompress,
-    /// Encrypts the stream.
-    Encrypt,
-    /// Decrypts the stream.
-    Decrypt,
-    /// Listens for the stream.
-    Netcat,
-    /// Sends the stream to the target with this number.
-    Sink(usize),
-    /// Any other program, whose status has no meaning of its own.
-    Other(String),
-}
-
-impl Program {
-    /// Returns the program of that name.
-    #[must_use]
-    pub fn named(name: &str) -> Self {
-        match name {
-            "tar" => Self::Tar,
-            "compress" => Self::Compress,
-            "decompress" => Self::Decompress,
-            "encrypt" => Self::Encrypt,
-            "decrypt" => Self::Decrypt,
-            SINK => Self::Netcat,
-            name => sink(name).map_or_else(|| Self::Other(name.to_owned()), Self::Sink),
-        }
-    }
-}
-
-impl fmt::Display for Program {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tar => f.write_str("tar"),
-            Self::Compress => f.write_str("compress"),
-            Self::Decompress => f.write_str("decompress"),
-            Self::Encrypt => f.write_str("encrypt"),
-            Self::Decrypt => f.write_str("decrypt"),
-            Self::Netcat => f.write_str(SINK),
-            Self::Sink(number) => write!(f, "{SINK}{number}"),
-            Self::Other(name) => f.write_str(name),
-        }
-    }
-}
-
-/// Returns the number of the target in the name of a sink.
-fn sink(name: &str) -> Option<usize> {
-    name.strip_prefix(SINK)?.parse().ok()
-}
-
-/// Reason why a sink was dropped from the stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dropped {
-    /// The target accepted no data for the idle timeout.
-    Stalled,
-    /// The connection was closed.
-    Closed,
-}
-
-/// Class of files that a program has lost although it may exit with 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum FaultClass {
-    /// Files that could not be read.
-    Unreadable,
-    /// Files of a stream that were not written.
-    Skipped,
-    /// Files that lost attributes of this kind.
-    Attributes(AttributeKind),
-}
-
-impl FaultClass {
-    fn parse(name: &str) -> Option<Self> {
-        match name {
-            "read" => Some(Self::Unreadable),
-            "skipped" => Some(Self::Skipped),
-            name => AttributeKind::of_name(name).map(Self::Attributes),
-        }
-    }
-}
-
-/// List of a job, stored on its host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum List {
-    /// Names, types, sizes and owners of all entries.
-    Entries,
-    /// Digests of all files.
-    Digests,
-    /// Contents of tables.
-    Tables,
-}
-
-impl List {
-    const ALL: [Self; 3] = [Self::Entries, Self::Digests, Self::Tables];
-
-    /// Returns the name of its file on the host.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Entries => "entries",
-            Self::Digests => "digests",
-            Self::Tables => "tables",
-        }
-    }
-}
-
-/// Summary of a list.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Manifest {
-    /// Number of records.
-    pub records: u64,
-    /// Total size of the listed files.
-    pub bytes: u64,
-    /// SHA-256 of the list.
-    pub digest: String,
 }
 
 /// Result of a job.
@@ -403,16 +170,16 @@ impl Event {
 impl Report {
     fn decode(kind: &str, fields: &[Field]) -> Option<Self> {
         Some(match kind {
-            "bytes" => Self::Bytes(Meter::parse(&text(fields, 0))?, number(fields, 1)),
+            "bytes" => Self::Bytes(Meter::named(&text(fields, 0))?, number(fields, 1)),
             "dropped" => Self::Dropped(
-                sink(&text(fields, 0))?,
+                sink_number(&text(fields, 0))?,
                 if text(fields, 1) == "stalled" { Dropped::Stalled } else { Dropped::Closed },
             ),
             "stderr" => Self::Complaint(Some(said(fields, 0)).filter(|line| !line.is_empty())?),
             "silenced" => Self::Silenced(number(fields, 0)),
             "fault" => {
                 let file = fields.get(2).map(|_| said(fields, 2));
-                Self::Fault(FaultClass::parse(&text(fields, 0))?, number(fields, 1), file)
+                Self::Fault(FaultClass::named(&text(fields, 0))?, number(fields, 1), file)
             }
             "log" => Self::Log(said(fields, 0)),
             "stuck" => Self::Stuck(said(fields, 0)),
@@ -515,7 +282,7 @@ mod tests {
         };
         let meters = [words_after("event('bytes', '"), words_after("bytes\\t$job\\t")].concat();
         assert_eq!(meters, ["log", "digests"]);
-        assert!(meters.iter().all(|name| Meter::parse(name).is_some()));
+        assert!(meters.iter().all(|name| Meter::named(name).is_some()));
         let facts = words_after("tell ");
         assert!(facts.len() > 5, "{facts:?}");
         for name in facts {

@@ -1,0 +1,16 @@
+//! Messages between controller and agents, and records of the journal: types with one encoding, used by both
+//! ends. No input or output here.
+//!
+//! A host may be hostile, and so may its other users. Every decoder here is bounded: [`frame`] limits the size
+//! of a message, [`Text`] and [`HostBytes`] that of their contents. docs/design/agent.md describes the
+//! conversation.
+
+mod bytes;
+pub mod facts;
+pub mod files;
+pub mod frame;
+pub mod job;
+pub mod journal;
+pub mod server;
+
+pub use bytes::{HostBytes, Text};
