@@ -14,7 +14,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::base::endpoint::Endpoint;
+use crate::base::endpoint::{Endpoint, HostName};
 use crate::config::settings::Settings;
 use crate::host::facts::Facts;
 use crate::host::wire::printable;
@@ -180,7 +180,11 @@ pub(crate) struct Findings {
 
 impl Findings {
     pub(crate) fn of(endpoint: &Endpoint) -> Self {
-        Self { host: endpoint.host.to_string(), list: Vec::new() }
+        Self::about(&endpoint.host)
+    }
+
+    pub(crate) fn about(host: &HostName) -> Self {
+        Self { host: host.to_string(), list: Vec::new() }
     }
 
     pub(crate) fn refuse(&mut self, problem: &str, fix: &str) {
