@@ -17,6 +17,7 @@ pub use job::{digested, job, run};
 pub use leftover::{Leftover, Remains};
 pub use release::{Release, release, settle, settled};
 
+use crate::config::values::PortRange;
 use crate::error::Error;
 use crate::error::busy::{Busy, Resource};
 use crate::host::Host;
@@ -37,7 +38,8 @@ pub struct End {
 }
 
 /// Locks the first free port of a range.
-pub async fn port(end: &End, (first, last): (u16, u16)) -> Result<u16, Error> {
+pub async fn port(end: &End, ports: PortRange) -> Result<u16, Error> {
+    let PortRange { first, last } = ports;
     let agent = &end.agent;
     let reply = agent.call(Command::LeasePort { first, last }).await;
     let reply = reply.map_err(|error| match error {
@@ -59,13 +61,13 @@ pub async fn port(end: &End, (first, last): (u16, u16)) -> Result<u16, Error> {
             agent.host()
         );
     }
-    leased(&reply, (first, last)).map_err(|text| {
+    leased(&reply, ports).map_err(|text| {
         Error::Failed(format!("{}: expected a port from the agent, got {text:?}", agent.host()))
     })
 }
 
 /// Returns the port of an agent's reply if it is within the range, otherwise the reply.
-pub fn leased(reply: &[Field], (first, last): (u16, u16)) -> Result<u16, String> {
+pub fn leased(reply: &[Field], PortRange { first, last }: PortRange) -> Result<u16, String> {
     let text = reply.first().map(|field| short(field, LONGEST_TEXT)).unwrap_or_default();
     text.parse().ok().filter(|port| (first..=last).contains(port)).ok_or(text)
 }
