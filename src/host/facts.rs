@@ -194,6 +194,7 @@ pub struct TargetFacts {
 impl Facts {
     /// Parses the probe's answer. Unknown and malformed lines are ignored.
     #[must_use]
+    #[expect(clippy::too_many_lines, reason = "one arm for each fact")]
     pub fn parse(messages: &[Vec<Field>]) -> Self {
         let mut facts = Self::default();
         for message in messages {

@@ -74,6 +74,7 @@ fn contents() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a case for each option")]
 fn database_options_resolve_in_order() {
     check(
         |s| s.servers.threads,
