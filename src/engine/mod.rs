@@ -49,6 +49,15 @@ pub struct Verdict {
     pub result: Result<Received, Error>,
 }
 
+/// Target of a stream.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StreamTarget<'a> {
+    /// Plan of the target.
+    pub(crate) plan: &'a TargetPlan,
+    /// Agent and connection.
+    pub(crate) end: &'a End,
+}
+
 /// Stream of a run: one source, one or more targets.
 #[derive(Debug)]
 pub(crate) enum Stream<'a> {
@@ -86,7 +95,7 @@ impl Engine {
         self,
         plan: &'a Plan,
         source: &'a End,
-        targets: Vec<(&'a TargetPlan, &'a End)>,
+        targets: Vec<StreamTarget<'a>>,
     ) -> Stream<'a> {
         match self {
             Self::Netcat => Stream::Netcat(netcat::Stream::new(plan, source, targets)),

@@ -23,7 +23,7 @@ pub(crate) async fn receive(
     progress: &Progress,
 ) -> Result<BackupFacts, Error> {
     if let Some(how) = &target.prepare {
-        prepare(plan, target, how, (end, progress)).await?;
+        prepare(plan, target, how, end, progress).await?;
     }
     inspect(plan, target, end).await
 }
@@ -33,7 +33,8 @@ async fn prepare(
     plan: &Plan,
     target: &TargetPlan,
     how: &Prepare,
-    (end, progress): (&End, &Progress),
+    end: &End,
+    progress: &Progress,
 ) -> Result<(), Error> {
     progress.phase(Phase::Recovering);
     // The server version of a backup from an archive is known only now.

@@ -4,7 +4,7 @@
 use std::os::unix::ffi::OsStrExt;
 
 use super::jobs;
-use super::lane::{Lane, Settling};
+use super::lane::{Completing, Lane};
 use crate::error::Error;
 use crate::host::agent::{Job, JobName};
 use crate::host::wire::printable;
@@ -28,7 +28,7 @@ pub(super) struct Arrived {
 
 /// Prepares, syncs and lists the received data. Fails if it is not as expected.
 pub(super) async fn arrive(
-    Settling { plan, sent, progress, .. }: &Settling<'_>,
+    Completing { plan, sent, progress, .. }: &Completing<'_>,
     lane: &Lane<'_>,
 ) -> Result<Arrived, Error> {
     let mut backup = None;

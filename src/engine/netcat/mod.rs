@@ -17,7 +17,7 @@ use std::path::Path;
 use futures_util::future::join_all;
 use zeroize::Zeroizing;
 
-use super::{Received, Sent, Verdict};
+use super::{Received, Sent, StreamTarget, Verdict};
 use crate::base::run_id::random_hex;
 use crate::config::settings::Settings;
 use crate::config::values::Compress;
@@ -120,8 +120,8 @@ impl Receiver<'_> {
 }
 
 impl<'a> Stream<'a> {
-    pub(super) fn new(plan: &'a Plan, source: &'a End, targets: Vec<(&'a TargetPlan, &'a End)>) -> Self {
-        let receiver = |(plan, end)| Receiver { plan, end, port: 0, error: None };
+    pub(super) fn new(plan: &'a Plan, source: &'a End, targets: Vec<StreamTarget<'a>>) -> Self {
+        let receiver = |StreamTarget { plan, end }| Receiver { plan, end, port: 0, error: None };
         let receivers = targets.into_iter().map(receiver).collect();
         Self { plan, source, receivers, sender: Job::default() }
     }

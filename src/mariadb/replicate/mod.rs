@@ -21,7 +21,7 @@ use crate::progress::{Phase, Progress};
 use crate::report::outcome::{BackupFacts, Followed};
 pub(crate) use account::{Creation, Credentials};
 use position::position;
-pub(crate) use tables::{Caught, Comparison};
+pub(crate) use tables::{Caught, Compared, Comparison};
 
 /// Interval of progress reports.
 const LOOK: Duration = Duration::from_millis(250);
