@@ -6,12 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-pub use crate::mariadb::facts::{
-    Archive, Connection, Content, Format, Instance, OtherServer, Relation, Server,
-};
+pub use crate::mariadb::facts::{Connection, Instance, OtherServer, Relation, Server};
 pub use installed::{Installed, Upstream};
 
 use super::wire::{Field, LONGEST_TEXT, message, short};
+use crate::base::archive::Archive;
 use crate::config::values::AttributeKind;
 use crate::engine::netcat::variant::Netcat;
 
