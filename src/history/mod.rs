@@ -20,7 +20,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use serde::Serialize;
 
-pub use record::{End, Record, TargetRecord, place};
+pub use record::{Record, RunEnd, TargetRecord, place};
 use record::{VERSION, table};
 
 use crate::base::exit::Exit;

@@ -38,7 +38,7 @@ pub struct Record {
     /// Targets and their results.
     pub targets: Vec<TargetRecord>,
     /// End of the run; `None` while it is in progress, or if its process was killed.
-    pub end: Option<End>,
+    pub end: Option<RunEnd>,
 }
 
 /// Record of one target.
@@ -54,7 +54,7 @@ pub struct TargetRecord {
 
 /// The end of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct End {
+pub struct RunEnd {
     /// Time of the end.
     pub at: Timestamp,
     /// Duration in seconds.
@@ -112,7 +112,7 @@ impl Record {
                 _ => None,
             };
         }
-        self.end = Some(End {
+        self.end = Some(RunEnd {
             at: Timestamp::now(),
             seconds: (seconds * 1000.0).round() / 1000.0,
             exit,
