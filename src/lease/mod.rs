@@ -4,7 +4,7 @@
 //! The undos themselves belong to the agent; nothing is undone here. [`release`] is the only end of a set of
 //! agents.
 
-mod job;
+pub(crate) mod job;
 mod leftover;
 mod release;
 
@@ -13,7 +13,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
-pub use job::{digested, job, run};
 pub use leftover::{Leftover, Remains};
 pub use release::{Release, release, settle, settled};
 
@@ -21,7 +20,7 @@ use crate::config::values::PortRange;
 use crate::error::Error;
 use crate::error::busy::{Busy, Resource};
 use crate::host::Host;
-use crate::host::agent::command::{Account, Naming, Server};
+use crate::host::agent::command::{self, Naming, Server};
 use crate::host::agent::{Agent, AgentError, Code, Command};
 use crate::host::wire::{Field, LONGEST_TEXT, printable, short};
 use crate::mariadb::plan::Follow;
@@ -252,17 +251,17 @@ pub async fn accept(end: &End, target: &TargetPlan) -> Result<(), AgentError> {
 
 /// Creates an account for replication from one host, on the server behind a socket.
 /// The rollback drops it, until [`keep_account`].
-pub async fn make_account(end: &End, account: Account<'_>, hash: &str) -> Result<(), AgentError> {
+pub async fn make_account(end: &End, account: command::Account<'_>, hash: &str) -> Result<(), AgentError> {
     end.agent.call(Command::MakeAccount { account, hash }).await.map(drop)
 }
 
 /// Keeps the account.
-pub async fn keep_account(end: &End, account: Account<'_>) -> Result<(), AgentError> {
+pub async fn keep_account(end: &End, account: command::Account<'_>) -> Result<(), AgentError> {
     end.agent.call(Command::KeepAccount(account)).await.map(drop)
 }
 
 /// Drops a kept account at the agent's end.
-pub async fn give_up_account(end: &End, account: Account<'_>) -> Result<(), AgentError> {
+pub async fn give_up_account(end: &End, account: command::Account<'_>) -> Result<(), AgentError> {
     end.agent.call(Command::GiveUpAccount(account)).await.map(drop)
 }
 

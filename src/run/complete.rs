@@ -12,7 +12,7 @@ use crate::engine::Received;
 use crate::error::{Error, chain};
 use crate::host::agent::{AgentError, Code, Command, Job, JobName, List};
 use crate::host::wire::printable;
-use crate::lease::{self, End};
+use crate::lease::{self, End, job};
 use crate::mariadb::replicate::{Caught, Compared, Comparison, Replica};
 use crate::plan::Plan;
 use crate::report::outcome::{Copied, Followed};
@@ -68,10 +68,10 @@ async fn list_source(Completing { plan, source, quiesced, .. }: &Completing<'_>)
         return Ok(Job::default());
     }
     let listed = async {
-        let listed = lease::digested(source, JobName::Manifest, plan.idle_timeout, LIST).await?;
+        let listed = job::digested(source, JobName::Manifest, plan.idle_timeout, LIST).await?;
         // Before the source's server runs again and changes files.
         if plan.ignore_changed {
-            lease::run(source, JobName::Changed, &jobs::changed(plan), "list what has changed").await?;
+            job::run(source, JobName::Changed, &jobs::changed(plan), "list what has changed").await?;
         }
         Ok(listed)
     };
@@ -91,7 +91,7 @@ async fn prove(
     lease::check_source(plan, source).await?;
     let changes = compare(plan, source, lane, of_source, &arrived.listed).await?;
     if let Some(script) = jobs::chown(plan, lane.plan) {
-        lease::run(lane.end, JobName::Chown, &script, "give the copy to its owner").await?;
+        job::run(lane.end, JobName::Chown, &script, "give the copy to its owner").await?;
     }
     let mut notes = Vec::new();
     if plan.shape.consumer == Consumer::File {

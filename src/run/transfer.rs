@@ -15,7 +15,7 @@ use super::lane::{Completing, Ended, Goal, Lane};
 use crate::engine::{Sent, Stream, StreamTarget, Verdict};
 use crate::error::Error;
 use crate::host::agent::JobName;
-use crate::lease::{self, End};
+use crate::lease::{self, End, job};
 use crate::mariadb::plan::ReplicaPlan;
 use crate::mariadb::quiesce::Quiesced;
 use crate::mariadb::replicate::{Credentials, Replica, Setup};
@@ -185,7 +185,7 @@ async fn run_stream<'a>(
     progress.phase(Phase::Copying);
     let clock = Instant::now();
     if plan.shape.compares_files() {
-        lease::job(&source.agent, JobName::Manifest, &jobs::source_manifest(plan), "").await?;
+        job::start(&source.agent, JobName::Manifest, &jobs::source_manifest(plan), "").await?;
     }
     stream.copy(progress).await?;
     let took = clock.elapsed();

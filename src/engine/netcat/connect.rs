@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::error::busy::Resource;
 use crate::host::agent::command::Awaited;
 use crate::host::agent::{Agent, AgentError, Command, JobName, Program};
-use crate::lease::{self, End};
+use crate::lease::{self, End, job};
 use crate::pipeline::messages::said;
 use crate::pipeline::render;
 use crate::plan::{Plan, TargetPlan};
@@ -44,7 +44,7 @@ pub(super) async fn connect(
         let sender = build::sender(plan, &sinks);
         tracing::debug!("{}: sender: {}", source.agent.host(), render::summary(&sender));
         let script = render::script(&sender);
-        lease::job(&source.agent, JobName::Sender, &script, key).await?;
+        job::start(&source.agent, JobName::Sender, &script, key).await?;
         let way = Way { netcat: &plan.source.netcat, alone: sinks.len() == 1, again: attempt > 1 };
         let peers = open_gates(source, receivers, way).await;
         if peers.iter().all(|peer| matches!(peer, Peer::Ours)) {
@@ -125,7 +125,7 @@ async fn listen(
         let pipeline = build::receiver(plan, target, port);
         tracing::debug!("{}: receiver: {}", agent.host(), render::summary(&pipeline));
         let script = render::script(&pipeline);
-        lease::job(agent, JobName::Receiver, &script, key).await?;
+        job::start(agent, JobName::Receiver, &script, key).await?;
         let listener = listener(agent, target.address, port).await?;
         if let Listener::Listens = listener {
             return Ok(port);

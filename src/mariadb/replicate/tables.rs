@@ -8,7 +8,7 @@ use super::{Replica, Setup, reported};
 use crate::config::values::TableCheck;
 use crate::error::Error;
 use crate::host::agent::{Command, Job, JobName, List};
-use crate::lease::{self, End};
+use crate::lease::{End, job};
 use crate::mariadb::jobs;
 use crate::mariadb::plan::{Position, ReplicaPlan, is_gtid};
 use crate::plan::Plan;
@@ -122,7 +122,7 @@ impl Comparison<'_> {
     async fn begin(&self, behind: &[String]) -> Result<Job, Error> {
         let script = jobs::source_tables(self.plan, self.replica, self.check, behind);
         let agent = &self.source.agent;
-        lease::job(agent, JobName::Tables, &script, "").await?;
+        job::start(agent, JobName::Tables, &script, "").await?;
         let job = agent.until(JobName::Tables, |job| job.facts.gtid.is_some() || job.exit.is_some()).await?;
         if job.facts.gtid.is_some() {
             return Ok(job);
@@ -191,7 +191,7 @@ impl Comparison<'_> {
 
 /// Runs a job `tables` and requires it to succeed.
 async fn run(end: &End, script: &[u8], what: &str) -> Result<Job, Error> {
-    lease::job(&end.agent, JobName::Tables, script, "").await?;
+    job::start(&end.agent, JobName::Tables, script, "").await?;
     let job = end.agent.ended(JobName::Tables).await?;
     if job.exit == Some(0) { Ok(job) } else { Err(reported(end, &job, what)) }
 }
