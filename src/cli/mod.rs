@@ -1,7 +1,9 @@
 //! Command line as typed. Each argument is validated by itself, without side effects and without defaults: those are
 //! `settings`'.
 
+#[cfg(any(test, feature = "manual"))]
 mod declared;
+#[cfg(any(test, feature = "manual"))]
 pub mod documents;
 mod fleet;
 #[cfg(feature = "manual")]
@@ -17,9 +19,10 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, FromArgMatches as _, Parser, Subcommand};
 
 pub use crate::config::typed::Typed;
-pub use declared::{Declared, declared, declared_of_replica, keys};
+#[cfg(test)]
+pub(crate) use declared::keys;
 pub use replica::{MaxLag, Replica};
-pub use words::{command, documented, shown};
+pub use words::command;
 
 use crate::base::endpoint::{Endpoint, EndpointError, HostName};
 use crate::config::values::Whole;
