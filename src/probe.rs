@@ -23,7 +23,7 @@ use crate::shape;
 
 /// Results of a probe. A target that could not be probed has its error instead.
 #[derive(Debug)]
-pub struct Probe {
+pub(crate) struct Probe {
     /// The source.
     pub source: Probed,
     /// The targets, in their order.
@@ -33,11 +33,11 @@ pub struct Probe {
 }
 
 /// Connections by name; ends on the same host share one.
-pub type Hosts = BTreeMap<HostName, Arc<Host>>;
+pub(crate) type Hosts = BTreeMap<HostName, Arc<Host>>;
 
 /// Result for one end.
 #[derive(Clone, Debug)]
-pub struct Probed {
+pub(crate) struct Probed {
     /// The connection.
     pub host: Arc<Host>,
     /// Facts that the host reported.
@@ -65,7 +65,7 @@ pub struct NamedFacts<'a> {
 
 /// Result for a target, with the addresses of the data path.
 #[derive(Clone, Debug)]
-pub struct ProbedTarget {
+pub(crate) struct ProbedTarget {
     /// Connection and facts.
     pub end: Probed,
     /// Address on the data path, if given.
@@ -78,7 +78,7 @@ pub struct ProbedTarget {
 
 /// Open connections and failed ones.
 #[derive(Debug, Default)]
-pub struct Connections {
+pub(crate) struct Connections {
     /// Open connections.
     pub hosts: Hosts,
     /// Errors of the others.
@@ -86,7 +86,7 @@ pub struct Connections {
 }
 
 /// Connects to hosts in parallel.
-pub async fn connect(settings: &Settings, mut names: Vec<HostName>) -> Connections {
+pub(crate) async fn connect(settings: &Settings, mut names: Vec<HostName>) -> Connections {
     names.sort();
     names.dedup();
     let mut connecting = JoinSet::new();
@@ -118,7 +118,7 @@ struct Wanted<'a> {
 }
 
 /// Probes the source and the targets. Returns the error of the source; those of targets are in the result.
-pub async fn probe(
+pub(crate) async fn probe(
     settings: &Settings,
     source: &Endpoint,
     targets: &[Endpoint],
@@ -278,7 +278,7 @@ pub fn twin(answer: &[Vec<Field>]) -> Option<String> {
 /// Returns the number of files with each kind of attributes in the answer of a source, and an example of
 /// each.
 #[must_use]
-pub fn attributes(answer: &[Vec<Field>]) -> BTreeMap<AttributeKind, (u64, String)> {
+pub(crate) fn attributes(answer: &[Vec<Field>]) -> BTreeMap<AttributeKind, (u64, String)> {
     let of_kind = |message: &Vec<Field>| match message.as_slice() {
         [key, kind, files, example] if key == b"attributes" => {
             let text = |field: &Field| String::from_utf8_lossy(field).into_owned();

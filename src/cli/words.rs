@@ -41,7 +41,7 @@ fn today(option: &'static str) -> &'static str {
 
 /// Returns the definition of the command line.
 #[must_use]
-pub fn command() -> clap::Command {
+pub(crate) fn command() -> clap::Command {
     let prefixes = |option: &'static str| {
         (1..option.len())
             .map(move |length| &option[..length])

@@ -63,7 +63,7 @@ impl fmt::Display for Finding {
 
 /// Requirements of an engine for every host.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Requirements {
+pub(crate) struct Requirements {
     /// Programs, with their Debian packages.
     pub programs: Vec<(&'static str, &'static str)>,
     /// Package to suggest where a netcat is required and none is usable.
@@ -87,7 +87,7 @@ pub struct Side<'a> {
 
 /// Checks the source.
 #[must_use]
-pub fn source(settings: &Settings, requirements: &Requirements, side: Side<'_>) -> Vec<Finding> {
+pub(crate) fn source(settings: &Settings, requirements: &Requirements, side: Side<'_>) -> Vec<Finding> {
     let Side { endpoint, facts, .. } = side;
     let mut findings = Findings::of(endpoint);
     findings.tools(settings, requirements, facts);
@@ -122,7 +122,7 @@ struct Copying<'a> {
 
 /// Checks one target.
 #[must_use]
-pub fn target(
+pub(crate) fn target(
     settings: &Settings,
     requirements: &Requirements,
     source: Side<'_>,

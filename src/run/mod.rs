@@ -56,7 +56,7 @@ impl Work<'_> {
     /// Returns the source and the targets as records name them: a target with the name that was given for the
     /// copy.
     #[must_use]
-    pub fn named(&self, settings: &Settings) -> (String, Vec<String>) {
+    pub(crate) fn named(&self, settings: &Settings) -> (String, Vec<String>) {
         match self {
             Self::Copy(source, targets) => {
                 (place(source), targets.iter().map(|target| self.name(settings, target)).collect())
@@ -69,7 +69,7 @@ impl Work<'_> {
 
     /// Returns the name of one target.
     #[must_use]
-    pub fn name(&self, settings: &Settings, target: &Endpoint) -> String {
+    pub(crate) fn name(&self, settings: &Settings, target: &Endpoint) -> String {
         match (self, &settings.rename) {
             (Self::Replica(_), _) => target.host.to_string(),
             (Self::Copy(..), Some(name)) => {
@@ -90,7 +90,7 @@ struct Begun {
 }
 
 /// Executes the command line, up to the end of the release. Prints nothing.
-pub async fn run(id: &RunId, settings: &Settings, work: Work<'_>, interrupts: &Interrupts) -> Report {
+pub(crate) async fn run(id: &RunId, settings: &Settings, work: Work<'_>, interrupts: &Interrupts) -> Report {
     let began = jiff::Timestamp::now();
     let (progress, renderer) = Progress::start(settings.progress, settings.json);
     let mut report = Report { id: Some(id.clone()), login: settings.login.clone(), ..Report::default() };

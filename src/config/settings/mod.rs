@@ -138,7 +138,7 @@ pub enum Replace {
 impl Replace {
     /// Word for agents.
     #[must_use]
-    pub fn word(self) -> &'static [u8] {
+    pub(crate) fn word(self) -> &'static [u8] {
         match self {
             Self::No => b"no",
             Self::Remove => b"remove",
@@ -213,7 +213,7 @@ impl Settings {
     /// Returns the address of a target on the data path, if given: for its host, or without a host for the
     /// only target.
     #[must_use]
-    pub fn address_of(&self, target: &Endpoint, alone: bool) -> Option<IpAddr> {
+    pub(crate) fn address_of(&self, target: &Endpoint, alone: bool) -> Option<IpAddr> {
         let matches = |given: &&TargetAddress| match &given.host {
             Some(host) => target.host.is_same(host),
             None => alone,

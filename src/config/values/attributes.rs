@@ -16,11 +16,11 @@ pub enum AttributeKind {
 
 impl AttributeKind {
     /// All kinds.
-    pub const ALL: [Self; 3] = [Self::Xattrs, Self::Acls, Self::Capabilities];
+    pub(crate) const ALL: [Self; 3] = [Self::Xattrs, Self::Acls, Self::Capabilities];
 
     /// Word for the option, the hosts and the report.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Xattrs => "xattrs",
             Self::Acls => "acls",
@@ -30,7 +30,7 @@ impl AttributeKind {
 
     /// Plural noun for messages.
     #[must_use]
-    pub fn plural(self) -> &'static str {
+    pub(crate) fn plural(self) -> &'static str {
         match self {
             Self::Xattrs => "extended attributes",
             Self::Acls => "ACLs",
@@ -40,7 +40,7 @@ impl AttributeKind {
 
     /// Returns the kind with this name.
     #[must_use]
-    pub fn of_name(name: &str) -> Option<Self> {
+    pub(crate) fn of_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 }
@@ -63,7 +63,7 @@ impl FromStr for Attributes {
 
 /// Formats a number of files.
 #[must_use]
-pub fn files(number: u64) -> String {
+pub(crate) fn files(number: u64) -> String {
     if number == 1 { "1 file".into() } else { format!("{number} files") }
 }
 
