@@ -1,11 +1,13 @@
 //! Connects to all hosts of a run in parallel and collects facts about them. Changes nothing.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use futures_util::future::join_all;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -21,7 +23,7 @@ use crate::shape;
 
 /// Results of a probe. A target that could not be probed has its error instead.
 #[derive(Debug)]
-pub struct Probe {
+pub(crate) struct Probe {
     /// The source.
     pub source: Probed,
     /// The targets, in their order.
@@ -31,11 +33,11 @@ pub struct Probe {
 }
 
 /// Connections by name; ends on the same host share one.
-pub type Hosts = BTreeMap<HostName, Arc<Host>>;
+pub(crate) type Hosts = BTreeMap<HostName, Arc<Host>>;
 
 /// Result for one end.
 #[derive(Clone, Debug)]
-pub struct Probed {
+pub(crate) struct Probed {
     /// The connection.
     pub host: Arc<Host>,
     /// Facts that the host reported.
@@ -47,14 +49,23 @@ pub struct Probed {
 }
 
 impl Probed {
-    fn named(&self) -> (&HostName, &Facts) {
-        (self.host.name(), &self.facts)
+    fn named(&self) -> NamedFacts<'_> {
+        NamedFacts { name: self.host.name(), facts: &self.facts }
     }
+}
+
+/// Facts of a host, and its name in the command.
+#[derive(Clone, Copy, Debug)]
+pub struct NamedFacts<'a> {
+    /// Name of the host.
+    pub name: &'a HostName,
+    /// Results of the probe.
+    pub facts: &'a Facts,
 }
 
 /// Result for a target, with the addresses of the data path.
 #[derive(Clone, Debug)]
-pub struct ProbedTarget {
+pub(crate) struct ProbedTarget {
     /// Connection and facts.
     pub end: Probed,
     /// Address on the data path, if given.
@@ -67,7 +78,7 @@ pub struct ProbedTarget {
 
 /// Open connections and failed ones.
 #[derive(Debug, Default)]
-pub struct Connections {
+pub(crate) struct Connections {
     /// Open connections.
     pub hosts: Hosts,
     /// Errors of the others.
@@ -75,7 +86,7 @@ pub struct Connections {
 }
 
 /// Connects to hosts in parallel.
-pub async fn connect(settings: &Settings, mut names: Vec<HostName>) -> Connections {
+pub(crate) async fn connect(settings: &Settings, mut names: Vec<HostName>) -> Connections {
     names.sort();
     names.dedup();
     let mut connecting = JoinSet::new();
@@ -98,82 +109,153 @@ pub async fn connect(settings: &Settings, mut names: Vec<HostName>) -> Connectio
     connections
 }
 
+/// A run as typed: its settings and its ends.
+#[derive(Clone, Copy)]
+struct Wanted<'a> {
+    settings: &'a Settings,
+    source: &'a Endpoint,
+    targets: &'a [Endpoint],
+}
+
 /// Probes the source and the targets. Returns the error of the source; those of targets are in the result.
-pub async fn probe(
+pub(crate) async fn probe(
     settings: &Settings,
     source: &Endpoint,
     targets: &[Endpoint],
     Connections { hosts, mut failed }: Connections,
 ) -> Result<Probe, HostError> {
-    let name = source.name().unwrap_or_default();
-    let exclude: Vec<Field> = settings.exclude.iter().flat_map(|pattern| pattern.below(name)).collect();
-    let kind = settings.transfer_type.name().as_bytes();
-    let defaults = settings.servers.defaults_file.as_deref().unwrap_or_default().as_bytes();
-    let owner = settings.chown.as_ref().map_or("", |owner| &owner.0).as_bytes();
-    let path = |endpoint: &Endpoint| endpoint.path.as_os_str().as_bytes().to_vec();
-    let of_source = Script::source_facts(kind, &path(source), name.as_bytes(), defaults, &exclude);
-    let mut answers = BTreeMap::new();
-    let mut final_name = shape::final_name(settings, source, None);
-    // The name of an archive depends on the kind of source, which must be known first.
-    let first = settings.transfer_type == TransferType::Compress && final_name.is_none();
-    if let (true, Some(host)) = (first, hosts.get(&source.host).map(Arc::clone)) {
-        let answer = ask(host, &of_source, settings.source_address).await?;
-        final_name = shape::final_name(settings, source, Some(&answer.facts));
-        answers.insert(0, Ok(answer));
-    }
-    let final_name = final_name.unwrap_or_default();
-    let mut asking = JoinSet::new();
-    if let (false, Some(host)) = (first, hosts.get(&source.host).map(Arc::clone)) {
-        let given = settings.source_address;
-        asking.spawn(async move { (0, ask(host, &of_source, given).await) });
-    }
-    for (index, endpoint) in targets.iter().enumerate() {
-        let Some(host) = hosts.get(&endpoint.host).map(Arc::clone) else { continue };
-        let script = Script::target_facts(kind, &path(endpoint), final_name.as_bytes(), owner, defaults);
-        let given = settings.address_of(endpoint, targets.len() == 1);
-        asking.spawn(async move { (index + 1, ask(host, &script, given).await) });
-    }
-    while let Some(joined) = asking.join_next().await {
-        if let Ok((index, answer)) = joined {
-            answers.insert(index, answer);
-        }
-    }
-
-    let unreachable = |endpoint: &Endpoint, failed: &mut BTreeMap<HostName, HostError>| {
+    let wanted = Wanted { settings, source, targets };
+    let Answers { source: answer, targets: answers } = wanted.ask_ends(&hosts).await?;
+    let mut unreachable = |endpoint: &Endpoint| {
         failed.remove(&endpoint.host).unwrap_or_else(|| HostError::Connect {
             host: endpoint.host.to_string(),
             text: "no connection (reported at its first use)".into(),
             command: try_login(&settings.login, &endpoint.host.to_string()),
         })
     };
-    let mut source_end = match answers.remove(&0) {
-        Some(answer) => answer?,
-        None => return Err(unreachable(source, &mut failed)),
-    };
+    let mut source_end = answer.ok_or_else(|| unreachable(source))?;
     let mut probed = Vec::new();
-    for (index, endpoint) in targets.iter().enumerate() {
-        probed.push(match answers.remove(&(index + 1)) {
-            Some(Ok(end)) => Ok(ProbedTarget {
-                end,
-                given: settings.address_of(endpoint, targets.len() == 1),
-                address: None,
-                peer: None,
-            }),
-            Some(Err(error)) => Err(error),
-            None => Err(unreachable(endpoint, &mut failed)),
-        });
+    for (endpoint, answer) in targets.iter().zip(answers) {
+        let end = answer.unwrap_or_else(|| Err(unreachable(endpoint)));
+        let given = wanted.address_of(endpoint);
+        probed.push(end.map(|end| ProbedTarget { end, given, address: None, peer: None }));
     }
     find_addresses(settings.source_address, &source_end, &mut probed).await?;
     if probed.iter().flatten().any(|target| target.end.facts.target.as_ref().is_some_and(|of| of.folds_case))
     {
-        find_twin(source, &exclude, &mut source_end).await?;
+        wanted.find_twin(&mut source_end).await?;
     }
-    find_attributes(settings, source, &exclude, (&mut source_end, &probed)).await?;
+    wanted.find_attributes(&mut source_end, &probed).await?;
     Ok(Probe { source: source_end, targets: probed, hosts })
 }
 
+/// Answers of connected hosts; `None` without a connection.
+struct Answers {
+    source: Option<Probed>,
+    /// In the order of the targets.
+    targets: Vec<Option<Result<Probed, HostError>>>,
+}
+
+impl Wanted<'_> {
+    /// Returns the address of a target on the data path, if given.
+    fn address_of(&self, target: &Endpoint) -> Option<IpAddr> {
+        self.settings.address_of(target, self.targets.len() == 1)
+    }
+
+    /// Returns the excluded paths of the source.
+    fn excluded(&self) -> Vec<Field> {
+        let name = self.source.name().unwrap_or_default();
+        self.settings.exclude.iter().flat_map(|pattern| pattern.below(name)).collect()
+    }
+
+    /// Asks all ends for their facts, in parallel. Fails if the source does.
+    async fn ask_ends(&self, hosts: &Hosts) -> Result<Answers, HostError> {
+        let Self { settings, source, targets } = *self;
+        let mut final_name = shape::final_name(settings, source, None);
+        // The name of an archive depends on the kind of source, which must be known first.
+        let first = settings.transfer_type == TransferType::Compress && final_name.is_none();
+        let mut answer = None;
+        if first {
+            answer = self.ask_source(hosts).await?;
+            final_name =
+                answer.as_ref().and_then(|answer| shape::final_name(settings, source, Some(&answer.facts)));
+        }
+        let final_name = final_name.unwrap_or_default();
+        let asking = targets.iter().map(|target| self.ask_target(hosts, target, &final_name));
+        let (later, targets) = tokio::join!(
+            async { if first { Ok(None) } else { self.ask_source(hosts).await } },
+            join_all(asking)
+        );
+        Ok(Answers { source: answer.or(later?), targets })
+    }
+
+    async fn ask_source(&self, hosts: &Hosts) -> Result<Option<Probed>, HostError> {
+        let Self { settings, source, .. } = *self;
+        let Some(host) = hosts.get(&source.host) else { return Ok(None) };
+        let script = Script::source_facts(
+            settings.transfer_type.name().as_bytes(),
+            source.path.as_os_str().as_bytes(),
+            source.name().unwrap_or_default().as_bytes(),
+            settings.servers.defaults_file.as_deref().unwrap_or_default().as_bytes(),
+            &self.excluded(),
+        );
+        ask(host, &script, settings.source_address).await.map(Some)
+    }
+
+    async fn ask_target(
+        &self,
+        hosts: &Hosts,
+        target: &Endpoint,
+        final_name: &OsStr,
+    ) -> Option<Result<Probed, HostError>> {
+        let settings = self.settings;
+        let script = Script::target_facts(
+            settings.transfer_type.name().as_bytes(),
+            target.path.as_os_str().as_bytes(),
+            final_name.as_bytes(),
+            settings.chown.as_ref().map_or("", |owner| &owner.0).as_bytes(),
+            settings.servers.defaults_file.as_deref().unwrap_or_default().as_bytes(),
+        );
+        Some(ask(hosts.get(&target.host)?, &script, self.address_of(target)).await)
+    }
+
+    /// Searches the source for two names that collide on a target with a case-insensitive file system.
+    async fn find_twin(&self, source: &mut Probed) -> Result<(), HostError> {
+        let name = self.source.name().unwrap_or_default().as_bytes();
+        let script = Script::twins(self.source.parent().as_os_str().as_bytes(), name, &self.excluded());
+        let answer = source.host.ask("comparison of names", &script).await?;
+        if let Some(facts) = &mut source.facts.source {
+            facts.twin = twin(&answer);
+        }
+        Ok(())
+    }
+
+    /// Counts extended attributes on the source, if a target's file system cannot store all kinds of them.
+    async fn find_attributes(
+        &self,
+        source: &mut Probed,
+        targets: &[Result<ProbedTarget, HostError>],
+    ) -> Result<(), HostError> {
+        let ends = targets.iter().flatten().map(|target| &target.end.facts);
+        let lacking =
+            ends.filter(|facts| facts.target.as_ref().is_some_and(|target| !target.lacks.is_empty()));
+        let lacking: Vec<&Facts> = lacking.collect();
+        let Some(facts) = &mut source.facts.source else { return Ok(()) };
+        if lacking.is_empty() || self.settings.transfer_type != TransferType::File {
+            return Ok(());
+        }
+        // Without root, other attributes can be neither read nor set.
+        let root = source.facts.uid == 0 && lacking.iter().any(|facts| facts.uid == 0);
+        let name = self.source.name().unwrap_or_default().as_bytes();
+        let directory = self.source.parent().as_os_str().as_bytes();
+        let script = Script::attributes(if root { "all" } else { "own" }, directory, name, &self.excluded());
+        facts.attributes = attributes(&source.host.ask("count of attributes", &script).await?);
+        Ok(())
+    }
+}
+
 /// Probes one end; also checks whether the given address is its own.
-async fn ask(host: Arc<Host>, script: &Script, given: Option<IpAddr>) -> Result<Probed, HostError> {
+async fn ask(host: &Arc<Host>, script: &Script, given: Option<IpAddr>) -> Result<Probed, HostError> {
     let messages = host.ask("probe", script).await?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |now| now.as_secs_f64());
     let facts = Facts::parse(&messages);
@@ -183,18 +265,7 @@ async fn ask(host: Arc<Host>, script: &Script, given: Option<IpAddr>) -> Result<
         let answer = host.ask("address query", &Script::routes(&[address.to_string()])).await?;
         foreign = given.filter(|_| !is_own(&answer));
     }
-    Ok(Probed { host, skew: facts.clock.map(|clock| clock - now), foreign, facts })
-}
-
-/// Searches the source for two names that collide on a target with a case-insensitive file system.
-async fn find_twin(endpoint: &Endpoint, exclude: &[Field], source: &mut Probed) -> Result<(), HostError> {
-    let name = endpoint.name().unwrap_or_default().as_bytes();
-    let script = Script::twins(endpoint.parent().as_os_str().as_bytes(), name, exclude);
-    let answer = source.host.ask("comparison of names", &script).await?;
-    if let Some(facts) = &mut source.facts.source {
-        facts.twin = twin(&answer);
-    }
-    Ok(())
+    Ok(Probed { host: Arc::clone(host), skew: facts.clock.map(|clock| clock - now), foreign, facts })
 }
 
 /// Returns the colliding name in the answer of a source.
@@ -204,33 +275,10 @@ pub fn twin(answer: &[Vec<Field>]) -> Option<String> {
     Some(short(&twin[1], LONGEST_PATH))
 }
 
-/// Counts extended attributes on the source, if a target's file system cannot store all kinds of them.
-async fn find_attributes(
-    settings: &Settings,
-    endpoint: &Endpoint,
-    exclude: &[Field],
-    (source, targets): (&mut Probed, &[Result<ProbedTarget, HostError>]),
-) -> Result<(), HostError> {
-    let ends = targets.iter().flatten().map(|target| &target.end.facts);
-    let lacking = ends.filter(|facts| facts.target.as_ref().is_some_and(|target| !target.lacks.is_empty()));
-    let lacking: Vec<&Facts> = lacking.collect();
-    let Some(facts) = &mut source.facts.source else { return Ok(()) };
-    if lacking.is_empty() || settings.transfer_type != TransferType::File {
-        return Ok(());
-    }
-    // Without root, other attributes can be neither read nor set.
-    let root = source.facts.uid == 0 && lacking.iter().any(|facts| facts.uid == 0);
-    let name = endpoint.name().unwrap_or_default().as_bytes();
-    let directory = endpoint.parent().as_os_str().as_bytes();
-    let script = Script::attributes(if root { "all" } else { "own" }, directory, name, exclude);
-    facts.attributes = attributes(&source.host.ask("count of attributes", &script).await?);
-    Ok(())
-}
-
 /// Returns the number of files with each kind of attributes in the answer of a source, and an example of
 /// each.
 #[must_use]
-pub fn attributes(answer: &[Vec<Field>]) -> BTreeMap<AttributeKind, (u64, String)> {
+pub(crate) fn attributes(answer: &[Vec<Field>]) -> BTreeMap<AttributeKind, (u64, String)> {
     let of_kind = |message: &Vec<Field>| match message.as_slice() {
         [key, kind, files, example] if key == b"attributes" => {
             let text = |field: &Field| String::from_utf8_lossy(field).into_owned();
@@ -260,8 +308,9 @@ pub fn route(answer: &[Vec<Field>], address: &IpAddr) -> Option<IpAddr> {
 /// that the controller reached over SSH, which needs no name resolution on the source. Both ends have a
 /// netcat for each.
 #[must_use]
-pub fn candidates((source, here): (&HostName, &Facts), (target, there): (&HostName, &Facts)) -> Vec<IpAddr> {
-    let reached = match (source, target) {
+pub fn candidates(source: NamedFacts<'_>, target: NamedFacts<'_>) -> Vec<IpAddr> {
+    let (here, there) = (source.facts, target.facts);
+    let reached = match (source.name, target.name) {
         (HostName::Local, HostName::Local) => return vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
         // The source knows this machine by the address that its SSH connection came from.
         (_, HostName::Local) => here.ssh.map(|(controller, _)| controller),
@@ -339,7 +388,8 @@ mod tests {
 
     fn between(source: &Facts, target: &Facts) -> Vec<String> {
         let name = HostName::Ssh("db".into());
-        candidates((&name, source), (&name, target)).iter().map(ToString::to_string).collect()
+        let named = |facts| NamedFacts { name: &name, facts };
+        candidates(named(source), named(target)).iter().map(ToString::to_string).collect()
     }
 
     #[test]
@@ -368,7 +418,9 @@ mod tests {
     #[test]
     fn controller_is_reached_at_the_address_of_its_ssh_connection() {
         let (source, target) = (host("a", "10.0.0.1", &[]), host("c", "10.0.0.3", &["10.0.0.9", "fd77::9"]));
-        let found = candidates((&HostName::Ssh("db".into()), &source), (&HostName::Local, &target));
+        let named = |name, facts| NamedFacts { name, facts };
+        let db = HostName::Ssh("db".into());
+        let found = candidates(named(&db, &source), named(&HostName::Local, &target));
         assert_eq!(found, ["10.0.0.9", "fd77::9"].map(|text| text.parse::<IpAddr>().unwrap()));
     }
 }

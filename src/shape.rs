@@ -3,10 +3,11 @@
 
 use std::ffi::OsString;
 
+use crate::base::archive::{Content, Format};
 use crate::base::endpoint::Endpoint;
 use crate::config::settings::Settings;
 use crate::config::values::{Compress, Compressor, TransferType};
-use crate::host::facts::{Content, Facts, Format, Instance};
+use crate::host::facts::{Facts, Instance};
 
 /// First stage of the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +60,7 @@ pub struct Shape {
 impl Shape {
     /// Returns the form for a transfer.
     #[must_use]
-    pub fn of(settings: &Settings, source: &Facts) -> Self {
+    pub(crate) fn of(settings: &Settings, source: &Facts) -> Self {
         let filling = if Self::fills(settings) { Publication::Fill } else { Publication::Name };
         let archive = source.source.as_ref().and_then(|source| source.archive);
         let of_source = if source.instance.is_some() { Producer::Backup } else { Producer::Tree };
@@ -78,14 +79,14 @@ impl Shape {
 
     /// Returns whether the copy has no name of its own and fills the target directory.
     #[must_use]
-    pub fn fills(settings: &Settings) -> bool {
+    pub(crate) fn fills(settings: &Settings) -> bool {
         settings.rename.is_none()
             && matches!(settings.transfer_type, TransferType::Backup | TransferType::Decompress)
     }
 
     /// Returns whether each file can be compared with the source's.
     #[must_use]
-    pub fn compares_files(self) -> bool {
+    pub(crate) fn compares_files(self) -> bool {
         (self.producer, self.consumer) == (Producer::Tree, Consumer::Tree)
     }
 }

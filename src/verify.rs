@@ -49,7 +49,7 @@ enum Kind {
 }
 
 /// Reads a list of both hosts and returns the files that differ or are on one side only.
-pub async fn differences(source: &End, target: &End, list: List) -> Result<Differences, Error> {
+pub(crate) async fn differences(source: &End, target: &End, list: List) -> Result<Differences, Error> {
     let there =
         source.host.shell("reading a list", &Script::print(source.agent.id().as_str(), list.name())).await?;
     let here =
@@ -59,7 +59,7 @@ pub async fn differences(source: &End, target: &End, list: List) -> Result<Diffe
 
 /// Checks whether all differences come from changes on the source since the run began, and returns a
 /// description if so. The list `changed` contains the paths on the source whose inode changed.
-pub async fn explained(source: &End, differences: &Differences) -> Result<Option<String>, Error> {
+pub(crate) async fn explained(source: &End, differences: &Differences) -> Result<Option<String>, Error> {
     // Lists whose digests differ, but which are equal when read again, cannot be trusted.
     if differences.count == 0 || differences.count > differences.paths.len() as u64 {
         return Ok(None);

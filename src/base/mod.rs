@@ -1,5 +1,6 @@
 //! Words that every module uses, and services of the controller's machine. No dependency on any other room.
 
+pub mod archive;
 pub mod endpoint;
 pub mod exit;
 pub mod json;

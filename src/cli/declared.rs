@@ -12,31 +12,31 @@ const EXAMPLE: &str = "Example: ";
 
 /// Option as declared.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Declared {
+pub(crate) struct Declared {
     /// Name without dashes.
-    pub long: String,
+    pub(crate) long: String,
     /// Key in the configuration file, if it is one.
-    pub key: Option<String>,
+    pub(crate) key: Option<String>,
     /// Heading in `--help`.
-    pub heading: String,
+    pub(crate) heading: String,
     /// Name with dashes, value and `--no-` form, each as typed.
-    pub spellings: Vec<String>,
+    pub(crate) spellings: Vec<String>,
     /// Values of a key, in words.
-    pub values: String,
+    pub(crate) values: String,
     /// Line in `--help` without the default.
-    pub help: String,
+    pub(crate) help: String,
     /// Further sentences.
-    pub details: String,
+    pub(crate) details: String,
     /// Default, in words.
-    pub default: Option<String>,
+    pub(crate) default: Option<String>,
     /// Example of the value in a file, in TOML.
-    pub example: Option<String>,
+    pub(crate) example: Option<String>,
 }
 
 impl Declared {
     /// Returns the default in TOML; `None` if the key is absent by default.
     #[must_use]
-    pub fn default_value(&self) -> Option<String> {
+    pub(crate) fn default_value(&self) -> Option<String> {
         let default = self.default.as_deref().filter(|_| self.example.is_none())?;
         Some(match default {
             "on" => "true".into(),
@@ -47,8 +47,9 @@ impl Declared {
     }
 
     /// Returns the help, the details and the default of a key as one paragraph without marks.
+    #[cfg(feature = "manual")]
     #[must_use]
-    pub fn paragraph(&self) -> String {
+    pub(crate) fn paragraph(&self) -> String {
         let value = match (&self.example, &self.default) {
             (Some(example), None) => format!("Example: {example}."),
             (Some(example), Some(default)) => format!("Default: {default}. Example: {example}."),
@@ -114,19 +115,19 @@ pub(super) fn grouped(options: Vec<Declared>) -> Vec<(String, Vec<Declared>)> {
 
 /// Returns the keys of a configuration file by heading.
 #[must_use]
-pub fn keys() -> Vec<(String, Vec<Declared>)> {
+pub(crate) fn keys() -> Vec<(String, Vec<Declared>)> {
     grouped(declared().into_iter().filter(|option| option.key.is_some()).collect())
 }
 
 /// Returns the options of a copy, in the order of their declaration.
 #[must_use]
-pub fn declared() -> Vec<Declared> {
+pub(super) fn declared() -> Vec<Declared> {
     of_command(&mut Cli::command())
 }
 
 /// Returns the options that only `transfer replica` has.
 #[must_use]
-pub fn declared_of_replica() -> Vec<Declared> {
+pub(super) fn declared_of_replica() -> Vec<Declared> {
     let mut command = Cli::command();
     let of_copies = declared();
     let all = command.find_subcommand_mut("replica").map(of_command).unwrap_or_default();
@@ -186,6 +187,7 @@ impl Text {
 }
 
 /// Returns the texts of an option as one paragraph for a man page.
+#[cfg(feature = "manual")]
 pub(super) fn paragraph(option: &Arg) -> String {
     let text = Text::of(option);
     joined([&sentence(&text.help), &text.details, text.default.as_deref().unwrap_or_default()])
@@ -193,6 +195,7 @@ pub(super) fn paragraph(option: &Arg) -> String {
 }
 
 /// Joins the parts that are not empty.
+#[cfg(feature = "manual")]
 fn joined(parts: [&str; 3]) -> String {
     parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
 }

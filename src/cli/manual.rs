@@ -9,7 +9,8 @@ use clap_complete::Shell;
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, italic, roman};
 
-use crate::cli;
+use super::declared::{keys, sentence};
+use super::words::{documented, shown};
 
 /// Files that the program reads and writes, for the FILES section.
 const FILES: [(&str, &str); 5] = [
@@ -37,11 +38,11 @@ pub fn write(directory: &Path) -> io::Result<()> {
     let (man, completions) = (directory.join("man"), directory.join("completions"));
     fs::create_dir_all(&man)?;
     fs::create_dir_all(&completions)?;
-    let mut command = cli::shown().disable_help_subcommand(true);
+    let mut command = shown().disable_help_subcommand(true);
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
         clap_complete::generate_to(shell, &mut command, "transfer", &completions)?;
     }
-    let mut command = cli::documented().disable_help_subcommand(true);
+    let mut command = documented().disable_help_subcommand(true);
     command.build();
     let all: Vec<&Command> = [&command].into_iter().chain(command.get_subcommands()).collect();
     let names: Vec<String> = all.iter().map(|command| name(command)).collect();
@@ -134,7 +135,7 @@ fn configuration() -> Roff {
          in capitals), the environment overrides a profile, and a profile overrides the rest of the file. The \
          file is optional; --config names another one.",
     )]);
-    for (heading, keys) in cli::keys() {
+    for (heading, keys) in keys() {
         roff.control("SH", [heading.to_uppercase().as_str()]);
         for key in keys {
             let name = key.key.clone().unwrap_or_default();
@@ -189,11 +190,6 @@ fn summary(about: &str) -> &str {
         .trim_end_matches('.')
 }
 
-fn sentence(text: &str) -> String {
-    let end = if text.ends_with(['.', ']']) { "" } else { "." };
-    format!("{text}{end}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -203,16 +199,16 @@ mod tests {
         let directory = std::env::temp_dir().join(format!("transfer-manual-{}", std::process::id()));
         write(&directory).unwrap();
         let read = |name: &str| fs::read_to_string(directory.join(name)).unwrap().replace('\\', "");
-        let (page, keys) = (read("man/transfer.1"), read("man/transfer.conf.5"));
-        for argument in cli::shown().get_arguments().filter(|argument| !argument.is_hide_set()) {
+        let (page, configuration) = (read("man/transfer.1"), read("man/transfer.conf.5"));
+        for argument in shown().get_arguments().filter(|argument| !argument.is_hide_set()) {
             let Some(long) = argument.get_long() else { continue };
             let is_documented = page
                 .split(|c: char| c.is_whitespace() || ",=[".contains(c))
                 .any(|word| word.trim_start_matches("fB").split("fR").next() == Some(&format!("--{long}")));
             assert!(is_documented, "{long}: {page}");
         }
-        for key in cli::keys().iter().flat_map(|(_, keys)| keys).filter_map(|key| key.key.as_ref()) {
-            assert!(keys.contains(&format!("fB{key}fR")), "{key}: {keys}");
+        for key in keys().iter().flat_map(|(_, keys)| keys).filter_map(|key| key.key.as_ref()) {
+            assert!(configuration.contains(&format!("fB{key}fR")), "{key}: {configuration}");
         }
         for name in [
             "transfer-replica.1",

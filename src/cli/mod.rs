@@ -1,7 +1,9 @@
 //! Command line as typed. Each argument is validated by itself, without side effects and without defaults: those are
 //! `settings`'.
 
+#[cfg(any(test, feature = "manual"))]
 mod declared;
+#[cfg(any(test, feature = "manual"))]
 pub mod documents;
 mod fleet;
 #[cfg(feature = "manual")]
@@ -16,10 +18,11 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, FromArgMatches as _, Parser, Subcommand};
 
-pub use crate::config::typed::Typed;
-pub use declared::{Declared, declared, declared_of_replica, keys};
-pub use replica::{MaxLag, Replica};
-pub use words::{command, documented, shown};
+pub(crate) use crate::config::typed::Typed;
+#[cfg(test)]
+pub(crate) use declared::keys;
+pub(crate) use replica::Replica;
+pub(crate) use words::command;
 
 use crate::base::endpoint::{Endpoint, EndpointError, HostName};
 use crate::config::values::Whole;
@@ -149,7 +152,7 @@ pub enum Command {
 }
 
 /// `--last`.
-pub type Last = Whole<1, 1_000_000>;
+pub(crate) type Last = Whole<1, 1_000_000>;
 
 /// Hosts or endpoints that one word names, in the notation of `ClusterShell`.
 #[derive(Clone, Debug, PartialEq, Eq)]

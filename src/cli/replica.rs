@@ -7,7 +7,7 @@ use crate::base::endpoint::HostName;
 use crate::config::values::{TableCheck, Time};
 
 /// `--max-lag`.
-pub type MaxLag = Time<1, 86_400>;
+pub(crate) type MaxLag = Time<1, 86_400>;
 
 /// Order to turn servers into replicas.
 #[derive(Clone, Debug, clap::Args)]

@@ -6,8 +6,10 @@ use clap::CommandFactory as _;
 use clap::builder::Resettable;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
+#[cfg(feature = "manual")]
+use super::declared;
 use super::replica::{self, NOT_FOR_REPLICAS};
-use super::{AFTER_SHORT_HELP, Cli, SHORT_ABOUT, SHORT_USAGE, declared};
+use super::{AFTER_SHORT_HELP, Cli, SHORT_ABOUT, SHORT_USAGE};
 use crate::base::printable::printable;
 
 /// Options of transferpy. Their unambiguous prefixes keep their meaning, whatever options were added since.
@@ -39,7 +41,7 @@ fn today(option: &'static str) -> &'static str {
 
 /// Returns the definition of the command line.
 #[must_use]
-pub fn command() -> clap::Command {
+pub(crate) fn command() -> clap::Command {
     let prefixes = |option: &'static str| {
         (1..option.len())
             .map(move |length| &option[..length])
@@ -136,14 +138,13 @@ const SHORT_TEMPLATE: &str =
     "{about-with-newline}\n{usage-heading} {usage}\n\nCommon options:\n{options}{after-help}";
 
 /// Returns the definition for the help, which has the first paragraph of each declaration.
-#[must_use]
-pub fn shown() -> clap::Command {
+pub(super) fn shown() -> clap::Command {
     presented(|argument| argument.long_help(Resettable::Reset))
 }
 
 /// Returns the definition for man pages, which have all that is declared.
-#[must_use]
-pub fn documented() -> clap::Command {
+#[cfg(feature = "manual")]
+pub(super) fn documented() -> clap::Command {
     presented(|argument| {
         let text = declared::paragraph(&argument);
         argument.long_help(text)

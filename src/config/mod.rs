@@ -2,5 +2,5 @@
 
 pub(crate) mod options;
 pub mod settings;
-pub(crate) mod typed;
+pub mod typed;
 pub mod values;

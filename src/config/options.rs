@@ -416,7 +416,7 @@ impl std::str::FromStr for SshOption {
 impl Options {
     /// Merges this layer over another. Options that depend on each other are taken from the same layer.
     #[must_use]
-    pub fn over(self, below: Self) -> Self {
+    pub(crate) fn over(self, below: Self) -> Self {
         let below = Self {
             // The level belongs to another program.
             compress_level: below.compress_level.filter(|_| match self.compress {

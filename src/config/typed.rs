@@ -46,7 +46,7 @@ pub struct Typed {
 impl Typed {
     /// Returns the options with each `--no-…` applied. Of a pair, clap has kept the last one.
     #[must_use]
-    pub fn layer(&self) -> Options {
+    pub(crate) fn layer(&self) -> Options {
         let off = |no: bool, given: Option<bool>| if no { Some(false) } else { given };
         let given = self.options.clone();
         Options {

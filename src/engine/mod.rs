@@ -18,7 +18,7 @@ use crate::progress::Progress;
 
 /// Result of a stream on the source.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Sent {
+pub(crate) struct Sent {
     /// Bytes read, before compression.
     pub read_bytes: u64,
     /// Digest of the sent data, hexadecimal.
@@ -29,7 +29,7 @@ pub struct Sent {
 
 /// Data that has arrived in the staging directory of a target; unchanged, if the stream was closed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Received {
+pub(crate) struct Received {
     /// Bytes that arrived over the network.
     pub wire_bytes: u64,
     /// Digest of the received data, hexadecimal.
@@ -42,11 +42,20 @@ pub struct Received {
 
 /// Result for one target. What has arrived is judged by [`Stream::close`].
 #[derive(Debug)]
-pub struct Verdict {
+pub(crate) struct Verdict {
     /// Last port that was used, 0 if there was none.
     pub port: u16,
     /// Arrived data, or the first error.
     pub result: Result<Received, Error>,
+}
+
+/// Target of a stream.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StreamTarget<'a> {
+    /// Plan of the target.
+    pub(crate) plan: &'a TargetPlan,
+    /// Agent and connection.
+    pub(crate) end: &'a End,
 }
 
 /// Stream of a run: one source, one or more targets.
@@ -59,7 +68,7 @@ pub(crate) enum Stream<'a> {
 impl Engine {
     /// Returns what every host needs.
     #[must_use]
-    pub fn requirements(self, settings: &Settings) -> Requirements {
+    pub(crate) fn requirements(self, settings: &Settings) -> Requirements {
         match self {
             Self::Netcat => netcat::requirements(settings),
         }
@@ -86,7 +95,7 @@ impl Engine {
         self,
         plan: &'a Plan,
         source: &'a End,
-        targets: Vec<(&'a TargetPlan, &'a End)>,
+        targets: Vec<StreamTarget<'a>>,
     ) -> Stream<'a> {
         match self {
             Self::Netcat => Stream::Netcat(netcat::Stream::new(plan, source, targets)),

@@ -1,7 +1,7 @@
 //! Errors that can end a run or one of its targets, with the action and the host. Mapped to exit codes only
 //! here.
 
-pub mod busy;
+pub(crate) mod busy;
 
 use crate::base::exit::Exit;
 use crate::config::settings::SettingsError;
@@ -47,7 +47,7 @@ impl From<Busy> for Error {
 impl Error {
     /// Returns the exit code of a run that ended with this error.
     #[must_use]
-    pub fn exit(&self) -> Exit {
+    pub(crate) fn exit(&self) -> Exit {
         match self {
             Self::Settings(_) => Exit::Usage,
             Self::Host(_) | Self::Agent(_) | Self::Failed(_) => Exit::Failed,
@@ -60,7 +60,7 @@ impl Error {
 
     /// Formats the error and all its causes in one line.
     #[must_use]
-    pub fn chain(&self) -> String {
+    pub(crate) fn chain(&self) -> String {
         chain(self)
     }
 }

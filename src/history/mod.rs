@@ -20,7 +20,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use serde::Serialize;
 
-pub use record::{End, Record, TargetRecord, place};
+pub(crate) use record::{Record, place};
 use record::{VERSION, table};
 
 use crate::base::exit::Exit;
@@ -107,7 +107,7 @@ impl History {
     ///
     /// # Errors
     /// When it cannot be created, or other accounts can write to it.
-    pub fn prepare(&self) -> Result<(), HistoryError> {
+    pub(crate) fn prepare(&self) -> Result<(), HistoryError> {
         let make = || fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.directory);
         // Checks the existing part first: nothing is created below a directory that others control.
         self.check().and_then(|()| make()).and_then(|()| self.check()).map_err(self.unusable())
@@ -128,7 +128,7 @@ impl History {
 
     /// Returns the path of a file in the directory.
     #[must_use]
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
 
@@ -136,7 +136,7 @@ impl History {
     ///
     /// # Errors
     /// When the directory is missing or cannot be read.
-    pub fn lock(&self) -> io::Result<Option<Flock<File>>> {
+    pub(crate) fn lock(&self) -> io::Result<Option<Flock<File>>> {
         match Flock::lock(File::open(&self.directory)?, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => Ok(Some(lock)),
             Err((_, Errno::EWOULDBLOCK)) => Ok(None),
@@ -241,7 +241,7 @@ impl History {
 
 /// Record of a run that is in progress.
 #[derive(Debug)]
-pub struct Recording {
+pub(crate) struct Recording {
     history: History,
     path: PathBuf,
     /// Held until the process ends.
@@ -254,7 +254,7 @@ impl Recording {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn begin(history: History, keep: usize, record: &Record) -> Result<Self, HistoryError> {
+    pub(crate) fn begin(history: History, keep: usize, record: &Record) -> Result<Self, HistoryError> {
         history.prepare()?;
         let path = history.path(&format!("{}{SUFFIX}", record.run));
         let begun = || {
@@ -277,12 +277,12 @@ impl Recording {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn finish(self, record: &Record) -> Result<(), HistoryError> {
+    pub(crate) fn finish(self, record: &Record) -> Result<(), HistoryError> {
         replace(&self.path, line(record).as_bytes(), 0o600).map_err(self.history.unusable())
     }
 
     /// Removes the record, because its end would never be written.
-    pub fn abandon(self) {
+    pub(crate) fn abandon(self) {
         let _ = fs::remove_file(self.path);
     }
 }

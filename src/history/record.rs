@@ -18,7 +18,8 @@ pub(super) const VERSION: u32 = 1;
 
 /// Record of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Record {
+#[expect(clippy::struct_field_names, reason = "names of the format")]
+pub(crate) struct Record {
     /// Version of the format.
     pub record: u32,
     /// Name of the run.
@@ -38,12 +39,12 @@ pub struct Record {
     /// Targets and their results.
     pub targets: Vec<TargetRecord>,
     /// End of the run; `None` while it is in progress, or if its process was killed.
-    pub end: Option<End>,
+    pub end: Option<RunEnd>,
 }
 
 /// Record of one target.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct TargetRecord {
+pub(crate) struct TargetRecord {
     /// `HOST:/PATH`, with the name of the copy if one was given; for replicas the host.
     pub target: String,
     /// Exit code, 6 if the run has leftovers; `None` before the end.
@@ -54,7 +55,7 @@ pub struct TargetRecord {
 
 /// The end of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct End {
+pub(crate) struct RunEnd {
     /// Time of the end.
     pub at: Timestamp,
     /// Duration in seconds.
@@ -69,14 +70,14 @@ pub struct End {
 
 /// Formats an endpoint for records.
 #[must_use]
-pub fn place(endpoint: &Endpoint) -> String {
+pub(crate) fn place(endpoint: &Endpoint) -> String {
     format!("{}:{}", endpoint.host, printable(endpoint.path.as_os_str().as_encoded_bytes()))
 }
 
 impl Record {
     /// Creates the record of a run that starts now.
     #[must_use]
-    pub fn new(run: &RunId, command: Vec<String>, source: String, targets: Vec<String>) -> Self {
+    pub(crate) fn new(run: &RunId, command: Vec<String>, source: String, targets: Vec<String>) -> Self {
         let uid = nix::unistd::geteuid();
         let user =
             nix::unistd::User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name);
@@ -97,7 +98,7 @@ impl Record {
     }
 
     /// Adds the end of the run after `seconds`. `name` returns the record's name of a target of the report.
-    pub fn finish(&mut self, report: &Report, seconds: f64, name: impl Fn(&Endpoint) -> String) {
+    pub(crate) fn finish(&mut self, report: &Report, seconds: f64, name: impl Fn(&Endpoint) -> String) {
         let exit = report.exit().code();
         for target in &mut self.targets {
             let of = report.targets.iter().find(|of| target.target == name(&of.endpoint));
@@ -112,7 +113,7 @@ impl Record {
                 _ => None,
             };
         }
-        self.end = Some(End {
+        self.end = Some(RunEnd {
             at: Timestamp::now(),
             seconds: (seconds * 1000.0).round() / 1000.0,
             exit,

@@ -6,12 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-pub use crate::mariadb::facts::{
-    Archive, Connection, Content, Format, Instance, OtherServer, Relation, Server,
-};
+pub use crate::mariadb::facts::{Connection, Instance, OtherServer, Relation, Server};
 pub use installed::{Installed, Upstream};
 
 use super::wire::{Field, LONGEST_TEXT, message, short};
+use crate::base::archive::Archive;
 use crate::config::values::AttributeKind;
 use crate::engine::netcat::variant::Netcat;
 
@@ -194,6 +193,7 @@ pub struct TargetFacts {
 impl Facts {
     /// Parses the probe's answer. Unknown and malformed lines are ignored.
     #[must_use]
+    #[expect(clippy::too_many_lines, reason = "one arm for each fact")]
     pub fn parse(messages: &[Vec<Field>]) -> Self {
         let mut facts = Self::default();
         for message in messages {

@@ -13,20 +13,25 @@ use crate::pipeline::messages::{cannot_read, said};
 const LOOK: Duration = Duration::from_millis(500);
 
 /// Starts a job: a script in processes of its own. A key reaches it on a pipe.
-pub async fn job(agent: &Agent, name: JobName, script: &[u8], key: &str) -> Result<(), AgentError> {
+pub(crate) async fn start(agent: &Agent, name: JobName, script: &[u8], key: &str) -> Result<(), AgentError> {
     agent.forget(name);
     agent.call(Command::StartJob { job: name, script, key }).await.map(drop)
 }
 
 /// Runs a job and requires it to succeed. `what` names its action in the error.
-pub async fn run(end: &End, name: JobName, script: &[u8], what: &str) -> Result<Job, Error> {
-    job(&end.agent, name, script, "").await?;
+pub(crate) async fn run(end: &End, name: JobName, script: &[u8], what: &str) -> Result<Job, Error> {
+    start(&end.agent, name, script, "").await?;
     ended_well(end, name, what).await
 }
 
 /// Waits for a job that computes digests and requires it to succeed. Fails if it reads nothing for the idle
 /// timeout. `what` names its action in the error.
-pub async fn digested(end: &End, job: JobName, idle_timeout: Duration, what: &str) -> Result<Job, Error> {
+pub(crate) async fn digested(
+    end: &End,
+    job: JobName,
+    idle_timeout: Duration,
+    what: &str,
+) -> Result<Job, Error> {
     let ended = tokio::select! {
         ended = ended_well(end, job, what) => ended?,
         () = stands_still(&end.agent, job, idle_timeout) => {

@@ -47,13 +47,13 @@ impl fmt::Display for Remains {
 impl Leftover {
     /// Returns whether its rollback starts a server or runs a command of the user.
     #[must_use]
-    pub fn restarts(&self) -> bool {
+    pub(crate) fn restarts(&self) -> bool {
         matches!(&self.what, Remains::Lease(held) if held.lease.restarts())
     }
 
     /// Returns whether the host could not be asked.
     #[must_use]
-    pub fn is_unconfirmed(&self) -> bool {
+    pub(crate) fn is_unconfirmed(&self) -> bool {
         matches!(self.what, Remains::Unconfirmed(_))
     }
 }

@@ -4,7 +4,7 @@
 //! The undos themselves belong to the agent; nothing is undone here. [`release`] is the only end of a set of
 //! agents.
 
-mod job;
+pub(crate) mod job;
 mod leftover;
 mod release;
 
@@ -13,14 +13,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
-pub use job::{digested, job, run};
 pub use leftover::{Leftover, Remains};
 pub use release::{Release, release, settle, settled};
 
+use crate::config::values::PortRange;
 use crate::error::Error;
 use crate::error::busy::{Busy, Resource};
 use crate::host::Host;
-use crate::host::agent::command::{Account, Naming, Server};
+use crate::host::agent::command::{self, Naming, Server};
 use crate::host::agent::{Agent, AgentError, Code, Command};
 use crate::host::wire::{Field, LONGEST_TEXT, printable, short};
 use crate::mariadb::plan::Follow;
@@ -37,7 +37,8 @@ pub struct End {
 }
 
 /// Locks the first free port of a range.
-pub async fn port(end: &End, (first, last): (u16, u16)) -> Result<u16, Error> {
+pub(crate) async fn port(end: &End, ports: PortRange) -> Result<u16, Error> {
+    let PortRange { first, last } = ports;
     let agent = &end.agent;
     let reply = agent.call(Command::LeasePort { first, last }).await;
     let reply = reply.map_err(|error| match error {
@@ -59,19 +60,19 @@ pub async fn port(end: &End, (first, last): (u16, u16)) -> Result<u16, Error> {
             agent.host()
         );
     }
-    leased(&reply, (first, last)).map_err(|text| {
+    leased(&reply, ports).map_err(|text| {
         Error::Failed(format!("{}: expected a port from the agent, got {text:?}", agent.host()))
     })
 }
 
 /// Returns the port of an agent's reply if it is within the range, otherwise the reply.
-pub fn leased(reply: &[Field], (first, last): (u16, u16)) -> Result<u16, String> {
+pub fn leased(reply: &[Field], PortRange { first, last }: PortRange) -> Result<u16, String> {
     let text = reply.first().map(|field| short(field, LONGEST_TEXT)).unwrap_or_default();
     text.parse().ok().filter(|port| (first..=last).contains(port)).ok_or(text)
 }
 
 /// Opens every layer of the target's firewall for the source on that port.
-pub async fn firewall(agent: &Agent, target: &TargetPlan, port: u16) -> Result<(), AgentError> {
+pub(crate) async fn firewall(agent: &Agent, target: &TargetPlan, port: u16) -> Result<(), AgentError> {
     for layer in &target.layers {
         agent.call(Command::OpenRule { layer: layer.name(), peer: target.peer, port }).await?;
     }
@@ -79,7 +80,7 @@ pub async fn firewall(agent: &Agent, target: &TargetPlan, port: u16) -> Result<(
 }
 
 /// Closes the layers again, for another try on another port.
-pub async fn close_firewall(agent: &Agent, target: &TargetPlan, port: u16) -> Result<(), AgentError> {
+pub(crate) async fn close_firewall(agent: &Agent, target: &TargetPlan, port: u16) -> Result<(), AgentError> {
     for layer in &target.layers {
         agent.call(Command::UndoRules { layer: layer.name(), peer: target.peer, port }).await?;
     }
@@ -87,7 +88,7 @@ pub async fn close_firewall(agent: &Agent, target: &TargetPlan, port: u16) -> Re
 }
 
 /// Locks the final name against other runs and creates the staging directory.
-pub async fn staging(plan: &Plan, end: &End, target: &TargetPlan) -> Result<(), Error> {
+pub(crate) async fn staging(plan: &Plan, end: &End, target: &TargetPlan) -> Result<(), Error> {
     let directory = &target.endpoint.path;
     let (name, how) = match plan.shape.publication {
         Publication::Fill => (OsStr::new("."), Naming::Fill),
@@ -118,7 +119,7 @@ pub async fn staging(plan: &Plan, end: &End, target: &TargetPlan) -> Result<(), 
 
 /// Opens the data to be copied, which must still be the one that the preflight saw; from then on it cannot be
 /// exchanged.
-pub async fn hold_source(plan: &Plan, source: &End) -> Result<(), Error> {
+pub(crate) async fn hold_source(plan: &Plan, source: &End) -> Result<(), Error> {
     if plan.source.inode.is_empty() {
         return Ok(());
     }
@@ -128,7 +129,7 @@ pub async fn hold_source(plan: &Plan, source: &End) -> Result<(), Error> {
 }
 
 /// Fails if the source's path leads to something else by now.
-pub async fn check_source(plan: &Plan, source: &End) -> Result<(), Error> {
+pub(crate) async fn check_source(plan: &Plan, source: &End) -> Result<(), Error> {
     if plan.source.inode.is_empty() {
         return Ok(());
     }
@@ -146,7 +147,7 @@ fn text_only(error: AgentError) -> Error {
 
 /// Stops the running replication threads of a server, until [`restart`] or the agent's end.
 /// Returns the number of connections that were stopped.
-pub async fn stop_replication(end: &End, socket: &Path, backup: &BackupPlan) -> Result<u32, Error> {
+pub(crate) async fn stop_replication(end: &End, socket: &Path, backup: &BackupPlan) -> Result<u32, Error> {
     let server =
         Server { socket: socket.as_os_str(), defaults_file: &backup.defaults_file, datadir: &backup.datadir };
     let reply = end.agent.call(Command::StopReplication(server)).await;
@@ -159,13 +160,13 @@ pub async fn stop_replication(end: &End, socket: &Path, backup: &BackupPlan) -> 
 }
 
 /// Removes the old data at the agent's end, when the new data is on the disk.
-pub async fn drop_old(end: &End, target: &TargetPlan) -> Result<(), AgentError> {
+pub(crate) async fn drop_old(end: &End, target: &TargetPlan) -> Result<(), AgentError> {
     end.agent.call(Command::DropOld { old: &target.old_path, new: &target.final_path }).await.map(drop)
 }
 
 /// Stops servers together with their replication, until [`restart`] or the agent's end.
 /// Returns whether some of them replicated.
-pub async fn stop_servers(end: &End, servers: &[StopPlan]) -> Result<bool, Error> {
+pub(crate) async fn stop_servers(end: &End, servers: &[StopPlan]) -> Result<bool, Error> {
     let mut some_stopped = false;
     for server in servers {
         let reply = end.agent.call(Command::NoteReplication(login(server))).await;
@@ -206,13 +207,13 @@ fn not_quiesced(end: &End, datadir: &Path, error: AgentError) -> Error {
 
 /// Starts the stopped servers and replication again; replication stays stopped where the data was replaced.
 /// Returns the units that were already running.
-pub async fn restart(agent: &Agent) -> Result<Vec<String>, AgentError> {
+pub(crate) async fn restart(agent: &Agent) -> Result<Vec<String>, AgentError> {
     let already = agent.call(Command::Restart).await?;
     Ok(already.iter().map(|unit| short(unit, LONGEST_TEXT)).collect())
 }
 
 /// Makes the rollback restore the old data of a target's server, until [`accept`].
-pub async fn put_on_trial(
+pub(crate) async fn put_on_trial(
     plan: &Plan,
     end: &End,
     target: &TargetPlan,
@@ -233,7 +234,7 @@ pub async fn put_on_trial(
 }
 
 /// Starts a target's server with the provisional data.
-pub async fn start_server(
+pub(crate) async fn start_server(
     end: &End,
     target: &TargetPlan,
     how: &Follow,
@@ -244,34 +245,38 @@ pub async fn start_server(
 }
 
 /// Commits the provisional data.
-pub async fn accept(end: &End, target: &TargetPlan) -> Result<(), AgentError> {
+pub(crate) async fn accept(end: &End, target: &TargetPlan) -> Result<(), AgentError> {
     end.agent.call(Command::Commit(&target.final_path)).await.map(drop)
 }
 
 /// Creates an account for replication from one host, on the server behind a socket.
 /// The rollback drops it, until [`keep_account`].
-pub async fn make_account(end: &End, account: Account<'_>, hash: &str) -> Result<(), AgentError> {
+pub(crate) async fn make_account(
+    end: &End,
+    account: command::Account<'_>,
+    hash: &str,
+) -> Result<(), AgentError> {
     end.agent.call(Command::MakeAccount { account, hash }).await.map(drop)
 }
 
 /// Keeps the account.
-pub async fn keep_account(end: &End, account: Account<'_>) -> Result<(), AgentError> {
+pub(crate) async fn keep_account(end: &End, account: command::Account<'_>) -> Result<(), AgentError> {
     end.agent.call(Command::KeepAccount(account)).await.map(drop)
 }
 
 /// Drops a kept account at the agent's end.
-pub async fn give_up_account(end: &End, account: Account<'_>) -> Result<(), AgentError> {
+pub(crate) async fn give_up_account(end: &End, account: command::Account<'_>) -> Result<(), AgentError> {
     end.agent.call(Command::GiveUpAccount(account)).await.map(drop)
 }
 
 /// Returns the error for a resource of a host that is in use.
 #[must_use]
-pub fn busy(host: &Host, resource: Resource) -> Busy {
+pub(crate) fn busy(host: &Host, resource: Resource) -> Busy {
     Busy { host: host.name().clone(), resource, status: host.look_after("status") }
 }
 
 /// Returns a name that another run writes to; `holder` describes that run, as reported by the host.
 #[must_use]
-pub fn busy_name(path: &Path, holder: &str) -> Resource {
+pub(crate) fn busy_name(path: &Path, holder: &str) -> Resource {
     Resource::Name { path: printable(path.as_os_str().as_bytes()), holder: holder.to_owned() }
 }

@@ -2,9 +2,9 @@
 
 pub(crate) mod backup;
 pub(crate) mod client;
-pub mod facts;
+pub(crate) mod facts;
 pub(crate) mod jobs;
-pub mod plan;
+pub(crate) mod plan;
 pub(crate) mod preflight;
 pub(crate) mod prepare;
 pub(crate) mod quiesce;

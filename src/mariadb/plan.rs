@@ -45,7 +45,7 @@ pub enum Whose {
 impl Whose {
     /// Word for the jobs.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Own => "own",
             Self::Upstream => "upstream",
@@ -74,7 +74,7 @@ impl fmt::Display for Position {
 /// Returns whether a text is a GTID in MariaDB's format: domain, server ID and sequence number for each
 /// domain.
 #[must_use]
-pub fn is_gtid(text: &str) -> bool {
+pub(crate) fn is_gtid(text: &str) -> bool {
     let is_number = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
     text.split(',').all(|part| part.split('-').count() == 3 && part.split('-').all(is_number))
 }
@@ -115,7 +115,7 @@ impl Account {
     /// Creates an account; `None` if the name or the password has control characters or is too long for a
     /// server.
     #[must_use]
-    pub fn new(user: String, password: String) -> Option<Self> {
+    pub(crate) fn new(user: String, password: String) -> Option<Self> {
         let password = Zeroizing::new(password);
         let good = |word: &str| word.len() <= MOST_BYTES && !word.contains(char::is_control);
         (good(&user) && good(&password)).then_some(Self { user, password })
@@ -131,14 +131,14 @@ impl Account {
     /// <https://mariadb.com/docs/server/reference/plugins/authentication-plugins/authentication-plugin-mysql_native_password>).
     /// With the hash, the password itself is sent to its replica only.
     #[must_use]
-    pub fn hash(&self) -> String {
+    pub(crate) fn hash(&self) -> String {
         let twice = Sha1::digest(Sha1::digest(self.password.as_bytes()));
         format!("*{}", hex(&twice).to_uppercase())
     }
 
     /// Password, for hosts only: never for an argument, a log or a report.
     #[must_use]
-    pub fn password(&self) -> &str {
+    pub(crate) fn password(&self) -> &str {
         &self.password
     }
 }

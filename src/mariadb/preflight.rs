@@ -14,7 +14,7 @@ use crate::shape::{Consumer, Producer, Shape, final_name};
 
 /// Role of a host in a run.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum End {
+enum Role {
     Source,
     Target,
 }
@@ -24,7 +24,7 @@ enum End {
 pub(crate) fn source(settings: &Settings, side: Side<'_>) -> Vec<Finding> {
     let mut findings = Findings::of(side.endpoint);
     findings.instance(settings, side);
-    findings.servers(settings, side, End::Source);
+    findings.servers(settings, side, Role::Source);
     if settings.servers.stop_replication && side.facts.instance.is_none() {
         findings.warn(
             "--stop-replication has no effect on a copy of files",
@@ -43,7 +43,7 @@ pub(crate) fn target(
     before: Before<'_>,
 ) -> Vec<Finding> {
     let mut findings = Findings::of(side.endpoint);
-    findings.servers(settings, side, End::Target);
+    findings.servers(settings, side, Role::Target);
     if !before.replicas {
         findings.no_server(settings, source, side);
     }
@@ -97,13 +97,13 @@ impl Findings {
     }
 
     /// Checks servers that run on the data to be copied or replaced.
-    fn servers(&mut self, settings: &Settings, side: Side<'_>, end: End) {
-        let stops = match end {
-            End::Source => settings.servers.stop.source(),
-            End::Target => settings.servers.stop.target(),
+    fn servers(&mut self, settings: &Settings, side: Side<'_>, role: Role) {
+        let stops = match role {
+            Role::Source => settings.servers.stop.source(),
+            Role::Target => settings.servers.stop.target(),
         };
         // Servers do not run on archives, and hot backups are made of running ones.
-        if end == End::Source && Shape::of(settings, side.facts).producer != Producer::Tree {
+        if role == Role::Source && Shape::of(settings, side.facts).producer != Producer::Tree {
             return;
         }
         if let Some(run) = side.facts.source.as_ref().and_then(|source| source.rests.as_ref()) {
@@ -119,33 +119,33 @@ impl Findings {
                     other.account,
                     shown(&other.datadir)
                 ),
-                if end == End::Source { "the copy may be inconsistent" } else { "it will not be stopped" },
+                if role == Role::Source { "the copy may be inconsistent" } else { "it will not be stopped" },
             );
         }
         let servers = &side.facts.servers;
-        if stops && servers.is_empty() && end == End::Source {
+        if stops && servers.is_empty() && role == Role::Source {
             self.warn(
                 &format!("no server is running in {}, so none will be stopped", shown(&side.endpoint.path)),
                 "omit --stop-server if that is expected",
             );
         }
         for server in servers {
-            match (end, stops) {
-                (End::Target, true) if server.socket.is_empty() => self.refuse(
+            match (role, stops) {
+                (Role::Target, true) if server.socket.is_empty() => self.refuse(
                     &format!("cannot find the socket of {}", described(server)),
                     "stop it yourself: without the socket, replication with the new data cannot be prevented",
                 ),
                 (_, true) => self.stop(settings, side.facts, server, servers.len()),
-                (End::Source, _) if settings.servers.allow_running => self.warn(
+                (Role::Source, _) if settings.servers.allow_running => self.warn(
                     &format!("{} is running on the data to be copied (--allow-running)", described(server)),
                     "do not start a server on the copy: it is inconsistent",
                 ),
-                (End::Source, _) => self.refuse(
+                (Role::Source, _) => self.refuse(
                     &format!("{} is running on the data to be copied", described(server)),
                     "stop it for the copy with --stop-server source, make a hot backup with --type \
                      mariabackup, or accept an inconsistent copy with --allow-running",
                 ),
-                (End::Target, _) => self.refuse(
+                (Role::Target, _) => self.refuse(
                     &format!("{} is running in the destination of the copy", described(server)),
                     "choose another directory, or stop it for the copy with --stop-server target",
                 ),

@@ -5,7 +5,7 @@ use super::backup::log::{completed, last_words};
 use super::jobs;
 use crate::error::Error;
 use crate::host::agent::{Command, JobName};
-use crate::lease::{self, End};
+use crate::lease::{End, job};
 use crate::pipeline::messages::said;
 use crate::plan::{Plan, Prepare, TargetPlan};
 use crate::progress::{Phase, Progress};
@@ -23,7 +23,7 @@ pub(crate) async fn receive(
     progress: &Progress,
 ) -> Result<BackupFacts, Error> {
     if let Some(how) = &target.prepare {
-        prepare(plan, target, how, (end, progress)).await?;
+        prepare(plan, target, how, end, progress).await?;
     }
     inspect(plan, target, end).await
 }
@@ -33,12 +33,13 @@ async fn prepare(
     plan: &Plan,
     target: &TargetPlan,
     how: &Prepare,
-    (end, progress): (&End, &Progress),
+    end: &End,
+    progress: &Progress,
 ) -> Result<(), Error> {
     progress.phase(Phase::Recovering);
     // The server version of a backup from an archive is known only now.
     let server = if plan.shape.producer == Producer::File {
-        let facts = lease::run(end, JobName::Inspect, &jobs::inspect(plan), INSPECT).await?.facts;
+        let facts = job::run(end, JobName::Inspect, &jobs::inspect(plan), INSPECT).await?.facts;
         facts.server_version.unwrap_or_default()
     } else {
         String::new()
@@ -47,7 +48,7 @@ async fn prepare(
     let tool = choose(&how.tools, &server)
         .map_err(|problem| Error::Failed(format!("{host}: cannot prepare the backup: {problem}")))?;
     let script = jobs::prepare(plan, how, &tool.program);
-    lease::job(&end.agent, JobName::Prepare, &script, "").await?;
+    job::start(&end.agent, JobName::Prepare, &script, "").await?;
     let seen = end.agent.until(JobName::Prepare, |job| job.exit.is_some() || job.stuck.is_some()).await?;
     if seen.exit.is_none() {
         end.agent.call(Command::StopJob(JobName::Prepare)).await?;
@@ -62,7 +63,7 @@ async fn prepare(
 
 /// Returns the metadata of a backup.
 async fn inspect(plan: &Plan, target: &TargetPlan, end: &End) -> Result<BackupFacts, Error> {
-    let facts = lease::run(end, JobName::Inspect, &jobs::inspect(plan), INSPECT).await?.facts;
+    let facts = job::run(end, JobName::Inspect, &jobs::inspect(plan), INSPECT).await?.facts;
     let state = facts.state.unwrap_or_default();
     let prepared = ["log-applied", "full-prepared"].contains(&state.as_str());
     if target.prepare.is_some() && !prepared {

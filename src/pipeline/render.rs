@@ -3,7 +3,7 @@
 //! A script creates its named pipes in the agent's directory, runs the stages with `pipefail`, and reports on
 //! descriptor 5 the exit status of each stage by name, then the digest. It exits with 0 if every stage did.
 
-use super::stage::{Channel, Pipeline, Stage};
+use super::stage::{Channel, Pipeline, Side, Stage};
 use crate::host::agent::JobName;
 use crate::host::command::Word;
 use crate::host::wire::printable;
@@ -18,95 +18,15 @@ pub(crate) fn single(job: JobName, directory: Word, name: &str, argv: Vec<Word>)
 /// Returns the script of a pipeline.
 #[must_use]
 pub(crate) fn script(pipeline: &Pipeline) -> Vec<u8> {
-    let job = pipeline.job.name();
-    let errors = home(&format!("{job}.errors"));
     let mut text = Text::default();
-    // An archive must not be readable for accounts that cannot read the files in it.
-    let umask = if pipeline.stages.iter().any(|stage| stage.into.is_some()) { "077" } else { "022" };
-    text.line(&format!("set -o pipefail; export LC_ALL=C; umask {umask}"));
-    // Early failures are reported as events, since nothing reads standard error yet.
-    text.line(&format!(
-        "die() {{ printf '!\\tstderr\\t{job}\\t%s\\n' \"${{said//[$'\\t\\n\\\\']/ }}\" >&5; \
-         printf '!\\tstages\\t{job}\\tprepare=1\\n' >&5; exit 1; }}"
-    ));
-    text.line(&format!("rm -f -- {errors}; said=$(mkfifo -- {errors} 2>&1) || die"));
-    text.bytes(b"said=$(cd -- ");
-    text.word(&pipeline.directory);
-    text.bytes(b" 2>&1) || die; cd -- ");
-    text.word(&pipeline.directory);
-    // Programs must see the real name of a directory that was given as a descriptor.
-    text.line("; PWD=$(pwd -P)");
-    text.bytes(format!("perl {} {job} ", home("complain.pl")).as_bytes());
-    text.words(pipeline.called.as_slice());
-    text.line(&format!(" <{errors} 6<&- & complaints=$!"));
-    text.line(&format!("exec 2>{errors}"));
-
+    text.prepare(pipeline);
     let logs = pipeline.stages.iter().any(|stage| stage.log);
     if logs {
-        // A backup keeps the files of all tables open; the usual limit of a login is 1024.
-        text.line("ulimit -Sn \"$(ulimit -Hn)\"");
-        text.line(&format!(
-            "log={}; rm -f -- \"$log\"; said=$(mkfifo -- \"$log\" 2>&1) || die",
-            home(&format!("{job}.log"))
-        ));
-        text.line(&format!("perl {} {job} <\"$log\" 6<&- & logger=$!", home("log.pl")));
+        text.start_logger(pipeline.job);
     }
-
-    let mut names: Vec<String> = pipeline.stages.iter().map(|stage| stage.name.to_string()).collect();
-    let mut waits = String::new();
-    let mut digest = String::new();
-    for (number, side) in pipeline.stages.iter().filter_map(|stage| stage.side.as_ref()).enumerate() {
-        let pipe = home(&side.name);
-        text.line(&format!("rm -f -- {pipe}; said=$(mkfifo -- {pipe} 2>&1) || die"));
-        text.words(&side.argv);
-        text.bytes(format!(" <{pipe}").as_bytes());
-        let output = home(&format!("{}.out", side.name));
-        text.bytes(format!(" >{output}").as_bytes());
-        digest =
-            format!("read -r digest _ <{output} && printf '!\\tdigest\\t{job}\\t%s\\n' \"$digest\" >&5\n");
-        text.line(&format!("{} & side{number}=$!", Channel::None.close_others()));
-        // A stage that was killed has perhaps never opened the pipe, and the side would wait for it forever:
-        // the pipe is opened, for reading and writing, until the side has it as its standard input, or has ended.
-        // bash knows which of its children run; another process may have the number of one that has ended.
-        waits.push_str(&format!(
-            "while [[ ! /proc/$side{number}/fd/0 -ef {pipe} && $'\\n'$(jobs -rp)$'\\n' == *$'\\n'$side{number}$'\\n'* ]]; \
-             do : 1<>{pipe}; sleep 0.05; done; wait \"$side{number}\"; status+=($?)\n"
-        ));
-        names.push(side.name.clone());
-    }
-
-    for (number, stage) in pipeline.stages.iter().enumerate() {
-        if number > 0 {
-            text.line(" |");
-        }
-        let gate = home(&format!("{job}.gate"));
-        match pipeline.gate {
-            Some(gated) if number == gated => {
-                text.bytes(format!("{{ read -r word <{gate} && [[ $word == go ]] && exec ").as_bytes());
-                text.stage(stage);
-                text.bytes(b"; exit 1; }");
-            }
-            Some(gated) if number + 1 == gated => {
-                text.bytes(b"{ ");
-                text.stage(stage);
-                // Opened for reading and writing, which never blocks on a FIFO.
-                text.bytes(format!("; ended=$?; printf 'gone\\n' 1<>{gate}; exit \"$ended\"; }}").as_bytes());
-            }
-            _ => text.stage(stage),
-        }
-    }
-    text.line("");
-    text.line("status=(\"${PIPESTATUS[@]}\")");
-    text.bytes(waits.as_bytes());
-    text.line(if logs {
-        "exec 2>&-; wait \"$complaints\" \"$logger\""
-    } else {
-        "exec 2>&-; wait \"$complaints\""
-    });
-    let format: String = names.iter().map(|name| format!("\\t{name}=%s")).collect();
-    text.line(&format!("printf '!\\tstages\\t{job}{format}\\n' \"${{status[@]}}\" >&5"));
-    text.bytes(digest.as_bytes());
-    text.line("for one in \"${status[@]}\"; do ((one)) && exit 1; done; exit 0");
+    let waits = text.start_sides(pipeline);
+    text.run_stages(pipeline);
+    text.report(pipeline, &waits, logs);
     text.0
 }
 
@@ -138,6 +58,11 @@ fn home(name: &str) -> String {
     String::from_utf8_lossy(&Word::Home(name.to_owned()).render()).into_owned()
 }
 
+/// Returns the file that a program beside a stage writes its output to.
+fn output(side: &Side) -> String {
+    home(&format!("{}.out", side.name))
+}
+
 #[derive(Default)]
 struct Text(Vec<u8>);
 
@@ -164,6 +89,113 @@ impl Text {
         }
     }
 
+    /// Sets the mode of the shell, enters the directory, and starts the program that reads standard error.
+    fn prepare(&mut self, pipeline: &Pipeline) {
+        let job = pipeline.job.name();
+        let errors = home(&format!("{job}.errors"));
+        // An archive must not be readable for accounts that cannot read the files in it.
+        let umask = if pipeline.stages.iter().any(|stage| stage.into.is_some()) { "077" } else { "022" };
+        self.line(&format!("set -o pipefail; export LC_ALL=C; umask {umask}"));
+        // Early failures are reported as events, since nothing reads standard error yet.
+        self.line(&format!(
+            "die() {{ printf '!\\tstderr\\t{job}\\t%s\\n' \"${{said//[$'\\t\\n\\\\']/ }}\" >&5; \
+             printf '!\\tstages\\t{job}\\tprepare=1\\n' >&5; exit 1; }}"
+        ));
+        self.line(&format!("rm -f -- {errors}; said=$(mkfifo -- {errors} 2>&1) || die"));
+        self.bytes(b"said=$(cd -- ");
+        self.word(&pipeline.directory);
+        self.bytes(b" 2>&1) || die; cd -- ");
+        self.word(&pipeline.directory);
+        // Programs must see the real name of a directory that was given as a descriptor.
+        self.line("; PWD=$(pwd -P)");
+        self.bytes(format!("perl {} {job} ", home("complain.pl")).as_bytes());
+        self.words(pipeline.called.as_slice());
+        self.line(&format!(" <{errors} 6<&- & complaints=$!"));
+        self.line(&format!("exec 2>{errors}"));
+    }
+
+    /// Starts the program that reads the log of a backup.
+    fn start_logger(&mut self, job: JobName) {
+        let job = job.name();
+        // A backup keeps the files of all tables open; the usual limit of a login is 1024.
+        self.line("ulimit -Sn \"$(ulimit -Hn)\"");
+        self.line(&format!(
+            "log={}; rm -f -- \"$log\"; said=$(mkfifo -- \"$log\" 2>&1) || die",
+            home(&format!("{job}.log"))
+        ));
+        self.line(&format!("perl {} {job} <\"$log\" 6<&- & logger=$!", home("log.pl")));
+    }
+
+    /// Starts the programs beside the stages, each with a pipe. Returns the lines that wait for them.
+    fn start_sides(&mut self, pipeline: &Pipeline) -> String {
+        let mut waits = String::new();
+        for (number, side) in pipeline.sides().enumerate() {
+            let pipe = home(&side.name);
+            self.line(&format!("rm -f -- {pipe}; said=$(mkfifo -- {pipe} 2>&1) || die"));
+            self.words(&side.argv);
+            self.bytes(format!(" <{pipe} >{}", output(side)).as_bytes());
+            self.line(&format!("{} & side{number}=$!", Channel::None.close_others()));
+            // A stage that was killed has perhaps never opened the pipe, and the side would wait for it forever:
+            // the pipe is opened, for reading and writing, until the side has it as its standard input, or has ended.
+            // bash knows which of its children run; another process may have the number of one that has ended.
+            waits.push_str(&format!(
+                "while [[ ! /proc/$side{number}/fd/0 -ef {pipe} && $'\\n'$(jobs -rp)$'\\n' == *$'\\n'$side{number}$'\\n'* ]]; \
+                 do : 1<>{pipe}; sleep 0.05; done; wait \"$side{number}\"; status+=($?)\n"
+            ));
+        }
+        waits
+    }
+
+    /// Runs the stages. The gated one reads when the gate opens, and the one before it tells the gate its end.
+    fn run_stages(&mut self, pipeline: &Pipeline) {
+        let gate = home(&format!("{}.gate", pipeline.job.name()));
+        for (number, stage) in pipeline.stages.iter().enumerate() {
+            if number > 0 {
+                self.line(" |");
+            }
+            match pipeline.gate {
+                Some(gated) if number == gated => {
+                    self.bytes(format!("{{ read -r word <{gate} && [[ $word == go ]] && exec ").as_bytes());
+                    self.stage(stage);
+                    self.bytes(b"; exit 1; }");
+                }
+                Some(gated) if number + 1 == gated => {
+                    self.bytes(b"{ ");
+                    self.stage(stage);
+                    // Opened for reading and writing, which never blocks on a FIFO.
+                    self.bytes(
+                        format!("; ended=$?; printf 'gone\\n' 1<>{gate}; exit \"$ended\"; }}").as_bytes(),
+                    );
+                }
+                _ => self.stage(stage),
+            }
+        }
+        self.line("");
+    }
+
+    /// Waits for all programs and reports the statuses, then the digest.
+    fn report(&mut self, pipeline: &Pipeline, waits: &str, logs: bool) {
+        let job = pipeline.job.name();
+        self.line("status=(\"${PIPESTATUS[@]}\")");
+        self.bytes(waits.as_bytes());
+        self.line(if logs {
+            "exec 2>&-; wait \"$complaints\" \"$logger\""
+        } else {
+            "exec 2>&-; wait \"$complaints\""
+        });
+        let names = pipeline.stages.iter().map(|stage| stage.name.to_string());
+        let names = names.chain(pipeline.sides().map(|side| side.name.clone()));
+        let format: String = names.map(|name| format!("\\t{name}=%s")).collect();
+        self.line(&format!("printf '!\\tstages\\t{job}{format}\\n' \"${{status[@]}}\" >&5"));
+        if let Some(side) = pipeline.sides().last() {
+            let output = output(side);
+            self.line(&format!(
+                "read -r digest _ <{output} && printf '!\\tdigest\\t{job}\\t%s\\n' \"$digest\" >&5"
+            ));
+        }
+        self.line("for one in \"${status[@]}\"; do ((one)) && exit 1; done; exit 0");
+    }
+
     fn stage(&mut self, stage: &Stage) {
         self.words(&stage.argv);
         if stage.discard {
@@ -182,7 +214,6 @@ impl Text {
 
 #[cfg(test)]
 mod tests {
-    use super::super::stage::Side;
     use super::*;
     use std::process::Command;
 

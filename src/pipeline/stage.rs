@@ -19,6 +19,13 @@ pub(crate) struct Pipeline {
     pub stages: Vec<Stage>,
 }
 
+impl Pipeline {
+    /// Returns the programs beside the stages, in order.
+    pub(crate) fn sides(&self) -> impl Iterator<Item = &Side> {
+        self.stages.iter().filter_map(|stage| stage.side.as_ref())
+    }
+}
+
 /// One program of a pipeline.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Stage {

@@ -88,7 +88,7 @@ pub enum Engine {
 impl Engine {
     /// Returns the engine of a run with these settings.
     #[must_use]
-    pub fn of(_settings: &Settings) -> Self {
+    pub(crate) fn of(_settings: &Settings) -> Self {
         Self::Netcat
     }
 }
@@ -270,7 +270,7 @@ pub struct TargetFactsOf<'a> {
 impl Plan {
     /// Returns the plan with replication for the copies.
     #[must_use]
-    pub fn for_replicas(mut self, replica: ReplicaPlan) -> Self {
+    pub(crate) fn for_replicas(mut self, replica: ReplicaPlan) -> Self {
         for target in &mut self.targets {
             let how = replica.targets.iter().find(|(host, _)| *host == target.endpoint.host);
             target.follow = how.map(|(_, how)| how.clone());
@@ -280,19 +280,19 @@ impl Plan {
 
     /// Name of the account that is created for the target with this number.
     #[must_use]
-    pub fn account_name(&self, number: usize) -> String {
+    pub(crate) fn account_name(&self, number: usize) -> String {
         format!("replica-{}-{number}", self.run)
     }
 
     /// Returns whether the tables of new replicas are compared with those of the donor.
     #[must_use]
-    pub fn compares_tables(&self) -> bool {
+    pub(crate) fn compares_tables(&self) -> bool {
         self.replica.as_ref().is_some_and(|replica| replica.tables.is_some())
     }
 
     /// Returns whether something on the source is quiesced while it is copied.
     #[must_use]
-    pub fn rests(&self) -> bool {
+    pub(crate) fn rests(&self) -> bool {
         !self.source.servers.is_empty() || self.backup.as_ref().is_some_and(|backup| backup.stop_replication)
     }
 
@@ -312,13 +312,13 @@ impl TargetPlan {
     /// Directory where a copy arrives. The staging directory above protects it, whatever mode or owner a
     /// stream gives it.
     #[must_use]
-    pub fn inbox(&self) -> PathBuf {
+    pub(crate) fn inbox(&self) -> PathBuf {
         self.staging.join(INBOX)
     }
 
     /// Whether the old data is kept until its server runs with the new data.
     #[must_use]
-    pub fn keeps_old_until_it_runs(&self) -> bool {
+    pub(crate) fn keeps_old_until_it_runs(&self) -> bool {
         !self.servers.is_empty() || self.follow.is_some()
     }
 }

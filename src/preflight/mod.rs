@@ -14,9 +14,9 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::base::endpoint::Endpoint;
+use crate::base::endpoint::{Endpoint, HostName};
 use crate::config::settings::Settings;
-use crate::host::facts::Facts;
+use crate::host::facts::{Facts, SourceFacts, TargetFacts};
 use crate::host::wire::printable;
 
 /// Clock difference in seconds above which a warning is given.
@@ -63,7 +63,7 @@ impl fmt::Display for Finding {
 
 /// Requirements of an engine for every host.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Requirements {
+pub(crate) struct Requirements {
     /// Programs, with their Debian packages.
     pub programs: Vec<(&'static str, &'static str)>,
     /// Package to suggest where a netcat is required and none is usable.
@@ -87,7 +87,7 @@ pub struct Side<'a> {
 
 /// Checks the source.
 #[must_use]
-pub fn source(settings: &Settings, requirements: &Requirements, side: Side<'_>) -> Vec<Finding> {
+pub(crate) fn source(settings: &Settings, requirements: &Requirements, side: Side<'_>) -> Vec<Finding> {
     let Side { endpoint, facts, .. } = side;
     let mut findings = Findings::of(endpoint);
     findings.tools(settings, requirements, facts);
@@ -108,25 +108,39 @@ pub struct Before<'a> {
     pub accepted: &'a [Side<'a>],
 }
 
+/// Copy of the source to one target.
+#[derive(Clone, Copy)]
+struct Copying<'a> {
+    settings: &'a Settings,
+    source: Side<'a>,
+    target: Side<'a>,
+    /// Facts about the data to copy.
+    of_source: &'a SourceFacts,
+    /// Facts about the directory that receives the copy.
+    of_target: &'a TargetFacts,
+}
+
 /// Checks one target.
 #[must_use]
-pub fn target(
+pub(crate) fn target(
     settings: &Settings,
     requirements: &Requirements,
-    (source, side): (Side<'_>, Side<'_>),
+    source: Side<'_>,
+    side: Side<'_>,
     before: Before<'_>,
 ) -> Vec<Finding> {
     let mut findings = Findings::of(side.endpoint);
     findings.tools(settings, requirements, side.facts);
     let of_target = side.facts.target.clone().unwrap_or_default();
     let of_source = source.facts.source.clone().unwrap_or_default();
-    findings.directory(settings, side, &of_target);
-    findings.name(settings, source, side.endpoint, &of_target);
-    findings.overlap(settings, source, side, (&of_source, &of_target));
+    let copying = Copying { settings, source, target: side, of_source: &of_source, of_target: &of_target };
+    findings.directory(copying);
+    findings.name(copying);
+    findings.overlap(copying);
     if of_target.file_type == "directory" {
-        findings.space(settings, (source, side), before.accepted, (&of_source, &of_target));
-        findings.case(&of_source, &of_target, side.endpoint);
-        findings.attributes(settings, side, (&of_source, &of_target));
+        findings.space(copying, before.accepted);
+        findings.case(copying);
+        findings.attributes(copying);
     }
     findings.owners(settings, source, side);
     findings.unpacker(settings, source, side);
@@ -180,7 +194,11 @@ pub(crate) struct Findings {
 
 impl Findings {
     pub(crate) fn of(endpoint: &Endpoint) -> Self {
-        Self { host: endpoint.host.to_string(), list: Vec::new() }
+        Self::about(&endpoint.host)
+    }
+
+    pub(crate) fn about(host: &HostName) -> Self {
+        Self { host: host.to_string(), list: Vec::new() }
     }
 
     pub(crate) fn refuse(&mut self, problem: &str, fix: &str) {

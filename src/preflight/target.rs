@@ -7,13 +7,12 @@ use std::path::Path;
 
 use indicatif::HumanBytes;
 
-use super::{Finding, Findings, Requirements, Side, Weight, counted, same_machine, shown};
-use crate::base::endpoint::Endpoint;
+use super::{Copying, Finding, Findings, Requirements, Side, Weight, counted, same_machine, shown};
 use crate::config::settings::{Replace, Settings};
 use crate::config::values::{Compress, TransferType, files};
 use crate::firewall;
 use crate::host::command::typable;
-use crate::host::facts::{Facts, Shared, SourceFacts, TargetFacts};
+use crate::host::facts::{Facts, Shared};
 use crate::host::wire::printable;
 use crate::shape::{Consumer, Shape, final_name};
 
@@ -30,7 +29,8 @@ const OLD_SUFFIX: usize = ".old-20261120-231502-9f3c1a".len();
 
 impl Findings {
     /// Checks the directory that receives the copy.
-    pub(super) fn directory(&mut self, settings: &Settings, side: Side<'_>, of_target: &TargetFacts) {
+    pub(super) fn directory(&mut self, copying: Copying<'_>) {
+        let Copying { settings, target: side, of_target, .. } = copying;
         if let Some(shared) = of_target.shared.as_ref().filter(|_| !settings.allow_shared_path) {
             self.shared(shared);
         }
@@ -72,13 +72,8 @@ impl Findings {
     }
 
     /// Checks the final name of the copy.
-    pub(super) fn name(
-        &mut self,
-        settings: &Settings,
-        source: Side<'_>,
-        endpoint: &Endpoint,
-        of_target: &TargetFacts,
-    ) {
+    pub(super) fn name(&mut self, copying: Copying<'_>) {
+        let Copying { settings, source, target: Side { endpoint, .. }, of_target, .. } = copying;
         let Some(name) = final_name(settings, source.endpoint, Some(source.facts)) else {
             if let Some(other) = &of_target.holds {
                 self.refuse_existing(
@@ -130,13 +125,8 @@ impl Findings {
     }
 
     /// Refuses a source and a target on one host where one contains the other.
-    pub(super) fn overlap(
-        &mut self,
-        settings: &Settings,
-        source: Side<'_>,
-        side: Side<'_>,
-        (of_source, of_target): (&SourceFacts, &TargetFacts),
-    ) {
+    pub(super) fn overlap(&mut self, copying: Copying<'_>) {
+        let Copying { settings, source, target: side, of_source, of_target } = copying;
         if !same_machine(source, side) || of_target.real.as_os_str().is_empty() {
             return;
         }
@@ -162,13 +152,8 @@ impl Findings {
     }
 
     /// Refuses a file system with too little space, counting accepted targets that share it.
-    pub(super) fn space(
-        &mut self,
-        settings: &Settings,
-        (source, side): (Side<'_>, Side<'_>),
-        before: &[Side<'_>],
-        (of_source, of_target): (&SourceFacts, &TargetFacts),
-    ) {
+    pub(super) fn space(&mut self, copying: Copying<'_>, before: &[Side<'_>]) {
+        let Copying { settings, source, target: side, of_source, of_target } = copying;
         let shape = Shape::of(settings, source.facts);
         let (each, entries) = match (shape.consumer, of_source.archive) {
             (Consumer::Tree | Consumer::Backup, None) => (of_source.disk_bytes, of_source.entries),
@@ -214,7 +199,8 @@ impl Findings {
     }
 
     /// Refuses a case-insensitive target for names that differ only in case.
-    pub(super) fn case(&mut self, of_source: &SourceFacts, of_target: &TargetFacts, endpoint: &Endpoint) {
+    pub(super) fn case(&mut self, copying: Copying<'_>) {
+        let Copying { target: Side { endpoint, .. }, of_source, of_target, .. } = copying;
         if let (true, Some(twin)) = (of_target.folds_case, &of_source.twin) {
             self.refuse(
                 &format!(

@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::base::endpoint::HostName;
 use crate::config::settings::Replace;
 use crate::config::values::{Hook, HookEnd, Phase, TableCheck};
+use crate::host::facts::Layer;
 use crate::host::wire::printable;
 use crate::mariadb::plan::{AccountPlan, Whose};
 use crate::pipeline::places::owners_count;
@@ -163,10 +164,32 @@ fn stop(server: &StopPlan, when: &str, back: &'static str) -> Step {
 }
 
 fn of_target(plan: &Plan, target: &TargetPlan, receive: &impl Fn(&TargetPlan) -> String) -> HostSteps {
+    let mut steps = hooks(plan, HookEnd::Target);
+    steps.extend(places(plan, target));
+    steps.extend(rules(target));
+    steps.push(step("receive", receive(target), "kill its processes"));
+    steps.extend(checks(plan, target));
+    let back = if target.follow.is_some() {
+        "start it with its old data and restore its replication, unless the new data was committed"
+    } else {
+        "start it afterwards; its replication is restored with the old data and stays stopped with the new"
+    };
+    steps.extend(target.servers.iter().map(|server| stop(server, "before the publication", back)));
+    steps.push(publication(plan, target));
+    steps.extend(following(plan, target));
+    HostSteps {
+        host: target.endpoint.host.to_string(),
+        role: "target",
+        agent: target.agent.to_string(),
+        steps,
+    }
+}
+
+/// Returns the steps that lock the final name and a port, and create the staging directory.
+fn places(plan: &Plan, target: &TargetPlan) -> [Step; 3] {
     let (staging, path) = (shown(&target.staging), shown(&target.final_path));
     let choice = if plan.ports.first == plan.ports.last { "" } else { "the first free port of " };
-    let mut steps = hooks(plan, HookEnd::Target);
-    steps.extend([
+    [
         step("name", format!("lock {path} against other runs"), "release the lock"),
         Step {
             kind: "stage",
@@ -178,18 +201,25 @@ fn of_target(plan: &Plan, target: &TargetPlan, receive: &impl Fn(&TargetPlan) ->
             }),
         },
         step("port", format!("lock {choice}{}", plan.ports), "release and remove the lock"),
-    ]);
-    for layer in &target.layers {
-        steps.push(Step {
-            kind: "firewall",
-            does: format!("{}: insert a rule: accept tcp from {} to that port", layer.name(), target.peer),
-            undo: Some(format!("delete the rules with the tag transfer-{}", target.agent)),
-        });
-    }
+    ]
+}
+
+/// Returns the steps that open the firewall.
+fn rules(target: &TargetPlan) -> Vec<Step> {
     if target.layers.is_empty() {
-        steps.push(step("firewall", "no rule needed".into(), None));
+        return vec![step("firewall", "no rule needed".into(), None)];
     }
-    steps.push(step("receive", receive(target), "kill its processes"));
+    let rule = |layer: &Layer| Step {
+        kind: "firewall",
+        does: format!("{}: insert a rule: accept tcp from {} to that port", layer.name(), target.peer),
+        undo: Some(format!("delete the rules with the tag transfer-{}", target.agent)),
+    };
+    target.layers.iter().map(rule).collect()
+}
+
+/// Returns the steps from the received data to a verified copy.
+fn checks(plan: &Plan, target: &TargetPlan) -> Vec<Step> {
+    let mut steps = Vec::new();
     if let Some(how) = &target.prepare {
         let programs: Vec<&str> = how.tools.iter().map(|tool| tool.program.as_str()).collect();
         let memory = HumanBytes(how.memory);
@@ -198,19 +228,16 @@ fn of_target(plan: &Plan, target: &TargetPlan, receive: &impl Fn(&TargetPlan) ->
     }
     steps.push(step("verify", describe_verification(plan), None));
     let owner = target.prepare.as_ref().map(|how| &how.owner).or(plan.chown.as_ref().map(|owner| &owner.0));
-    if let Some(owner) = owner {
-        steps.push(step("chown", format!("chown -R {owner}"), None));
-    }
-    let back = if target.follow.is_some() {
-        "start it with its old data and restore its replication, unless the new data was committed"
-    } else {
-        "start it afterwards; its replication is restored with the old data and stays stopped with the new"
-    };
-    steps.extend(target.servers.iter().map(|server| stop(server, "before the publication", back)));
+    steps.extend(owner.map(|owner| step("chown", format!("chown -R {owner}"), None)));
+    steps
+}
+
+/// Returns the step that gives the copy its final name.
+fn publication(plan: &Plan, target: &TargetPlan) -> Step {
+    let (path, old) = (shown(&target.final_path), shown(&target.old_path));
     let staged = shown(&target.inbox().join(&plan.staged));
-    let publish = match plan.replace {
+    let does = match plan.replace {
         _ if target.follow.is_some() => {
-            let old = shown(&target.old_path);
             format!("rename {path}, if it exists, to {old} and {staged} to {path}, in one step (provisional)")
         }
         _ if plan.shape.publication != Publication::Name => {
@@ -222,22 +249,13 @@ fn of_target(plan: &Plan, target: &TargetPlan, receive: &impl Fn(&TargetPlan) ->
             format!("exchange {staged} and {path}; remove the old data when the server runs with the new")
         }
         Replace::Remove => format!("exchange {staged} and {path}; remove the old data"),
-        Replace::Keep => {
-            format!("rename {path} to {} and {staged} to {path}, in one step", shown(&target.old_path))
-        }
+        Replace::Keep => format!("rename {path} to {old} and {staged} to {path}, in one step"),
     };
     let undo = target
         .follow
         .as_ref()
         .map(|_| "stop its server and change the names back, until the data is committed");
-    steps.push(step("publish", publish, undo));
-    steps.extend(following(plan, target));
-    HostSteps {
-        host: target.endpoint.host.to_string(),
-        role: "target",
-        agent: target.agent.to_string(),
-        steps,
-    }
+    step("publish", does, undo)
 }
 
 /// Describes for the dry run how the copy is verified and synced.

@@ -158,7 +158,7 @@ pub struct TargetReport {
 impl TargetReport {
     /// Returns the report of a target that was not transferred to.
     #[must_use]
-    pub fn without_copy(endpoint: Endpoint, error: Error) -> Self {
+    pub(crate) fn without_copy(endpoint: Endpoint, error: Error) -> Self {
         Self {
             endpoint,
             final_path: None,

@@ -175,7 +175,7 @@ impl fmt::Display for Report {
         lines.extend(shared.iter().map(|remark| format!("note: {remark}")));
         if self.exit() != Exit::Done {
             let host = self.run.as_ref().map(|run| run.source.host.to_string()).unwrap_or_default();
-            lines.extend(self.servers.iter().map(|server| server_line(&host, server)));
+            lines.extend(self.servers.iter().map(|(what, state)| server_line(&host, what, *state)));
         }
         if self.replicates() {
             let steps = self
@@ -285,12 +285,13 @@ fn unharmed(target: &TargetReport) -> Vec<String> {
         }
         _ => {}
     }
-    lines.extend(target.servers.iter().map(|server| server_line(&host.to_string(), server)));
+    let line = |(what, state): &(String, ServerState)| server_line(&host.to_string(), what, *state);
+    lines.extend(target.servers.iter().map(line));
     lines
 }
 
 /// Describes the state of a server after a failed run.
-fn server_line(host: &str, (what, state): &(String, ServerState)) -> String {
+fn server_line(host: &str, what: &str, state: ServerState) -> String {
     match state {
         ServerState::Restored => format!("{host}: {what} was stopped and is running again"),
         ServerState::Running => format!("{host}: {what} is running"),

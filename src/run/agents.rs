@@ -37,8 +37,15 @@ pub(super) struct Agents {
 pub(super) struct Ready<'a> {
     /// The source's.
     pub(super) source: &'a End,
-    /// Replication accounts, if the targets become replicas.
-    pub(super) credentials: Option<Credentials<'a>>,
+    /// Replication, if the targets become replicas.
+    pub(super) replication: Option<Replication<'a>>,
+}
+
+/// Plan of the replication, and its accounts.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Replication<'a> {
+    pub(super) plan: &'a ReplicaPlan,
+    pub(super) credentials: Credentials<'a>,
 }
 
 /// Ends of all agents.
@@ -102,17 +109,15 @@ impl Agents {
     /// Returns the agents that a transfer needs, if all of them have started.
     pub(super) fn ready<'a>(&'a self, plan: &'a Plan) -> Option<Ready<'a>> {
         let source = self.source.as_ref().filter(|_| self.error.is_none())?;
-        let credentials = match &plan.replica {
-            None => None,
-            Some(ReplicaPlan { account: AccountPlan::Given(account), .. }) => {
-                Some(Credentials::Given(account))
-            }
-            Some(ReplicaPlan { account: AccountPlan::Create { socket, .. }, defaults_file, .. }) => {
-                let end = self.primary.as_ref()?;
-                Some(Credentials::Create(Creation { end, socket, defaults_file }))
+        let Some(replica) = &plan.replica else { return Some(Ready { source, replication: None }) };
+        let credentials = match &replica.account {
+            AccountPlan::Given(account) => Credentials::Given(account),
+            AccountPlan::Create { socket, .. } => {
+                let (end, defaults_file) = (self.primary.as_ref()?, &replica.defaults_file);
+                Credentials::Create(Creation { end, socket, defaults_file })
             }
         };
-        Some(Ready { source, credentials })
+        Some(Ready { source, replication: Some(Replication { plan: replica, credentials }) })
     }
 
     /// Releases all agents: first those of source and targets, then the upstream's, whose account no replica needs

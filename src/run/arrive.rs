@@ -4,11 +4,11 @@
 use std::os::unix::ffi::OsStrExt;
 
 use super::jobs;
-use super::lane::{Lane, Settling};
+use super::lane::{Completing, Lane};
 use crate::error::Error;
 use crate::host::agent::{Job, JobName};
 use crate::host::wire::printable;
-use crate::lease;
+use crate::lease::job;
 use crate::mariadb::prepare;
 use crate::plan::{Plan, StreamDigest};
 use crate::progress::Phase;
@@ -28,22 +28,22 @@ pub(super) struct Arrived {
 
 /// Prepares, syncs and lists the received data. Fails if it is not as expected.
 pub(super) async fn arrive(
-    Settling { plan, sent, progress, .. }: &Settling<'_>,
+    Completing { plan, sent, progress, .. }: &Completing<'_>,
     lane: &Lane<'_>,
 ) -> Result<Arrived, Error> {
     let mut backup = None;
     match plan.shape.consumer {
         Consumer::Tree => {}
         Consumer::Archive => {
-            lease::run(lane.end, JobName::Strip, &jobs::strip(plan), "leave out the top directory").await?;
+            job::run(lane.end, JobName::Strip, &jobs::strip(plan), "leave out the top directory").await?;
         }
         Consumer::Backup => backup = Some(prepare::receive(plan, lane.plan, lane.end, progress).await?),
         Consumer::File => digest(plan, lane, sent.digest.as_deref()).await?,
     }
     progress.phase(Phase::Verifying);
     let script = jobs::target_manifest(plan, lane.plan);
-    lease::job(&lane.end.agent, JobName::Verify, &script, "").await?;
-    let listed = lease::digested(lane.end, JobName::Verify, plan.idle_timeout, LIST).await?;
+    job::start(&lane.end.agent, JobName::Verify, &script, "").await?;
+    let listed = job::digested(lane.end, JobName::Verify, plan.idle_timeout, LIST).await?;
     Ok(Arrived { listed, backup })
 }
 
@@ -55,9 +55,9 @@ async fn digest(plan: &Plan, lane: &Lane<'_>, sent: Option<&str>) -> Result<(), 
         _ => "sha256sum",
     };
     let script = jobs::digest_archive(plan, lane.plan, program);
-    lease::job(&lane.end.agent, JobName::Archive, &script, "").await?;
+    job::start(&lane.end.agent, JobName::Archive, &script, "").await?;
     let here =
-        lease::digested(lane.end, JobName::Archive, plan.idle_timeout, "read the archive back from disk")
+        job::digested(lane.end, JobName::Archive, plan.idle_timeout, "read the archive back from disk")
             .await?
             .digest;
     if here.is_some() && here.as_deref() == sent {

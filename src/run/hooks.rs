@@ -13,7 +13,7 @@ use crate::config::values::{Hook, HookEnd, Phase};
 use crate::error::Error;
 use crate::host::agent::{Agent, Charge, Command, JobName};
 use crate::host::{Host, HostError};
-use crate::lease::{self, End};
+use crate::lease::{End, job};
 use crate::plan::Plan;
 use crate::run::jobs;
 
@@ -76,7 +76,7 @@ async fn on(plan: &Plan, end: &End, which: HookEnd) -> Result<(), Error> {
     }
     for hook in here(Phase::Before) {
         let script = jobs::hook(plan, hook, &source, &targets);
-        lease::job(&end.agent, JobName::Hook, &script, "").await?;
+        job::start(&end.agent, JobName::Hook, &script, "").await?;
         let ended = end.agent.ended(JobName::Hook).await?;
         if ended.exit != Some(0) {
             let status = ended.stages.first().map_or(1, |(_, status)| *status);

@@ -8,6 +8,7 @@ use crate::mariadb::quiesce::Quiesced;
 use crate::mariadb::replicate::Replica;
 use crate::plan::{Plan, TargetPlan};
 use crate::progress::Progress;
+use crate::report::outcome::Outcome;
 
 /// State of the transfer to one target.
 #[derive(Debug)]
@@ -16,23 +17,31 @@ pub(super) struct Lane<'a> {
     pub(super) index: usize,
     pub(super) plan: &'a TargetPlan,
     pub(super) end: &'a End,
-    pub(super) ending: Ending<'a>,
+    pub(super) goal: Goal<'a>,
     /// Last port, 0 if there was none.
     pub(super) port: u16,
 }
 
-/// End of a lane, once its copy is proven.
+/// Goal of a lane, once its copy is proven.
 #[derive(Debug)]
-pub(super) enum Ending<'a> {
+pub(super) enum Goal<'a> {
     /// The copy gets its final name.
     Publish,
     /// The copy gets its final name provisionally, until its server replicates.
     Replicate(Box<Replica<'a>>),
 }
 
+/// End of the transfer to one target.
+#[derive(Debug)]
+pub(super) struct Ended {
+    /// Last port, 0 if there was none.
+    pub(super) port: u16,
+    pub(super) outcome: Outcome,
+}
+
 /// Context of the work after the stream.
 #[derive(Clone, Copy)]
-pub(super) struct Settling<'a> {
+pub(super) struct Completing<'a> {
     pub(super) plan: &'a Plan,
     pub(super) source: &'a End,
     /// Result of the stream on the source.

@@ -2,6 +2,7 @@
 
 mod agents;
 mod arrive;
+mod complete;
 pub mod findings;
 mod hooks;
 mod jobs;
@@ -9,7 +10,6 @@ mod lane;
 pub mod recorded;
 mod refusals;
 mod results;
-mod settle;
 mod transfer;
 
 use std::sync::Arc;
@@ -39,6 +39,7 @@ use crate::report::{Report, RunFacts};
 
 use self::agents::Ready;
 use self::hooks::Status;
+use self::lane::Ended;
 use self::refusals::{Reason, note, plan, refused};
 use self::transfer::Ends;
 
@@ -55,7 +56,7 @@ impl Work<'_> {
     /// Returns the source and the targets as records name them: a target with the name that was given for the
     /// copy.
     #[must_use]
-    pub fn named(&self, settings: &Settings) -> (String, Vec<String>) {
+    pub(crate) fn named(&self, settings: &Settings) -> (String, Vec<String>) {
         match self {
             Self::Copy(source, targets) => {
                 (place(source), targets.iter().map(|target| self.name(settings, target)).collect())
@@ -68,7 +69,7 @@ impl Work<'_> {
 
     /// Returns the name of one target.
     #[must_use]
-    pub fn name(&self, settings: &Settings, target: &Endpoint) -> String {
+    pub(crate) fn name(&self, settings: &Settings, target: &Endpoint) -> String {
         match (self, &settings.rename) {
             (Self::Replica(_), _) => target.host.to_string(),
             (Self::Copy(..), Some(name)) => {
@@ -89,7 +90,7 @@ struct Begun {
 }
 
 /// Executes the command line, up to the end of the release. Prints nothing.
-pub async fn run(id: &RunId, settings: &Settings, work: Work<'_>, interrupts: &Interrupts) -> Report {
+pub(crate) async fn run(id: &RunId, settings: &Settings, work: Work<'_>, interrupts: &Interrupts) -> Report {
     let began = jiff::Timestamp::now();
     let (progress, renderer) = Progress::start(settings.progress, settings.json);
     let mut report = Report { id: Some(id.clone()), login: settings.login.clone(), ..Report::default() };
@@ -139,7 +140,7 @@ pub async fn run(id: &RunId, settings: &Settings, work: Work<'_>, interrupts: &I
 
 /// Connects to all hosts and probes them.
 async fn begin(settings: &Settings, work: Work<'_>, findings: &mut Vec<Finding>) -> Result<Begun, Error> {
-    let begun = |settings: &Settings, (source, targets): (&Endpoint, &[Endpoint]), replica, probe| Begun {
+    let begun = |settings: &Settings, source: &Endpoint, targets: &[Endpoint], replica, probe| Begun {
         settings: settings.clone(),
         source: source.clone(),
         targets: targets.to_vec(),
@@ -152,7 +153,7 @@ async fn begin(settings: &Settings, work: Work<'_>, findings: &mut Vec<Finding>)
             let names = targets.iter().chain([source]).map(|end| end.host.clone()).collect();
             let connections = probe::connect(settings, names).await;
             let probe = probe::probe(settings, source, targets, connections).await.map_err(refused_by)?;
-            Ok(begun(settings, (source, targets), None, probe))
+            Ok(begun(settings, source, targets, None, probe))
         }
         Work::Replica(order) => {
             let connections = probe::connect(settings, replica::hosts(order)).await;
@@ -161,7 +162,7 @@ async fn begin(settings: &Settings, work: Work<'_>, findings: &mut Vec<Finding>)
             let Turned { settings, source, targets, replica } = turned
                 .map_err(|reasons| refused(&reasons.into_iter().map(Reason::Refusal).collect::<Vec<_>>()))?;
             let probe = probe::probe(&settings, &source, &targets, connections).await.map_err(refused_by)?;
-            Ok(begun(&settings, (&source, &targets), Some(replica), probe))
+            Ok(begun(&settings, &source, &targets, Some(replica), probe))
         }
     }
 }
@@ -200,9 +201,9 @@ async fn execute(
     let mut agents = agents::start(&mut plan, hosts, controller, report).await;
     let controller = agents.controller.as_ref();
     let result = match agents.ready(&plan) {
-        Some(Ready { source, credentials }) if !agents.targets.is_empty() => {
+        Some(Ready { source, replication }) if !agents.targets.is_empty() => {
             let targets = &agents.targets;
-            let ends = Ends { source, targets, credentials };
+            let ends = Ends { source, targets, replication };
             let work = async {
                 hooks::before(&plan, controller, source, targets).await?;
                 Ok(transfer::transfer(&plan, ends, progress).await)
@@ -214,8 +215,8 @@ async fn execute(
         }
         _ => Ok(Vec::new()),
     };
-    let is_done = |outcomes: &Vec<(u16, Outcome)>| {
-        !outcomes.is_empty() && outcomes.iter().all(|(_, outcome)| matches!(outcome, Outcome::Done(_)))
+    let is_done = |ended: &Vec<Ended>| {
+        !ended.is_empty() && ended.iter().all(|ended| matches!(ended.outcome, Outcome::Done(_)))
     };
     progress.phase(if result.as_ref().is_ok_and(is_done) { Phase::Releasing } else { Phase::RollingBack });
     conclude(&plan, controller, agents.source.as_ref(), &agents.targets).await;

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::{Begun, findings};
+use crate::base::endpoint::Endpoint;
 use crate::base::run_id::RunId;
 use crate::error::busy::Busy;
 use crate::error::{Error, chain};
@@ -15,7 +16,7 @@ use crate::shape::final_name;
 
 /// Runs the preflight and makes the plan. Findings and skipped targets go into the report.
 pub(super) fn plan(id: &RunId, begun: &Begun, report: &mut Report) -> Result<Plan, Error> {
-    let Begun { settings, source, targets, replica, probe } = begun;
+    let Begun { settings, source, replica, probe, .. } = begun;
     let of_source = Side {
         endpoint: source,
         facts: &probe.source.facts,
@@ -23,10 +24,41 @@ pub(super) fn plan(id: &RunId, begun: &Begun, report: &mut Report) -> Result<Pla
         foreign: probe.source.foreign,
         peer: None,
     };
-    let mut refusals = note(&mut report.findings, findings::source(settings, of_source));
-    let source_is_good = refusals.is_empty();
-    let mut accepted = Vec::new();
-    let mut left_out = Vec::new();
+    let refusals = note(&mut report.findings, findings::source(settings, of_source));
+    let Checked { accepted, left_out } = check_targets(begun, of_source, &mut report.findings);
+    let goes_on =
+        refusals.is_empty() && !accepted.is_empty() && (left_out.is_empty() || settings.skip_refused);
+    if !goes_on {
+        return Err(no_run(begun, refusals, left_out, report));
+    }
+    // The other targets are changed, so the run as a whole is no longer refused.
+    report.targets.extend(left_out.into_iter().map(|LeftOut { endpoint, reasons }| {
+        let text = format!("left out (--skip-refused): {}", listed(&reasons, "; "));
+        TargetReport::without_copy(endpoint.clone(), Error::Failed(text))
+    }));
+    let plan = Plan::new(id, settings, SourceFactsOf { endpoint: source, facts: of_source.facts }, &accepted);
+    Ok(match replica {
+        Some(replica) => plan.for_replicas(replica.clone()),
+        None => plan,
+    })
+}
+
+/// Targets by the result of the preflight.
+struct Checked<'a> {
+    accepted: Vec<TargetFactsOf<'a>>,
+    left_out: Vec<LeftOut<'a>>,
+}
+
+/// Target that was refused.
+struct LeftOut<'a> {
+    endpoint: &'a Endpoint,
+    reasons: Vec<Reason>,
+}
+
+/// Checks all targets, each against those before it.
+fn check_targets<'a>(begun: &'a Begun, of_source: Side<'a>, findings: &mut Vec<Finding>) -> Checked<'a> {
+    let Begun { settings, targets, replica, probe, .. } = begun;
+    let mut checked = Checked { accepted: Vec::new(), left_out: Vec::new() };
     let (mut named, mut good): (Vec<Side<'_>>, Vec<Side<'_>>) = Default::default();
     for (endpoint, probed) in targets.iter().zip(&probe.targets) {
         let reasons = match probed {
@@ -40,55 +72,52 @@ pub(super) fn plan(id: &RunId, begun: &Begun, report: &mut Report) -> Result<Pla
                     peer: addresses.map(|(_, peer)| peer),
                 };
                 let before = Before { replicas: replica.is_some(), named: &named, accepted: &good };
-                let reasons = note(&mut report.findings, findings::target(settings, of_source, side, before));
+                let reasons = note(findings, findings::target(settings, of_source, side, before));
                 named.push(side);
                 let writer = end.facts.target.as_ref().and_then(|target| target.busy.as_deref());
                 match (addresses, writer) {
                     (Some((address, peer)), None) if reasons.is_empty() => {
-                        accepted.push(TargetFactsOf { endpoint, facts: &end.facts, address, peer });
+                        checked.accepted.push(TargetFactsOf { endpoint, facts: &end.facts, address, peer });
                         good.push(side);
                         continue;
                     }
                     (_, Some(writer)) if reasons.is_empty() => {
-                        let name = final_name(settings, source, Some(of_source.facts)).unwrap_or_default();
-                        let resource = lease::busy_name(&endpoint.path.join(name), writer);
-                        vec![Reason::Busy(lease::busy(&end.host, resource))]
+                        let name = final_name(settings, of_source.endpoint, Some(of_source.facts));
+                        let path = endpoint.path.join(name.unwrap_or_default());
+                        vec![Reason::Busy(lease::busy(&end.host, lease::busy_name(&path, writer)))]
                     }
                     _ => reasons,
                 }
             }
             Err(error) => vec![Reason::Refusal(chain(error))],
         };
-        left_out.push((endpoint, reasons));
+        checked.left_out.push(LeftOut { endpoint, reasons });
     }
-    let goes_on = source_is_good && !accepted.is_empty() && (left_out.is_empty() || settings.skip_refused);
-    if !goes_on {
-        // The run's own error lists everything for people; programs want a status for each target.
-        report.targets.extend(targets.iter().map(|endpoint| {
-            let found = left_out.iter().find(|(other, _)| std::ptr::eq(*other, endpoint));
-            let error = match found {
-                Some((_, reasons)) => {
-                    all_busy(reasons).map_or_else(|| Error::Refused(listed(reasons, "; ")), Error::Busy)
-                }
-                None => {
-                    Error::Refused("no finding for this target; the run was refused for other reasons".into())
-                }
-            };
-            TargetReport::without_copy(endpoint.clone(), error)
-        }));
-        refusals.extend(left_out.into_iter().flat_map(|(_, reasons)| reasons));
-        return Err(all_busy(&refusals).map_or_else(|| refused(&refusals), Error::Busy));
-    }
-    // The other targets are changed, so the run as a whole is no longer refused.
-    report.targets.extend(left_out.into_iter().map(|(endpoint, reasons)| {
-        let text = format!("left out (--skip-refused): {}", listed(&reasons, "; "));
-        TargetReport::without_copy(endpoint.clone(), Error::Failed(text))
+    checked
+}
+
+/// Returns the error of a refused run, which lists everything for people. Programs want a status for each target:
+/// these go into the report. `refusals`: those of the source.
+fn no_run(
+    begun: &Begun,
+    mut refusals: Vec<Reason>,
+    left_out: Vec<LeftOut<'_>>,
+    report: &mut Report,
+) -> Error {
+    report.targets.extend(begun.targets.iter().map(|endpoint| {
+        let found = left_out.iter().find(|other| std::ptr::eq(other.endpoint, endpoint));
+        let error = match found {
+            Some(LeftOut { reasons, .. }) => {
+                all_busy(reasons).map_or_else(|| Error::Refused(listed(reasons, "; ")), Error::Busy)
+            }
+            None => {
+                Error::Refused("no finding for this target; the run was refused for other reasons".into())
+            }
+        };
+        TargetReport::without_copy(endpoint.clone(), error)
     }));
-    let plan = Plan::new(id, settings, SourceFactsOf { endpoint: source, facts: of_source.facts }, &accepted);
-    Ok(match replica {
-        Some(replica) => plan.for_replicas(replica.clone()),
-        None => plan,
-    })
+    refusals.extend(left_out.into_iter().flat_map(|other| other.reasons));
+    all_busy(&refusals).map_or_else(|| refused(&refusals), Error::Busy)
 }
 
 /// Reason why a run, or one of its targets, is refused.

@@ -1,6 +1,7 @@
 //! Results of a run, from how the transfer and its agents ended. Pure.
 
 use super::agents::Releases;
+use super::lane::Ended;
 use crate::config::settings::Replace;
 use crate::error::Error;
 use crate::host::leases::Lease;
@@ -14,32 +15,34 @@ use crate::report::{OldData, Report, ServerState, TargetReport};
 pub(super) fn record(
     report: &mut Report,
     plan: &Plan,
-    result: Result<Vec<(u16, Outcome)>, Error>,
+    result: Result<Vec<Ended>, Error>,
     error: Option<Error>,
     releases: Releases,
 ) {
     let Releases { source: of_source, targets: of_targets, leftovers } = releases;
-    let (outcomes, error) = match result {
-        Ok(outcomes) => (outcomes, error),
+    // Where the transfer ended early, the ports are not known.
+    let early = |outcome: Outcome| Ended { port: 0, outcome };
+    let (ended, error) = match result {
+        Ok(ended) => (ended, error),
         // Everything is published, so the time limit no longer matters.
         Err(Error::Failed(_)) if of_targets.iter().all(|release| release.published) => {
-            (of_targets.iter().map(|_| (0, Outcome::Published)).collect(), None)
+            (of_targets.iter().map(|_| early(Outcome::Published)).collect(), None)
         }
-        Err(early) => {
-            let outcome = |release: &Release| match early {
+        Err(error) => {
+            let outcome = |release: &Release| match error {
                 _ if release.published => Outcome::Published,
                 Error::Interrupted(signal) => Outcome::Failed(Error::Interrupted(signal)),
-                _ => Outcome::Failed(Error::Failed(early.chain())),
+                _ => Outcome::Failed(Error::Failed(error.chain())),
             };
-            (of_targets.iter().map(|release| (0, outcome(release))).collect(), Some(early))
+            (of_targets.iter().map(|release| early(outcome(release))).collect(), Some(error))
         }
     };
     report.error = error;
     if let Some(run) = &mut report.run {
         run.log = of_source.as_ref().map(|release| release.log.clone()).unwrap_or_default();
     }
-    for ((target, release), (port, outcome)) in plan.targets.iter().zip(&of_targets).zip(outcomes) {
-        report.targets.push(target_report(plan, target, release, port, outcome));
+    for ((target, release), ended) in plan.targets.iter().zip(&of_targets).zip(ended) {
+        report.targets.push(target_report(plan, target, release, ended));
     }
     // Without an agent nothing is known of them.
     report.servers =
@@ -50,19 +53,13 @@ pub(super) fn record(
 }
 
 /// Returns the report of a target that got as far as its release.
-fn target_report(
-    plan: &Plan,
-    target: &TargetPlan,
-    release: &Release,
-    port: u16,
-    outcome: Outcome,
-) -> TargetReport {
+fn target_report(plan: &Plan, target: &TargetPlan, release: &Release, ended: Ended) -> TargetReport {
     TargetReport {
         endpoint: target.endpoint.clone(),
         final_path: Some(target.final_path.clone()),
         addresses: Some((target.address, target.peer)),
-        port: Some(port).filter(|port| *port != 0),
-        outcome,
+        port: Some(ended.port).filter(|port| *port != 0),
+        outcome: ended.outcome,
         published: release.published,
         is_uncertain: release.lost && !release.published && (!release.left_the_name || plan.keep_staging),
         kept: release.kept.clone(),

@@ -1,20 +1,22 @@
 //! Transfer from one source to its targets, from the first lease to the last publication.
 //!
 //! Stage on every target → the engine connects, copies and judges ([`Stream`]) → per target arrive, prove and
-//! publish or replicate ([`settle`](super::settle)). A target that fails keeps its error, and the others go on.
+//! publish or replicate ([`complete`](super::complete)). A target that fails keeps its error, and the others go on.
 //! Nothing is rolled back here: this happens when `run` releases the agents, as it always does.
 
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 
+use super::agents::Replication;
+use super::complete::{Arrival, complete};
 use super::jobs;
-use super::lane::{Ending, Lane, Settling};
-use super::settle::{Arrival, settle};
-use crate::engine::{Sent, Stream, Verdict};
+use super::lane::{Completing, Ended, Goal, Lane};
+use crate::engine::{Sent, Stream, StreamTarget, Verdict};
 use crate::error::Error;
 use crate::host::agent::JobName;
-use crate::lease::{self, End};
+use crate::lease::{self, End, job};
+use crate::mariadb::plan::ReplicaPlan;
 use crate::mariadb::quiesce::Quiesced;
 use crate::mariadb::replicate::{Credentials, Replica, Setup};
 use crate::plan::Plan;
@@ -28,15 +30,16 @@ pub(super) struct Ends<'a> {
     pub(super) source: &'a End,
     /// One of each target, in the order of the plan.
     pub(super) targets: &'a [End],
-    /// Replication accounts, if the targets become replicas.
-    pub(super) credentials: Option<Credentials<'a>>,
+    /// Replication, if the targets become replicas.
+    pub(super) replication: Option<Replication<'a>>,
 }
 
 /// Lanes that go on, and the results of those that have ended.
 #[derive(Debug, Default)]
 struct Lanes<'a> {
     live: Vec<Lane<'a>>,
-    ended: Vec<(usize, u16, Outcome)>,
+    /// Position in the plan, and the end.
+    ended: Vec<(usize, Ended)>,
 }
 
 impl<'a> Lanes<'a> {
@@ -79,22 +82,22 @@ impl<'a> Lanes<'a> {
         if let Outcome::Failed(error) = &outcome {
             tracing::debug!(target = %lane.plan.endpoint, error = error.chain(), "target failed");
         }
-        self.ended.push((lane.index, lane.port, outcome));
+        self.ended.push((lane.index, Ended { port: lane.port, outcome }));
     }
 }
 
-/// Copies the source to all targets and, for replicas, starts replication from the primary. Returns the
-/// outcomes in the order of the plan's targets, each with its last port (0: none).
-pub(super) async fn transfer(plan: &Plan, ends: Ends<'_>, progress: &Progress) -> Vec<(u16, Outcome)> {
+/// Copies the source to all targets and, for replicas, starts replication from the primary. Returns the ends in the
+/// order of the plan's targets.
+pub(super) async fn transfer(plan: &Plan, ends: Ends<'_>, progress: &Progress) -> Vec<Ended> {
     let targets = plan.targets.iter().zip(ends.targets).enumerate();
-    let lane = |(index, (plan, end))| Lane { index, plan, end, ending: Ending::Publish, port: 0 };
+    let lane = |(index, (plan, end))| Lane { index, plan, end, goal: Goal::Publish, port: 0 };
     let mut lanes = Lanes { live: targets.map(lane).collect(), ended: Vec::new() };
     if let Err(error) = copy(plan, ends, &mut lanes, progress).await {
         // An error that ends all targets, such as a failed source, is reported for each of them.
         lanes.fail(error);
     }
     lanes.ended.sort_by_key(|(index, ..)| *index);
-    lanes.ended.into_iter().map(|(_, port, outcome)| (port, outcome)).collect()
+    lanes.ended.into_iter().map(|(_, ended)| ended).collect()
 }
 
 /// Copies the source until every lane has ended. An error is that of all lanes that are live.
@@ -111,10 +114,10 @@ async fn copy<'a>(
     let (held, staged) = tokio::join!(lease::hold_source(plan, source), staging);
     lanes.keep(staged);
     held?;
-    if let Some(credentials) = ends.credentials {
-        make_replicas(plan, credentials, lanes).await;
+    if let Some(Replication { plan: replica, credentials }) = ends.replication {
+        make_replicas(plan, replica, credentials, lanes).await;
     }
-    let targets = lanes.live.iter().map(|lane| (lane.plan, lane.end)).collect();
+    let targets = lanes.live.iter().map(|lane| StreamTarget { plan: lane.plan, end: lane.end }).collect();
     let mut stream = plan.engine.stream(plan, source, targets);
     let streamed = run_stream(plan, source, &mut stream, progress).await;
     let mut results = Vec::new();
@@ -128,29 +131,34 @@ async fn copy<'a>(
         return Ok(());
     }
     let context =
-        Settling { plan, source, sent: &sent, quiesced: &quiesced, progress, began, streamed: took };
+        Completing { plan, source, sent: &sent, quiesced: &quiesced, progress, began, streamed: took };
     let arrivals = lanes.live.iter().zip(received).map(|(lane, received)| Arrival { lane, received });
-    let settled = settle(&context, arrivals.collect()).await?;
-    lanes.complete(settled);
+    let copies = complete(&context, arrivals.collect()).await?;
+    lanes.complete(copies);
     Ok(())
 }
 
-/// Makes the lanes those of replicas: with a replication account for each.
-async fn make_replicas<'a>(plan: &'a Plan, credentials: Credentials<'a>, lanes: &mut Lanes<'a>) {
-    let mut replicas = Vec::new();
+/// Provides a replication account for each lane whose copy becomes a replica.
+async fn make_replicas<'a>(
+    plan: &'a Plan,
+    replica: &'a ReplicaPlan,
+    credentials: Credentials<'a>,
+    lanes: &mut Lanes<'a>,
+) {
+    let mut goals = Vec::new();
     for lane in &lanes.live {
-        let planned = plan.replica.as_ref().zip(lane.plan.follow.as_ref());
-        replicas.push(match planned {
-            Some((replica, how)) => {
+        goals.push(match &lane.plan.follow {
+            Some(how) => {
                 let setup = Setup { plan, replica, target: lane.plan, how, end: lane.end };
-                Replica::with_account(setup, credentials).await
+                let replica = Replica::with_account(setup, credentials).await;
+                replica.map(|replica| Goal::Replicate(Box::new(replica)))
             }
-            None => Err(Error::Failed(format!("{}: no replication is planned", lane.plan.endpoint.host))),
+            None => Ok(Goal::Publish),
         });
     }
-    let replicas = lanes.keep(replicas);
-    for (lane, replica) in lanes.live.iter_mut().zip(replicas) {
-        lane.ending = Ending::Replicate(Box::new(replica));
+    let goals = lanes.keep(goals);
+    for (lane, goal) in lanes.live.iter_mut().zip(goals) {
+        lane.goal = goal;
     }
 }
 
@@ -177,7 +185,7 @@ async fn run_stream<'a>(
     progress.phase(Phase::Copying);
     let clock = Instant::now();
     if plan.shape.compares_files() {
-        lease::job(&source.agent, JobName::Manifest, &jobs::source_manifest(plan), "").await?;
+        job::start(&source.agent, JobName::Manifest, &jobs::source_manifest(plan), "").await?;
     }
     stream.copy(progress).await?;
     let took = clock.elapsed();

@@ -23,7 +23,7 @@ impl FromStr for Attributes {
 
 /// Formats a number of files.
 #[must_use]
-pub fn files(number: u64) -> String {
+pub(crate) fn files(number: u64) -> String {
     if number == 1 { "1 file".into() } else { format!("{number} files") }
 }
 

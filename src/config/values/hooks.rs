@@ -40,7 +40,7 @@ pub enum HookEnd {
 impl HookEnd {
     /// Word in the name of a phase.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Source => "source",
             Self::Target => "target",
@@ -92,7 +92,7 @@ impl FromStr for Hook {
 }
 
 /// Deserializes a table of phases with one command or a list of them; or one word, as on the command line.
-pub fn from_hooks<'de, D>(deserializer: D) -> Result<Option<Vec<Hook>>, D::Error>
+pub(crate) fn from_hooks<'de, D>(deserializer: D) -> Result<Option<Vec<Hook>>, D::Error>
 where
     D: serde::Deserializer<'de>,
 {

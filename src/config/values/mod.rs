@@ -11,11 +11,11 @@ use std::str::FromStr;
 
 use serde::Deserialize;
 
-pub use attributes::{AttributeKind, Attributes, files};
-pub use hooks::{Hook, HookEnd, Phase, from_hooks};
+pub(crate) use attributes::{AttributeKind, Attributes, files};
+pub(crate) use hooks::{Hook, HookEnd, Phase, from_hooks};
 pub use names::{FileName, HostPath, Owner, Pattern, TargetAddress, UnitName};
 pub use numbers::{Memory, Nice, PortRange, Time, Whole};
-pub use words::{from_word, from_words};
+pub(crate) use words::{from_word, from_words};
 
 /// Type of a transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Deserialize)]
@@ -36,7 +36,7 @@ pub enum TransferType {
 impl TransferType {
     /// Word for the option and the probe.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::File => "file",
             Self::Backup => "mariabackup",
@@ -58,7 +58,7 @@ pub enum TableCheck {
 impl TableCheck {
     /// Word for the option and the job.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Checksum => "checksum",
             Self::Rows => "rows",
@@ -83,13 +83,13 @@ pub enum Ends {
 impl Ends {
     /// Returns whether the source is included.
     #[must_use]
-    pub fn source(self) -> bool {
+    pub(crate) fn source(self) -> bool {
         matches!(self, Self::Source | Self::Both)
     }
 
     /// Returns whether the targets are included.
     #[must_use]
-    pub fn target(self) -> bool {
+    pub(crate) fn target(self) -> bool {
         matches!(self, Self::Target | Self::Both)
     }
 }
@@ -137,7 +137,7 @@ pub enum FileDigest {
 impl FileDigest {
     /// Word for the option.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Md5 => "md5",
             Self::Sha256 => "sha256",
@@ -147,7 +147,7 @@ impl FileDigest {
 
     /// Program of coreutils that computes it.
     #[must_use]
-    pub fn program(self) -> &'static str {
+    pub(crate) fn program(self) -> &'static str {
         match self {
             Self::Md5 => "md5sum",
             Self::Sha256 => "sha256sum",
@@ -172,7 +172,7 @@ pub enum Compressor {
 impl Compressor {
     /// Name of the program and of its Debian package.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Zstd => "zstd",
             Self::Pigz => "pigz",
@@ -183,7 +183,7 @@ impl Compressor {
 
     /// Suffix of its files.
     #[must_use]
-    pub fn extension(self) -> &'static str {
+    pub(crate) fn extension(self) -> &'static str {
         match self {
             Self::Zstd => "zst",
             Self::Pigz | Self::Gzip => "gz",
@@ -193,7 +193,7 @@ impl Compressor {
 
     /// Highest level that needs no further options.
     #[must_use]
-    pub fn highest_level(self) -> u8 {
+    pub(crate) fn highest_level(self) -> u8 {
         match self {
             Self::Zstd => 19,
             Self::Lz4 => 12,

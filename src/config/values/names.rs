@@ -35,7 +35,7 @@ pub struct FileName(pub OsString);
 
 impl FileName {
     /// Parses a name of any bytes.
-    pub fn parse(name: &OsStr) -> Result<Self, String> {
+    pub(crate) fn parse(name: &OsStr) -> Result<Self, String> {
         let bytes = name.as_bytes();
         if matches!(bytes, b"" | b"." | b"..") || bytes.contains(&b'/') || bytes.contains(&0) {
             return Err("expected a file name: not empty, not . or .., no slash".into());
@@ -114,7 +114,7 @@ impl Pattern {
 
     /// Returns patterns for whole paths `./…` inside the source.
     #[must_use]
-    pub fn within(&self) -> Vec<Vec<u8>> {
+    pub(crate) fn within(&self) -> Vec<Vec<u8>> {
         self.in_top(b".")
     }
 

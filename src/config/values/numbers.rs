@@ -46,7 +46,7 @@ pub struct Memory(pub u64);
 
 impl Memory {
     /// Minimum in bytes: with less, no server recovers.
-    pub const LEAST: u64 = 64 << 20;
+    pub(crate) const LEAST: u64 = 64 << 20;
 }
 
 impl FromStr for Memory {

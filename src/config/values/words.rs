@@ -14,7 +14,7 @@ enum Scalar {
 }
 
 /// Deserializes a value from one word.
-pub fn from_word<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+pub(crate) fn from_word<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     D: serde::Deserializer<'de>,
     T: FromStr<Err = String>,
@@ -31,7 +31,7 @@ where
 }
 
 /// Deserializes one value, or a list of them, each from one word.
-pub fn from_words<'de, D, T>(deserializer: D) -> Result<Option<Vec<T>>, D::Error>
+pub(crate) fn from_words<'de, D, T>(deserializer: D) -> Result<Option<Vec<T>>, D::Error>
 where
     D: serde::Deserializer<'de>,
     T: FromStr<Err = String>,

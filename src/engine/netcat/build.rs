@@ -6,7 +6,7 @@
 //! stream, so their counts must agree.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 
 use crate::config::values::{AttributeKind, Compressor, Pattern};
@@ -27,9 +27,18 @@ const READ_HELD: &str = r#"file=/proc/self/fd/12; seen=$(stat -L -c '%i %s %z' "
 /// Record size of tar: 128 blocks of 512 bytes, the capacity of a pipe.
 const BLOCKS: &str = "--blocking-factor=128";
 
-/// Returns the job on the source. `sinks` are number, address and port of each target.
+/// End of the stream to one target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sink {
+    /// Number of the target.
+    pub(crate) number: usize,
+    /// Address and port on which it listens.
+    pub(crate) address: SocketAddr,
+}
+
+/// Returns the job on the source.
 #[must_use]
-pub(crate) fn sender(plan: &Plan, sinks: &[(usize, IpAddr, u16)]) -> Pipeline {
+pub(crate) fn sender(plan: &Plan, sinks: &[Sink]) -> Pipeline {
     let job = JobName::Sender;
     let mut stages = vec![producer(plan)];
     if let Some(compression) = plan.compression {
@@ -41,18 +50,18 @@ pub(crate) fn sender(plan: &Plan, sinks: &[(usize, IpAddr, u16)]) -> Pipeline {
     if plan.encrypt {
         stages.push(cipher(Program::Encrypt, &[]));
     }
-    if let [(number, address, port)] = sinks {
-        stages.push(Stage::new(
-            Program::Sink(*number),
-            argv(&plan.source.netcat.connect(plan.source.address, *address, *port)),
-        ));
+    let connect = |Sink { address, .. }: &Sink| {
+        argv(&plan.source.netcat.connect(plan.source.address, address.ip(), address.port()))
+    };
+    if let [sink] = sinks {
+        stages.push(Stage::new(Program::Sink(sink.number), connect(sink)));
     } else {
         let patience = plan.idle_timeout.as_secs().to_string();
-        for (number, address, port) in sinks {
-            let mut words = pump(job, Meter::Sink(*number));
+        for sink in sinks {
+            let mut words = pump(job, Meter::Sink(sink.number));
             words.extend(argv(&["--sink", &patience]));
-            words.extend(argv(&plan.source.netcat.connect(plan.source.address, *address, *port)));
-            stages.push(Stage::new(Program::Sink(*number), words).with(Channel::Events));
+            words.extend(connect(sink));
+            stages.push(Stage::new(Program::Sink(sink.number), words).with(Channel::Events));
         }
         if let Some(last) = stages.last_mut() {
             last.discard = true;

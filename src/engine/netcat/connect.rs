@@ -7,15 +7,16 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 
 use super::Receiver;
-use super::build;
+use super::build::{self, Sink};
 use super::peer::{CONNECT_LIMIT, Peer, Reports, Since};
 use super::port::{Port, made_to};
+use crate::config::values::PortRange;
 use crate::engine::netcat::variant::Netcat;
 use crate::error::Error;
 use crate::error::busy::Resource;
 use crate::host::agent::command::Awaited;
 use crate::host::agent::{Agent, AgentError, Command, JobName, Program};
-use crate::lease::{self, End};
+use crate::lease::{self, End, job};
 use crate::pipeline::messages::said;
 use crate::pipeline::render;
 use crate::plan::{Plan, TargetPlan};
@@ -33,49 +34,26 @@ pub(super) async fn connect(
     receivers: &mut [Receiver<'_>],
     key: &str,
 ) -> Result<(), Error> {
-    let mut ranges: Vec<(u16, u16)> = vec![(plan.ports.first, plan.ports.last); receivers.len()];
+    let mut ports: Vec<PortRange> = vec![plan.ports; receivers.len()];
     for attempt in 1.. {
-        join_all(receivers.iter_mut().zip(&mut ranges).filter(|(receiver, _)| receiver.is_live()).map(
-            |(receiver, range)| async {
-                match listen(plan, receiver, range, key).await {
-                    Ok(port) => receiver.port = port,
-                    Err(error) => receiver.fail(error),
-                }
-            },
-        ))
-        .await;
-        let sinks: Vec<(usize, IpAddr, u16)> = receivers
-            .iter()
-            .filter(|receiver| receiver.is_live())
-            .map(|receiver| (receiver.plan.number, receiver.plan.address, receiver.port))
-            .collect();
+        listen_all(plan, receivers, &mut ports, key).await;
+        let sinks: Vec<Sink> = live(receivers).map(Receiver::sink).collect();
         if sinks.is_empty() {
             return Ok(());
         }
         let sender = build::sender(plan, &sinks);
         tracing::debug!("{}: sender: {}", source.agent.host(), render::summary(&sender));
         let script = render::script(&sender);
-        lease::job(&source.agent, JobName::Sender, &script, key).await?;
-        let alone = sinks.len() == 1;
-        let way = Way { netcat: &plan.source.netcat, alone, again: attempt > 1 };
-        let live = receivers.iter().filter(|receiver| receiver.is_live());
-        let mut peers = join_all(live.map(|receiver| peer(source, receiver, way))).await;
+        job::start(&source.agent, JobName::Sender, &script, key).await?;
+        let way = Way { netcat: &plan.source.netcat, alone: sinks.len() == 1, again: attempt > 1 };
+        let peers = open_gates(source, receivers, way).await;
         if peers.iter().all(|peer| matches!(peer, Peer::Ours)) {
-            let live = receivers.iter().filter(|receiver| receiver.is_live());
-            peers = join_all(live.map(|receiver| async {
-                let opened = receiver.end.agent.call(Command::OpenGate).await;
-                opened.map_or_else(|error| Peer::Failed(error.into()), |_| Peer::Ours)
-            }))
-            .await;
-            if peers.iter().all(|peer| matches!(peer, Peer::Ours)) {
-                return Ok(());
-            }
+            return Ok(());
         }
-
         // The sender has one script for all of its sinks, so all start again.
         source.agent.call(Command::StopJob(JobName::Sender)).await?;
-        let live = receivers.iter_mut().zip(&mut ranges).filter(|(receiver, _)| receiver.is_live());
-        join_all(live.zip(peers).map(|((receiver, (first, last)), peer)| async move {
+        let live = receivers.iter_mut().zip(&mut ports).filter(|(receiver, _)| receiver.is_live());
+        join_all(live.zip(peers).map(|((receiver, ports), peer)| async move {
             if let Err(error) = stop(receiver, receiver.port).await {
                 receiver.fail(error.into());
             }
@@ -89,8 +67,8 @@ pub(super) async fn connect(
                 Peer::Unexpected(text) => {
                     tracing::warn!("{}: {text}; trying again", receiver.plan.endpoint.host);
                     // A range of a single port leaves no choice but the same port.
-                    if plan.ports.first < *last {
-                        *first = receiver.port.saturating_add(1);
+                    if plan.ports.first < ports.last {
+                        ports.first = receiver.port.saturating_add(1);
                     }
                 }
             }
@@ -100,25 +78,54 @@ pub(super) async fn connect(
     Ok(())
 }
 
+fn live<'a, 'b>(receivers: &'a [Receiver<'b>]) -> impl Iterator<Item = &'a Receiver<'b>> {
+    receivers.iter().filter(|receiver| receiver.is_live())
+}
+
+/// Makes every live receiver listen, each on a port of its range. Marks those that cannot as failed.
+async fn listen_all(plan: &Plan, receivers: &mut [Receiver<'_>], ports: &mut [PortRange], key: &str) {
+    let live = receivers.iter_mut().zip(ports).filter(|(receiver, _)| receiver.is_live());
+    join_all(live.map(|(receiver, ports)| async {
+        match listen(plan, receiver, ports, key).await {
+            Ok(port) => receiver.port = port,
+            Err(error) => receiver.fail(error),
+        }
+    }))
+    .await;
+}
+
+/// Checks the peers of all live receivers, in order, and opens the gates if all of them are our sender.
+async fn open_gates(source: &End, receivers: &[Receiver<'_>], way: Way<'_>) -> Vec<Peer> {
+    let peers = join_all(live(receivers).map(|receiver| peer(source, receiver, way))).await;
+    if !peers.iter().all(|peer| matches!(peer, Peer::Ours)) {
+        return peers;
+    }
+    join_all(live(receivers).map(|receiver| async {
+        let opened = receiver.end.agent.call(Command::OpenGate).await;
+        opened.map_or_else(|error| Peer::Failed(error.into()), |_| Peer::Ours)
+    }))
+    .await
+}
+
 /// Locks a port, opens the firewall and starts the receiver; repeats this until a receiver listens.
 async fn listen(
     plan: &Plan,
     receiver: &Receiver<'_>,
-    range: &mut (u16, u16),
+    ports: &mut PortRange,
     key: &str,
 ) -> Result<u16, Error> {
     let agent = &receiver.end.agent;
     let target: &TargetPlan = receiver.plan;
     for _ in 0..TRIES {
-        if range.0 > range.1 {
-            return Err(lease::busy(&receiver.end.host, Resource::LostPorts(range.1)).into());
+        if ports.first > ports.last {
+            return Err(lease::busy(&receiver.end.host, Resource::LostPorts(ports.last)).into());
         }
-        let port = lease::port(receiver.end, *range).await?;
+        let port = lease::port(receiver.end, *ports).await?;
         lease::firewall(agent, target, port).await?;
         let pipeline = build::receiver(plan, target, port);
         tracing::debug!("{}: receiver: {}", agent.host(), render::summary(&pipeline));
         let script = render::script(&pipeline);
-        lease::job(agent, JobName::Receiver, &script, key).await?;
+        job::start(agent, JobName::Receiver, &script, key).await?;
         let listener = listener(agent, target.address, port).await?;
         if let Listener::Listens = listener {
             return Ok(port);
@@ -138,7 +145,7 @@ async fn listen(
         }
         tracing::debug!(host = agent.host(), port, visited, "port lost before the start of our sender");
         if plan.ports.first < plan.ports.last {
-            range.0 = port.saturating_add(1);
+            ports.first = port.saturating_add(1);
         } else if !visited {
             return Err(lease::busy(&receiver.end.host, Resource::LostPort(port)).into());
         }

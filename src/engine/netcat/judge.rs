@@ -27,66 +27,24 @@ const STOPPED: i32 = 143;
 
 /// Checks that a stream arrived unchanged. The error names the cause, and the first one if it led to others.
 pub fn judge(plan: &Plan, target: &TargetPlan, sender: &Job, receiver: &Job) -> Result<(), Error> {
+    let ends = Ends { plan, target, sender, receiver };
     let host = &target.endpoint.host;
     let origin = &plan.source.endpoint.host;
-    let (sent, received) = (sender.meters.get(&Meter::Wire), receiver.meters.get(&Meter::Wire));
-    let all_arrived = sent.is_some() && sent == received;
-    // Sinks of other targets do not matter here. A failure of our own sink shows in the data that arrived,
-    // unless it was killed.
-    let sink = target.number;
-    let own = |stage: &Program, status: i32| match stage {
-        // tar also uses this status for files that it could not read. With --ignore-changed, the digests of
-        // all files and the times of those that differ will show it.
-        Program::Tar if status == TAR_SAW_CHANGES => !plan.ignore_changed,
-        Program::Sink(number) => *number == sink && status > KILLED,
-        _ => true,
-    };
-    let of_sender = failure(sender, own, false);
-    if let (Some(algorithm), Some(there), Some(here)) = (plan.stream_digest, &sender.digest, &receiver.digest)
-    {
-        // The digest also covers data that a killed stage after it never read.
-        if there != here && all_arrived && of_sender.is_none() {
-            return Err(Error::Verification(format!(
-                "{host}: the stream was altered on its way from {origin}: its {algorithm} was {there} there \
-                 and {here} here"
-            )));
-        }
+    let of_sender = ends.failure_of_sender(false);
+    if of_sender.is_none() {
+        ends.same_digest()?;
     }
     if let Some(text) = failure(receiver, |_, _| true, false) {
-        let dropped = sender.dropped.contains_key(&sink);
-        // A failing sender makes its receivers fail; a failing receiver only causes broken pipes in the
-        // sender. A sender without statuses was stopped because no receiver was left.
-        return Err(match of_sender {
-            Some(cause) if !(sender.stages.is_empty() && sender.exit == Some(STOPPED)) => {
-                Error::Failed(format!("{origin}: {cause}"))
-            }
-            _ if dropped => Error::Failed(format!("{host}: lost the connection from {origin}: {text}")),
-            _ if plan.shape.packed.is_some() && all_arrived && decoder_failed(receiver) => {
-                Error::Failed(format!(
-                    "{host}: {} of {origin} is damaged or not in the expected format: {text}",
-                    printable(plan.source.endpoint.path.as_os_str().as_bytes())
-                ))
-            }
-            _ if refused_by_a_decoder(receiver) => Error::Verification(format!(
-                "{host}: the stream was altered on its way from {origin}: {text}"
-            )),
-            _ => Error::Failed(format!("{host}: {text}")),
-        });
+        return Err(ends.receiver_failed(&text, of_sender));
     }
     if let Some(text) = of_sender {
         return Err(Error::Failed(format!("{origin}: {text}")));
     }
-    if !all_arrived {
-        return Err(Error::Verification(format!(
-            "{host}: {origin} sent {} bytes, but {} bytes arrived",
-            sent.map_or_else(|| "no".into(), u64::to_string),
-            received.map_or_else(|| "no".into(), u64::to_string)
-        )));
-    }
+    ends.same_bytes()?;
     if let Some(text) = failure(receiver, |_, _| true, true) {
         return Err(Error::Failed(format!("{host}: {text}")));
     }
-    if let Some(text) = failure(sender, own, true) {
+    if let Some(text) = ends.failure_of_sender(true) {
         return Err(Error::Failed(format!("{origin}: {text}")));
     }
     lost(plan, target, sender, receiver)?;
@@ -107,6 +65,94 @@ pub fn judge(plan: &Plan, target: &TargetPlan, sender: &Job, receiver: &Job) -> 
         return Err(Error::Failed(format!("{host}: the receiver ended with status {status}")));
     }
     Ok(())
+}
+
+/// Both ends of the stream to one target, with their jobs.
+#[derive(Clone, Copy)]
+struct Ends<'a> {
+    plan: &'a Plan,
+    target: &'a TargetPlan,
+    sender: &'a Job,
+    receiver: &'a Job,
+}
+
+impl Ends<'_> {
+    /// Returns the bytes that were sent and received after the common point of the stream.
+    fn wire_bytes(&self) -> [Option<&u64>; 2] {
+        [self.sender, self.receiver].map(|job| job.meters.get(&Meter::Wire))
+    }
+
+    fn all_arrived(&self) -> bool {
+        let [sent, received] = self.wire_bytes();
+        sent.is_some() && sent == received
+    }
+
+    /// Describes the failure of the sender, as far as it matters for this target: sinks of other targets do not. A
+    /// failure of our own sink shows in the data that arrived, unless it was killed.
+    fn failure_of_sender(&self, pipes: bool) -> Option<String> {
+        let counts = |stage: &Program, status: i32| match stage {
+            // tar also uses this status for files that it could not read. With --ignore-changed, the digests of
+            // all files and the times of those that differ will show it.
+            Program::Tar if status == TAR_SAW_CHANGES => !self.plan.ignore_changed,
+            Program::Sink(number) => *number == self.target.number && status > KILLED,
+            _ => true,
+        };
+        failure(self.sender, counts, pipes)
+    }
+
+    /// Compares the digests of the stream, which also cover data that a killed stage after them never read.
+    fn same_digest(&self) -> Result<(), Error> {
+        let Self { plan, target, sender, receiver } = self;
+        if let (Some(algorithm), Some(there), Some(here)) =
+            (plan.stream_digest, &sender.digest, &receiver.digest)
+        {
+            if there != here && self.all_arrived() {
+                return Err(Error::Verification(format!(
+                    "{}: the stream was altered on its way from {}: its {algorithm} was {there} there and {here} \
+                     here",
+                    target.endpoint.host, plan.source.endpoint.host
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares the numbers of bytes that were sent and received.
+    fn same_bytes(&self) -> Result<(), Error> {
+        if self.all_arrived() {
+            return Ok(());
+        }
+        let [sent, received] =
+            self.wire_bytes().map(|bytes| bytes.map_or_else(|| "no".into(), u64::to_string));
+        let (host, origin) = (&self.target.endpoint.host, &self.plan.source.endpoint.host);
+        Err(Error::Verification(format!("{host}: {origin} sent {sent} bytes, but {received} bytes arrived")))
+    }
+
+    /// Returns the cause of a receiver's failure, which `text` describes. A failing sender makes its receivers fail; a
+    /// failing receiver only causes broken pipes in the sender.
+    fn receiver_failed(&self, text: &str, of_sender: Option<String>) -> Error {
+        let Self { plan, target, sender, receiver } = self;
+        let (host, origin) = (&target.endpoint.host, &plan.source.endpoint.host);
+        match of_sender {
+            // A sender without statuses was stopped because no receiver was left.
+            Some(cause) if !(sender.stages.is_empty() && sender.exit == Some(STOPPED)) => {
+                Error::Failed(format!("{origin}: {cause}"))
+            }
+            _ if sender.dropped.contains_key(&target.number) => {
+                Error::Failed(format!("{host}: lost the connection from {origin}: {text}"))
+            }
+            _ if plan.shape.packed.is_some() && self.all_arrived() && decoder_failed(receiver) => {
+                Error::Failed(format!(
+                    "{host}: {} of {origin} is damaged or not in the expected format: {text}",
+                    printable(plan.source.endpoint.path.as_os_str().as_bytes())
+                ))
+            }
+            _ if refused_by_a_decoder(receiver) => Error::Verification(format!(
+                "{host}: the stream was altered on its way from {origin}: {text}"
+            )),
+            _ => Error::Failed(format!("{host}: {text}")),
+        }
+    }
 }
 
 /// Fails when a program lost data although it exited with 0.

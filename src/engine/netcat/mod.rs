@@ -11,13 +11,13 @@ mod port;
 mod stream;
 pub mod variant;
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::path::Path;
 
 use futures_util::future::join_all;
 use zeroize::Zeroizing;
 
-use super::{Received, Sent, Verdict};
+use super::{Received, Sent, StreamTarget, Verdict};
 use crate::base::run_id::random_hex;
 use crate::config::settings::Settings;
 use crate::config::values::Compress;
@@ -29,7 +29,7 @@ use crate::pipeline::render;
 use crate::plan::{Plan, TargetPlan};
 use crate::preflight::Requirements;
 use crate::progress::Progress;
-use build::CIPHER_HEADER;
+use build::{CIPHER_HEADER, Sink};
 pub use judge::judge;
 pub use port::{Port, made_to};
 
@@ -50,8 +50,11 @@ pub(super) fn requirements(settings: &Settings) -> Requirements {
 
 /// Describes the sender of a plan.
 pub(super) fn describe_source(plan: &Plan) -> String {
-    let sinks: Vec<(usize, IpAddr, u16)> =
-        plan.targets.iter().map(|target| (target.number, target.address, plan.ports.first)).collect();
+    let sink = |target: &TargetPlan| Sink {
+        number: target.number,
+        address: SocketAddr::new(target.address, plan.ports.first),
+    };
+    let sinks: Vec<Sink> = plan.targets.iter().map(sink).collect();
     // tar works in the directory that it copies; a file is read from its parent directory.
     let within = if plan.source.is_directory { &plan.source.endpoint.path } else { &plan.source.parent };
     format!("cd {}; {}", typed(within), render::summary(&build::sender(plan, &sinks)))
@@ -88,6 +91,11 @@ struct Receiver<'a> {
 }
 
 impl Receiver<'_> {
+    /// Returns where the sender connects to.
+    fn sink(&self) -> Sink {
+        Sink { number: self.plan.number, address: SocketAddr::new(self.plan.address, self.port) }
+    }
+
     fn is_live(&self) -> bool {
         self.error.is_none()
     }
@@ -112,8 +120,8 @@ impl Receiver<'_> {
 }
 
 impl<'a> Stream<'a> {
-    pub(super) fn new(plan: &'a Plan, source: &'a End, targets: Vec<(&'a TargetPlan, &'a End)>) -> Self {
-        let receiver = |(plan, end)| Receiver { plan, end, port: 0, error: None };
+    pub(super) fn new(plan: &'a Plan, source: &'a End, targets: Vec<StreamTarget<'a>>) -> Self {
+        let receiver = |StreamTarget { plan, end }| Receiver { plan, end, port: 0, error: None };
         let receivers = targets.into_iter().map(receiver).collect();
         Self { plan, source, receivers, sender: Job::default() }
     }

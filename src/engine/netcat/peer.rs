@@ -213,16 +213,22 @@ mod tests {
         }
     }
 
+    #[derive(Default)]
+    struct Jobs {
+        sender: Job,
+        receiver: Job,
+    }
+
     /// Decides from sockets on the target, connections of the sender, and both jobs: at once, or after
     /// `seconds` in which nothing changed.
-    fn decide(seen: &[&str], made: &[&str], (sender, receiver): (Job, Job), seconds: u64) -> String {
-        decide_with(seen, made, (sender, receiver), seconds, |_| {})
+    fn decide(seen: &[&str], made: &[&str], jobs: Jobs, seconds: u64) -> String {
+        decide_with(seen, made, jobs, seconds, |_| {})
     }
 
     fn decide_with(
         seen: &[&str],
         made: &[&str],
-        (sender, receiver): (Job, Job),
+        Jobs { sender, receiver }: Jobs,
         seconds: u64,
         change: impl Fn(&mut Reports<'_>),
     ) -> String {
@@ -255,8 +261,8 @@ mod tests {
         }
     }
 
-    fn running() -> (Job, Job) {
-        (Job::default(), Job::default())
+    fn running() -> Jobs {
+        Jobs::default()
     }
 
     #[test]
@@ -292,7 +298,7 @@ mod tests {
     #[test]
     fn refused_connection_is_told_from_a_receiver_that_served_another_peer() {
         let refusal = "nc: connect to 10.0.0.2 port 4400 (tcp) failed: Connection refused";
-        let refused = || (job(&[refusal], &[], None), Job::default());
+        let refused = || Jobs { sender: job(&[refusal], &[], None), ..running() };
         let early = "unexpected: port 4400 was closed before our sender connected";
         assert_eq!(decide(&[], &[], refused(), 0), "?", "the receiver's end may follow");
         assert_eq!(decide(&[], &[], refused(), 2), early);
@@ -315,20 +321,24 @@ mod tests {
     fn ended_jobs_are_explained() {
         let ended = |stages: &[(&str, i32)]| job(&["tar: oops"], stages, Some(1));
         assert_eq!(
-            decide(&[], &[], (Job::default(), ended(&[("tar", 127)])), 0),
+            decide(&[], &[], Jobs { receiver: ended(&[("tar", 127)]), ..running() }, 0),
             "failed: db2: the receiver failed: tar ended with status 127: tar: oops"
         );
         let early = "unexpected: port 4400 was closed before our sender connected: tar: oops";
-        assert_eq!(decide(&[], &[], (Job::default(), ended(&[("netcat", 0), ("tar", 141)])), 0), early);
-        let sender = || job(&["tar: cannot open: No such file"], &[], None);
-        assert_eq!(decide(&[], &[], (sender(), ended(&[])), 0), early, "it may be another client");
+        assert_eq!(
+            decide(&[], &[], Jobs { receiver: ended(&[("netcat", 0), ("tar", 141)]), ..running() }, 0),
+            early
+        );
+        let both =
+            || Jobs { sender: job(&["tar: cannot open: No such file"], &[], None), receiver: ended(&[]) };
+        assert_eq!(decide(&[], &[], both(), 0), early, "it may be another client");
         let again = |reports: &mut Reports<'_>| reports.again = true;
         assert_eq!(
-            decide_with(&[], &[], (sender(), ended(&[])), 0, again),
+            decide_with(&[], &[], both(), 0, again),
             "failed: db1: the sender failed: tar: cannot open: No such file"
         );
         assert_eq!(
-            decide(&["listening"], &[], (job(&[], &[], Some(137)), Job::default()), 0),
+            decide(&["listening"], &[], Jobs { sender: job(&[], &[], Some(137)), ..running() }, 0),
             "failed: db1: the sender failed: its processes were killed from outside"
         );
     }

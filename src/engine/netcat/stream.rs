@@ -21,7 +21,7 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 const DROP_MARGIN: Duration = Duration::from_secs(10);
 
 /// Reason why the watch over a stream ended.
-enum Verdict {
+enum Trouble {
     /// No receiver is left.
     Futile,
     /// The stream has stalled.
@@ -50,19 +50,19 @@ pub(super) async fn stream(
     }));
     let ends = async { tokio::join!(source.agent.ended(JobName::Sender), receiving) };
     tokio::pin!(ends);
-    let verdict = tokio::select! {
+    let trouble = tokio::select! {
         _ = &mut ends => None,
-        verdict = watch(plan, source, receivers, progress) => Some(verdict),
+        trouble = watch(plan, source, receivers, progress) => Some(trouble),
     };
-    match &verdict {
-        Some(Verdict::Lost(error)) => return Err(error.clone().into()),
-        Some(Verdict::Futile) => {
+    match &trouble {
+        Some(Trouble::Lost(error)) => return Err(error.clone().into()),
+        Some(Trouble::Futile) => {
             source.agent.call(Command::StopJob(JobName::Sender)).await?;
             // Receivers that still run after that are ended by the release of their agents.
             let _ = tokio::time::timeout(LAST_WORDS, ends).await;
         }
         // Some targets may still be complete: those that have ended are judged as usual.
-        Some(Verdict::Still) | None => {}
+        Some(Trouble::Still) | None => {}
     }
     report(plan, source, progress);
     if source.agent.is_lost() {
@@ -88,8 +88,8 @@ pub(super) async fn stream(
             _ => {}
         }
         if job.exit.is_none() || sender.exit.is_none() {
-            receiver.fail(Error::Failed(match &verdict {
-                Some(Verdict::Still) => format!(
+            receiver.fail(Error::Failed(match &trouble {
+                Some(Trouble::Still) => format!(
                     "no byte has moved for {} s (--idle-timeout) between {} and {host}",
                     plan.idle_timeout.as_secs(),
                     plan.source.endpoint.host
@@ -103,7 +103,7 @@ pub(super) async fn stream(
 
 /// Watches a stream and returns only on trouble: nothing has moved for the idle timeout, no receiver is left,
 /// or the source's agent is lost.
-async fn watch(plan: &Plan, source: &End, receivers: &[Receiver<'_>], progress: &Progress) -> Verdict {
+async fn watch(plan: &Plan, source: &End, receivers: &[Receiver<'_>], progress: &Progress) -> Trouble {
     let live: Vec<&Receiver<'_>> = receivers.iter().filter(|receiver| receiver.is_live()).collect();
     // With several targets the source drops the one that stalls, so that the others go on.
     let patience = if live.len() > 1 { plan.idle_timeout + DROP_MARGIN } else { plan.idle_timeout };
@@ -113,7 +113,7 @@ async fn watch(plan: &Plan, source: &End, receivers: &[Receiver<'_>], progress: 
     let mut look = tokio::time::interval(LOOK);
     loop {
         tokio::select! {
-            lost = source.agent.lost() => return Verdict::Lost(lost),
+            lost = source.agent.lost() => return Trouble::Lost(lost),
             _ = look.tick() => {}
         }
         report(plan, source, progress);
@@ -132,7 +132,7 @@ async fn watch(plan: &Plan, source: &End, receivers: &[Receiver<'_>], progress: 
         if (moved, ended) != last || sender.waits.is_some() && sender.exit.is_none() {
             (last, since) = ((moved, ended), Instant::now());
         } else if since.elapsed() > patience {
-            return Verdict::Still;
+            return Trouble::Still;
         }
         let gone = |receiver: &&&Receiver<'_>| {
             receiver.end.agent.is_lost()
@@ -145,7 +145,7 @@ async fn watch(plan: &Plan, source: &End, receivers: &[Receiver<'_>], progress: 
         if headless || unheard {
             // The sender gets a moment to notice this by itself and to report the statuses of its stages.
             if futile_since.get_or_insert_with(Instant::now).elapsed() > GRACE {
-                return Verdict::Futile;
+                return Trouble::Futile;
             }
         }
     }

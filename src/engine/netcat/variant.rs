@@ -44,7 +44,7 @@ impl Netcat {
 
     /// Returns whether the program supports the family of an address.
     #[must_use]
-    pub fn speaks(&self, address: IpAddr) -> bool {
+    pub(crate) fn speaks(&self, address: IpAddr) -> bool {
         address.is_ipv4() || self.dialect != Dialect::Traditional
     }
 
@@ -87,7 +87,7 @@ impl Netcat {
 
     /// Returns whether a line of standard error may come from this netcat.
     #[must_use]
-    pub fn wrote(&self, line: &str) -> bool {
+    pub(crate) fn wrote(&self, line: &str) -> bool {
         match self.dialect {
             Dialect::OpenBsd => line.starts_with("nc"),
             // Its lines begin with the peer's name, if there is one.

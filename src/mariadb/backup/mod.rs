@@ -50,7 +50,7 @@ pub struct Version(u32, u32, u32);
 impl Version {
     /// Finds the first version in a text such as `10.11.6-MariaDB`.
     #[must_use]
-    pub fn find(text: &str) -> Option<Self> {
+    pub(crate) fn find(text: &str) -> Option<Self> {
         text.split(|c: char| !c.is_ascii_digit() && c != '.').find_map(|word| {
             let mut numbers = word.split('.').map(str::parse);
             match (numbers.next()?, numbers.next()?, numbers.next()?) {
@@ -62,7 +62,7 @@ impl Version {
 
     /// Returns whether both versions are of the same series.
     #[must_use]
-    pub fn is_of(self, other: Self) -> bool {
+    pub(crate) fn is_of(self, other: Self) -> bool {
         (self.0, self.1) == (other.0, other.1)
     }
 }

@@ -27,7 +27,7 @@ use crate::host::{Host, HostError};
 use crate::mariadb::plan::{Account, AccountPlan, Follow, ReplicaPlan};
 use crate::preflight::{Finding, Weight};
 use crate::probe::Connections;
-use whom::{Asked, Reached, Role, Whom, server};
+use whom::{Asked, AskedHost, Reached, Role, Whom};
 
 /// A `transfer replica` command, translated to a hot backup and a replica plan.
 #[derive(Clone, Debug)]
@@ -57,7 +57,7 @@ pub(crate) async fn turn(
     note: &mut impl FnMut(Vec<Finding>) -> Vec<String>,
 ) -> Result<Turned, Vec<String>> {
     let facts = ask_all(settings, order, connections, note).await?;
-    let named = |name: &HostName| (name.clone(), facts[name].clone());
+    let named = |name: &HostName| AskedHost { name: name.clone(), facts: facts[name].clone() };
     let donor = order.from.as_ref().unwrap_or(&order.primary);
     let asked = Asked {
         order,
@@ -76,17 +76,17 @@ pub(crate) async fn turn(
         Err(Trouble::Host(error)) => return Err(vec![chain(&error)]),
     };
     let (user, password) = account.as_ref().map_or(("", ""), |of| (of.user.as_str(), of.password()));
-    let reached = join_all(asked.targets.iter().map(|(name, facts)| async move {
+    let reached = join_all(asked.targets.iter().map(|AskedHost { name, facts }| async move {
         let (host, address) = whom.seen_by(order, facts);
         let (port, ssl) = (whom.port, whom.ssl);
         reach(connections, name, Reach { name: &host, address: &address, port, ssl, user, password }).await
     }));
     let mut targets = Vec::new();
-    for ((name, facts), reached) in asked.targets.iter().zip(reached.await) {
+    for (target, reached) in asked.targets.iter().zip(reached.await) {
         match reached {
             Ok(reached) => {
-                problems.extend(note(asked.reached(whom, name, facts, account.as_ref(), &reached)));
-                targets.push((name, facts, reached));
+                problems.extend(note(asked.reached(whom, target, account.as_ref(), &reached)));
+                targets.push(Connected { target, reached });
             }
             Err(error) => problems.push(chain(&error)),
         }
@@ -95,6 +95,12 @@ pub(crate) async fn turn(
         return Err(problems);
     }
     Ok(plan(settings, order, &asked, whom, account, &targets))
+}
+
+/// Target that has passed its connection test.
+struct Connected<'a> {
+    target: &'a AskedHost,
+    reached: Reached,
 }
 
 enum Trouble {
@@ -178,10 +184,9 @@ async fn choose_account(
     if order.create_account {
         return if whom.is_asked { Ok(None) } else { Err(Trouble::Finding(asked.cannot_create(whom))) };
     }
-    let (name, facts) = &asked.donor;
-    let server = server(facts);
+    let server = asked.donor();
     let upstream = asked.upstream().or(server.upstreams.first());
-    if let (Some(upstream), Some(host)) = (upstream, connections.hosts.get(name)) {
+    if let (Some(upstream), Some(host)) = (upstream, connections.hosts.get(&asked.donor.name)) {
         use std::os::unix::ffi::OsStrExt as _;
         let script = Script::account(server.datadir.as_os_str().as_bytes(), &upstream.name);
         let answer = host.ask("account lookup", &script).await.map_err(Trouble::Host)?;
@@ -224,17 +229,14 @@ fn plan(
     asked: &Asked<'_>,
     whom: &Whom,
     account: Option<Account>,
-    targets: &[(&HostName, &Facts, Reached)],
+    targets: &[Connected<'_>],
 ) -> Turned {
-    let (donor_name, donor) = &asked.donor;
-    let donor = server(donor);
-    let datadir =
-        |facts: &Facts| facts.installed.as_ref().map(|server| server.datadir.clone()).unwrap_or_default();
-    let follow = |facts: &Facts, reached: &Reached| {
-        let server = facts.installed.clone().unwrap_or_default();
+    let (donor, primary) = (asked.donor(), asked.primary.server());
+    let follow = |Connected { target, reached }: &Connected<'_>| {
+        let server = target.server();
         Follow {
-            unit: server.unit,
-            socket: server.socket,
+            unit: server.unit.clone(),
+            socket: server.socket.clone(),
             host: reached.host.clone(),
             own: reached.own.clone(),
             // Backups lack this file, without which the first start would upgrade current system tables.
@@ -244,21 +246,19 @@ fn plan(
             timeout: settings.servers.timeout,
         }
     };
-    let in_parent = |name: &HostName, facts: &Facts| Endpoint {
-        host: name.clone(),
-        path: datadir(facts).parent().unwrap_or(Path::new("/")).to_owned(),
+    let in_parent = |target: &AskedHost| Endpoint {
+        host: target.name.clone(),
+        path: target.server().datadir.parent().unwrap_or(Path::new("/")).to_owned(),
     };
-    let first = targets.first().map(|(_, facts, _)| datadir(facts)).unwrap_or_default();
+    let first = targets.first().and_then(|first| first.target.server().datadir.file_name());
     let mut servers = settings.servers.clone();
     // Overrides what configuration files set for other runs. Nothing is stopped on the donor.
     (servers.prepare, servers.stop, servers.stop_replication) = (true, Ends::Target, false);
-    let (primary_name, primary) = &asked.primary;
-    let primary = server(primary);
     Turned {
         settings: Settings {
             transfer_type: TransferType::Backup,
             servers,
-            rename: Some(FileName(first.file_name().unwrap_or(OsStr::new("mysql")).to_owned())),
+            rename: Some(FileName(first.unwrap_or(OsStr::new("mysql")).to_owned())),
             // The preflight has checked that databases may be replaced, if there are any.
             replace: if settings.replace == Replace::Keep { Replace::Keep } else { Replace::Remove },
             chown: None,
@@ -266,8 +266,8 @@ fn plan(
             skip_refused: false,
             ..settings.clone()
         },
-        source: Endpoint { host: donor_name.clone(), path: donor.socket.clone().into() },
-        targets: targets.iter().map(|(name, facts, _)| in_parent(name, facts)).collect(),
+        source: Endpoint { host: asked.donor.name.clone(), path: donor.socket.clone().into() },
+        targets: targets.iter().map(|connected| in_parent(connected.target)).collect(),
         replica: ReplicaPlan {
             primary: whom.name.clone(),
             port: whom.port,
@@ -276,7 +276,7 @@ fn plan(
             account: match account {
                 Some(account) => AccountPlan::Given(account),
                 None => AccountPlan::Create {
-                    place: Endpoint { host: primary_name.clone(), path: primary.datadir.clone() },
+                    place: Endpoint { host: asked.primary.name.clone(), path: primary.datadir.clone() },
                     socket: primary.socket.clone(),
                 },
             },
@@ -285,7 +285,7 @@ fn plan(
             defaults_file: settings.servers.defaults_file.clone().unwrap_or_default(),
             targets: targets
                 .iter()
-                .map(|(name, facts, reached)| ((*name).clone(), follow(facts, reached)))
+                .map(|connected| (connected.target.name.clone(), follow(connected)))
                 .collect(),
         },
     }

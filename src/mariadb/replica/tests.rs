@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use clap::Parser as _;
 
-use super::whom::{Asked, Reached};
+use super::whom::{Asked, AskedHost, Reached};
 use crate::base::endpoint::HostName;
 use crate::cli::{Cli, Command, Replica};
 use crate::host::facts::{Facts, Installed, Upstream};
@@ -19,6 +19,10 @@ fn order(words: &[&str]) -> Replica {
 
 fn host(name: &str) -> HostName {
     HostName::Ssh(name.into())
+}
+
+fn asked_host(name: &str, facts: &Facts) -> AskedHost {
+    AskedHost { name: host(name), facts: facts.clone() }
 }
 
 /// Facts of a suitable server on the host with the address 10.0.0.`id`.
@@ -72,9 +76,9 @@ fn found(words: &[&str], change: impl Fn(&mut Facts, &mut Facts)) -> Vec<String>
     change(&mut source, &mut target);
     let asked = Asked {
         order: &order,
-        donor: (host("db1"), source.clone()),
-        primary: (host("db1"), source),
-        targets: vec![(host("db2"), target)],
+        donor: asked_host("db1", &source),
+        primary: asked_host("db1", &source),
+        targets: vec![asked_host("db2", &target)],
     };
     asked.servers().iter().map(ToString::to_string).collect()
 }
@@ -91,6 +95,7 @@ fn good_pair_has_no_findings() {
 type Change<'a> = &'a dyn Fn(&mut Facts, &mut Facts);
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn each_finding_names_its_problem_and_fix() {
     let set = |facts: &mut Facts, name: &str, value: &str| {
         installed(facts).instance.variables.insert(name.into(), value.into());
@@ -234,8 +239,8 @@ fn upstream_depends_on_the_command() {
         let donor_name = order.from.clone().unwrap_or(order.primary.clone());
         let asked = Asked {
             order: &order,
-            donor: (donor_name, donor.clone()),
-            primary: (order.primary.clone(), primary.clone()),
+            donor: AskedHost { name: donor_name, facts: donor.clone() },
+            primary: AskedHost { name: order.primary.clone(), facts: primary.clone() },
             targets: Vec::new(),
         };
         asked.whom().map(|whom| (whom.name, whom.port, whom.position)).map_err(|finding| finding.to_string())
@@ -272,8 +277,8 @@ fn account_is_used_only_for_a_given_primary() {
     let order = order(&["db4", "db2"]);
     let asked = Asked {
         order: &order,
-        donor: (host("db4"), replica.clone()),
-        primary: (host("db4"), replica),
+        donor: asked_host("db4", &replica),
+        primary: asked_host("db4", &replica),
         targets: Vec::new(),
     };
     let whom = asked.whom().unwrap();
@@ -290,14 +295,14 @@ fn closed_port_and_refused_login_have_different_fixes() {
     let order = order(&["db1", "db2"]);
     let asked = Asked {
         order: &order,
-        donor: (host("db1"), runs(1)),
-        primary: (host("db1"), runs(1)),
+        donor: asked_host("db1", &runs(1)),
+        primary: asked_host("db1", &runs(1)),
         targets: Vec::new(),
     };
     let whom = asked.whom().unwrap();
     let account = Account::new("repl".into(), "secret".into()).unwrap();
     let findings = |reached: &Reached| {
-        let found = asked.reached(&whom, &host("db2"), &runs(2), Some(&account), reached);
+        let found = asked.reached(&whom, &asked_host("db2", &runs(2)), Some(&account), reached);
         found.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
     };
     let variables =

@@ -39,10 +39,29 @@ impl Role {
 #[derive(Debug)]
 pub(super) struct Asked<'a> {
     pub(super) order: &'a cli::Replica,
-    pub(super) donor: (HostName, Facts),
+    pub(super) donor: AskedHost,
     /// The same as `donor` if the primary is copied itself.
-    pub(super) primary: (HostName, Facts),
-    pub(super) targets: Vec<(HostName, Facts)>,
+    pub(super) primary: AskedHost,
+    pub(super) targets: Vec<AskedHost>,
+}
+
+/// A host of the command.
+#[derive(Clone, Debug)]
+pub(super) struct AskedHost {
+    pub(super) name: HostName,
+    pub(super) facts: Facts,
+}
+
+impl AskedHost {
+    /// Returns its server, or an empty one.
+    pub(super) fn server(&self) -> &Installed {
+        self.facts.installed.as_ref().unwrap_or(&NO_SERVER)
+    }
+
+    /// Returns whether both are one host, even if it has two names.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.name == other.name || self.facts.same_machine(&other.facts)
+    }
 }
 
 /// The server that is replicated from.
@@ -72,15 +91,17 @@ pub(super) struct Reached {
     pub(super) error: Option<String>,
 }
 
+impl Reached {
+    /// Returns a global variable of the server, or an empty string if it is unknown.
+    pub(super) fn variable(&self, name: &str) -> &str {
+        self.variables.get(name).map_or("", String::as_str)
+    }
+}
+
 /// Returns the host name without the user.
 pub(super) fn bare(name: &HostName) -> String {
     let name = name.to_string();
     name.rsplit('@').next().unwrap_or_default().to_owned()
-}
-
-/// Returns the server of a host, or an empty one.
-pub(super) fn server(facts: &Facts) -> &Installed {
-    facts.installed.as_ref().unwrap_or(&NO_SERVER)
 }
 
 impl Whom {
@@ -100,7 +121,7 @@ impl Whom {
 
 impl Asked<'_> {
     pub(super) fn donor(&self) -> &Installed {
-        server(&self.donor.1)
+        self.donor.server()
     }
 
     /// Returns whether the new replicas replicate from the donor's upstream.
@@ -111,13 +132,13 @@ impl Asked<'_> {
 
     /// Returns the donor's upstream that is the primary of the command; without `--from` its only upstream.
     pub(super) fn upstream(&self) -> Option<&Upstream> {
-        let (name, facts) = &self.primary;
+        let AskedHost { name, facts } = &self.primary;
         let own = facts.ssh.map(|(_, own)| own);
         let is_primary = |upstream: &&Upstream| {
             let address = upstream.host.parse::<IpAddr>().ok();
             upstream.host == bare(name)
                 || address.is_some_and(|address| Some(address) == own || facts.addresses.contains(&address))
-                || upstream.server_id == server(facts).server_id() && upstream.server_id != 0
+                || upstream.server_id == self.primary.server().server_id() && upstream.server_id != 0
         };
         if self.order.from.is_some() {
             return self.donor().upstreams.iter().find(is_primary);
@@ -128,10 +149,10 @@ impl Asked<'_> {
     /// Chooses the server that the new replicas replicate from.
     pub(super) fn whom(&self) -> Result<Whom, Finding> {
         let donor = self.donor();
-        let (name, facts) = &self.primary;
+        let AskedHost { name, facts } = &self.primary;
         if self.order.sibling && donor.upstreams.is_empty() {
             let fix = "omit --sibling to make the new replicas replicate from it";
-            return Err(refusal(&self.donor.0, "it is not a replica", fix));
+            return Err(refusal(&self.donor.name, "it is not a replica", fix));
         }
         let of_primary = |port: u16, ssl: bool, position: Whose| Whom {
             name: bare(name),
@@ -142,7 +163,7 @@ impl Asked<'_> {
             address: facts.ssh.map(|(_, own)| own),
             is_here: *name == HostName::Local,
         };
-        let has_ssl = server(facts).instance.variable("have_ssl") == "YES";
+        let has_ssl = self.primary.server().instance.variable("have_ssl") == "YES";
         if !self.beside() {
             return Ok(of_primary(donor.port(), has_ssl, Whose::Own));
         }
@@ -150,15 +171,15 @@ impl Asked<'_> {
             let many = donor.upstreams.len();
             return Err(if self.order.from.is_some() {
                 let fix = "give one of its replicas with --from, or omit --from";
-                refusal(&self.donor.0, &format!("it does not replicate from {name}"), fix)
+                refusal(&self.donor.name, &format!("it does not replicate from {name}"), fix)
             } else {
                 let fix = "use --replicate-from-primary to replicate from it, or choose one of them: transfer replica \
                            PRIMARY TARGET --from DONOR";
-                refusal(&self.donor.0, &format!("it replicates from {many} servers"), fix)
+                refusal(&self.donor.name, &format!("it replicates from {many} servers"), fix)
             });
         };
         if self.order.from.is_some() {
-            return Ok(of_primary(server(facts).port(), upstream.ssl || has_ssl, Whose::Upstream));
+            return Ok(of_primary(self.primary.server().port(), upstream.ssl || has_ssl, Whose::Upstream));
         }
         Ok(Whom {
             name: upstream.host.clone(),

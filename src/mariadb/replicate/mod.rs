@@ -15,13 +15,13 @@ use super::plan::{Account, Follow, ReplicaPlan};
 use crate::error::{Error, chain};
 use crate::host::agent::{AgentError, Command, Job, JobName};
 use crate::host::wire::printable;
-use crate::lease::{self, End};
+use crate::lease::{self, End, job};
 use crate::plan::{Plan, TargetPlan};
 use crate::progress::{Phase, Progress};
 use crate::report::outcome::{BackupFacts, Followed};
 pub(crate) use account::{Creation, Credentials};
 use position::position;
-pub(crate) use tables::{Caught, Comparison};
+pub(crate) use tables::{Caught, Compared, Comparison};
 
 /// Interval of progress reports.
 const LOOK: Duration = Duration::from_millis(250);
@@ -100,7 +100,7 @@ impl<'a> Replica<'a> {
     async fn wait(&self, script: &[u8], progress: &Progress) -> Result<(String, Duration), Error> {
         let Setup { replica, end, .. } = self.setup;
         let key = Zeroizing::new(format!("{}\n{}", self.account.user, self.account.password()));
-        lease::job(&end.agent, JobName::Follow, script, &key).await?;
+        job::start(&end.agent, JobName::Follow, script, &key).await?;
         let job = loop {
             tokio::select! {
                 ended = end.agent.ended(JobName::Follow) => break ended?,

@@ -8,7 +8,7 @@ use super::{Replica, Setup, reported};
 use crate::config::values::TableCheck;
 use crate::error::Error;
 use crate::host::agent::{Command, Job, JobName, List};
-use crate::lease::{self, End};
+use crate::lease::{End, job};
 use crate::mariadb::jobs;
 use crate::mariadb::plan::{Position, ReplicaPlan, is_gtid};
 use crate::plan::Plan;
@@ -27,12 +27,28 @@ pub(crate) struct Comparison<'a> {
 
 /// Replica that has caught up.
 #[derive(Debug)]
-pub(crate) struct Caught<'a, 'b> {
+pub(crate) struct Caught<'a, 'b, T> {
     /// The replica.
     pub(crate) replica: &'a Replica<'b>,
     /// Facts about it.
     pub(crate) followed: Followed,
+    /// Copy, for the caller.
+    pub(crate) copy: T,
 }
+
+/// Replica whose tables were compared.
+#[derive(Debug)]
+pub(crate) struct Compared<'a, 'b, T> {
+    /// The replica.
+    pub(crate) replica: &'a Replica<'b>,
+    /// Facts about it, if its tables agree.
+    pub(crate) followed: Result<Followed, Error>,
+    /// Copy.
+    pub(crate) copy: T,
+}
+
+/// Result of reading the donor's tables. Text: an error of the donor is that of every replica.
+type OfDonor = Result<Job, String>;
 
 /// Returns the position at which the source has read its tables, in the form that the replica uses.
 fn moment_of(job: &Job, began: &Position) -> Option<Position> {
@@ -45,11 +61,11 @@ fn moment_of(job: &Job, began: &Position) -> Option<Position> {
 
 impl Comparison<'_> {
     /// Compares the tables of replicas that have caught up. Each replica has its own result.
-    pub(crate) async fn run(
+    pub(crate) async fn run<'b, 'c, T>(
         &self,
-        caught: Vec<Caught<'_, '_>>,
+        caught: Vec<Caught<'b, 'c, T>>,
         progress: &Progress,
-    ) -> Vec<Result<Followed, Error>> {
+    ) -> Vec<Compared<'b, 'c, T>> {
         progress.phase(Phase::Comparing);
         let clock = Instant::now();
         // The replicas stop before the position is chosen: none can be past it.
@@ -59,17 +75,35 @@ impl Comparison<'_> {
             run(end, &script, "cannot stop replication for the comparison").await
         }))
         .await;
+        let (of_source, of_targets) = self.read_both(&caught, stopped).await;
+        let of_source = &of_source;
+        join_all(caught.into_iter().zip(of_targets).map(|(caught, here)| async move {
+            let Caught { replica, followed, copy } = caught;
+            let judged = async {
+                let (here, there) = (here?, of_source.as_ref().map_err(|text| Error::Failed(text.clone()))?);
+                self.judge(replica, followed, there, &here, clock, progress).await
+            };
+            Compared { replica, followed: judged.await, copy }
+        }))
+        .await
+    }
+
+    /// Reads the tables of the donor and of the replicas whose replication was stopped, all at one position.
+    async fn read_both<T>(
+        &self,
+        caught: &[Caught<'_, '_, T>],
+        stopped: Vec<Result<Job, Error>>,
+    ) -> (OfDonor, Vec<Result<Job, Error>>) {
         // Without a replica to compare, the donor's writes must not be blocked.
         if stopped.iter().all(Result::is_err) {
-            return stopped.into_iter().filter_map(Result::err).map(Err).collect();
+            return (Err("no replica could be compared".into()), stopped);
         }
         let behind = stopped.iter().flatten().filter_map(|job| job.facts.gtid.clone());
         let behind: Vec<String> = behind.filter(|gtid| is_gtid(gtid)).collect();
-        // Text: an error of the donor is that of every replica.
-        let (of_source, of_targets) = match self.begin(&behind).await {
+        match self.begin(&behind).await {
             Ok(moment) => tokio::join!(
                 async { self.end().await.map_err(|error| error.chain()) },
-                self.read(&caught, stopped, &moment)
+                self.read(caught, stopped, &moment)
             ),
             Err(error) => {
                 // It may be running, and then blocks writes of the donor.
@@ -80,13 +114,7 @@ impl Comparison<'_> {
                 let of_targets = stopped.into_iter().map(failed).collect();
                 (Err(text.clone()), of_targets)
             }
-        };
-        let of_source = &of_source;
-        join_all(caught.into_iter().zip(of_targets).map(|(caught, here)| async move {
-            let (here, there) = (here?, of_source.as_ref().map_err(|text| Error::Failed(text.clone()))?);
-            self.judge(caught, (there, &here), clock, progress).await
-        }))
-        .await
+        }
     }
 
     /// Starts to read the tables of the donor, not before any of these GTIDs. Returns when it has reported the
@@ -94,7 +122,7 @@ impl Comparison<'_> {
     async fn begin(&self, behind: &[String]) -> Result<Job, Error> {
         let script = jobs::source_tables(self.plan, self.replica, self.check, behind);
         let agent = &self.source.agent;
-        lease::job(agent, JobName::Tables, &script, "").await?;
+        job::start(agent, JobName::Tables, &script, "").await?;
         let job = agent.until(JobName::Tables, |job| job.facts.gtid.is_some() || job.exit.is_some()).await?;
         if job.facts.gtid.is_some() {
             return Ok(job);
@@ -109,9 +137,9 @@ impl Comparison<'_> {
     }
 
     /// Reads the tables of the replicas at the position of the donor.
-    async fn read(
+    async fn read<T>(
         &self,
-        caught: &[Caught<'_, '_>],
+        caught: &[Caught<'_, '_, T>],
         stopped: Vec<Result<Job, Error>>,
         moment: &Job,
     ) -> Vec<Result<Job, Error>> {
@@ -134,8 +162,10 @@ impl Comparison<'_> {
     /// Compares the lists of the donor and of one replica, which then catches up again.
     async fn judge(
         &self,
-        Caught { replica, mut followed }: Caught<'_, '_>,
-        (there, here): (&Job, &Job),
+        replica: &Replica<'_>,
+        mut followed: Followed,
+        there: &Job,
+        here: &Job,
         clock: Instant,
         progress: &Progress,
     ) -> Result<Followed, Error> {
@@ -161,7 +191,7 @@ impl Comparison<'_> {
 
 /// Runs a job `tables` and requires it to succeed.
 async fn run(end: &End, script: &[u8], what: &str) -> Result<Job, Error> {
-    lease::job(&end.agent, JobName::Tables, script, "").await?;
+    job::start(&end.agent, JobName::Tables, script, "").await?;
     let job = end.agent.ended(JobName::Tables).await?;
     if job.exit == Some(0) { Ok(job) } else { Err(reported(end, &job, what)) }
 }

@@ -21,7 +21,7 @@ pub fn source(settings: &Settings, side: Side<'_>) -> Vec<Finding> {
 #[must_use]
 pub fn target(settings: &Settings, source: Side<'_>, side: Side<'_>, before: Before<'_>) -> Vec<Finding> {
     let requirements = Engine::of(settings).requirements(settings);
-    let mut findings = preflight::target(settings, &requirements, (source, side), before);
+    let mut findings = preflight::target(settings, &requirements, source, side, before);
     findings.extend(mariadb::preflight::target(settings, source, side, before));
     findings
 }

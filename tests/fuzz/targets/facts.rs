@@ -10,11 +10,11 @@ use libfuzzer_sys::fuzz_target;
 use transfer::config::settings::Settings;
 use transfer::host::facts::Facts;
 use transfer::host::wire::LONGEST_TEXT;
-use transfer::run::findings;
 use transfer::preflight::{Before, Side};
-use transfer::probe::candidates;
+use transfer::probe::{NamedFacts, candidates};
 use transfer::report::dry_run::DryRun;
 use transfer::report::{Report, RunFacts};
+use transfer::run::findings;
 use transfer_fuzz::{answer, assert_line, assert_lines, endpoint, parts, plan, settings};
 
 static WAYS: LazyLock<[Settings; 4]> = LazyLock::new(|| {
@@ -61,7 +61,8 @@ fuzz_target!(|data: &[u8]| {
     assert_bounded(&here);
 
     let (source, target) = (endpoint("db1:/srv/data"), endpoint("db2:/srv"));
-    assert!(candidates((&source.host, &there), (&target.host, &here)).len() <= 65);
+    let named = |name, facts| NamedFacts { name, facts };
+    assert!(candidates(named(&source.host, &there), named(&target.host, &here)).len() <= 65);
     let now = 1_700_000_000.0;
     let side = |endpoint, facts, peer| Side {
         endpoint,

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
+use transfer::config::values::PortRange;
 use transfer::host::wire::{LONGEST_PATH, LONGEST_TEXT};
 use transfer::lease::{Leftover, leased, settled};
 use transfer::report::Report;
@@ -20,7 +21,7 @@ fuzz_target!(|data: &[u8]| {
     assert_lines(&report.to_string(), 64 * (LONGEST_PATH + 200));
     assert_line(&report.to_json(), 64 * 2 * (LONGEST_PATH + 200));
     for reply in &messages {
-        match leased(reply, (4400, 4500)) {
+        match leased(reply, PortRange { first: 4400, last: 4500 }) {
             Ok(port) => assert!((4400..=4500).contains(&port)),
             Err(text) => assert_line(&text, LONGEST_TEXT + 3),
         }

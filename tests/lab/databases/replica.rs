@@ -312,6 +312,7 @@ fn exclusive_replica_as_donor_works_in_every_topology() {
     servers.expect_nothing_left();
 }
 
+#[expect(clippy::too_many_lines, reason = "one set of servers for all refusals")]
 #[test]
 fn exclusive_replica_is_refused_before_any_change() {
     let Some(servers) = Servers::set() else { return };

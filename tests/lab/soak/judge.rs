@@ -256,7 +256,13 @@ impl Soak {
                 wrong.push(format!("transfer {} says that {name:?} is there, and it is not", member.index));
             }
         }
-        // Without --replace, only one can have the name.
+        wrong.extend(self.given_to_several(members));
+        wrong
+    }
+
+    /// Returns the names that several runs claim: without --replace, only one can have a name.
+    fn given_to_several(&self, members: &[(&Member, Claim)]) -> Vec<String> {
+        let mut wrong = Vec::new();
         for (member, claim) in members {
             let case = &self.cases[member.index];
             let replaced = members.iter().any(|(other, claim)| {

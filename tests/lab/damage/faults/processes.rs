@@ -31,6 +31,7 @@ fn end(experiment: &Experiment, end: End, whom: &str) {
     processes::sh(&experiment.host(end), &script);
 }
 
+#[expect(clippy::too_many_lines, reason = "a table of faults")]
 pub(super) fn deaths() -> Vec<Fault> {
     // The agent last: the kernel continues a stopped watchdog when its parent dies, and it would start to
     // act.

@@ -6,14 +6,14 @@ use futures_util::future::join_all;
 
 use super::arrive::{Arrived, LIST, arrive};
 use super::jobs;
-use super::lane::{Ending, Lane, Settling};
+use super::lane::{Completing, Goal, Lane};
 use crate::config::settings::Replace;
 use crate::engine::Received;
 use crate::error::{Error, chain};
 use crate::host::agent::{AgentError, Code, Command, Job, JobName, List};
 use crate::host::wire::printable;
-use crate::lease::{self, End};
-use crate::mariadb::replicate::{Caught, Comparison, Replica};
+use crate::lease::{self, End, job};
+use crate::mariadb::replicate::{Caught, Compared, Comparison, Replica};
 use crate::plan::Plan;
 use crate::report::outcome::{Copied, Followed};
 use crate::shape::{Consumer, Publication};
@@ -37,8 +37,8 @@ struct Proven {
 }
 
 /// Verifies and publishes every copy, and returns the results in order. Fails only if the source does.
-pub(super) async fn settle(
-    context: &Settling<'_>,
+pub(super) async fn complete(
+    context: &Completing<'_>,
     arrivals: Vec<Arrival<'_, '_>>,
 ) -> Result<Vec<Result<Copied, Error>>, Error> {
     let (of_source, of_targets) = tokio::join!(
@@ -48,9 +48,9 @@ pub(super) async fn settle(
     let of_source: Job = of_source?;
     let published = join_all(arrivals.iter().zip(of_targets).map(|(Arrival { lane, .. }, arrived)| async {
         let copy = prove(context, lane, &of_source, arrived?).await?;
-        match &lane.ending {
-            Ending::Publish => publish(context.plan, lane, copy).await,
-            Ending::Replicate(replica) => follow(context, lane, replica, copy).await,
+        match &lane.goal {
+            Goal::Publish => publish(context.plan, lane, copy).await,
+            Goal::Replicate(replica) => follow(context, lane, replica, copy).await,
         }
     }))
     .await;
@@ -63,15 +63,15 @@ pub(super) async fn settle(
 }
 
 /// Returns the lists of the source, as soon as it has been read.
-async fn list_source(Settling { plan, source, quiesced, .. }: &Settling<'_>) -> Result<Job, Error> {
+async fn list_source(Completing { plan, source, quiesced, .. }: &Completing<'_>) -> Result<Job, Error> {
     if !plan.shape.compares_files() {
         return Ok(Job::default());
     }
     let listed = async {
-        let listed = lease::digested(source, JobName::Manifest, plan.idle_timeout, LIST).await?;
+        let listed = job::digested(source, JobName::Manifest, plan.idle_timeout, LIST).await?;
         // Before the source's server runs again and changes files.
         if plan.ignore_changed {
-            lease::run(source, JobName::Changed, &jobs::changed(plan), "list what has changed").await?;
+            job::run(source, JobName::Changed, &jobs::changed(plan), "list what has changed").await?;
         }
         Ok(listed)
     };
@@ -83,7 +83,7 @@ async fn list_source(Settling { plan, source, quiesced, .. }: &Settling<'_>) -> 
 
 /// Compares one target with the source, and changes the owner of the copy if requested.
 async fn prove(
-    Settling { plan, source, .. }: &Settling<'_>,
+    Completing { plan, source, .. }: &Completing<'_>,
     lane: &Lane<'_>,
     of_source: &Job,
     arrived: Arrived,
@@ -91,7 +91,7 @@ async fn prove(
     lease::check_source(plan, source).await?;
     let changes = compare(plan, source, lane, of_source, &arrived.listed).await?;
     if let Some(script) = jobs::chown(plan, lane.plan) {
-        lease::run(lane.end, JobName::Chown, &script, "give the copy to its owner").await?;
+        job::run(lane.end, JobName::Chown, &script, "give the copy to its owner").await?;
     }
     let mut notes = Vec::new();
     if plan.shape.consumer == Consumer::File {
@@ -128,7 +128,7 @@ async fn publish(plan: &Plan, lane: &Lane<'_>, mut copy: Proven) -> Result<Prove
 
 /// Publishes a copy provisionally and makes it a replica. On failure the old server is restored.
 async fn follow(
-    Settling { plan, progress, .. }: &Settling<'_>,
+    Completing { plan, progress, .. }: &Completing<'_>,
     lane: &Lane<'_>,
     replica: &Replica<'_>,
     mut copy: Proven,
@@ -159,39 +159,34 @@ async fn follow(
 
 /// Compares the tables of replicas that have caught up, if requested, and commits those that agree.
 async fn compare_tables(
-    Settling { plan, source, progress, .. }: &Settling<'_>,
+    Completing { plan, source, progress, .. }: &Completing<'_>,
     arrivals: &[Arrival<'_, '_>],
-    mut copies: Vec<Result<Proven, Error>>,
+    copies: Vec<Result<Proven, Error>>,
 ) -> Vec<Result<Proven, Error>> {
     let check = plan.replica.as_ref().and_then(|replica| Some((replica, replica.tables?)));
     let Some((replica, check)) = check else { return copies };
-    let comparison = Comparison { plan, replica, source, check };
-    let caught = arrivals.iter().zip(&mut copies).enumerate().filter_map(|(index, (arrival, copy))| {
-        let Ending::Replicate(replica) = &arrival.lane.ending else { return None };
-        let followed = copy.as_mut().ok()?.followed.take()?;
-        Some((index, Caught { replica, followed }))
-    });
-    let (indices, caught): (Vec<usize>, Vec<Caught<'_, '_>>) = caught.unzip();
-    if caught.is_empty() {
-        return copies;
-    }
-    let compared = comparison.run(caught, progress).await;
-    let mut results: Vec<Option<Result<Followed, Error>>> = copies.iter().map(|_| None).collect();
-    for (index, result) in indices.into_iter().zip(compared) {
-        results[index] = Some(result);
-    }
-    join_all(arrivals.iter().zip(copies).zip(results).map(|((arrival, copy), compared)| async move {
-        let copy = copy?;
-        match &arrival.lane.ending {
-            Ending::Publish => Ok(copy),
-            Ending::Replicate(replica) => {
-                let compared =
-                    compared.unwrap_or_else(|| Err(Error::Failed("its tables were not compared".into())));
-                accept(plan, arrival.lane, replica, (copy, compared)).await
+    let mut caught = Vec::new();
+    let mut done = Vec::new();
+    for (index, (Arrival { lane, .. }, copy)) in arrivals.iter().zip(copies).enumerate() {
+        match (&lane.goal, copy) {
+            (Goal::Replicate(replica), Ok(Proven { followed: Some(followed), arrived, changes, notes })) => {
+                let copy = Proven { arrived, changes, notes, followed: None };
+                caught.push(Caught { replica, followed, copy: (index, *lane, copy) });
             }
+            (_, copy) => done.push((index, copy)),
         }
-    }))
-    .await
+    }
+    if !caught.is_empty() {
+        let comparison = Comparison { plan, replica, source, check };
+        let compared = comparison.run(caught, progress).await;
+        let accepted = compared.into_iter().map(|Compared { replica, followed, copy }| async move {
+            let (index, lane, copy) = copy;
+            (index, accept(plan, lane, replica, copy, followed).await)
+        });
+        done.extend(join_all(accepted).await);
+    }
+    done.sort_by_key(|(index, _)| *index);
+    done.into_iter().map(|(_, copy)| copy).collect()
 }
 
 /// Commits a replica whose tables were compared, or restores the old server.
@@ -199,7 +194,8 @@ async fn accept(
     plan: &Plan,
     lane: &Lane<'_>,
     replica: &Replica<'_>,
-    (mut copy, compared): (Proven, Result<Followed, Error>),
+    mut copy: Proven,
+    compared: Result<Followed, Error>,
 ) -> Result<Proven, Error> {
     let agreed = async {
         let followed = compared?;
@@ -325,8 +321,8 @@ async fn give_name(plan: &Plan, lane: &Lane<'_>) -> Result<(), Error> {
     }
 }
 
-fn copied(context: &Settling<'_>, arrival: Arrival<'_, '_>, copy: Proven) -> Copied {
-    let Settling { plan, sent, quiesced, began, streamed, .. } = context;
+fn copied(context: &Completing<'_>, arrival: Arrival<'_, '_>, copy: Proven) -> Copied {
+    let Completing { plan, sent, quiesced, began, streamed, .. } = context;
     let Proven { arrived: Arrived { listed, backup }, changes, notes, followed } = copy;
     let Received { wire_bytes, digest, dropped, complaints } = arrival.received;
     let entries = listed.manifests.get(&List::Entries).cloned().unwrap_or_default();
