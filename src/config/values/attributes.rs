@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::str::FromStr;
 
-pub use crate::proto::files::AttributeKind;
+pub(crate) use crate::proto::files::AttributeKind;
 
 /// Kinds of extended attributes, separated by commas.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
