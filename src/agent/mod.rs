@@ -6,6 +6,7 @@
 
 pub(crate) mod flock;
 pub(crate) mod journal;
+pub(crate) mod locks;
 pub(crate) mod processes;
 #[cfg(test)]
 pub(crate) mod scenes;

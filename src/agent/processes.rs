@@ -221,6 +221,16 @@ impl Members {
     }
 }
 
+/// Creates the lock file of a job, locked. The agent closes it when the job has inherited it: the lock shows
+/// whether any process of the job is left.
+pub(crate) fn create_lock(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let mut options = File::options();
+    options.read(true).write(true).create(true).mode(0o600).custom_flags(flags.bits().cast_signed());
+    let file = options.open(path)?;
+    if flock::lock(&file, Wait::No)? { Ok(file) } else { Err(ErrorKind::ResourceBusy.into()) }
+}
+
 /// Ends all processes that have a lock file open.
 pub(crate) fn end_all(lock: &Path, limit: Duration) -> Result<(), EndError> {
     match Members::of(lock)? {

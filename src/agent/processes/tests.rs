@@ -18,7 +18,7 @@ struct Job {
 
 fn job() -> Job {
     let scratch = tempfile::tempdir().unwrap();
-    let file = File::create(scratch.path().join("receiver.job")).unwrap();
+    let file = create_lock(&scratch.path().join("receiver.job")).unwrap();
     Job { scratch, file: Some(file) }
 }
 
@@ -42,6 +42,12 @@ impl Job {
         child
     }
 
+    /// Ends the processes as an agent does, which has passed the lock file on and closed it.
+    fn end(&mut self) -> Result<(), EndError> {
+        self.file = None;
+        end_all(&self.lock(), LIMIT)
+    }
+
     fn members(&self) -> usize {
         let mut count = 0;
         let members = Members::of(&self.lock()).unwrap().unwrap();
@@ -57,12 +63,12 @@ impl Job {
 
 #[test]
 fn all_processes_of_a_job_end() {
-    let job = job();
+    let mut job = job();
     // A session of its own, an ignored SIGTERM, a stopped process, and one whose parent has ended.
     let mut child = job.start("(trap '' TERM; while :; do sleep 1; done) & (setsid sleep 100 & disown); sleep 100 & kill -STOP $!; echo ready; wait", None);
     let count = job.members();
     assert!(count >= 4, "{count}");
-    end_all(&job.lock(), LIMIT).unwrap();
+    job.end().unwrap();
     assert_eq!(job.members(), 0);
     assert!(!child.wait().unwrap().success());
 }
@@ -82,12 +88,13 @@ fn processes_are_found_after_the_lock_file_was_renamed() {
 
 #[test]
 fn other_processes_are_not_touched() {
-    let (job, other) = (job(), job());
+    let (mut job, mut other) = (job(), job());
     let mut child = other.start("echo ready; exec sleep 100", None);
-    // A file of the same name, and this process, which has the file of the job open.
-    end_all(&job.lock(), LIMIT).unwrap();
+    // A file of the same name, which this process has open, too.
+    let _open = File::open(job.lock()).unwrap();
+    job.end().unwrap();
     assert!(child.try_wait().unwrap().is_none());
-    end_all(&other.lock(), LIMIT).unwrap();
+    other.end().unwrap();
     child.wait().unwrap();
 }
 
@@ -102,10 +109,8 @@ fn processes_of_other_users_are_found_by_the_lock() {
         return;
     }
     let mut job = job();
-    assert!(flock::lock(job.file.as_ref().unwrap(), Wait::No).unwrap());
     let mut child = job.start("echo ready; exec sleep 100", Some(65534));
-    job.file = None;
-    end_all(&job.lock(), LIMIT).unwrap();
+    job.end().unwrap();
     assert!(!child.wait().unwrap().success());
 }
 
@@ -113,17 +118,16 @@ fn processes_of_other_users_are_found_by_the_lock() {
 fn lock_that_is_held_is_reported() {
     let job = job();
     // This process is never ended.
-    assert!(flock::lock(job.file.as_ref().unwrap(), Wait::No).unwrap());
     let error = end_all(&job.lock(), Duration::from_millis(100)).unwrap_err();
     assert!(matches!(error, EndError::Remain { count: 0, .. }), "{error}");
 }
 
 #[test]
 fn job_that_forks_all_the_time_ends() {
-    let job = job();
+    let mut job = job();
     let mut child = job
         .start("spin() { (trap '' TERM; sleep 0.01; spin) & }; spin; spin; echo ready; exec sleep 100", None);
-    end_all(&job.lock(), LIMIT).unwrap();
+    job.end().unwrap();
     assert_eq!(job.members(), 0);
     child.wait().unwrap();
 }
