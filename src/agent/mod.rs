@@ -8,6 +8,7 @@ pub(crate) mod flock;
 pub(crate) mod journal;
 pub(crate) mod locks;
 pub(crate) mod processes;
+pub(crate) mod rollback;
 #[cfg(test)]
 pub(crate) mod scenes;
 pub(crate) mod state;

@@ -13,8 +13,11 @@ use crate::proto::name::AgentName;
 
 /// Name of the agent's program in the directory of its run.
 pub(crate) const PROGRAM: &str = "transfer-agent";
-/// Name of the journal in the directory of a run.
-pub(crate) const JOURNAL: &str = "journal";
+/// Name of the journal in the directory of a run. Not that of the shell version's, which would take this journal
+/// for an empty one and remove it.
+pub(crate) const JOURNAL: &str = "journal.bin";
+/// Name of the journal of the shell version.
+pub(crate) const SHELL_JOURNAL: &str = "journal";
 /// Prefix of the directory of an agent that is not ready yet, and has nothing to roll back.
 pub(crate) const NEW: &str = ".new-";
 /// Prefix of the directory of an agent that has rolled back everything.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 
 use crate::agent::flock::{self, Wait};
-use crate::agent::state::JOURNAL;
+use crate::agent::state::{JOURNAL, SHELL_JOURNAL};
 
 /// Reason why the lock of a journal cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -39,9 +39,16 @@ pub(crate) struct JournalLock {
 }
 
 impl UnlockedJournal {
-    /// Opens the journal in the directory of a run. Never creates one: its owner may be removing it.
+    /// Opens the journal in the directory of a run, or that of the shell version. Never creates one: its owner may
+    /// be removing it.
     pub(crate) fn open(directory: &Path) -> Result<Self, LockError> {
-        let path = directory.join(JOURNAL);
+        match Self::open_file(directory.join(JOURNAL)) {
+            Err(LockError::Gone) => Self::open_file(directory.join(SHELL_JOURNAL)),
+            opened => opened,
+        }
+    }
+
+    fn open_file(path: PathBuf) -> Result<Self, LockError> {
         let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
         match File::options().read(true).custom_flags(flags.bits().cast_signed()).open(&path) {
             Ok(file) if file.metadata()?.is_file() => Ok(Self { file, path }),

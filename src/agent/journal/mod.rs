@@ -1,7 +1,7 @@
 //! The journal of a run: undos, each synced before the change that it takes back.
 
-mod contents;
-mod lock;
+pub(crate) mod contents;
+pub(crate) mod lock;
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write as _};
@@ -17,8 +17,7 @@ use super::state::{self, Directories, StateError};
 use crate::proto::journal::{Header, Record, Undo, encode};
 use crate::proto::name::AgentName;
 
-pub(crate) use contents::{Conclusion, Contents, ReadError};
-pub(crate) use lock::{JournalLock, LockError, UnlockedJournal};
+use lock::JournalLock;
 
 /// Attempts to create a directory that other runs may remove while it is empty.
 const ATTEMPTS: u32 = 5;

@@ -4,6 +4,8 @@ use std::io::Write as _;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use super::contents::{Conclusion, Contents};
+use super::lock::{LockError, UnlockedJournal};
 use super::*;
 use crate::agent::scenes;
 use crate::proto::journal::samples::header;
@@ -56,7 +58,7 @@ fn failed_creation_leaves_nothing() {
     let first = host.journal();
     let error = Journal::create(&host.directories, &host.agent, header(), |_| Ok(())).unwrap_err();
     assert!(matches!(error, JournalError::Create { .. }), "{error}");
-    assert!(host.directories.run(&host.agent).join("journal").exists());
+    assert!(host.directories.run(&host.agent).join(state::JOURNAL).exists());
     drop(first);
     assert!(host.scratch.path().join("lib").exists());
 }
@@ -90,7 +92,7 @@ fn lock_is_held_until_the_journal_is_dropped() {
 #[test]
 fn pipe_or_link_is_no_journal() {
     let scratch = tempfile::tempdir().unwrap();
-    let path = scratch.path().join("journal");
+    let path = scratch.path().join(state::JOURNAL);
     rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
     assert!(matches!(JournalLock::take(scratch.path(), Wait::No), Err(LockError::Open(_))));
     fs::remove_file(&path).unwrap();

@@ -1,6 +1,6 @@
 //! Lock files of final names, servers and ports, by which the runs on a host keep out of each other's way.
 
-mod ports;
+pub(crate) mod ports;
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read as _, Write as _};
@@ -18,8 +18,6 @@ use super::state::{self, Directories, StateError};
 use crate::proto::files::FileId;
 use crate::proto::name::AgentName;
 use crate::proto::{HostBytes, Text};
-
-pub(crate) use ports::{PortError, PortLease, lease_port};
 
 /// Time to wait for a lock that a clean-up may hold for a moment.
 pub(crate) const PATIENCE: Wait = Wait::For(Duration::from_secs(1));
