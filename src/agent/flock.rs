@@ -1,12 +1,13 @@
 //! Locks of files (`flock`), which the kernel releases when their last holder ends.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
 use rustix::fs::{FlockOperation, flock, fstat};
 use rustix::io::Errno;
 
@@ -22,6 +23,13 @@ pub(crate) enum Wait {
     For(Duration),
     /// Until the lock is free.
     Forever,
+}
+
+/// Returns options for a file that is locked: never a link, and never waits for the other end of a pipe.
+pub(crate) fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(O_NOFOLLOW | O_NONBLOCK);
+    options
 }
 
 /// Locks a file exclusively; returns whether that succeeded in time.

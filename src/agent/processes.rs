@@ -10,7 +10,7 @@
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -157,7 +157,7 @@ impl Members {
     }
 
     fn search(&self, owners: Owners, visitor: &mut dyn FnMut(Pid) -> io::Result<()>) -> io::Result<()> {
-        let proc = open_directory("/proc")?;
+        let proc = open_directory(CWD, "/proc")?;
         let (own, user) = (getpid(), geteuid());
         let mut buffer = [MaybeUninit::uninit(); BUFFER];
         let mut processes = RawDir::new(&proc, &mut buffer);
@@ -165,39 +165,39 @@ impl Members {
             let entry = entry?;
             let number = entry.file_name().to_str().ok().and_then(|name| name.parse().ok());
             let Some(pid) = number.and_then(Pid::from_raw).filter(|&pid| pid != own) else { continue };
+            let Some(descriptors) = descriptors(proc.as_fd(), pid)? else { continue };
             let is_searched = owners == Owners::All
-                || rustix::fs::statat(&proc, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW)
-                    .is_ok_and(|found| found.st_uid == user.as_raw());
-            if is_searched && self.is_held_by(pid)? {
+                || rustix::fs::fstat(&descriptors).is_ok_and(|found| found.st_uid == user.as_raw());
+            if is_searched && self.is_in(&descriptors) {
                 visitor(pid)?;
             }
         }
         Ok(())
     }
 
-    /// Returns whether a process has the lock file open. A process that ends, or that this user may not look
-    /// into, has not.
+    /// Returns whether a process has the lock file open.
     fn is_held_by(&self, pid: Pid) -> io::Result<bool> {
-        let directory = match open_directory(&format!("/proc/{}/fd", pid.as_raw_nonzero())) {
-            Err(error) if is_exhausted(&error) => return Err(error),
-            Err(_) => return Ok(false),
-            Ok(directory) => directory,
-        };
+        let proc = open_directory(CWD, "/proc")?;
+        Ok(descriptors(proc.as_fd(), pid)?.is_some_and(|descriptors| self.is_in(&descriptors)))
+    }
+
+    /// Returns whether the lock file is among the descriptors of a process.
+    fn is_in(&self, descriptors: &OwnedFd) -> bool {
         let wanted = self.path.file_name().unwrap_or_default().as_bytes();
         let mut buffer = [MaybeUninit::uninit(); BUFFER];
         let mut path = [MaybeUninit::uninit(); BUFFER];
-        let mut descriptors = RawDir::new(&directory, &mut buffer);
-        while let Some(Ok(entry)) = descriptors.next() {
+        let mut entries = RawDir::new(descriptors, &mut buffer);
+        while let Some(Ok(entry)) = entries.next() {
             let name = entry.file_name();
-            let Ok((target, _)) = rustix::fs::readlinkat_raw(&directory, name, &mut path) else { continue };
+            let Ok((target, _)) = rustix::fs::readlinkat_raw(descriptors, name, &mut path) else { continue };
             let target = target.strip_suffix(DELETED).unwrap_or(target);
             if target.rsplit(|&byte| byte == b'/').next() == Some(wanted)
-                && self.is_opened_as(&directory, name)
+                && self.is_opened_as(descriptors, name)
             {
-                return Ok(true);
+                return true;
             }
         }
-        Ok(false)
+        false
     }
 
     fn is_opened_as(&self, descriptors: &OwnedFd, name: &std::ffi::CStr) -> bool {
@@ -212,8 +212,7 @@ impl Members {
     /// Returns whether no process holds the lock that members inherit. Opens the file only now: a search must
     /// not find the processes that this one is just starting.
     fn is_free(&self) -> io::Result<bool> {
-        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        match File::options().read(true).custom_flags(flags.bits().cast_signed()).open(&self.path) {
+        match flock::options().open(&self.path) {
             Ok(file) => flock::lock(file, Wait::No),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
             Err(error) => Err(error),
@@ -224,10 +223,7 @@ impl Members {
 /// Creates the lock file of a job, locked. The agent closes it when the job has inherited it: the lock shows
 /// whether any process of the job is left.
 pub(crate) fn create_lock(path: &Path) -> io::Result<File> {
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let mut options = File::options();
-    options.read(true).write(true).create(true).mode(0o600).custom_flags(flags.bits().cast_signed());
-    let file = options.open(path)?;
+    let file = flock::options().write(true).create(true).mode(0o600).open(path)?;
     if flock::lock(&file, Wait::No)? { Ok(file) } else { Err(ErrorKind::ResourceBusy.into()) }
 }
 
@@ -239,15 +235,17 @@ pub(crate) fn end_all(lock: &Path, limit: Duration) -> Result<(), EndError> {
     }
 }
 
-fn open_directory(path: &str) -> io::Result<OwnedFd> {
-    Ok(rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+/// Opens the descriptors of a process; `None` if it has ended, or this user may not look into it. Without a free
+/// descriptor or memory, an empty search would prove nothing.
+fn descriptors(proc: BorrowedFd<'_>, pid: Pid) -> io::Result<Option<OwnedFd>> {
+    match open_directory(proc, &format!("{}/fd", pid.as_raw_nonzero())) {
+        Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM)) => Err(error.into()),
+        opened => Ok(opened.ok()),
+    }
 }
 
-/// Returns whether the host or this process has no more descriptors: then an empty search proves nothing.
-fn is_exhausted(error: &io::Error) -> bool {
-    [Errno::MFILE, Errno::NFILE, Errno::NOMEM]
-        .into_iter()
-        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+fn open_directory(at: BorrowedFd<'_>, path: &str) -> rustix::io::Result<OwnedFd> {
+    rustix::fs::openat(at, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
 /// Waits until the processes have ended, but no longer than a round.

@@ -3,10 +3,7 @@
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-
-use rustix::fs::OFlags;
 
 use crate::agent::flock::{self, Wait};
 use crate::agent::state::{JOURNAL, SHELL_JOURNAL};
@@ -49,8 +46,7 @@ impl UnlockedJournal {
     }
 
     fn open_file(path: PathBuf) -> Result<Self, LockError> {
-        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        match File::options().read(true).custom_flags(flags.bits().cast_signed()).open(&path) {
+        match flock::options().open(&path) {
             Ok(file) if file.metadata()?.is_file() => Ok(Self { file, path }),
             Ok(_) => Err(io::Error::other("it is no regular file").into()),
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {

@@ -10,8 +10,6 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::OFlags;
-
 use super::flock::{self, Wait};
 use super::state::{self, Directories, StateError};
 use crate::proto::journal::{Header, Record, Undo, encode};
@@ -114,15 +112,8 @@ impl Journal {
         state::open_owned(directories.state())?;
         state::create(directory).map_err(failed)?;
         let path = directory.join(state::JOURNAL);
-        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        let file = File::options()
-            .read(true)
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .custom_flags(flags.bits().cast_signed())
-            .open(&path)
-            .map_err(failed)?;
+        let mut options = flock::options();
+        let file = options.append(true).create(true).mode(0o600).open(&path).map_err(failed)?;
         let is_ours = flock::lock(&file, Wait::For(PATIENCE)).map_err(failed)? && flock::is_at(&file, &path);
         if is_ours && file.metadata().map_err(failed)?.len() != 0 {
             return Err(failed(ErrorKind::AlreadyExists.into()));

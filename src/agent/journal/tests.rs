@@ -127,7 +127,7 @@ fn nothing_follows_a_record_that_failed() {
     // The signal of that limit would end the process.
     signal_hook::flag::register(signal_hook::consts::SIGXFSZ, std::sync::Arc::default()).unwrap();
     let whole = getrlimit(Resource::Fsize);
-    setrlimit(Resource::Fsize, Rlimit { current: Some(length + 5), ..whole.clone() }).unwrap();
+    setrlimit(Resource::Fsize, Rlimit { current: Some(length + 5), ..whole }).unwrap();
     assert!(matches!(journal.lease(&Undo::Port(2)), Err(JournalError::Write { .. })));
     setrlimit(Resource::Fsize, whole).unwrap();
     assert!(matches!(journal.lease(&Undo::Port(3)), Err(JournalError::Failed { .. })));

@@ -10,7 +10,7 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{FlockOperation, OFlags};
+use rustix::fs::FlockOperation;
 use sha2::{Digest as _, Sha256};
 
 use super::flock::{self, Wait};
@@ -73,7 +73,7 @@ impl Lock {
                 Err(StateError::Open { source, .. }) if source.kind() == ErrorKind::NotFound => continue,
                 opened => opened?,
             };
-            let file = match options().create(true).mode(0o600).open(&path) {
+            let file = match flock::options().append(true).create(true).mode(0o600).open(&path) {
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
                 opened => opened.map_err(failed)?,
             };
@@ -107,8 +107,11 @@ impl Lock {
     /// Takes the lock of a lock file that exists.
     pub(crate) fn of_existing(path: &Path) -> Option<Self> {
         state::open_owned(path.parent()?).ok()?;
-        let file =
-            options().open(path).ok().filter(|file| file.metadata().is_ok_and(|found| found.is_file()))?;
+        let file = flock::options()
+            .append(true)
+            .open(path)
+            .ok()
+            .filter(|file| file.metadata().is_ok_and(|found| found.is_file()))?;
         let is_ours = flock::lock(&file, Wait::No).is_ok_and(|locked| locked) && flock::is_at(&file, path);
         is_ours.then(|| Self { file, path: path.to_owned() })
     }
@@ -163,7 +166,7 @@ pub(crate) fn port_lock(port: u16) -> String {
 /// which disturbs no run: each waits for a second.
 pub(crate) fn holder(directories: &Directories, name: &str) -> Option<Text> {
     state::open_owned(directories.runtime()).ok()?;
-    let file = options().open(directories.runtime().join(name)).ok()?;
+    let file = flock::options().open(directories.runtime().join(name)).ok()?;
     // A lock of the kernel that cannot be asked for is not held.
     let is_held = flock::lock(&file, Wait::No).is_ok_and(|locked| !locked);
     is_held.then(|| text(&file))
@@ -193,13 +196,6 @@ pub(crate) fn remove_stale(directories: &Directories) {
 pub(crate) fn is_older(seconds: i64, age: Duration) -> bool {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(seconds).is_ok_and(|seconds| Duration::from_secs(seconds) + age < now)
-}
-
-fn options() -> fs::OpenOptions {
-    let mut options = File::options();
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    options.read(true).append(true).custom_flags(flags.bits().cast_signed());
-    options
 }
 
 fn text(file: &File) -> Text {

@@ -205,7 +205,9 @@ mod tests {
         fn lease(&self, range: RangeInclusive<u16>, in_use: &[u16]) -> Result<PortLease, PortError> {
             let mut listening = || {
                 let mut ports = PortSet(Box::new([0; 1024]));
-                in_use.iter().for_each(|&port| ports.insert(port));
+                for &port in in_use {
+                    ports.insert(port);
+                }
                 Ok(ports)
             };
             lease(&self.directories, range, &mut listening, self.scratch.path())

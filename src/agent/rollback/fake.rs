@@ -62,7 +62,9 @@ impl Host {
     /// Creates a journal with leases, and returns it locked.
     pub(super) fn journal(&self, agent: &str, header: Header, undos: &[Undo]) -> Journal {
         let mut journal = Journal::create(&self.directories, &name(agent), header, |_| Ok(())).unwrap();
-        undos.iter().for_each(|undo| journal.lease(undo).unwrap());
+        for undo in undos {
+            journal.lease(undo).unwrap();
+        }
         journal
     }
 
@@ -90,9 +92,7 @@ impl Host {
 
     /// Rolls back orphaned runs and returns the events.
     pub(super) fn clean(&self, policy: Policy, results: Results) -> Vec<RollbackEvent> {
-        let (cleaned, events) = self.rollback(policy, results, |rollback| rollback.clean());
-        cleaned.unwrap();
-        events
+        self.rollback(policy, results, |rollback| rollback.clean().unwrap()).1
     }
 
     /// Returns the attempts since the last call.

@@ -1,12 +1,10 @@
 //! Orphaned runs, whose agent and watchdog are gone, and remains of agents.
 
-use std::fs::{self, File};
+use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Duration;
-
-use rustix::fs::OFlags;
 
 use super::Rollback;
 use super::replay::{ReplayError, Replayed};
@@ -124,8 +122,7 @@ fn remove_program(path: &Path) {
     let mut newest = fs::symlink_metadata(path).map_or(i64::MAX, |found| found.mtime());
     for entry in fs::read_dir(path).into_iter().flatten().flatten() {
         newest = newest.max(entry.metadata().map_or(i64::MAX, |found| found.mtime()));
-        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        match File::options().read(true).custom_flags(flags.bits().cast_signed()).open(entry.path()) {
+        match flock::options().open(entry.path()) {
             Ok(file) if flock::lock(&file, Wait::No).is_ok_and(|locked| locked) => locks.push(file),
             _ => return,
         }

@@ -56,7 +56,7 @@ pub(crate) fn start(mut command: Command) -> Result<Child, WatchdogError> {
     let spawned =
         (|| command.spawn()).retry(retries).when(|error| error.kind() == io::ErrorKind::WouldBlock).call();
     let mut child = spawned.map_err(WatchdogError::Start)?;
-    let is_ready = child.stdout.take().is_some_and(|stdout| is_ready(stdout));
+    let is_ready = child.stdout.take().is_some_and(is_ready);
     if is_ready {
         Ok(child)
     } else {

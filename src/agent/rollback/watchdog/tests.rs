@@ -25,6 +25,7 @@ fn of_test(scratch: &Path) -> (Directories, std::path::PathBuf) {
 
 /// Plays the agent or the watchdog, in a process that a test has started.
 #[test]
+#[expect(clippy::zombie_processes, reason = "the watchdog outlives its agent")]
 fn parts() {
     let (Some(part), Some(scratch)) = (scenes::part(), std::env::var_os(SCRATCH)) else { return };
     let (directories, log) = of_test(Path::new(&scratch));
