@@ -1,4 +1,4 @@
-//! What a journal says at present: leases that are still in place, and the result of the run.
+//! State of a run by its journal: leases that are still in place, and the result of the run.
 
 use std::fs::File;
 use std::io;

@@ -27,7 +27,7 @@ const AGENT_AGE: Duration = Duration::from_secs(600);
 pub(crate) enum Settled {
     /// The agent or its watchdog has rolled back everything.
     Gone,
-    /// This rollback did what they could not do.
+    /// They could not: the journal was rolled back here.
     Replayed(Result<Replayed, ReplayError>),
     /// The journal is still in use.
     Held,

@@ -1,4 +1,4 @@
-//! Runs that have a journal on this host, and what of a journal is for people.
+//! Runs that have a journal on this host, and journals that need people.
 
 use std::ffi::OsString;
 use std::fs;
