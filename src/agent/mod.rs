@@ -4,4 +4,12 @@
 //! The controller decides; nothing here does. All names of processes, sockets and files that other users of
 //! the host could choose are checked by what the kernel vouches for: inodes, user IDs, peer credentials.
 
+pub(crate) mod flock;
+pub(crate) mod journal;
+pub(crate) mod locks;
+pub(crate) mod processes;
+pub(crate) mod rollback;
+#[cfg(test)]
+pub(crate) mod scenes;
+pub(crate) mod state;
 pub(crate) mod tool;

@@ -3,12 +3,13 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use backon::{BlockingRetryable as _, ExponentialBuilder};
+use command_fds::CommandFdExt as _;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
@@ -37,6 +38,7 @@ pub(crate) struct Tool {
     input: Vec<u8>,
     limit: Duration,
     most: usize,
+    held: Vec<OwnedFd>,
 }
 
 /// Output of a program that has ended.
@@ -122,6 +124,7 @@ impl Tool {
             input: Vec::new(),
             limit: LIMIT,
             most: MOST,
+            held: Vec::new(),
         }
     }
 
@@ -157,6 +160,13 @@ impl Tool {
     /// Sets the maximum size in bytes of each output.
     pub(crate) fn most(self, most: usize) -> Self {
         Self { most, ..self }
+    }
+
+    /// Keeps a descriptor open in the program: the lock of the journal, so that no rollback overtakes a change that
+    /// the program is still making when the agent is killed.
+    pub(crate) fn holding(mut self, descriptor: impl AsFd) -> io::Result<Self> {
+        self.held.push(descriptor.as_fd().try_clone_to_owned()?);
+        Ok(self)
     }
 
     /// Runs the program to its end, whatever its status is.
@@ -203,6 +213,10 @@ impl Tool {
             .stdin(if self.input.is_empty() { Stdio::null() } else { Stdio::piped() })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
+        if !self.held.is_empty() {
+            let held: io::Result<Vec<_>> = self.held.iter().map(OwnedFd::try_clone).collect();
+            command.preserved_fds(held?);
+        }
         let retries = ExponentialBuilder::new()
             .with_min_delay(Duration::from_millis(20))
             .with_max_delay(Duration::from_secs(1))
@@ -361,6 +375,25 @@ mod tests {
         let start = Instant::now();
         assert_eq!(sh("sleep 20 & echo done").succeed().unwrap(), b"done\n");
         assert!(start.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn held_lock_is_free_when_the_program_has_ended() {
+        use crate::agent::flock::{Wait, lock};
+
+        let scratch = tempfile::tempdir().unwrap();
+        let open = || std::fs::File::create(scratch.path().join("lock")).unwrap();
+        let (held, other) = (open(), open());
+        assert!(lock(&held, Wait::No).unwrap());
+        let tool = sh("read line; echo $line").input("done\n").holding(&held).unwrap();
+        // A process in the background stands for a program whose agent was killed.
+        let background = sh("sleep 100 & echo $!").holding(&held).unwrap().succeed().unwrap();
+        drop(held);
+        assert_eq!(tool.succeed().unwrap(), b"done\n");
+        assert!(!lock(&other, Wait::No).unwrap());
+        let pid = String::from_utf8(background).unwrap().trim().parse().ok().and_then(Pid::from_raw).unwrap();
+        rustix::process::kill_process(pid, Signal::KILL).unwrap();
+        assert!(lock(&other, Wait::Forever).unwrap());
     }
 
     #[test]

@@ -11,6 +11,9 @@ pub mod files;
 pub mod frame;
 pub mod job;
 pub mod journal;
+pub mod locks;
+pub mod name;
 pub mod server;
+pub mod status;
 
 pub use bytes::{HostBytes, Text};

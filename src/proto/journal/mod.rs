@@ -1,14 +1,24 @@
-//! Records of a journal.
+//! Records of a journal, and their encoding.
+
+mod codec;
+#[cfg(test)]
+pub(crate) mod samples;
+mod words;
 
 use serde::{Deserialize, Serialize};
 
 use super::server::{Account, DataDirectory, Login, StartState, Threads};
 use super::{HostBytes, Text};
 
+pub use codec::{DecodeError, Decoded, PREFIX, decode, encode};
+
 /// Version of the format. An agent that finds another one does not touch that journal.
 pub const VERSION: u16 = 2;
 
 /// Record of a journal, in the order in which they were written.
+///
+/// In every version the first record begins with a zero byte (the variant), the version of the format and the
+/// version of the program: another version can be named that way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Record {
     /// First record.
@@ -58,6 +68,11 @@ pub enum Scope {
     Tree,
     /// Commands of the user.
     End,
+}
+
+impl Scope {
+    /// All scopes, in the order of the replay.
+    pub const ALL: [Self; 5] = [Self::Boot, Self::Disk, Self::Server, Self::Tree, Self::End];
 }
 
 /// Undo of one change. Every name in it was chosen before the change was made.
