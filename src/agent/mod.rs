@@ -4,4 +4,8 @@
 //! The controller decides; nothing here does. All names of processes, sockets and files that other users of
 //! the host could choose are checked by what the kernel vouches for: inodes, user IDs, peer credentials.
 
+pub(crate) mod accounts;
+pub(crate) mod mounts;
+pub(crate) mod proc;
 pub(crate) mod tool;
+pub(crate) mod trust;

@@ -5,6 +5,7 @@
 //! of a message, [`Text`] and [`HostBytes`] that of their contents. docs/design/agent.md describes the
 //! conversation.
 
+mod bounded;
 mod bytes;
 pub mod facts;
 pub mod files;
@@ -12,5 +13,6 @@ pub mod frame;
 pub mod job;
 pub mod journal;
 pub mod server;
+pub mod sockets;
 
 pub use bytes::{HostBytes, Text};
