@@ -188,7 +188,8 @@ fn parse_group(line: &[u8]) -> Option<Group> {
     let group = name(fields.next()?)?;
     let gid = number(fields.nth(1)?)?;
     let members = fields.next().unwrap_or_default().split(|&byte| byte == b',');
-    let members = members.filter(|member| !member.is_empty()).map(|member| OsString::from_vec(member.to_vec()));
+    let members =
+        members.filter(|member| !member.is_empty()).map(|member| OsString::from_vec(member.to_vec()));
     Some(Group { name: group, gid, members: members.collect() })
 }
 
@@ -205,7 +206,8 @@ fn number(field: &[u8]) -> Option<u32> {
 mod tests {
     use super::*;
 
-    const PASSWD: &[u8] = b"root:x:0:0:root:/root:/bin/bash\nmysql:x:111:117:MySQL,,,:/nonexistent:/bin/false\n\
+    const PASSWD: &[u8] =
+        b"root:x:0:0:root:/root:/bin/bash\nmysql:x:111:117:MySQL,,,:/nonexistent:/bin/false\n\
         +nis::::::\nbroken\n\xff:x:5:5::/:/\n";
     const GROUP: &[u8] = b"root:x:0:\nstaff:x:50:eve,adam\nmysql:!:117:\nodd:x:\n";
 

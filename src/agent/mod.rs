@@ -5,7 +5,9 @@
 //! the host could choose are checked by what the kernel vouches for: inodes, user IDs, peer credentials.
 
 pub(crate) mod accounts;
+pub(crate) mod holders;
 pub(crate) mod mounts;
 pub(crate) mod proc;
 pub(crate) mod tool;
 pub(crate) mod trust;
+pub(crate) mod units;

@@ -22,7 +22,9 @@ pub(crate) struct Process {
 /// Returns the numbers of all processes that are visible.
 pub(crate) fn pids() -> io::Result<Vec<u32>> {
     let mut pids = Vec::new();
-    for entry in Dir::new(open("/proc", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)? {
+    for entry in
+        Dir::new(open("/proc", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)?
+    {
         pids.extend(entry?.file_name().to_str().ok().and_then(|name| name.parse::<u32>().ok()));
     }
     Ok(pids)
@@ -44,8 +46,7 @@ impl Process {
     /// Returns the content of one of its files, such as `status`; empty where it cannot be read.
     pub(crate) fn read(&self, name: &str) -> Vec<u8> {
         let read = || -> io::Result<Vec<u8>> {
-            let file =
-                openat(&self.directory, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+            let file = openat(&self.directory, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
             let mut content = Vec::new();
             io::Read::read_to_end(&mut std::fs::File::from(file), &mut content)?;
             Ok(content)

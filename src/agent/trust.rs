@@ -11,8 +11,8 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, PROC_SUPER_MAGIC, Stat, fstat, fstatfs, getxattr_query, openat, readlinkat,
-    statat,
+    AtFlags, FileType, Mode, OFlags, PROC_SUPER_MAGIC, Stat, fstat, fstatfs, getxattr_query, openat,
+    readlinkat, statat,
 };
 use rustix::io::Errno;
 
@@ -144,7 +144,8 @@ struct Walk<'a> {
     links: usize,
 }
 
-const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const DIRECTORY: OFlags =
+    OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 impl<'a> Walk<'a> {
     fn start(path: &Path, trusted: &'a Trusted<'a>) -> Result<Self, TrustError> {
@@ -253,9 +254,7 @@ impl<'a> Walk<'a> {
     fn is_trusted(&self, uid: u32, name: &OsStr, is_last: bool) -> bool {
         let has_data = || {
             let path = |file: &str| Path::new(name).join(file);
-            DATA_FILES.iter().any(|file| {
-                statat(&self.here, path(file), AtFlags::SYMLINK_NOFOLLOW).is_ok()
-            })
+            DATA_FILES.iter().any(|file| statat(&self.here, path(file), AtFlags::SYMLINK_NOFOLLOW).is_ok())
         };
         self.trusted.always.contains(&uid)
             || self.trusted.servers.contains(&uid)

@@ -157,7 +157,10 @@ mod tests {
         let many: Vec<u16> = (0..300).collect();
         let sent = HostFacts {
             tools: many.iter().map(|n| Text::new(format!("tool{n}"))).collect(),
-            netcats: many.iter().map(|_| NetcatHelp { program: Text::new("nc"), help: Text::new("")}).collect(),
+            netcats: many
+                .iter()
+                .map(|_| NetcatHelp { program: Text::new("nc"), help: Text::new("") })
+                .collect(),
             addresses: many.iter().map(|n| IpAddr::from([10, 0, 0, (n % 256) as u8])).collect(),
             owned_tables: many.iter().map(|_| Text::new(&long)).collect(),
             ..facts()

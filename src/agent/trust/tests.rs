@@ -83,12 +83,18 @@ fn owners_and_modes_of_all_components_count() {
 #[test]
 fn groups_are_safe_only_as_own_groups() {
     let Some(world) = World::new() else { return };
-    for (name, gid) in [("root", 0), ("own", 77), ("eves", EVE), ("staff", 50), ("open", 78), ("unknown", 79)] {
+    for (name, gid) in [("root", 0), ("own", 77), ("eves", EVE), ("staff", 50), ("open", 78), ("unknown", 79)]
+    {
         world.directory(name, 0, gid, 0o775);
     }
-    for (name, shared) in
-        [("root", ""), ("own", ""), ("eves", "eves"), ("staff", "staff"), ("open", "open"), ("unknown", "unknown")]
-    {
+    for (name, shared) in [
+        ("root", ""),
+        ("own", ""),
+        ("eves", "eves"),
+        ("staff", "staff"),
+        ("open", "open"),
+        ("unknown", "unknown"),
+    ] {
         assert_eq!(world.shared(name, &world.root()), shared, "{name}");
     }
     let with_eve = Trusted::new(Login { uid: 0, caller: Some(EVE) }, &world.accounts);
