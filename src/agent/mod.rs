@@ -5,9 +5,12 @@
 //! the host could choose are checked by what the kernel vouches for: inodes, user IDs, peer credentials.
 
 pub(crate) mod accounts;
+pub(crate) mod facts;
+pub(crate) mod firewall;
 pub(crate) mod holders;
 pub(crate) mod mounts;
 pub(crate) mod proc;
+pub(crate) mod sockets;
 pub(crate) mod tool;
 pub(crate) mod trust;
 pub(crate) mod units;

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 pub(crate) use listeners::{socket_inode, socket_of};
 pub(crate) use scan::data_holders;
-pub(crate) use servers::{Near, Servers, Serving};
+pub(crate) use servers::{Near, Servers};
 
 use super::tool::ToolError;
 use super::trust::TrustError;

@@ -88,12 +88,13 @@ impl Servers {
         Ok(false)
     }
 
-    /// Returns the servers whose data a path concerns; none where the path is missing.
-    pub(crate) fn near(&mut self, path: &Path) -> Result<Near, HoldersError> {
+    /// Returns the servers to whose data a path has one of these relations; none where the path is missing.
+    pub(crate) fn near(&mut self, path: &Path, relations: &[Relation]) -> Result<Near, HoldersError> {
         let Some(real) = real(path)? else { return Ok(Near::default()) };
         let (mut near, mut seen, mut others) = (Near::default(), HashSet::new(), Vec::new());
         for holder in data_holders(Some(&real))? {
-            let Some(relation) = holder.relation.filter(|_| !seen.contains(&holder.id)) else { continue };
+            let is_wanted = |relation: &Relation| relations.contains(relation) && !seen.contains(&holder.id);
+            let Some(relation) = holder.relation.filter(is_wanted) else { continue };
             let unit = self.unit_of(holder.pid)?;
             if !self.counts(&holder, unit.as_deref())? {
                 others.push(holder);

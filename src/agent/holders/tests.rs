@@ -70,7 +70,7 @@ fn open_file_makes_a_holder_within_and_around() {
     assert!(servers().is_served(&data, None).unwrap());
     assert!(!servers().is_served(&data, Some("mariadb.service")).unwrap());
     assert!(!servers().is_served(&data.join("shop"), None).unwrap(), "only the directory itself is served");
-    let near = servers().near(&data).unwrap();
+    let near = servers().near(&data, &[Relation::Within]).unwrap();
     assert_eq!((near.servers.len(), near.others.len()), (1, 0));
     drop(file);
     assert!(holders(&data).is_empty());
