@@ -57,13 +57,16 @@ impl Login {
     }
 }
 
+/// Answers of `getent`, by database and key.
+type Answers = HashMap<(&'static str, OsString), Option<Vec<u8>>>;
+
 /// Accounts of the host. Answers are kept as long as this value.
 #[derive(Debug, Default)]
 pub(crate) struct Accounts {
     users: Vec<User>,
     groups: Vec<Group>,
     asks: bool,
-    asked: RefCell<HashMap<(&'static str, OsString), Option<Vec<u8>>>>,
+    asked: RefCell<Answers>,
 }
 
 impl Accounts {
@@ -168,7 +171,10 @@ fn first_in(definitions: &[u8]) -> u32 {
     let lines = text.lines().filter_map(|line| line.trim_start().strip_prefix("UID_MIN"));
     let values = lines.filter(|rest| rest.starts_with(char::is_whitespace));
     // The last one counts, as for the programs that read this file.
-    values.filter_map(|rest| rest.split_whitespace().next()?.parse().ok()).last().unwrap_or(FIRST_ACCOUNT)
+    values
+        .filter_map(|rest| rest.split_whitespace().next()?.parse().ok())
+        .next_back()
+        .unwrap_or(FIRST_ACCOUNT)
 }
 
 fn lines<T>(file: &[u8], parse: impl Fn(&[u8]) -> Option<T>) -> Vec<T> {

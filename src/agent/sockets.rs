@@ -153,10 +153,10 @@ impl Entry {
         match (ours.contains(&self.inode), self.state) {
             (true, LISTEN) => Some(PortSocket::Listening),
             (false, LISTEN) => Some(PortSocket::Listener(self.own)),
-            // Also one whose peer has closed its half, which nobody has read yet.
+            // Also one whose peer has closed its half, which is still unread.
             (true, ESTABLISHED | CLOSE_WAIT) => Some(PortSocket::Ours(self.peer)),
-            // A connection that is over belongs to nobody any more; one that no process has accepted has no
-            // inode, and nobody reads it.
+            // A connection that is over has no process any more; one that no process has accepted has no inode,
+            // and is not read.
             (true, _) | (false, TIME_WAIT | CLOSE) => None,
             (false, _) => (self.inode != 0).then_some(PortSocket::Other(self.peer)),
         }

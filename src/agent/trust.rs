@@ -1,7 +1,7 @@
 //! Accounts that can replace a path.
 //!
 //! The path is walked by descriptors, component by component, with symbolic links resolved here. A directory that
-//! passed stays trustworthy: nobody but trusted accounts can rename an entry of it.
+//! passed stays trustworthy: only trusted accounts can rename an entry of it.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -36,7 +36,7 @@ pub(crate) struct Trusted<'a> {
     reach: Reach,
 }
 
-/// Where the accounts of servers are trusted.
+/// Extent of the trust in accounts of servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reach {
     Everywhere,

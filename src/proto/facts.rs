@@ -161,7 +161,7 @@ mod tests {
                 .iter()
                 .map(|_| NetcatHelp { program: Text::new("nc"), help: Text::new("") })
                 .collect(),
-            addresses: many.iter().map(|n| IpAddr::from([10, 0, 0, (n % 256) as u8])).collect(),
+            addresses: many.iter().map(|n| IpAddr::from([10, 0, 0, n.to_be_bytes()[1]])).collect(),
             owned_tables: many.iter().map(|_| Text::new(&long)).collect(),
             ..facts()
         };

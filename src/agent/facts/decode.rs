@@ -20,7 +20,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// Path by which a program opens its standard input as a file.
 pub(super) const INPUT: &str = "/proc/self/fd/0";
 
-/// When a program is ended.
+/// Condition under which a program is ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Until {
     /// When enough output is kept.
@@ -100,7 +100,7 @@ mod tests {
     #[test]
     fn output_is_counted_and_its_beginning_kept() {
         let mut file = tempfile::tempfile().unwrap();
-        std::io::Write::write_all(&mut file, &[b'x'; 300_000]).unwrap();
+        std::io::Write::write_all(&mut file, &vec![b'x'; 300_000]).unwrap();
         let whole = decode(&mut file, &["cat"], 10, Until::End).unwrap();
         assert_eq!(
             (whole.kept.as_slice(), whole.bytes, whole.is_complete),

@@ -8,7 +8,7 @@ use rustix::fs::stat;
 use super::data::data;
 use super::tools::find;
 use super::{FactsError, LIMIT};
-use crate::agent::holders::{Servers, socket_of};
+use crate::agent::holders::{Servers, Serving, socket_of};
 use crate::agent::tool::Tool;
 use crate::agent::trust::{Trusted, shared_component};
 use crate::agent::units;
@@ -37,33 +37,19 @@ const SETTINGS: [&str; 16] = [
     "wsrep-on",
 ];
 
+/// Unit of the server in question, if it has one, and whether it is running.
+type Found = (Option<String>, bool);
+
 /// Returns the server of a unit; without one the only server that is running, or else one that is installed.
 pub(crate) fn installed(unit: Option<&str>, servers: &mut Servers) -> Result<Installed, FactsError> {
     let serving = servers.serving()?;
-    let (unit, running) = match unit {
-        Some(unit) => {
-            let unit = if unit.ends_with(".service") { unit.to_owned() } else { format!("{unit}.service") };
-            let running = units::property(&unit, "MainPID")?.starts_with(|c: char| ('1'..='9').contains(&c));
-            let exists = units::exists(&unit)?;
-            (exists.then_some(unit), running)
-        }
-        None => {
-            let mut all: Vec<Option<String>> = serving.iter().map(|serving| serving.unit.clone()).collect();
-            for unit in units::running_servers()?.into_iter().map(Some) {
-                if !all.contains(&unit) {
-                    all.push(unit);
-                }
-            }
-            let all = distinct(all);
-            match all.as_slice() {
-                [] => (first_installed()?, false),
-                [one] => (one.clone(), true),
-                several => {
-                    let name = |unit: &Option<String>| Text::new(unit.as_deref().unwrap_or_default());
-                    return Ok(Installed::Several(several.iter().map(name).collect()));
-                }
-            }
-        }
+    let found = match unit {
+        Some(unit) => Ok(named(unit)?),
+        None => only(&serving)?,
+    };
+    let (unit, running) = match found {
+        Ok(found) => found,
+        Err(several) => return Ok(Installed::Several(several)),
     };
     if unit.is_none() && !running {
         return Ok(Installed::Nothing);
@@ -73,8 +59,27 @@ pub(crate) fn installed(unit: Option<&str>, servers: &mut Servers) -> Result<Ins
     Ok(Installed::Server(Box::new(server(unit.as_deref(), running, &pids, servers)?)))
 }
 
+/// Returns the server of a unit.
+fn named(unit: &str) -> Result<Found, FactsError> {
+    let unit = if unit.ends_with(".service") { unit.to_owned() } else { format!("{unit}.service") };
+    let running = units::property(&unit, "MainPID")?.starts_with(|c: char| ('1'..='9').contains(&c));
+    let exists = units::exists(&unit)?;
+    Ok((exists.then_some(unit), running))
+}
+
+/// Returns the only server that is running, or else one that is installed; the units where several are running.
+fn only(serving: &[Serving]) -> Result<Result<Found, Vec<Text>>, FactsError> {
+    let serving = serving.iter().map(|serving| serving.unit.clone());
+    let all = distinct(serving.chain(units::running_servers()?.into_iter().map(Some)));
+    Ok(match all.as_slice() {
+        [] => Ok((first_installed()?, false)),
+        [one] => Ok((one.clone(), true)),
+        several => Err(several.iter().map(|unit| Text::new(unit.as_deref().unwrap_or_default())).collect()),
+    })
+}
+
 /// Removes units that are there again. Each process without a unit is a server of its own.
-fn distinct(all: Vec<Option<String>>) -> Vec<Option<String>> {
+fn distinct(all: impl IntoIterator<Item = Option<String>>) -> Vec<Option<String>> {
     let mut found: Vec<Option<String>> = Vec::new();
     for unit in all {
         if unit.is_none() || !found.contains(&unit) {
@@ -119,10 +124,8 @@ fn server(
 
 /// Returns the server that a unit starts, or else the installed one; `None` where others could have put it there.
 fn program(unit: Option<&str>, servers: &Servers) -> Result<Option<PathBuf>, FactsError> {
-    let started = match unit {
-        Some(unit) => started(&units::property(unit, "ExecStart")?),
-        None => None,
-    };
+    let property = unit.map(|unit| units::property(unit, "ExecStart")).transpose()?;
+    let started = property.as_deref().and_then(started);
     let installed = PROGRAMS.into_iter().filter_map(find);
     let usual = PROGRAMS.into_iter().map(|name| Path::new("/usr/sbin").join(name));
     let trusted = Trusted::new(servers.login(), servers.accounts());
@@ -223,7 +226,7 @@ mod tests {
     #[test]
     fn several_servers_are_all_named() {
         let unit = |name: &str| Some(name.to_owned());
-        assert_eq!(distinct(vec![unit("a"), None, unit("a"), None]).len(), 3);
-        assert!(distinct(Vec::new()).is_empty());
+        assert_eq!(distinct([unit("a"), None, unit("a"), None]).len(), 3);
+        assert!(distinct([]).is_empty());
     }
 }

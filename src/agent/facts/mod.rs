@@ -68,6 +68,18 @@ pub(crate) fn host(transfer: Transfer) -> HostFacts {
     }
 }
 
+/// Returns the message of an error with its causes.
+fn explain(error: &dyn std::error::Error) -> Text {
+    let mut text = error.to_string();
+    for cause in std::iter::successors(error.source(), |error| error.source()).map(ToString::to_string) {
+        // Some messages have their cause in them.
+        if !text.ends_with(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    Text::from(text)
+}
+
 /// Returns the content of a small file of one line, or an empty text.
 fn content(path: &str) -> Text {
     std::fs::read(path).map(Text::new).unwrap_or_default()

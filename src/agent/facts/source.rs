@@ -14,7 +14,7 @@ use crate::agent::mounts::Place;
 use crate::agent::proc::id;
 use crate::proto::HostBytes;
 use crate::proto::facts::Transfer;
-use crate::proto::facts::path::{PathType, SourceFacts, SourceQuery};
+use crate::proto::facts::path::{Owners, PathType, SourceFacts, SourceQuery, TreeSize};
 use crate::proto::facts::server::Relation;
 
 /// Returns the facts about a source. `is_excluded` decides about paths that begin with `./NAME`. The lock of a
@@ -36,8 +36,8 @@ pub(crate) fn source(
         id: None,
         quiesced: None,
         archive: None,
-        size: Default::default(),
-        owners: Default::default(),
+        size: TreeSize::default(),
+        owners: Owners::default(),
         servers: Vec::new(),
         other_servers: Vec::new(),
     };

@@ -8,9 +8,9 @@ use rustix::fs::{
     openat, statat,
 };
 
-use super::FactsError;
 use super::owners::{all_owners, unknown};
 use super::source::{may, path_type};
+use super::{FactsError, explain};
 use crate::agent::holders::{Near, Servers};
 use crate::agent::mounts::{Place, is_mounted};
 use crate::agent::proc::id;
@@ -18,6 +18,7 @@ use crate::agent::trust::{Trusted, shared_component};
 use crate::proto::facts::Transfer;
 use crate::proto::facts::path::{DirectoryFacts, Existing, PathTrust, PathType, TargetFacts, TargetQuery};
 use crate::proto::facts::server::Relation;
+use crate::proto::files::AttributeKinds;
 use crate::proto::{HostBytes, Text};
 
 /// Types of file systems that are case-insensitive.
@@ -72,7 +73,7 @@ fn of_directory(
         read_only: system.f_flag.contains(StatVfsMountFlags::RDONLY),
         folds_case: FOLDING.contains(&file_system) || folds_case(path),
         file_system: Text::new(file_system),
-        lacks: Default::default(),
+        lacks: AttributeKinds::new(),
         free_bytes: system.f_bavail.saturating_mul(system.f_frsize),
         free_inodes: (system.f_files > 0).then_some(system.f_ffree),
         holds: if fills { holds(path)? } else { None },
@@ -105,7 +106,7 @@ fn trust(path: &Path, servers: &Servers) -> PathTrust {
     match shared {
         Ok(None) => PathTrust::Trusted,
         Ok(Some(shared)) => PathTrust::Shared(shared),
-        Err(error) => PathTrust::Unknown(Text::from(&error)),
+        Err(error) => PathTrust::Unknown(explain(&error)),
     }
 }
 

@@ -127,18 +127,14 @@ impl Walk<'_> {
 
     /// Adds all entries of the current directory, and returns those that are directories.
     fn list(&mut self) -> Vec<CString> {
-        let mut buffer = [MaybeUninit::uninit(); 32 << 10];
-        let (mut directories, mut others) = (Vec::new(), Vec::new());
-        let mut entries = RawDir::new(&self.here, &mut buffer);
+        let mut directories = Vec::new();
+        let Ok(here) = rustix::io::dup(&self.here) else { return directories };
+        let mut buffer = vec![MaybeUninit::uninit(); 32 << 10];
+        let mut entries = RawDir::new(here, &mut buffer);
         while let Some(Ok(entry)) = entries.next() {
             let name = entry.file_name();
-            if name != c"." && name != c".." {
-                others.push(name.to_owned());
-            }
-        }
-        for name in others {
-            if self.add(&name) == Some(true) {
-                directories.push(name);
+            if name != c"." && name != c".." && self.add(name) == Some(true) {
+                directories.push(name.to_owned());
             }
         }
         directories
@@ -208,7 +204,7 @@ mod tests {
             rustix::fs::mkdirat(&here, "deep", Mode::RWXU).unwrap();
             here = openat(&here, "deep", OFlags::RDONLY, Mode::empty()).unwrap();
         }
-        rustix::fs::mkdirat(&open(&directory.path().join("deep")), "second", Mode::RWXU).unwrap();
+        rustix::fs::mkdirat(open(&directory.path().join("deep")), "second", Mode::RWXU).unwrap();
         let found = sums(open(directory.path()), Path::new("deep"), &|_| false);
         assert_eq!(found.size.entries, 3001);
         assert!(std::process::Command::new("rm").arg("-r").arg(directory.keep()).status().unwrap().success());

@@ -23,6 +23,11 @@ fn nft(script: &str) -> bool {
     Tool::new("nft").args(["-f", "-"]).input(script).succeed().is_ok()
 }
 
+/// Returns whether nftables works here.
+fn has_nft() -> bool {
+    Tool::new("nft").args(["list", "ruleset"]).succeed().is_ok()
+}
+
 fn ruleset() -> String {
     String::from_utf8(Tool::new("nft").args(["list", "ruleset"]).succeed().unwrap()).unwrap()
 }
@@ -46,17 +51,30 @@ table inet site {
 		tcp dport 22 accept comment \"type filter hook input\"
 	}
 }
-table ip filter { chain INPUT { type filter hook input priority filter; policy drop; } }
-table ip6 filter { chain INPUT { type filter hook input priority filter; policy drop; } }
-table bridge b { chain input { type filter hook input priority 0; policy drop; } }
+table ip filter {
+	chain INPUT {
+		type filter hook input priority 0; policy drop;
+	}
+}
+table ip6 filter {
+	chain INPUT {
+		type filter hook input priority 0; policy drop;
+	}
+}
+table bridge b {
+	chain input {
+		type filter hook input priority 0; policy drop;
+	}
+}
 ";
 
 #[test]
 fn every_input_chain_of_the_family_is_opened_and_closed() {
     in_namespace(|| {
-        if !nft(TABLES) {
+        if !has_nft() {
             return;
         }
+        assert!(nft(TABLES));
         let before = ruleset();
         assert_eq!(open(&rule(Layer::Nftables, "10.0.0.1", TAG)).unwrap(), 2);
         assert_eq!(open(&rule(Layer::Nftables, "fd00::1", TAG)).unwrap(), 2);
@@ -80,6 +98,9 @@ fn table_of_another_process_is_owned_and_left_alone() {
     use std::io::{BufRead as _, BufReader, Write as _};
     use std::process::{Command, Stdio};
     in_namespace(|| {
+        if !has_nft() {
+            return;
+        }
         // Interactive: the owner of a table is the process that made it.
         let started = Command::new("nft").arg("-i").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
         let Ok(mut owner) = started else { return };
@@ -93,17 +114,15 @@ fn table_of_another_process_is_owned_and_left_alone() {
         let opened = open(&rule(Layer::Nftables, "10.0.0.1", TAG));
         drop(stdin);
         owner.wait().unwrap();
-        if answer.contains("firewalld") {
-            assert_eq!(owned, ["inet firewalld"]);
-            assert_eq!(opened.unwrap(), 0);
-        }
+        assert_eq!(owned, ["inet firewalld"], "{answer}");
+        assert_eq!(opened.unwrap(), 0);
     });
 }
 
 #[test]
 fn host_without_rules_is_opened_nowhere() {
     in_namespace(|| {
-        if Tool::new("nft").args(["list", "ruleset"]).succeed().is_err() {
+        if !has_nft() {
             return;
         }
         assert_eq!(layers(), Layers::default());

@@ -6,8 +6,15 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc::{F_RDLCK, F_UNLCK, SEEK_SET, flock};
 use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
 
-/// Returns the process that has locked a file for writing: `Some(None)` where the process has no number here.
-pub(super) fn locker(path: &Path) -> Option<Option<u32>> {
+/// Process that has locked a file for writing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Locker {
+    /// Process; `None` where it has no number here.
+    pub(super) pid: Option<u32>,
+}
+
+/// Returns the process that has locked a file for writing, if there is one.
+pub(super) fn locker(path: &Path) -> Option<Locker> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let stat = rustix::fs::statat(CWD, path, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).ok()?;
     // Nothing else is opened: that can have effects.
@@ -28,5 +35,6 @@ pub(super) fn locker(path: &Path) -> Option<Option<u32>> {
     };
     fcntl(&file, FcntlArg::F_GETLK(&mut lock)).ok()?;
     // The owner of an open file description has the number -1, a process of another namespace 0.
-    (i32::from(lock.l_type) != F_UNLCK).then(|| u32::try_from(lock.l_pid).ok().filter(|pid| *pid > 0))
+    let pid = u32::try_from(lock.l_pid).ok().filter(|pid| *pid > 0);
+    (i32::from(lock.l_type) != F_UNLCK).then_some(Locker { pid })
 }

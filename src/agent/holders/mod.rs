@@ -12,10 +12,9 @@ use std::path::PathBuf;
 
 pub(crate) use listeners::{socket_inode, socket_of};
 pub(crate) use scan::data_holders;
-pub(crate) use servers::{Near, Servers};
+pub(crate) use servers::{Near, Servers, Serving};
 
 use super::tool::ToolError;
-use super::trust::TrustError;
 use crate::proto::facts::server::Relation;
 use crate::proto::files::FileId;
 
@@ -64,9 +63,6 @@ pub(crate) enum HoldersError {
     /// The units of systemd or the accounts cannot be looked up.
     #[error(transparent)]
     Tool(#[from] ToolError),
-    /// The program of a server cannot be trusted or distrusted.
-    #[error(transparent)]
-    Trust(#[from] TrustError),
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Stat, statat};
 
-use super::locks::locker;
+use super::locks::{Locker, locker};
 use super::{Holder, HoldersError, MOST_OF_AN_OWNER, MOST_TIMES};
 use crate::agent::accounts::first_account;
 use crate::agent::mounts::{self, Mount};
@@ -139,7 +139,7 @@ impl<'a> Scan<'a> {
         let Some(stat) = stat_of(&datadir) else { return };
         let (pid, uid, is_here) =
             process.map_or((None, None, false), |(pid, uid, here)| (Some(pid), uid, here));
-        let is_locked = locker(&datadir.join(name)).is_some_and(|locker| locker == pid);
+        let is_locked = locker(&datadir.join(name)).is_some_and(|locker| locker.pid == pid);
         let holder = self.found.entry((id(&stat), pid)).or_insert_with(|| Holder {
             relation,
             datadir,
@@ -159,7 +159,7 @@ impl<'a> Scan<'a> {
         for (place, directory) in self.above.clone() {
             for name in DATA_FILES {
                 let file = directory.join(name);
-                let Some(pid) = locker(&file) else { continue };
+                let Some(Locker { pid }) = locker(&file) else { continue };
                 let is_known = match pid {
                     Some(_) => self.found.contains_key(&(place, pid)),
                     None => self.found.keys().any(|(found, _)| *found == place),

@@ -179,7 +179,7 @@ pub struct SharedComponent {
     pub mode: u32,
 }
 
-/// Whether other accounts can redirect a path.
+/// Result of the check whether other accounts can redirect a path.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PathTrust {
     /// No other account can.

@@ -86,6 +86,13 @@ fn shared_directory_is_not_trusted() {
     let directory = tempfile::tempdir().unwrap();
     assert_eq!(facts(directory.path(), "new").trust, PathTrust::Trusted);
     std::os::unix::fs::chown(directory.path(), Some(4321), None).unwrap();
+    let link = directory.path().join("link");
+    std::os::unix::fs::symlink("link", &link).unwrap();
+    let trust = super::trust(&link, &Servers::new(Login::of_agent(None)));
+    std::os::unix::fs::chown(directory.path(), Some(0), None).unwrap();
+    let unknown = super::trust(&link, &Servers::new(Login::of_agent(None)));
+    assert!(matches!(trust, PathTrust::Shared(_)) && matches!(unknown, PathTrust::Unknown(_)));
+    std::os::unix::fs::chown(directory.path(), Some(4321), None).unwrap();
     let PathTrust::Shared(shared) = facts(directory.path(), "new").trust else { panic!("trusted") };
     assert_eq!(shared.path, HostBytes::from(directory.path()));
 }
