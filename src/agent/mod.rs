@@ -10,6 +10,7 @@ pub(crate) mod firewall;
 pub(crate) mod holders;
 pub(crate) mod mounts;
 pub(crate) mod proc;
+pub(crate) mod programs;
 pub(crate) mod sockets;
 pub(crate) mod tool;
 pub(crate) mod trust;

@@ -7,7 +7,7 @@ use std::path::Path;
 use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
 
 use super::decode::{INPUT, Until, decode};
-use super::tools::is_installed;
+use crate::agent::programs::is_installed;
 use crate::proto::facts::path::{Archive, Content, Format};
 
 /// Length of the header of a tar archive.

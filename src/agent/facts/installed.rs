@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::stat;
 
 use super::data::data;
-use super::tools::find;
 use super::{FactsError, LIMIT};
 use crate::agent::holders::{Servers, Serving, socket_of};
+use crate::agent::programs::find;
 use crate::agent::tool::Tool;
 use crate::agent::trust::{Trusted, shared_component};
 use crate::agent::units;

@@ -8,7 +8,7 @@ pub(crate) mod installed;
 mod owners;
 pub(crate) mod source;
 pub(crate) mod target;
-pub(crate) mod tools;
+mod tools;
 mod tree;
 
 use std::io;

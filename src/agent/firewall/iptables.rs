@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{FirewallError, Rule};
+use crate::agent::programs::is_installed;
 use crate::agent::tool::{Tool, ToolError};
 use crate::proto::journal::{Family, Layer};
 
@@ -44,7 +45,7 @@ pub(super) fn used(family: Family) -> Vec<Layer> {
         let names = std::fs::read_to_string(tables).unwrap_or_default();
         names.lines().any(|table| table == "filter")
     };
-    if has_table() && crate::agent::facts::tools::is_installed(&format!("{prefix}-legacy")) {
+    if has_table() && is_installed(&format!("{prefix}-legacy")) {
         used.push(Layer::IptablesLegacy);
     }
     let saved = Tool::new(format!("{prefix}-nft-save")).args(["-t", "filter"]).run();
