@@ -126,6 +126,19 @@ pub struct Route {
     pub own: bool,
 }
 
+/// Number and size of the entries of a tree.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TreeSize {
+    /// Number of entries: files, directories and others, without sockets.
+    pub entries: u64,
+    /// Number of regular files.
+    pub files: u64,
+    /// Total size of the files in bytes.
+    pub bytes: u64,
+    /// Bytes that the entries occupy on disk. Files with several names count once.
+    pub disk_bytes: u64,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

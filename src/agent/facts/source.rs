@@ -13,9 +13,9 @@ use crate::agent::holders::Servers;
 use crate::agent::mounts::Place;
 use crate::agent::proc::id;
 use crate::proto::HostBytes;
-use crate::proto::facts::Transfer;
-use crate::proto::facts::path::{Owners, PathType, SourceFacts, SourceQuery, TreeSize};
+use crate::proto::facts::path::{Owners, PathType, SourceFacts, SourceQuery};
 use crate::proto::facts::server::Relation;
+use crate::proto::facts::{Transfer, TreeSize};
 
 /// Returns the facts about a source. `is_excluded` decides about paths that begin with `./NAME`. The lock of a
 /// quiesced server is for the caller to look up.

@@ -13,7 +13,8 @@ use std::path::Path;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Stat, fstat, openat, statat};
 
 use crate::agent::proc::id;
-use crate::proto::facts::path::{MOST_OWNERS, TreeSize};
+use crate::proto::facts::TreeSize;
+use crate::proto::facts::path::MOST_OWNERS;
 use crate::proto::files::FileId;
 
 /// Size of a block of `st_blocks` in bytes.

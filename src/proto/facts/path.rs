@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::server::{OtherServer, Server};
-use super::{MOST_OF_A_KIND, Transfer};
+use super::{MOST_OF_A_KIND, Transfer, TreeSize};
 use crate::proto::bounded::at_most;
 use crate::proto::files::{AttributeKinds, FileId};
 use crate::proto::{HostBytes, Text};
@@ -84,19 +84,6 @@ pub struct Owners {
     /// Group IDs.
     #[serde(deserialize_with = "at_most::<MOST_OWNERS, _, _>")]
     pub groups: BTreeMap<Text, u32>,
-}
-
-/// Number and size of the entries of a tree.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TreeSize {
-    /// Number of entries: files, directories and others, without sockets.
-    pub entries: u64,
-    /// Number of regular files.
-    pub files: u64,
-    /// Total size of the files in bytes.
-    pub bytes: u64,
-    /// Bytes that the entries occupy on disk. Files with several names count once.
-    pub disk_bytes: u64,
 }
 
 /// Facts about the path of a source.

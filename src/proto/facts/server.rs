@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::path::TreeSize;
+use super::TreeSize;
 use crate::proto::bounded::at_most;
 use crate::proto::{HostBytes, Text};
 
