@@ -5,6 +5,7 @@
 //! of a message, [`Text`] and [`HostBytes`] that of their contents. docs/design/agent.md describes the
 //! conversation.
 
+mod bounded;
 mod bytes;
 pub mod facts;
 pub mod files;
@@ -14,6 +15,7 @@ pub mod journal;
 pub mod locks;
 pub mod name;
 pub mod server;
+pub mod sockets;
 pub mod status;
 
 pub use bytes::{HostBytes, Text};
