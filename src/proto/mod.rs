@@ -11,6 +11,8 @@ pub mod files;
 pub mod frame;
 pub mod job;
 pub mod journal;
+pub mod secret;
 pub mod server;
+pub mod task;
 
 pub use bytes::{HostBytes, Text};
