@@ -5,4 +5,5 @@
 //! the host could choose are checked by what the kernel vouches for: inodes, user IDs, peer credentials.
 
 pub(crate) mod job;
+pub(crate) mod jobs;
 pub(crate) mod tool;
