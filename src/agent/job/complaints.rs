@@ -1,5 +1,5 @@
-//! What the programs of a job write on standard error: the first lines are reported, each once, and lost files are
-//! counted. All of it is read, so that no program blocks on it.
+//! Standard error of the programs of a job: the first lines are reported, each once, and lost files are counted.
+//! Everything is read, so that no program blocks on it.
 
 use std::collections::{BTreeMap, HashSet};
 

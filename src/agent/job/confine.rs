@@ -18,7 +18,7 @@ const NEWEST: ABI = ABI::V5;
 /// Whether a program was confined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Confinement {
-    /// It is confined.
+    /// The program is confined.
     Full,
     /// The kernel cannot confine it.
     Missing,

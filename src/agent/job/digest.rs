@@ -14,7 +14,7 @@ use super::pipes::pipe;
 use crate::proto::files::DigestKind;
 
 /// Size of the buffer between the pipe and the digest. It stays in the processor's cache.
-const BUFFER: usize = 256 << 10;
+const BUFFER: usize = 64 << 10;
 
 /// Digest that is being computed.
 pub(super) struct StreamDigest {

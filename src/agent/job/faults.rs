@@ -3,7 +3,7 @@
 
 use std::sync::LazyLock;
 
-use regex_lite::{Captures, Regex};
+use regex_lite::Regex;
 
 use crate::proto::files::AttributeKind;
 use crate::proto::job::FaultClass;
@@ -13,31 +13,16 @@ const HARMLESS: [&str; 2] = ["No such file or directory", "Operation not support
 /// Messages by which a broken pipe of openssl is known.
 const TELLING: [&str; 2] = ["error writing output file", "file_ctrl:Broken pipe"];
 
-/// Pattern of a line.
-type Pattern = LazyLock<Regex>;
+/// Beginnings of messages of success.
+const SUCCESSES: [&str; 4] = ["Connection to ", "(UNKNOWN) [", "listening on [", "connect to ["];
 
-// Users choose the names of files. These come after the words with which a program begins a line, and before those
-// with which it ends the line.
-static ATTRIBUTE: Pattern =
-    LazyLock::new(|| regex(r"^tar: \w+: Cannot set '(.*)' extended attribute for file '(.*)': ([^:]*)$"));
-static ACL: Pattern =
-    LazyLock::new(|| regex(r"^tar: \w+: Cannot (?:set|drop default) POSIX ACLs for file '(.*)': ([^:]*)$"));
-static LABEL: Pattern =
-    LazyLock::new(|| regex(r"^tar: \w+: Cannot set SELinux context for file '(.*)': ([^:]*)$"));
-// tar writes a colon of a name as `\:`.
-static TAR: Pattern = LazyLock::new(|| {
-    regex(concat!(
-        r"^tar: ((?:[^\\:]|\\.)*: (?:Warning: )?",
-        r"(?:Read error at byte \d+|Cannot \w+)[^:]*: [^:]*)$"
-    ))
-});
-static STREAM: Pattern = LazyLock::new(|| {
+static STREAM: LazyLock<Regex> = LazyLock::new(|| {
     regex(concat!(
         r"(?i)^(?:\[\d+\] )?(?:[-\d]+[ T][\d:.]+ )?(?:\S*/)?(?:mb|xb)stream: ",
         r"(.*(?:invalid|fail|error|cannot|can't).*)$"
     ))
 });
-static SUCCESS: Pattern = LazyLock::new(|| {
+static SUCCESS: LazyLock<Regex> = LazyLock::new(|| {
     regex(concat!(
         r"^(?:Connection to \S+ \d+ port \[tcp/.*\] succeeded!|\(UNKNOWN\) \[\S+\] \d+ \(.*\) open",
         r"|listening on \[\S+\] \d+ \.\.\.|connect to \[\S+\] from \(UNKNOWN\) \[\S+\] \d+)$"
@@ -50,15 +35,18 @@ pub(super) fn regex(pattern: &str) -> Regex {
 }
 
 /// Returns the class of a line about a lost file, and the file with the reason.
+///
+/// tar may write a line for each of a million files, which patterns would be too slow for. Users choose the names of
+/// files: these come after the words with which a program begins a line, and before those with which it ends the line.
 pub(super) fn fault(line: &str) -> Option<(FaultClass, String)> {
-    if line.starts_with("tar: ") {
-        return lost_attribute(line).or_else(|| {
-            let found = TAR.captures(line).filter(|_| !is_harmless(line))?;
-            Some((FaultClass::Unreadable, found[1].to_owned()))
+    if let Some(text) = line.strip_prefix("tar: ") {
+        return lost_attribute(text).or_else(|| {
+            let is_fault = is_unreadable(text) && !is_harmless(text);
+            is_fault.then(|| (FaultClass::Unreadable, text.to_owned()))
         });
     }
     if let Some(text) = line.strip_prefix("find: ") {
-        let is_fault = text.contains(": ") && !is_harmless(line);
+        let is_fault = text.contains(": ") && !is_harmless(text);
         return is_fault.then(|| (FaultClass::Unreadable, text.to_owned()));
     }
     // Most lines need no closer look.
@@ -68,24 +56,56 @@ pub(super) fn fault(line: &str) -> Option<(FaultClass, String)> {
     None
 }
 
-fn lost_attribute(line: &str) -> Option<(FaultClass, String)> {
-    if !line.contains(": Cannot ") {
+/// Takes apart `FUNCTION: Cannot set … for file 'FILE': REASON` of tar.
+fn lost_attribute(text: &str) -> Option<(FaultClass, String)> {
+    let (function, what) = text.split_once(": Cannot ")?;
+    if !function.bytes().all(is_of_word) {
         return None;
     }
-    let text = |found: &Captures<'_>, file, why| format!("{}: {}", &found[file], &found[why]);
-    if let Some(found) = ATTRIBUTE.captures(line) {
-        let kind = match &found[1] {
+    let (what, reason) = what.rsplit_once("': ").filter(|(_, reason)| !reason.contains(':'))?;
+    let beginnings = ["set POSIX ACLs for file '", "drop default POSIX ACLs for file '"];
+    let (kind, file) = if let Some(attribute) = what.strip_prefix("set '") {
+        let (name, file) = attribute.split_once("' extended attribute for file '")?;
+        let kind = match name {
             name if name.starts_with("system.posix_acl_") => AttributeKind::Acls,
             "security.capability" => AttributeKind::Capabilities,
             _ => AttributeKind::Xattrs,
         };
-        return Some((FaultClass::Attributes(kind), text(&found, 2, 3)));
-    }
-    if let Some(found) = ACL.captures(line) {
-        return Some((FaultClass::Attributes(AttributeKind::Acls), text(&found, 1, 2)));
-    }
-    let found = LABEL.captures(line)?;
-    Some((FaultClass::Attributes(AttributeKind::Xattrs), text(&found, 1, 2)))
+        (kind, file)
+    } else if let Some(file) = beginnings.iter().find_map(|beginning| what.strip_prefix(beginning)) {
+        (AttributeKind::Acls, file)
+    } else {
+        (AttributeKind::Xattrs, what.strip_prefix("set SELinux context for file '")?)
+    };
+    Some((FaultClass::Attributes(kind), format!("{file}: {reason}")))
+}
+
+/// Returns whether a line of tar is `FILE: Cannot VERB …: REASON` or `FILE: Read error at byte N…: REASON`, perhaps
+/// with `Warning: ` behind the file.
+fn is_unreadable(text: &str) -> bool {
+    let Some(rest) = behind_name(text).and_then(|rest| rest.strip_prefix(": ")) else { return false };
+    let rest = rest.strip_prefix("Warning: ").unwrap_or(rest);
+    let number = rest
+        .strip_prefix("Read error at byte ")
+        .filter(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+    let verb = rest.strip_prefix("Cannot ").filter(|rest| rest.bytes().next().is_some_and(is_of_word));
+    let reason = number.or(verb).and_then(|rest| Some(rest.split_once(':')?.1));
+    reason.is_some_and(|reason| reason.starts_with(' ') && !reason.contains(':'))
+}
+
+/// Returns a line of tar from the first colon on that does not belong to the name: tar writes those as `\:`.
+fn behind_name(text: &str) -> Option<&str> {
+    let mut is_escaped = false;
+    let end = text.bytes().position(|byte| {
+        let is_end = byte == b':' && !is_escaped;
+        is_escaped = byte == b'\\' && !is_escaped;
+        is_end
+    });
+    text.get(end?..)
+}
+
+fn is_of_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_'
 }
 
 fn is_harmless(line: &str) -> bool {
@@ -94,7 +114,7 @@ fn is_harmless(line: &str) -> bool {
 
 /// Returns whether a netcat writes the line when all is well.
 pub(super) fn is_success(line: &str) -> bool {
-    SUCCESS.is_match(line)
+    SUCCESSES.iter().any(|beginning| line.starts_with(beginning)) && SUCCESS.is_match(line)
 }
 
 /// Returns whether the line is reported however many lines there are.
@@ -154,6 +174,8 @@ mod tests {
             "tar: ./a: File shrank by 5 bytes; padding with zeros",
             "tar: ./x\\: Cannot open\\: Permission denied: file changed as we read it",
             "tar: Exiting with failure status due to previous errors",
+            "tar: a b: Cannot set 'user.x' extended attribute for file 'x': File exists: no",
+            "tar: ./a\\",
         ] {
             assert_eq!(fault(line), None, "{line}");
         }

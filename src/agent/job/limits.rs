@@ -37,3 +37,15 @@ pub(super) fn stand_back(niceness: u8) {
     let pid = getpid().as_raw_pid().to_string();
     let _ = Tool::new("ionice").args(["-c", "2", "-n", "7", "-p", &pid]).limit(SHORT).run();
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn open_files_are_limited_by_the_system_only() {
+        many_files();
+        let limit = getrlimit(Resource::Nofile);
+        assert_eq!(limit.current, limit.maximum);
+    }
+}

@@ -28,13 +28,13 @@ const BROKEN_PIPE: i32 = 141;
 /// State of a stage.
 #[derive(Debug)]
 pub(super) enum State {
-    /// It has its pipes and waits for the gate.
+    /// The pipes exist, and the gate is closed.
     Ready(Ends),
-    /// Its program runs.
+    /// A program runs.
     Program(Running),
-    /// Its thread runs; of a sink also the program.
+    /// A thread runs; of a sink also a program.
     Thread(Thread<Result<(), MoveError>>, Option<std::os::fd::OwnedFd>),
-    /// It has ended with this status.
+    /// The stage has ended with this status.
     Ended(i32),
 }
 
