@@ -9,6 +9,8 @@ pub(crate) mod facts;
 pub(crate) mod firewall;
 pub(crate) mod flock;
 pub(crate) mod holders;
+pub(crate) mod job;
+pub(crate) mod jobs;
 pub(crate) mod journal;
 pub(crate) mod locks;
 pub(crate) mod mounts;

@@ -275,6 +275,8 @@ pub enum JobReport {
     Digest(String),
     /// A list is complete.
     Manifest(List, Manifest),
+    /// The kernel of the host cannot confine this program to the staging directory.
+    Unconfined(Program),
     /// The job has ended with this status.
     Exit(i32),
 }

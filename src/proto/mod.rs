@@ -14,8 +14,10 @@ pub mod job;
 pub mod journal;
 pub mod locks;
 pub mod name;
+pub mod secret;
 pub mod server;
 pub mod sockets;
 pub mod status;
+pub mod task;
 
 pub use bytes::{HostBytes, Text};
