@@ -9,11 +9,15 @@ pub(crate) mod login;
 pub(crate) mod plugins;
 pub(crate) mod programs;
 pub(crate) mod remote;
+pub(crate) mod replication;
+pub(crate) mod replication_account;
 pub(crate) mod session;
 pub(crate) mod sql;
+pub(crate) mod start;
 pub(crate) mod statement;
 #[cfg(test)]
 mod tests;
+pub(crate) mod units;
 pub(crate) mod xml;
 
 use std::io;
