@@ -1,16 +1,21 @@
 //! Database servers of this host: logins, SQL, replication, accounts, units, and data that servers run on.
 //!
 //! docs/design/servers.md and replicas.md describe how they are used. A change is journaled before it is
-//! made, by the caller's `journal`.
+//! made, by the caller's `journal`; the undos are in [`restore`].
 
+pub(crate) mod account;
 pub(crate) mod accounts;
 pub(crate) mod client;
 pub(crate) mod login;
 pub(crate) mod plugins;
 pub(crate) mod programs;
+pub(crate) mod provisional;
+pub(crate) mod quiesce;
 pub(crate) mod remote;
 pub(crate) mod replication;
 pub(crate) mod replication_account;
+pub(crate) mod restore;
+pub(crate) mod roll_back;
 pub(crate) mod session;
 pub(crate) mod sql;
 pub(crate) mod start;
