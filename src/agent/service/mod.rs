@@ -6,6 +6,7 @@
 pub(crate) mod account;
 pub(crate) mod accounts;
 pub(crate) mod client;
+pub(crate) mod hooks;
 pub(crate) mod login;
 pub(crate) mod plugins;
 pub(crate) mod programs;
