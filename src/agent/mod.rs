@@ -20,6 +20,7 @@ pub(crate) mod programs;
 pub(crate) mod rollback;
 #[cfg(test)]
 pub(crate) mod scenes;
+pub(crate) mod service;
 pub(crate) mod sockets;
 pub(crate) mod state;
 pub(crate) mod tool;

@@ -2,6 +2,7 @@
 //! environment, and without threads, which a host may not have left.
 
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
@@ -13,6 +14,8 @@ use command_fds::CommandFdExt as _;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+
+use zeroize::Zeroizing;
 
 use crate::proto::Text;
 
@@ -29,13 +32,12 @@ const GRACE: Duration = Duration::from_secs(5);
 const BUSY_LIMIT: Duration = Duration::from_secs(60);
 
 /// Program with its arguments, to be run to its end.
-#[derive(Debug)]
 #[must_use]
 pub(crate) struct Tool {
     program: OsString,
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
-    input: Vec<u8>,
+    input: Zeroizing<Vec<u8>>,
     limit: Duration,
     most: usize,
     held: Vec<OwnedFd>,
@@ -100,6 +102,13 @@ pub(crate) enum ToolError {
     },
 }
 
+/// Shows the program without its arguments and its input, which may be secret.
+impl fmt::Debug for Tool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tool({})", self.program.to_string_lossy())
+    }
+}
+
 impl Output {
     /// Returns the last line on standard error, or else on standard output, or else the status.
     pub(crate) fn last_words(&self) -> Text {
@@ -121,7 +130,7 @@ impl Tool {
             program: program.as_ref().to_owned(),
             args: Vec::new(),
             env: Vec::new(),
-            input: Vec::new(),
+            input: Zeroizing::default(),
             limit: LIMIT,
             most: MOST,
             held: Vec::new(),
@@ -148,7 +157,7 @@ impl Tool {
 
     /// Sets the standard input, which is empty otherwise. Secrets go this way, and never as arguments.
     pub(crate) fn input(mut self, bytes: impl Into<Vec<u8>>) -> Self {
-        self.input = bytes.into();
+        self.input = Zeroizing::new(bytes.into());
         self
     }
 
@@ -200,7 +209,8 @@ impl Tool {
         }
     }
 
-    fn start(&self) -> io::Result<Child> {
+    /// Returns the command with its clean environment and a process group of its own, for [`spawn`].
+    pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
         let kept = ENVIRONMENT.iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
         command
@@ -209,7 +219,13 @@ impl Tool {
             .envs(kept)
             .env("LC_ALL", "C")
             .envs(self.env.iter().map(|(name, value)| (name, value)))
-            .process_group(0)
+            .process_group(0);
+        command
+    }
+
+    fn start(&self) -> io::Result<Child> {
+        let mut command = self.command();
+        command
             .stdin(if self.input.is_empty() { Stdio::null() } else { Stdio::piped() })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
@@ -217,13 +233,7 @@ impl Tool {
             let held: io::Result<Vec<_>> = self.held.iter().map(OwnedFd::try_clone).collect();
             command.preserved_fds(held?);
         }
-        let retries = ExponentialBuilder::new()
-            .with_min_delay(Duration::from_millis(20))
-            .with_max_delay(Duration::from_secs(1))
-            .without_max_times()
-            .with_total_delay(Some(BUSY_LIMIT));
-        // Another user may have taken all processes of the host: that delays us, and no more.
-        (|| command.spawn()).retry(retries).when(|error| error.kind() == ErrorKind::WouldBlock).call()
+        spawn(&mut command)
     }
 
     /// Passes input and output until the program ends; `None` when it was ended at its time limit.
@@ -272,6 +282,16 @@ impl Tool {
     }
 }
 
+/// Starts a program. Another user may have taken all processes of the host: that delays us, and no more.
+pub(crate) fn spawn(command: &mut Command) -> io::Result<Child> {
+    let retries = ExponentialBuilder::new()
+        .with_min_delay(Duration::from_millis(20))
+        .with_max_delay(Duration::from_secs(1))
+        .without_max_times()
+        .with_total_delay(Some(BUSY_LIMIT));
+    (|| command.spawn()).retry(retries).when(|error| error.kind() == ErrorKind::WouldBlock).call()
+}
+
 /// Waits until something can be passed or the program has ended, and returns whether it has.
 fn wait(
     pidfd: BorrowedFd<'_>,
@@ -317,7 +337,7 @@ fn is_temporary(error: &io::Error) -> bool {
 }
 
 /// Ends a program and what is left of its process group.
-fn end(child: &mut Child) -> ExitStatus {
+pub(crate) fn end(child: &mut Child) -> ExitStatus {
     let pid = Pid::from_child(child);
     // It was not waited for, so its number is still its own.
     let _ = kill_process_group(pid, Signal::TERM);
