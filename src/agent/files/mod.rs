@@ -1,0 +1,12 @@
+//! Files of a host: opened by descriptors, walked, listed, digested, published and removed.
+//!
+//! Other users may rename directories and replace files at any moment. Everything here starts from a
+//! directory that is held as a descriptor, takes one name at a time, follows no link, and compares device and
+//! inode where the same thing is looked at twice.
+
+pub(crate) mod mounts;
+pub(crate) mod open;
+pub(crate) mod pattern;
+pub(crate) mod place;
+pub(crate) mod remove;
+pub(crate) mod walk;
