@@ -4,9 +4,13 @@
 //! directory that is held as a descriptor, takes one name at a time, follows no link, and compares device and
 //! inode where the same thing is looked at twice.
 
+pub(crate) mod digest;
+pub(crate) mod durable;
+pub(crate) mod list;
 pub(crate) mod mounts;
 pub(crate) mod open;
 pub(crate) mod pattern;
 pub(crate) mod place;
 pub(crate) mod remove;
+pub(crate) mod sort;
 pub(crate) mod walk;
