@@ -13,4 +13,5 @@ pub(crate) mod pattern;
 pub(crate) mod place;
 pub(crate) mod remove;
 pub(crate) mod sort;
+pub(crate) mod source;
 pub(crate) mod walk;
