@@ -6,12 +6,18 @@
 
 pub(crate) mod digest;
 pub(crate) mod durable;
+pub(crate) mod fill;
+mod kept;
 pub(crate) mod list;
+mod modes;
 pub(crate) mod mounts;
 pub(crate) mod open;
 pub(crate) mod pattern;
 pub(crate) mod place;
+pub(crate) mod publish;
 pub(crate) mod remove;
 pub(crate) mod sort;
 pub(crate) mod source;
+pub(crate) mod staging;
+pub(crate) mod undo;
 pub(crate) mod walk;
