@@ -4,10 +4,13 @@
 //! directory that is held as a descriptor, takes one name at a time, follows no link, and compares device and
 //! inode where the same thing is looked at twice.
 
+pub(crate) mod attributes;
+pub(crate) mod changed;
 pub(crate) mod digest;
 pub(crate) mod durable;
 pub(crate) mod fill;
 mod kept;
+pub(crate) mod lacks;
 pub(crate) mod list;
 mod modes;
 pub(crate) mod mounts;
@@ -19,5 +22,6 @@ pub(crate) mod remove;
 pub(crate) mod sort;
 pub(crate) mod source;
 pub(crate) mod staging;
+pub(crate) mod twins;
 pub(crate) mod undo;
 pub(crate) mod walk;
