@@ -4,8 +4,10 @@
 //! directory that is held as a descriptor, takes one name at a time, follows no link, and compares device and
 //! inode where the same thing is looked at twice.
 
+pub(crate) mod archive;
 pub(crate) mod attributes;
 pub(crate) mod changed;
+pub(crate) mod chown;
 pub(crate) mod digest;
 pub(crate) mod durable;
 pub(crate) mod fill;
@@ -22,6 +24,8 @@ pub(crate) mod remove;
 pub(crate) mod sort;
 pub(crate) mod source;
 pub(crate) mod staging;
+pub(crate) mod strip;
 pub(crate) mod twins;
 pub(crate) mod undo;
 pub(crate) mod walk;
+pub(crate) mod write;
