@@ -6,6 +6,7 @@
 
 pub(crate) mod accounts;
 pub(crate) mod facts;
+pub(crate) mod files;
 pub(crate) mod firewall;
 pub(crate) mod flock;
 pub(crate) mod holders;

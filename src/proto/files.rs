@@ -102,3 +102,117 @@ pub struct Tree {
 
 /// Kinds of attributes of a set of files.
 pub type AttributeKinds = BTreeSet<AttributeKind>;
+
+/// Extended attributes of one kind in a tree.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttributeUse {
+    /// Kind.
+    pub kind: AttributeKind,
+    /// Number of files and directories that have such attributes.
+    pub files: u64,
+    /// Path of one of them.
+    pub example: HostBytes,
+}
+
+/// Attributes that count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AttributeScope {
+    /// All.
+    All,
+    /// Attributes that can be set without root.
+    Unprivileged,
+}
+
+/// New owner and group of a copy, by number; `None` keeps the one that is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ownership {
+    /// User ID.
+    pub user: Option<u32>,
+    /// Group ID.
+    pub group: Option<u32>,
+}
+
+/// Whether lists contain modes, owners, groups and times, which only root can set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OwnerColumn {
+    /// Names, types, sizes and link targets only.
+    Absent,
+    /// Modes, owners and groups of all entries, and the times of files.
+    Present,
+}
+
+/// Age of the files that are listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Freshness {
+    /// They may be read from the cache.
+    Old,
+    /// They were just written: they are synced, and read from the disk.
+    JustWritten,
+}
+
+/// Treatment of files that are removed or replaced while they are listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Changes {
+    /// Any is an error.
+    Strict,
+    /// They have no digest, or are not listed.
+    Lenient,
+}
+
+/// How a tree is listed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListTask {
+    /// Tree.
+    pub tree: Tree,
+    /// Digest of each file, if any.
+    pub digest: Option<DigestKind>,
+    /// Number of files that are read at a time.
+    pub workers: u16,
+    /// Whether owners are listed.
+    pub owners: OwnerColumn,
+    /// Age of the files.
+    pub freshness: Freshness,
+    /// Treatment of changes.
+    pub changes: Changes,
+}
+
+/// Staging directory to be made in a target directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StagingTask {
+    /// Path: the target directory and a name that carries the agent's.
+    pub path: HostBytes,
+    /// Keep it when the run fails, unless it is empty.
+    pub keep: bool,
+    /// How the copy gets its name: the file system must be able to do that.
+    pub naming: Naming,
+    /// Directory in it in which the copy arrives; empty for none.
+    pub inner: HostBytes,
+}
+
+/// Publication of a staged copy by a rename.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishTask {
+    /// Name of the copy in the staging directory.
+    pub staged: HostBytes,
+    /// Final name in the target directory.
+    pub name: HostBytes,
+    /// Treatment of data that has the name.
+    pub replace: Replace,
+    /// Name for that data if it is kept; empty otherwise.
+    pub aside: HostBytes,
+    /// Whether the name must survive a power cut.
+    pub durable: bool,
+    /// Identity of that data in the preflight. Nothing else is replaced.
+    pub seen: Option<FileId>,
+}
+
+/// Publication of the entries of a staged directory, one by one, in the target directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FillTask {
+    /// Name of the directory in the staging directory.
+    pub staged: HostBytes,
+    /// Whether the names must survive a power cut.
+    pub durable: bool,
+    /// Whether the target directory may have other entries.
+    pub beside: bool,
+}
