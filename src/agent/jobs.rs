@@ -16,10 +16,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
 use command_fds::{CommandFdExt as _, FdMapping};
-use rustix::fs::{CWD, Mode, OFlags, openat};
 
 use super::job::channel::{ChannelError, send_order};
 use super::job::{LOCK, STOPPED, clean_environment, patiently, status};
+use super::processes::create_lock;
 use crate::proto::job::{JobName, JobReport};
 use crate::proto::journal::Undo;
 use crate::proto::secret::Secret;
@@ -139,7 +139,7 @@ impl Jobs {
     ) -> Result<(), JobError> {
         let job = start.name;
         let path = self.lock(job);
-        let lock = create(&path).map_err(|source| JobError::Lock { path: path.clone(), source })?;
+        let lock = create_lock(&path).map_err(|source| JobError::Lock { path: path.clone(), source })?;
         journal(&Undo::Job { lock: path.as_os_str().into() }).map_err(JobError::Journal)?;
         let failed = |source| JobError::Start { job, source };
         let (channel, theirs) = UnixStream::pair().map_err(failed)?;
@@ -258,12 +258,6 @@ impl Forwarder {
 fn end(child: &mut Child) -> i32 {
     let _ = child.kill();
     child.wait().map_or(1, status)
-}
-
-/// Creates the lock file of a job.
-fn create(path: &Path) -> io::Result<File> {
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    Ok(openat(CWD, path, flags | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR)?.into())
 }
 
 #[cfg(test)]

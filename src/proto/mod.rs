@@ -7,9 +7,11 @@
 
 mod bounded;
 mod bytes;
+pub mod command;
 pub mod facts;
 pub mod files;
 pub mod frame;
+pub mod hello;
 pub mod job;
 pub mod journal;
 pub mod locks;
@@ -19,5 +21,6 @@ pub mod server;
 pub mod sockets;
 pub mod status;
 pub mod task;
+pub mod vault;
 
 pub use bytes::{HostBytes, Text};

@@ -101,6 +101,13 @@ pub enum RollbackEvent {
         /// The hook.
         hook: Hook,
     },
+    /// The journal could not be read or removed.
+    Failed {
+        /// Name of the agent.
+        agent: AgentName,
+        /// Reason.
+        reason: Text,
+    },
     /// The journal is in use: nothing was touched.
     Live {
         /// Name of the agent.

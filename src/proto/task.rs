@@ -5,7 +5,7 @@ use std::num::NonZeroU64;
 use serde::{Deserialize, Serialize};
 
 use super::HostBytes;
-use super::files::DigestKind;
+use super::files::{DigestKind, ListTask, Naming, Ownership, Tree};
 use super::job::{Meter, Program};
 use super::secret::Secret;
 use super::server::Login;
@@ -19,6 +19,39 @@ pub enum Task {
     Inspect(Place),
     /// Runs a command of the user before the copy.
     Hook(BeforeHook),
+    /// Writes the lists of the held source.
+    ListSource(ListTask),
+    /// Writes the lists of the copy in the staging directory.
+    ListCopy(ListTask),
+    /// Writes a list of the paths of the held source that have changed since the run began.
+    Changed(Tree),
+    /// Removes the top directory of an unpacked archive, if it is the only entry.
+    Strip {
+        /// Name of the copy.
+        name: HostBytes,
+        /// How the copy gets its name.
+        naming: Naming,
+    },
+    /// Reads an archive back from the disk and writes a digest file beside it.
+    DigestArchive {
+        /// Directory of the archive.
+        place: Place,
+        /// Name of the archive.
+        name: HostBytes,
+        /// Digest.
+        digest: DigestKind,
+        /// The archive and the digest file are synced.
+        durable: bool,
+    },
+    /// Changes the owner of the copy.
+    ChangeOwner {
+        /// Name of the copy.
+        name: HostBytes,
+        /// New owner.
+        owner: Ownership,
+        /// The change is synced.
+        durable: bool,
+    },
 }
 
 /// Directory in which a job works.

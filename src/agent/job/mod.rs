@@ -13,6 +13,7 @@ mod complaints;
 mod confine;
 mod digest;
 mod faults;
+mod files;
 mod hook;
 mod limits;
 mod lines;
@@ -161,6 +162,7 @@ fn perform(context: &Context<'_>, task: &Task, inbox: &mut Inbox) -> End {
         Task::Pipeline(pipeline) => return pipeline::run(context, pipeline, inbox),
         Task::Inspect(place) => ("inspect", inspect(context, place, inbox)),
         Task::Hook(hook) => ("hook", hook::run(context, hook, inbox)),
+        task => files::run(context, task, inbox),
     };
     let end = ended.unwrap_or_else(|error| {
         context.reports.send(JobReport::Complaint(Text::from(&error)));

@@ -1,6 +1,5 @@
 //! Tests of the watchdog as a process: an agent, its watchdog and the test are the test binary.
 
-use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 
@@ -24,11 +23,6 @@ fn of_test(scratch: &Path) -> (Directories, std::path::PathBuf) {
     (Directories::at(scratch.join("state"), scratch.join("run")), scratch.join("log"))
 }
 
-/// Returns the standard output, which only renderers use otherwise.
-fn output() -> File {
-    File::options().write(true).open("/proc/self/fd/1").unwrap()
-}
-
 /// Plays the agent or the watchdog, in a process that a test has started.
 #[test]
 #[expect(clippy::zombie_processes, reason = "the watchdog outlives its agent")]
@@ -44,7 +38,7 @@ fn parts() {
             undoer: &mut undoer,
             observer: &mut |_| {},
         };
-        rollback.watch(&agent, &mut output()).unwrap();
+        rollback.watch(&agent, &mut io::stdout()).unwrap();
         return;
     }
     let mut journal =
@@ -54,7 +48,7 @@ fn parts() {
     command.env(SCRATCH, &scratch);
     let watchdog = start(command).unwrap();
     journal.lease(&mode("/a")).unwrap();
-    writeln!(output(), "\n{STARTED}{}", watchdog.id()).unwrap();
+    println!("\n{STARTED}{}", watchdog.id());
     // Until the test ends its input or kills this process.
     let _ = io::stdin().read(&mut [0]);
     let mut undoer = super::super::fake::undoer(log, if part == "successful agent" { done } else { left });
