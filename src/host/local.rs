@@ -1,5 +1,6 @@
 //! Shells on this machine: a child process instead of an SSH session.
 
+use std::ffi::OsStr;
 use std::io;
 use std::process::Stdio;
 
@@ -11,9 +12,13 @@ use super::{Process, ROOT_SHELL, Shell};
 /// Starts a bash in a process group of its own: ^C in the terminal must reach only the controller, which then
 /// releases its agents.
 pub(super) fn shell(sudo: bool) -> io::Result<Shell> {
-    let words: &[&str] = if sudo { &["sh", "-c", ROOT_SHELL] } else { &["bash", "--norc", "-p", "-s"] };
-    let mut child = Command::new(words[0])
-        .args(&words[1..])
+    if sudo { start("sh", &["-c", ROOT_SHELL]) } else { start("bash", &["--norc", "-p", "-s"]) }
+}
+
+/// Starts a program in a process group of its own, too.
+pub(super) fn start(program: &str, arguments: &[impl AsRef<OsStr>]) -> io::Result<Shell> {
+    let mut child = Command::new(program)
+        .args(arguments)
         .process_group(0)
         // The user's own SSH login says nothing about how this machine is reached.
         .env_remove("SSH_CONNECTION")

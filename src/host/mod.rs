@@ -4,9 +4,12 @@
 //! SSH server or, on this machine, as a child, and answers with lines in the format of [`wire`].
 
 pub mod agent;
+mod bootstrap;
 pub mod command;
 pub mod facts;
 pub mod leases;
+#[expect(dead_code, reason = "in work: runs still send scripts")]
+mod link;
 mod local;
 pub mod scripts;
 mod ssh;
@@ -168,11 +171,13 @@ impl HostError {
 
 /// Standard input of a shell.
 pub(crate) type Input = Box<dyn AsyncWrite + Send + Unpin>;
+/// Standard output of a shell.
+pub(crate) type Output = BufReader<Box<dyn AsyncRead + Send + Unpin>>;
 
 /// A bash on a host that reads its script from `stdin`. Its end shows as the end of `stdout`.
 struct Shell {
     stdin: Input,
-    stdout: BufReader<Box<dyn AsyncRead + Send + Unpin>>,
+    stdout: Output,
     process: Process,
 }
 
@@ -180,7 +185,7 @@ struct Shell {
 pub(crate) struct Begun {
     /// Yields the shell's input once the whole script was sent.
     pub(crate) sent: JoinHandle<io::Result<Input>>,
-    pub(crate) stdout: BufReader<Box<dyn AsyncRead + Send + Unpin>>,
+    pub(crate) stdout: Output,
     /// Dropping this ends the local process only; the host's shell ends when its input is closed.
     pub(crate) _process: Process,
 }
@@ -299,17 +304,30 @@ impl Host {
                 said = line;
             }
         }
-        let said = match shell.sent.await {
+        match shell.sent.await {
             // The shell's own output, if any, explains better why the script could not be sent.
-            Ok(Err(source)) if said.is_empty() => return Err(self.broken(action, source)),
-            _ => output(&said),
+            Ok(Err(source)) if said.is_empty() => Err(self.broken(action, source)),
+            _ => Err(self.no_shell(action, &said)),
+        }
+    }
+
+    /// Starts the script that becomes an agent.
+    async fn bootstrap(&self, images: &[bootstrap::Image]) -> Result<Shell, HostError> {
+        let started = match &self.backend {
+            Backend::Local => local::start("sh", &bootstrap::arguments(images, self.login.sudo)),
+            Backend::Ssh(connection) => connection.start(bootstrap::command(images, self.login.sudo)).await,
         };
-        let host = self.name.to_string();
-        Err(if self.login.sudo {
+        started.map_err(|source| self.broken("start of the agent", source))
+    }
+
+    /// Returns the error for a shell that has ended without running the script.
+    fn no_shell(&self, action: &'static str, said: &[u8]) -> HostError {
+        let (host, said) = (self.name.to_string(), output(said));
+        if self.login.sudo {
             HostError::NoSudo { host, action, said }
         } else {
             HostError::NoShell { host, action, said }
-        })
+        }
     }
 
     /// Closes the connection.

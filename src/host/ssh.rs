@@ -140,6 +140,11 @@ impl Connection {
         // Both commands work in any login shell.
         let command =
             if sudo { format!("exec sh -c '{ROOT_SHELL}'") } else { "exec bash --norc -p -s".to_owned() };
+        self.start(command).await
+    }
+
+    /// Starts a command, as the login shell reads it.
+    pub(super) async fn start(&self, command: String) -> io::Result<Shell> {
         let mut child = Arc::clone(&self.session)
             .arc_raw_command(command)
             .stdin(SessionStdio::piped())

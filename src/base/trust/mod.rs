@@ -117,6 +117,19 @@ fn shown(path: &Path) -> String {
     printable(path.as_os_str().as_encoded_bytes())
 }
 
+/// Maximum size of a program that is read.
+const LARGEST_PROGRAM: u64 = 256 << 20;
+
+/// Reads a program that will run as root on other hosts.
+///
+/// # Errors
+/// When it cannot be read, or others can change it.
+pub(crate) fn read_program(path: &Path) -> Result<Vec<u8>, Distrust> {
+    let mut bytes = Vec::new();
+    open(path, Readers::Any)?.take(LARGEST_PROGRAM).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 /// Reads a decisive file. `/dev/null` is an empty one. A descriptor that the caller opened (`/dev/stdin`,
 /// `<(…)`) may be a pipe.
 ///

@@ -1,0 +1,132 @@
+//! Start of an agent and the first messages of a conversation.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use super::bootstrap::{self, Image};
+use super::wire::{LONGEST_TEXT, MAX_LINE, message, read_record};
+use super::{Host, HostError, Input, Output, Process, Shell};
+use crate::proto::frame;
+use crate::proto::hello::{Hello, MAGIC, PROTOCOL, Welcome};
+use crate::proto::vault::{Exchange, Side, Vault};
+
+/// Action in messages.
+const ACTION: &str = "start of the agent";
+/// Time limit for the shell to begin, and for the agent to begin after it was sent.
+const START_LIMIT: Duration = Duration::from_secs(60);
+/// Time limit for sending the agent: 2 MB need a minute at 35 kB/s.
+const SEND_LIMIT: Duration = Duration::from_secs(120);
+/// Beginning of a line of the bootstrap script.
+const SCRIPT: &[u8] = b"transfer-bootstrap ";
+/// Maximum number of bytes that start-up files may write.
+const MOST_NOISE: usize = 1 << 20;
+
+/// Conversation with an agent that has begun.
+pub(crate) struct Link {
+    /// Frames to the agent.
+    pub(crate) input: Input,
+    /// Frames from the agent.
+    pub(crate) output: Output,
+    /// Keys for secrets.
+    pub(crate) vault: Vault,
+    /// Dropping this ends the local process only; the agent ends when its input is closed.
+    pub(crate) process: Process,
+}
+
+impl Host {
+    /// Starts an agent, which changes nothing on the host before it is told to.
+    pub(crate) async fn start_agent(&self) -> Result<Link, HostError> {
+        let images =
+            bootstrap::images().await.map_err(|source| self.broken(ACTION, io::Error::other(source)))?;
+        let shell = self.bootstrap(&images).await?;
+        let Shell { mut stdin, mut stdout, process } = shell;
+        let mut said = Vec::new();
+        let mut noise = 0;
+        loop {
+            let line = within(START_LIMIT, read_record(&mut stdout, b'\n')).await;
+            let line = line.map_err(|_| self.silent(ACTION, START_LIMIT))?;
+            let Some(line) = line.map_err(|source| self.broken(ACTION, source))? else {
+                return Err(self.no_shell(ACTION, &said));
+            };
+            noise += line.len() + 1;
+            if noise > MOST_NOISE {
+                return Err(self.broken(ACTION, io::Error::other("the start-up files wrote more than 1 MiB")));
+            }
+            if line == MAGIC {
+                break;
+            }
+            if let Some(words) = line.strip_prefix(SCRIPT) {
+                let words = message(words, LONGEST_TEXT);
+                match words.split_once(' ') {
+                    Some(("send", machine)) => {
+                        let image = images.iter().find(|image| image.machine == machine);
+                        let image = image.ok_or_else(|| self.unexpected(&words))?;
+                        let sent = within(SEND_LIMIT, send(&mut stdin, image)).await;
+                        // If the script has ended, its last line says why.
+                        let _ = sent.map_err(|_| self.silent(ACTION, SEND_LIMIT))?;
+                    }
+                    Some(("failed", text)) => {
+                        let (host, text) = (self.name.to_string(), text.to_owned());
+                        return Err(HostError::Refused { host, text });
+                    }
+                    _ => return Err(self.unexpected(&words)),
+                }
+            } else if !line.is_empty() {
+                said = line;
+            }
+        }
+        let greeted = within(START_LIMIT, greet(&mut stdin, &mut stdout)).await;
+        let vault = greeted
+            .map_err(|_| self.silent(ACTION, START_LIMIT))?
+            .map_err(|source| self.broken(ACTION, source))?;
+        Ok(Link { input: stdin, output: stdout, vault, process })
+    }
+
+    fn unexpected(&self, words: &str) -> HostError {
+        self.broken(ACTION, io::Error::other(format!("unexpected answer of the bootstrap script: {words}")))
+    }
+}
+
+async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Result<T, tokio::time::error::Elapsed> {
+    tokio::time::timeout(limit, work).await
+}
+
+async fn send(input: &mut Input, image: &Image) -> io::Result<()> {
+    input.write_all(&image.bytes).await?;
+    input.flush().await
+}
+
+/// Exchanges keys.
+async fn greet(input: &mut Input, output: &mut Output) -> io::Result<Vault> {
+    let hello: Hello = read(output).await?.ok_or(io::ErrorKind::UnexpectedEof)?;
+    if hello.protocol != PROTOCOL {
+        return Err(io::Error::other(format!(
+            "the agent is version {} (protocol {}), expected protocol {PROTOCOL}",
+            hello.program, hello.protocol
+        )));
+    }
+    let exchange = Exchange::new().map_err(io::Error::other)?;
+    let welcome = frame::encode(&Welcome { key: exchange.public() }).map_err(io::Error::other)?;
+    input.write_all(&welcome).await?;
+    input.flush().await?;
+    exchange.agree(Side::Controller, hello.key).map_err(io::Error::other)
+}
+
+/// Reads a message of an agent; `None` at the end of its output.
+pub(crate) async fn read<T: serde::de::DeserializeOwned>(output: &mut Output) -> io::Result<Option<T>> {
+    let mut header = [0; frame::HEADER];
+    match output.read(&mut header[..1]).await? {
+        0 => return Ok(None),
+        _ => output.read_exact(&mut header[1..]).await?,
+    };
+    let length = frame::length(header).map_err(io::Error::other)?;
+    // Memory grows with what arrives, and not with what a header announces.
+    let mut body = Vec::with_capacity(length.min(MAX_LINE));
+    (&mut *output).take(length as u64).read_to_end(&mut body).await?;
+    if body.len() < length {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    frame::decode(&body).map(Some).map_err(io::Error::other)
+}
