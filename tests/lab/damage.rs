@@ -6,6 +6,7 @@
 mod support {
     pub(crate) mod commands;
     pub(crate) mod firewall;
+    pub(crate) mod holder;
     pub(crate) mod hosts;
     pub(crate) mod labs;
     pub(crate) mod outages;
@@ -29,11 +30,16 @@ mod damage {
     pub(crate) mod variants;
 }
 
+mod holder;
+
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
 
 fn main() -> ExitCode {
+    if let Some(actions) = holder::agent::actions() {
+        return holder::agent::run(&actions);
+    }
     let plants = damage::inspection::PLANTS.iter().map(|plant| {
         Trial::test(format!("inspection/{}", plant.name), || {
             plant.run();
@@ -46,5 +52,6 @@ fn main() -> ExitCode {
             Ok(())
         })
     });
-    libtest_mimic::run(&Arguments::from_args(), plants.chain(cells).collect()).exit_code()
+    libtest_mimic::run(&Arguments::from_args(), plants.chain(cells).chain(holder::trials()).collect())
+        .exit_code()
 }
