@@ -18,6 +18,7 @@ mod support {
 }
 
 mod damage {
+    pub(crate) mod agent_moments;
     pub(crate) mod cell;
     pub(crate) mod experiment;
     pub(crate) mod faults;
@@ -41,17 +42,33 @@ fn main() -> ExitCode {
         return holder::agent::run(&actions);
     }
     let plants = damage::inspection::PLANTS.iter().map(|plant| {
-        Trial::test(format!("inspection/{}", plant.name), || {
-            plant.run();
-            Ok(())
-        })
+        let name = format!("inspection/{}", plant.name);
+        (name, Box::new(|| plant.run()) as Run)
     });
     let cells = damage::matrix::cells().into_iter().map(|cell| {
-        Trial::test(cell.to_string(), move || {
-            cell.run();
+        let name = cell.to_string();
+        (name, Box::new(move || cell.run()) as Run)
+    });
+    let trials = plants.chain(cells).map(|(name, run)| {
+        Trial::test(name, move || {
+            run();
             Ok(())
         })
     });
-    libtest_mimic::run(&Arguments::from_args(), plants.chain(cells).chain(holder::trials()).collect())
-        .exit_code()
+    let trials = trials.chain(holder::trials()).chain(tables()).collect();
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
+
+/// Returns the tests of the tables, which need no lab.
+fn tables() -> [Trial; 1] {
+    let test = |name: &str, test: fn()| {
+        Trial::test(format!("tables/{name}"), move || {
+            test();
+            Ok(())
+        })
+    };
+    [test("agree", damage::moments::tables_agree)]
+}
+
+/// Test of the matrix.
+type Run = Box<dyn FnOnce() + Send>;
