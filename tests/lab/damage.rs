@@ -26,7 +26,9 @@ mod damage {
     pub(crate) mod lane;
     pub(crate) mod matrix;
     pub(crate) mod moments;
+    pub(crate) mod parts;
     pub(crate) mod published;
+    pub(crate) mod results;
     pub(crate) mod state;
     pub(crate) mod variants;
 }
@@ -49,9 +51,10 @@ fn main() -> ExitCode {
         let name = cell.to_string();
         (name, Box::new(move || cell.run()) as Run)
     });
-    let trials = plants.chain(cells).map(|(name, run)| {
-        Trial::test(name, move || {
-            run();
+    let chosen = damage::parts::chosen(plants.chain(cells).collect());
+    let trials = chosen.into_iter().map(|(name, run)| {
+        Trial::test(name.clone(), move || {
+            damage::results::record(&name, run);
             Ok(())
         })
     });
@@ -60,14 +63,14 @@ fn main() -> ExitCode {
 }
 
 /// Returns the tests of the tables, which need no lab.
-fn tables() -> [Trial; 1] {
+fn tables() -> [Trial; 2] {
     let test = |name: &str, test: fn()| {
         Trial::test(format!("tables/{name}"), move || {
             test();
             Ok(())
         })
     };
-    [test("agree", damage::moments::tables_agree)]
+    [test("agree", damage::moments::tables_agree), test("have_fair_parts", damage::parts::parts_are_fair)]
 }
 
 /// Test of the matrix.
