@@ -6,6 +6,7 @@
 mod support {
     pub(crate) mod commands;
     pub(crate) mod firewall;
+    pub(crate) mod holder;
     pub(crate) mod hosts;
     pub(crate) mod labs;
     pub(crate) mod outages;
@@ -17,6 +18,7 @@ mod support {
 }
 
 mod damage {
+    pub(crate) mod agent_moments;
     pub(crate) mod cell;
     pub(crate) mod experiment;
     pub(crate) mod faults;
@@ -24,27 +26,52 @@ mod damage {
     pub(crate) mod lane;
     pub(crate) mod matrix;
     pub(crate) mod moments;
+    pub(crate) mod parts;
     pub(crate) mod published;
+    pub(crate) mod results;
     pub(crate) mod state;
     pub(crate) mod variants;
 }
+
+mod holder;
 
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
 
 fn main() -> ExitCode {
+    if let Some(actions) = holder::agent::actions() {
+        return holder::agent::run(&actions);
+    }
     let plants = damage::inspection::PLANTS.iter().map(|plant| {
-        Trial::test(format!("inspection/{}", plant.name), || {
-            plant.run();
-            Ok(())
-        })
+        let name = format!("inspection/{}", plant.name);
+        (name, Box::new(|| plant.run()) as Run)
     });
     let cells = damage::matrix::cells().into_iter().map(|cell| {
-        Trial::test(cell.to_string(), move || {
-            cell.run();
+        let name = cell.to_string();
+        (name, Box::new(move || cell.run()) as Run)
+    });
+    let chosen = damage::parts::chosen(plants.chain(cells).collect());
+    let trials = chosen.into_iter().map(|(name, run)| {
+        Trial::test(name.clone(), move || {
+            damage::results::record(&name, run);
             Ok(())
         })
     });
-    libtest_mimic::run(&Arguments::from_args(), plants.chain(cells).collect()).exit_code()
+    let trials = trials.chain(holder::trials()).chain(tables()).collect();
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
+
+/// Returns the tests of the tables, which need no lab.
+fn tables() -> [Trial; 2] {
+    let test = |name: &str, test: fn()| {
+        Trial::test(format!("tables/{name}"), move || {
+            test();
+            Ok(())
+        })
+    };
+    [test("agree", damage::moments::tables_agree), test("have_fair_parts", damage::parts::parts_are_fair)]
+}
+
+/// Test of the matrix.
+type Run = Box<dyn FnOnce() + Send>;

@@ -60,7 +60,7 @@ impl Cell {
     /// Starts the run, applies the fault at the moment, and waits for the end.
     fn play(&self, experiment: &mut Experiment) -> Ended {
         let armed = self.moment.arm(&experiment.host(self.moment.end), self.variant);
-        let mut run = experiment.start(self.fault.name.starts_with("clock-"));
+        let mut run = armed.start(experiment.program(self.fault.name.starts_with("clock-")));
         let held = armed.await_held(&mut run, HELD);
         experiment.armed = Some(armed);
         if !held {

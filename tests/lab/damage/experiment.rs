@@ -6,7 +6,7 @@ use super::cell::HELD;
 use super::lane::{DATA, Lane};
 use super::moments::{Armed, End, Moment};
 use super::variants::{Variant, host_of};
-use crate::support::commands::Running;
+use crate::support::commands::{Invocation, Running};
 use crate::support::hosts::{Host, Lab};
 use crate::support::outages::Cut;
 use crate::support::output::Output;
@@ -95,8 +95,8 @@ impl Experiment {
         arguments
     }
 
-    /// Starts the run, with a wall clock that [`Experiment::jump`] can set if needed.
-    pub(super) fn start(&self, on_our_clock: bool) -> Running {
+    /// Returns the command of the run, with a wall clock that [`Experiment::jump`] can set if needed.
+    pub(super) fn program(&self, on_our_clock: bool) -> Invocation {
         let arguments = self.arguments();
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let mut program = self.lane.lab.program(&arguments);
@@ -111,7 +111,7 @@ impl Experiment {
                 .env("FAKETIME_NO_CACHE", "1")
                 .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
         }
-        program.spawn()
+        program
     }
 
     pub(super) fn transfer(&self, arguments: &[&str]) -> Output {

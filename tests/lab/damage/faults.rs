@@ -123,9 +123,17 @@ fn cold(variant: &Variant) -> bool {
     ["plain", "cold", "hot"].contains(&variant.name)
 }
 
+/// No fault: each moment comes, and a run that was held there succeeds.
+fn nothing() -> Vec<Fault> {
+    let some =
+        |variant: &Variant| few(variant) && variant.name != "two-targets" || variant.name == "local-source";
+    vec![fault("nothing", |_| {}).by(some).ends(&[0], &[])]
+}
+
 /// Returns all faults.
 pub(crate) fn faults() -> Vec<Fault> {
     [
+        nothing(),
         processes::signals(),
         processes::deaths(),
         processes::stages(),

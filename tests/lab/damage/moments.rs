@@ -1,10 +1,13 @@
 //! Moments of a run, at each of which one program of one host is held, once, until the test lets it continue.
 
+use std::cell::OnceCell;
 use std::time::{Duration, Instant};
 
+use super::agent_moments::{AGENT_MOMENTS, Place};
 use super::lane::GATE;
 use super::variants::Variant;
-use crate::support::commands::Running;
+use crate::support::commands::{Invocation, Running};
+use crate::support::holder::{Holder, Spec, roots};
 use crate::support::hosts::Host;
 
 /// Host of the held program.
@@ -106,8 +109,28 @@ impl Moment {
         self.is_from("publishing")
     }
 
-    /// Puts a script that holds the run in front of the program, for its next such call only.
+    /// Prepares the hold of the next run.
     pub(crate) fn arm(&self, host: &Host, variant: &Variant) -> Armed {
+        match self.place(variant) {
+            Place::Script => self.put_script(host, variant),
+            // Agents on the controller are children of the run, and not of sshd.
+            Place::Agent(spec) if self.end == End::Source && variant.source.is_empty() => {
+                Armed { host: host.clone(), hold: Held::Run(spec, OnceCell::new()) }
+            }
+            Place::Agent(spec) => {
+                let holder = Holder::arm(spec, &[roots::sshd(host)]).expect("sshd cannot be traced");
+                Armed { host: host.clone(), hold: Held::Agent(holder) }
+            }
+        }
+    }
+
+    fn place(&self, variant: &Variant) -> Place {
+        let place = AGENT_MOMENTS[self.index()].1;
+        if std::env::var_os("DAMAGE_AGENT").is_some() { place(variant) } else { Place::Script }
+    }
+
+    /// Puts a script that holds the run in front of the program, for its next such call only.
+    fn put_script(&self, host: &Host, variant: &Variant) -> Armed {
         let (program, condition) = match self.program {
             "tar" if variant.is_hot() => ("mariadb-backup", "[[ $1 != --version ]]"),
             "systemctl" if variant.is_hot() => ("mariadb", "[[ ${!#} == START* ]]"),
@@ -130,7 +153,7 @@ impl Moment {
         host.put(text, &path, 0o755);
         // Both files exist from the start, and are only renamed: disks may be full later.
         host.sh(&format!("rm -rf {GATE}; mkdir -m 0777 {GATE}; touch {GATE}/armed {GATE}/stop"));
-        Armed { host: host.clone(), path }
+        Armed { host: host.clone(), hold: Held::Script(path) }
     }
 }
 
@@ -146,15 +169,43 @@ const KEEP: &str = r#"{ perl -e 'my $kept = ""; $| = 1;
     }
     system("bash", "-c", "$ARGV[0]"); print $kept' "$(declare -f hold); hold"; }"#;
 
-/// A script in front of a program.
+/// Prepared hold of a run.
 pub(crate) struct Armed {
     host: Host,
-    path: String,
+    hold: Held,
+}
+
+enum Held {
+    /// By a script with this path.
+    Script(String),
+    /// By the tracer of a host's sshd.
+    Agent(Holder),
+    /// By the tracer of the run itself, which starts with it.
+    Run(Spec, OnceCell<Holder>),
 }
 
 impl Armed {
+    /// Starts the run.
+    pub(crate) fn start(&self, program: Invocation) -> Running {
+        let Held::Run(spec, holder) = &self.hold else { return program.spawn() };
+        let (traced, run) = roots::start(*spec, &self.host, program);
+        assert!(holder.set(traced).is_ok(), "the run was started twice");
+        run
+    }
+
+    fn holder(&self) -> Option<&Holder> {
+        match &self.hold {
+            Held::Script(_) => None,
+            Held::Agent(holder) => Some(holder),
+            Held::Run(_, holder) => holder.get(),
+        }
+    }
+
     /// Waits until the run is held. `false` when it ends before that.
     pub(crate) fn await_held(&self, run: &mut Running, within: Duration) -> bool {
+        if let Some(holder) = self.holder() {
+            return holder.await_held(within, || run.is_running()).is_some();
+        }
         let look = format!(
             "{{ for ((i = 0; i < 50; i++)); do [[ ! -e {GATE}/held ]] || exit 0; {NAP}; done; }} {REST}; exit 1"
         );
@@ -172,11 +223,23 @@ impl Armed {
 
     /// Lets the held program continue, and all later calls. No error when the host is down.
     pub(crate) fn open(&self) {
-        self.host.run(&["/usr/bin/mv", &format!("{GATE}/stop"), &format!("{GATE}/go")]);
+        match self.holder() {
+            Some(holder) => holder.open(),
+            None => {
+                self.host.run(&["/usr/bin/mv", &format!("{GATE}/stop"), &format!("{GATE}/go")]);
+            }
+        }
     }
 
     /// Removes the script.
     pub(crate) fn disarm(self) {
-        self.host.run(&["/usr/bin/rm", "-f", &self.path]);
+        if let Held::Script(path) = &self.hold {
+            self.host.run(&["/usr/bin/rm", "-f", path]);
+        }
     }
+}
+
+/// Asserts that both tables have the same moments.
+pub(crate) fn tables_agree() {
+    assert_eq!(MOMENTS.map(|moment| moment.name), AGENT_MOMENTS.map(|(name, _)| name));
 }

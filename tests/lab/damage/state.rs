@@ -66,7 +66,7 @@ impl Experiment {
 
     /// Runs the same transfer again, with nothing in between.
     pub(super) fn follow(&self) {
-        let output = self.start(false).wait();
+        let output = self.program(false).run();
         assert!(output.status.success(), "the following transfer: {output}");
         for target in self.variant.targets {
             let host = host_of(target);
