@@ -138,6 +138,10 @@ impl Jobs {
         journal: impl FnOnce(&Undo) -> Result<(), Text>,
     ) -> Result<(), JobError> {
         let job = start.name;
+        // Processes of an earlier job of this name may still be ending, and hold the lock.
+        if self.running.contains_key(&job) {
+            self.stop(job)?;
+        }
         let path = self.lock(job);
         let lock = create_lock(&path).map_err(|source| JobError::Lock { path: path.clone(), source })?;
         journal(&Undo::Job { lock: path.as_os_str().into() }).map_err(JobError::Journal)?;
