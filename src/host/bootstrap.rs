@@ -211,6 +211,22 @@ mod tests {
     }
 
     #[test]
+    fn directory_that_others_can_write_to_is_refused() {
+        for mode in [0o702, 0o720] {
+            let home = home();
+            let state = home.path().join(".local/state/transfer");
+            fs::create_dir_all(&state).unwrap();
+            fs::set_permissions(&state, fs::Permissions::from_mode(mode)).unwrap();
+            if nix::unistd::geteuid().is_root() {
+                chown(&state, Some(NOBODY), Some(NOBODY)).unwrap();
+            }
+            let said = run(home.path(), &[fake()], FAKE);
+            assert!(said.contains("; other accounts can write to "), "{said}");
+            assert_eq!(entries(home.path()), 0);
+        }
+    }
+
+    #[test]
     fn scripts_pass_through_any_login_shell() {
         for script in [one_line(SCRIPT).as_str(), SUDO] {
             assert!(!script.contains(['\n', '!', '\'', '\\']), "{script}");

@@ -28,6 +28,10 @@ for directory in "$@"; do
   if said=$(mkdir -p "$directory" 2>&1); then :; else why="$why; $said"; continue; fi;
   if [ -L "$directory" ]; then why="$why; $directory is a symbolic link"; continue; fi;
   if [ -O "$directory" ]; then :; else why="$why; $directory belongs to another account"; continue; fi;
+  case $(ls -ld "$directory") in
+    d????-??-*) ;;
+    *) why="$why; other accounts can write to $directory (chmod go-w it)"; continue;;
+  esac;
   own=$directory/.agent-$name; file=$own/transfer-agent;
   if said=$(mkdir "$own" 2>&1); then :; else why="$why; $said"; continue; fi;
   if [ "$got" ]; then said=$(cp "$got" "$file" 2>&1); rm -rf "${got%/*}";

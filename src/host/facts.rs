@@ -9,6 +9,8 @@ use std::path::PathBuf;
 pub use crate::mariadb::facts::{Connection, Instance, OtherServer, Relation, Server};
 pub use installed::{Installed, Upstream};
 
+pub use crate::proto::journal::Layer;
+
 use super::wire::{Field, LONGEST_TEXT, message, short};
 use crate::base::archive::Archive;
 use crate::config::values::AttributeKind;
@@ -82,29 +84,6 @@ pub struct Facts {
     pub source: Option<SourceFacts>,
     /// Facts about the directory, on a target.
     pub target: Option<TargetFacts>,
-}
-
-/// Part of the firewall that can drop packets; each one in use must be opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Layer {
-    /// Base chains of nftables, including those of iptables-nft.
-    Nftables,
-    /// Chains of iptables-nft, changed through iptables.
-    IptablesNft,
-    /// Tables of iptables-legacy.
-    IptablesLegacy,
-}
-
-impl Layer {
-    /// Returns the layer's name in the agent's protocol.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Nftables => "nftables",
-            Self::IptablesNft => "iptables-nft",
-            Self::IptablesLegacy => "iptables-legacy",
-        }
-    }
 }
 
 /// Facts about the source's path.

@@ -14,10 +14,8 @@ use crate::proto::vault::{Exchange, Side, Vault};
 
 /// Action in messages.
 const ACTION: &str = "start of the agent";
-/// Time limit for the shell to begin, and for the agent to begin after it was sent.
-const START_LIMIT: Duration = Duration::from_secs(60);
-/// Time limit for sending the agent: 2 MB need a minute at 35 kB/s.
-const SEND_LIMIT: Duration = Duration::from_secs(120);
+/// Time limit for all of it: 2 MB need a minute at 35 kB/s.
+const LIMIT: Duration = Duration::from_secs(180);
 /// Beginning of a line of the bootstrap script.
 const SCRIPT: &[u8] = b"transfer-bootstrap ";
 /// Maximum number of bytes that start-up files may write.
@@ -38,59 +36,55 @@ pub(crate) struct Link {
 impl Host {
     /// Starts an agent, which changes nothing on the host before it is told to.
     pub(crate) async fn start_agent(&self) -> Result<Link, HostError> {
-        let images =
-            bootstrap::images().await.map_err(|source| self.broken(ACTION, io::Error::other(source)))?;
-        let shell = self.bootstrap(&images).await?;
-        let Shell { mut stdin, mut stdout, process } = shell;
+        tokio::time::timeout(LIMIT, self.begin_agent())
+            .await
+            .unwrap_or_else(|_| Err(self.silent(ACTION, LIMIT)))
+    }
+
+    async fn begin_agent(&self) -> Result<Link, HostError> {
+        let broken = |source| self.broken(ACTION, source);
+        let images = bootstrap::images().await.map_err(|error| broken(io::Error::other(error)))?;
+        let Shell { mut stdin, mut stdout, process } = self.bootstrap(&images).await?;
         let mut said = Vec::new();
-        let mut noise = 0;
+        let (mut noise, mut is_sent) = (0, false);
         loop {
-            let line = within(START_LIMIT, read_record(&mut stdout, b'\n')).await;
-            let line = line.map_err(|_| self.silent(ACTION, START_LIMIT))?;
-            let Some(line) = line.map_err(|source| self.broken(ACTION, source))? else {
-                return Err(self.no_shell(ACTION, &said));
-            };
+            let line = read_record(&mut stdout, b'\n').await.map_err(broken)?;
+            let Some(line) = line else { return Err(self.no_shell(ACTION, &said)) };
             noise += line.len() + 1;
             if noise > MOST_NOISE {
-                return Err(self.broken(ACTION, io::Error::other("the start-up files wrote more than 1 MiB")));
+                return Err(broken(io::Error::other("the start-up files wrote more than 1 MiB")));
             }
             if line == MAGIC {
                 break;
             }
-            if let Some(words) = line.strip_prefix(SCRIPT) {
-                let words = message(words, LONGEST_TEXT);
-                match words.split_once(' ') {
-                    Some(("send", machine)) => {
-                        let image = images.iter().find(|image| image.machine == machine);
-                        let image = image.ok_or_else(|| self.unexpected(&words))?;
-                        let sent = within(SEND_LIMIT, send(&mut stdin, image)).await;
-                        // If the script has ended, its last line says why.
-                        let _ = sent.map_err(|_| self.silent(ACTION, SEND_LIMIT))?;
-                    }
-                    Some(("failed", text)) => {
-                        let (host, text) = (self.name.to_string(), text.to_owned());
-                        return Err(HostError::Refused { host, text });
-                    }
-                    _ => return Err(self.unexpected(&words)),
+            let Some(words) = line.strip_prefix(SCRIPT) else {
+                if !line.is_empty() {
+                    said = line;
                 }
-            } else if !line.is_empty() {
-                said = line;
+                continue;
+            };
+            let words = message(words, LONGEST_TEXT);
+            match words.split_once(' ') {
+                Some(("send", machine)) if !is_sent => {
+                    let image = images.iter().find(|image| image.machine == machine);
+                    // If the script has ended, its last line says why.
+                    let _ = send(&mut stdin, image.ok_or_else(|| self.unexpected(&words))?).await;
+                    is_sent = true;
+                }
+                Some(("failed", text)) => {
+                    let (host, text) = (self.name.to_string(), text.to_owned());
+                    return Err(HostError::Refused { host, text });
+                }
+                _ => return Err(self.unexpected(&words)),
             }
         }
-        let greeted = within(START_LIMIT, greet(&mut stdin, &mut stdout)).await;
-        let vault = greeted
-            .map_err(|_| self.silent(ACTION, START_LIMIT))?
-            .map_err(|source| self.broken(ACTION, source))?;
+        let vault = greet(&mut stdin, &mut stdout).await.map_err(broken)?;
         Ok(Link { input: stdin, output: stdout, vault, process })
     }
 
     fn unexpected(&self, words: &str) -> HostError {
         self.broken(ACTION, io::Error::other(format!("unexpected answer of the bootstrap script: {words}")))
     }
-}
-
-async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Result<T, tokio::time::error::Elapsed> {
-    tokio::time::timeout(limit, work).await
 }
 
 async fn send(input: &mut Input, image: &Image) -> io::Result<()> {
