@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::vault::Sealed;
 use super::{HostBytes, Text};
 
 /// Maximum size in bytes of the rows of one answer, well below that of a message.
@@ -158,8 +159,8 @@ pub struct Remote {
 /// Request to execute statements.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Statements {
-    /// Statements, separated by semicolons. Any bytes.
-    pub text: HostBytes,
+    /// Statements, separated by semicolons. Any bytes, which may contain a password.
+    pub text: Sealed,
     /// Maximum time for the answer, in seconds.
     pub seconds: u64,
 }

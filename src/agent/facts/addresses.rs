@@ -81,7 +81,7 @@ fn lasting(line: &str) -> Option<(String, IpAddr)> {
 }
 
 /// Returns the addresses of both ends of the SSH connection as this host sees them, from `SSH_CONNECTION`.
-pub(crate) fn ssh(connection: &str) -> Option<(IpAddr, IpAddr)> {
+pub(super) fn ssh(connection: &str) -> Option<(IpAddr, IpAddr)> {
     let mut words = connection.split_ascii_whitespace();
     let peer: IpAddr = words.next()?.parse().ok()?;
     let own: IpAddr = words.nth(1)?.parse().ok()?;

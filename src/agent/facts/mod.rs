@@ -43,8 +43,8 @@ pub(crate) enum FactsError {
     Tool(#[from] ToolError),
 }
 
-/// Returns the facts about the host itself.
-pub(crate) fn host(transfer: Transfer) -> HostFacts {
+/// Returns the facts about the host itself. `connection` is sshd's `SSH_CONNECTION`.
+pub(crate) fn host(transfer: Transfer, connection: &str) -> HostFacts {
     let layers = firewall::layers();
     let is_backup = transfer != Transfer::Files;
     HostFacts {
@@ -52,7 +52,7 @@ pub(crate) fn host(transfer: Transfer) -> HostFacts {
         boot: content("/proc/sys/kernel/random/boot_id"),
         machine_id: content("/etc/machine-id"),
         uid: rustix::process::geteuid().as_raw(),
-        ssh: addresses::ssh(&std::env::var("SSH_CONNECTION").unwrap_or_default()),
+        ssh: addresses::ssh(connection),
         cores: cores(),
         memory: available(&std::fs::read_to_string("/proc/meminfo").unwrap_or_default()),
         hook_shell: tools::hook_shell(),
@@ -104,7 +104,8 @@ mod tests {
 
     #[test]
     fn host_knows_itself() {
-        let facts = host(Transfer::Files);
+        let facts = host(Transfer::Files, "10.0.0.9 5000 10.0.0.1 22");
+        assert_eq!(facts.ssh, Some(([10, 0, 0, 9].into(), [10, 0, 0, 1].into())));
         assert_eq!(facts.uid, rustix::process::geteuid().as_raw());
         assert!(facts.cores >= 1 && facts.memory > 1 << 20 && facts.boot.as_str().len() == 36);
         assert!(facts.clock.as_secs() > 1_700_000_000);

@@ -6,12 +6,11 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, recvmsg, sendmsg,
 };
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use zeroize::Zeroizing;
 
 use crate::proto::frame::{self, FrameError, HEADER};
@@ -110,14 +109,14 @@ pub(super) enum Notice {
 #[derive(Debug)]
 pub(super) struct Inbox {
     channel: UnixStream,
-    signals: Option<SignalFd>,
+    signals: Option<UnixStream>,
     rest: Vec<u8>,
     has_ended: bool,
 }
 
 impl Inbox {
     /// Creates an inbox behind the order.
-    pub(super) fn new(channel: UnixStream, signals: Option<SignalFd>) -> io::Result<Self> {
+    pub(super) fn new(channel: UnixStream, signals: Option<UnixStream>) -> io::Result<Self> {
         channel.set_nonblocking(true)?;
         Ok(Self { channel, signals, rest: Vec::new(), has_ended: false })
     }
@@ -143,7 +142,10 @@ impl Inbox {
         while let Some(control) = self.next_control() {
             notices.push(Notice::Control(control));
         }
-        let has_signal = self.signals.as_ref().is_some_and(|fd| matches!(fd.read_signal(), Ok(Some(_))));
+        let has_signal = self
+            .signals
+            .as_ref()
+            .is_some_and(|mut signals| signals.read(&mut buffer).is_ok_and(|read| read > 0));
         if self.has_ended || has_signal {
             notices.push(Notice::Stop);
         }
@@ -172,12 +174,15 @@ impl Inbox {
     }
 }
 
-/// Blocks the signals that end a job, in this thread and in those that it starts, and returns the descriptor that
-/// announces them. Programs start with no signal blocked.
-pub(super) fn signals() -> io::Result<SignalFd> {
-    let signals = SigSet::from_iter([Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM]);
-    signals.thread_block()?;
-    Ok(SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?)
+/// Catches the signals that end a job, and returns the descriptor that announces them. They are not blocked:
+/// programs that the job starts would inherit a block.
+pub(super) fn signals() -> io::Result<UnixStream> {
+    let (announced, announcing) = UnixStream::pair()?;
+    announced.set_nonblocking(true)?;
+    for signal in [SIGHUP, SIGINT, SIGTERM] {
+        signal_hook::low_level::pipe::register(signal, announcing.try_clone()?)?;
+    }
+    Ok(announced)
 }
 
 #[cfg(test)]

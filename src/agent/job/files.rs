@@ -26,7 +26,7 @@ use crate::proto::job::{JobReport, List, Meter};
 use crate::proto::task::Task;
 
 /// Name of the list of changed paths.
-const CHANGED: &str = "changed";
+pub(in crate::agent) const CHANGED: &str = "changed";
 
 /// Result of a task: an error is reported as a complaint.
 type Outcome = Result<(), Text>;

@@ -13,7 +13,7 @@ const NO_CORE: u64 = 1;
 const SHORT: Duration = Duration::from_secs(10);
 
 /// Turns core dumps off: memory may contain the key.
-pub(super) fn no_core_dumps() {
+pub(in crate::agent) fn no_core_dumps() {
     let now = getrlimit(Resource::Core);
     let limit = Some(now.maximum.map_or(NO_CORE, |maximum| maximum.min(NO_CORE)));
     // Lowering a limit cannot fail.

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{SigSet, Signal};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use crate::proto::command::{Command, Ending, EndingSignal, ToAgent};
 use crate::proto::frame;
@@ -30,28 +31,20 @@ pub(crate) struct Inbox {
 }
 
 /// Signals by which a run is ended.
-const SIGNALS: [(Signal, EndingSignal); 3] = [
-    (Signal::SIGHUP, EndingSignal::Hangup),
-    (Signal::SIGINT, EndingSignal::Interrupt),
-    (Signal::SIGTERM, EndingSignal::Terminate),
-];
+const SIGNALS: [(i32, EndingSignal); 3] =
+    [(SIGHUP, EndingSignal::Hangup), (SIGINT, EndingSignal::Interrupt), (SIGTERM, EndingSignal::Terminate)];
 
 impl Inbox {
-    /// Starts to read messages and to wait for signals.
-    ///
-    /// Call this before any other thread is started: the signals are blocked in all of them.
+    /// Starts to read messages and to wait for signals, which are caught and not blocked: programs that the agent
+    /// starts would inherit a block.
     pub(crate) fn open(input: impl Read + Send + 'static) -> io::Result<Self> {
-        let mut signals = SigSet::empty();
-        for (signal, _) in SIGNALS {
-            signals.add(signal);
-        }
-        signals.thread_block()?;
+        let mut signals = Signals::new(SIGNALS.map(|(signal, _)| signal))?;
         let (sender, queue) = mpsc::channel();
         let heard = Arc::new(Mutex::new(Instant::now()));
         let of_signals = sender.clone();
         thread::Builder::new()
             .name("signals".into())
-            .spawn(move || wait_for_signals(signals, &of_signals))?;
+            .spawn(move || wait_for_signals(&mut signals, &of_signals))?;
         let of_reader = Arc::clone(&heard);
         thread::Builder::new().name("input".into()).spawn(move || read(input, &sender, &of_reader))?;
         Ok(Self { queue, heard })
@@ -100,8 +93,8 @@ fn read(mut input: impl Read, queue: &Sender<Incoming>, heard: &Mutex<Instant>) 
     }
 }
 
-fn wait_for_signals(signals: SigSet, queue: &Sender<Incoming>) {
-    while let Ok(signal) = signals.wait() {
+fn wait_for_signals(signals: &mut Signals, queue: &Sender<Incoming>) {
+    for signal in signals.forever() {
         let ending = SIGNALS.iter().find(|(known, _)| *known == signal).map(|(_, ending)| *ending);
         let Some(ending) = ending else { continue };
         if queue.send(Incoming::Ended(Ending::Signal(ending))).is_err() {

@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use rustix::fs::Mode;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, umask};
+use rustix::process::umask;
 use zeroize::Zeroizing;
 
 use self::failure::{Fallible, failed};
@@ -27,10 +27,11 @@ use self::inbox::{Inbox, Incoming};
 use self::outbox::{Outbox, Written};
 use self::program::Program;
 use self::run::Run;
-use self::sessions::Sessions;
+use self::sessions::{Opened, Sessions};
 use self::surroundings::SERVICE;
 use self::undoer::HostUndoer;
 use super::job::Checks;
+use super::job::limits::no_core_dumps;
 use super::rollback::orphans::Settled;
 use super::rollback::{Hooks, MayStart, Policy, Rollback, status};
 use super::service::session::Session;
@@ -38,7 +39,7 @@ use super::state::{Directories, StateError};
 use crate::proto::command::{Answer, Command, Ending, Event, Failure, FromAgent};
 use crate::proto::hello::{Hello, MAGIC, PROTOCOL, Welcome};
 use crate::proto::name::AgentName;
-use crate::proto::server::Login;
+use crate::proto::server::{Login, Statements};
 use crate::proto::status::RollbackEvent;
 use crate::proto::vault::{Exchange, Side, Vault};
 use crate::proto::{Text, frame};
@@ -49,9 +50,7 @@ const LOGIN_LIMIT: Duration = Duration::from_secs(60);
 /// Converses on standard input and output until the run ends. `connection` is sshd's `SSH_CONNECTION`.
 pub(crate) fn run(connection: String) -> ExitCode {
     umask(Mode::from_raw_mode(0o077));
-    // The memory of a process that crashes may contain secrets.
-    let hard = getrlimit(Resource::Core).maximum;
-    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: hard });
+    no_core_dumps();
     match Agent::greet(connection, io::stdin(), io::stdout()) {
         Ok((agent, inbox, written)) => {
             agent.converse(&inbox);
@@ -67,6 +66,7 @@ pub(crate) fn watch(agent: &[u8]) -> ExitCode {
     let name = std::str::from_utf8(agent).ok().and_then(AgentName::new);
     let (Some(name), Ok(directories)) = (name, Directories::of_user()) else { return ExitCode::FAILURE };
     umask(Mode::from_raw_mode(0o077));
+    no_core_dumps();
     let mut rollback = Rollback {
         directories: &directories,
         policy: Policy::OWN,
@@ -127,7 +127,6 @@ impl Agent {
             return Err(io::ErrorKind::UnexpectedEof.into());
         };
         let vault = exchange.agree(Side::Agent, welcome.key).map_err(io::Error::other)?;
-        // Before all other threads: it blocks the signals in them.
         let inbox = Inbox::open(input)?;
         let (outbox, written) = Outbox::open(output)?;
         let sessions = Sessions::default();
@@ -156,6 +155,7 @@ impl Agent {
         }
         self.program.remove(&self.directories);
         self.outbox.event(Event::Bye);
+        self.outbox.end();
     }
 
     /// Carries out a command; `None` when the answer comes later.
@@ -172,7 +172,12 @@ impl Agent {
                 self.sessions.add(session, self.outbox.clone()).map(|number| Some(Answer::Session(number)))
             }
             Command::Execute { session, statements } => {
+                let statements = statements.map(|statements| self.open(statements)).transpose()?;
                 self.sessions.execute(id, session, statements).map(|()| None)
+            }
+            Command::Query { login, unit, statements } => {
+                let statements = self.open(statements)?;
+                Ok(Some(Answer::Sql(questions::query(&login, unit.as_deref(), &statements))))
             }
             Command::CloseSession { session } => {
                 self.sessions.close(session);
@@ -180,6 +185,7 @@ impl Agent {
             }
             Command::RemoteQuery { server, user, password, statements } => {
                 let password = self.vault.open(password).or_failed()?;
+                let statements = self.open(statements)?;
                 questions::remote_query(&server, &user, &password, &statements).map(Some)
             }
             Command::ReplicationAccount { datadir, connection } => {
@@ -204,6 +210,11 @@ impl Agent {
                 Err(command) => self.obey_run(*command).map(Some),
             },
         }
+    }
+
+    fn open(&self, statements: Statements) -> Result<Opened, Failure> {
+        let text = self.vault.open(statements.text).or_failed()?;
+        Ok(Opened { text, limit: Duration::from_secs(statements.seconds) })
     }
 
     fn obey_run(&mut self, command: Command) -> Result<Answer, Failure> {

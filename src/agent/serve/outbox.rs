@@ -14,7 +14,14 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 /// Queue of messages, shared by all threads of an agent.
 #[derive(Clone, Debug)]
 pub(crate) struct Outbox {
-    queue: Sender<FromAgent>,
+    queue: Sender<Item>,
+}
+
+#[derive(Debug)]
+enum Item {
+    Message(FromAgent),
+    /// Nothing is written behind this: other threads may still have the queue.
+    End,
 }
 
 /// End of the queue that reports when everything was written.
@@ -25,11 +32,12 @@ impl Outbox {
     /// Starts to write messages to a channel. A channel that fails swallows all further ones: the end of the
     /// input tells that the controller is gone.
     pub(crate) fn open(mut output: impl Write + Send + 'static) -> io::Result<(Self, Written)> {
-        let (queue, messages) = mpsc::channel::<FromAgent>();
+        let (queue, items) = mpsc::channel();
         let (done, written) = mpsc::channel();
         thread::Builder::new().name("output".into()).spawn(move || {
             let mut works = true;
-            for message in messages {
+            for item in items {
+                let Item::Message(message) = item else { break };
                 works = works && frame::write(&mut output, &message).is_ok();
             }
             let _ = done.send(());
@@ -40,18 +48,22 @@ impl Outbox {
     /// Queues a message.
     pub(crate) fn send(&self, message: FromAgent) {
         // Fails only when the writer has ended, with the process.
-        let _ = self.queue.send(message);
+        let _ = self.queue.send(Item::Message(message));
     }
 
     /// Queues an event.
     pub(crate) fn event(&self, event: Event) {
         self.send(FromAgent::Event(event));
     }
+
+    /// Queues the end.
+    pub(crate) fn end(&self) {
+        let _ = self.queue.send(Item::End);
+    }
 }
 
 impl Written {
-    /// Waits until everything is written, but not for a controller that does not read. Every [`Outbox`] must
-    /// be gone.
+    /// Waits until everything before the end is written, but not for a controller that does not read.
     pub(crate) fn wait(self) {
         let _ = self.0.recv_timeout(LAST_WORDS);
     }

@@ -2,14 +2,14 @@
 
 use std::os::fd::AsFd as _;
 use std::path::Path;
-use std::time::Duration;
 
 use zeroize::Zeroizing;
 
 use super::failure::{Fallible, failed};
 use super::names;
+use super::sessions::Opened;
 use super::surroundings::{SERVICE, login};
-use crate::agent::facts::addresses::{routes, ssh};
+use crate::agent::facts::addresses::routes;
 use crate::agent::facts::data::instance_files;
 use crate::agent::facts::installed::installed;
 use crate::agent::facts::source::source;
@@ -28,7 +28,7 @@ use crate::agent::state::Directories;
 use crate::proto::command::{Answer, Command, Failure, TreeQuery};
 use crate::proto::facts::path::{SourceFacts, SourceQuery, TargetFacts, TargetQuery};
 use crate::proto::files::AttributeScope;
-use crate::proto::server::{Remote, SqlAnswer, SqlFailure, Statements};
+use crate::proto::server::{Remote, SqlAnswer, SqlFailure};
 use crate::proto::vault::Vault;
 use crate::proto::{HostBytes, Text};
 
@@ -39,11 +39,7 @@ pub(super) fn answer(
     connection: &str,
 ) -> Result<Result<Answer, Failure>, Box<Command>> {
     Ok(match command {
-        Command::HostFacts(transfer) => {
-            let mut facts = facts::host(transfer);
-            facts.ssh = ssh(connection);
-            Ok(Answer::Host(Box::new(facts)))
-        }
+        Command::HostFacts(transfer) => Ok(Answer::Host(Box::new(facts::host(transfer, connection)))),
         Command::SourceFacts(query) => source_facts(&query, directories).map(Box::new).map(Answer::Source),
         Command::TargetFacts(query) => target_facts(&query, directories).map(Box::new).map(Answer::Target),
         Command::InstalledServer { unit } => {
@@ -58,9 +54,6 @@ pub(super) fn answer(
         Command::Routes(addresses) => Ok(Answer::Routes(routes(&addresses))),
         Command::Twin(query) => find_twin(&query),
         Command::Attributes { tree, scope } => find_attributes(&tree, scope),
-        Command::Query { login, unit, statements } => {
-            Ok(Answer::Sql(query(&login, unit.as_deref(), &statements)))
-        }
         command => return Err(Box::new(command)),
     })
 }
@@ -86,10 +79,9 @@ fn target_facts(query: &TargetQuery, directories: &Directories) -> Result<Target
 
 fn find_twin(query: &TreeQuery) -> Result<Answer, Failure> {
     let directory = names::open(&query.directory).or_failed()?;
-    // Where nothing is left when the agent is killed.
-    let scratch = tempfile::tempdir().or_failed()?;
-    let scratch_directory = names::open(&HostBytes::from(scratch.path())).or_failed()?;
-    let found = twin(Root::Entry(directory.as_fd()), &query.tree, scratch_directory.as_fd());
+    // Files there have no names: nothing is left when the agent is killed.
+    let scratch = names::open(&HostBytes::from(&std::env::temp_dir())).or_failed()?;
+    let found = twin(Root::Entry(directory.as_fd()), &query.tree, scratch.as_fd());
     found.or_failed().map(Answer::Twin)
 }
 
@@ -98,16 +90,16 @@ fn find_attributes(query: &TreeQuery, scope: AttributeScope) -> Result<Answer, F
     Ok(Answer::Attributes(attributes(Root::Entry(directory.as_fd()), &query.tree, scope)))
 }
 
-fn query(
+/// Executes statements on a server of this host.
+pub(super) fn query(
     login: &crate::proto::server::Login,
     unit: Option<&str>,
-    statements: &Statements,
+    statements: &Opened,
 ) -> Result<SqlAnswer, SqlFailure> {
     let client = SERVICE
         .client(login, unit)
         .map_err(|error| SqlFailure { number: None, message: Text::from(&error) })?;
-    let limit = Duration::from_secs(statements.seconds);
-    let sets = client.execute(statements.text.as_bytes(), limit).map_err(|error| error.failure())?;
+    let sets = client.execute(&statements.text, statements.limit).map_err(|error| error.failure())?;
     Ok(SqlAnswer { sets, more: false })
 }
 
@@ -116,11 +108,11 @@ pub(super) fn remote_query(
     server: &Remote,
     user: &str,
     password: &Zeroizing<Vec<u8>>,
-    statements: &Statements,
+    statements: &Opened,
 ) -> Result<Answer, Failure> {
     let text = |bytes: &[u8]| std::str::from_utf8(bytes).map(ToOwned::to_owned);
     let password = Zeroizing::new(text(password).map_err(|_| failed("the password is not UTF-8"))?);
-    let statements = text(statements.text.as_bytes()).map_err(|_| failed("the statements are not UTF-8"))?;
+    let statements = text(&statements.text).map_err(|_| failed("the statements are not UTF-8"))?;
     let answer = SERVICE.query_remote(server, user, &password, &statements);
     Ok(Answer::Sql(match answer {
         Ok(sets) => Ok(SqlAnswer { sets, more: false }),

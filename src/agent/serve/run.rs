@@ -22,6 +22,7 @@ use crate::agent::files::source::Source;
 use crate::agent::files::staging::StagingDirectory;
 use crate::agent::firewall::{self, Rule};
 use crate::agent::flock::Wait;
+use crate::agent::job::files;
 use crate::agent::jobs::{Handlers, Jobs, Start};
 use crate::agent::journal::Journal;
 use crate::agent::locks::ports::{PortError, PortLease, lease_port};
@@ -43,8 +44,6 @@ use crate::proto::{HostBytes, Text};
 
 /// Time to wait for a lock that a clean-up may hold for a moment.
 const PATIENCE: Wait = Wait::For(Duration::from_secs(1));
-/// List of the paths that changed on the source.
-pub(crate) const CHANGED: &str = "changed";
 /// Size in bytes of a part of a list.
 const PART: usize = 512 << 10;
 /// Maximum time for the processes of a job to end.
@@ -120,7 +119,11 @@ impl Run {
                 .or_failed()?;
         let mut command = std::process::Command::new("/proc/self/exe");
         command.args(["watchdog", begin.agent.as_str()]);
-        let watchdog = watchdog::start(command).or_failed()?;
+        let watchdog = watchdog::start(command).or_failed().inspect_err(|_| {
+            // Nothing has been changed yet, and the lock is still held.
+            let _ = state::remove(journal.directory());
+            directories.prune();
+        })?;
         let handlers = Arc::new(JobHandlers(outbox.clone()));
         Ok(Self {
             name: begin.agent,
@@ -338,7 +341,7 @@ impl Run {
 
     /// Returns a part of a list.
     pub(crate) fn read_list(&self, list: Option<List>, offset: u64) -> Result<Answer, Failure> {
-        let name = list.map_or(CHANGED, List::name);
+        let name = list.map_or(files::CHANGED, List::name);
         let file = std::fs::File::open(self.journal.directory().join(name)).or_failed()?;
         let mut bytes = vec![0; PART];
         let mut length = 0;

@@ -5,11 +5,12 @@ use std::sync::mpsc::{self, Sender};
 use std::thread;
 use std::time::Duration;
 
+use zeroize::Zeroizing;
+
 use super::outbox::Outbox;
 use crate::agent::service::session::{Canceller, Session};
 use crate::proto::Text;
 use crate::proto::command::{Answer, Code, Failure, FromAgent};
-use crate::proto::server::Statements;
 
 /// Maximum number of sessions at a time.
 const MOST: usize = 64;
@@ -30,7 +31,16 @@ struct Open {
 /// Statements to execute; `None` for the rest of an answer.
 struct Order {
     id: u64,
-    statements: Option<Statements>,
+    statements: Option<Opened>,
+}
+
+/// Statements that were decrypted.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    /// Statements.
+    pub(crate) text: Zeroizing<Vec<u8>>,
+    /// Maximum time for the answer.
+    pub(crate) limit: Duration,
 }
 
 impl Sessions {
@@ -45,9 +55,7 @@ impl Sessions {
         let started = thread::Builder::new().name("session".into()).spawn(move || {
             for Order { id, statements } in received {
                 let answer = match statements {
-                    Some(statements) => {
-                        session.execute(statements.text.as_bytes(), Duration::from_secs(statements.seconds))
-                    }
+                    Some(Opened { text, limit }) => session.execute(&text, limit),
                     None => session.more(Duration::from_secs(60)),
                 };
                 let answer = answer.map_err(|error| error.failure());
@@ -65,7 +73,7 @@ impl Sessions {
         &mut self,
         id: u64,
         session: u32,
-        statements: Option<Statements>,
+        statements: Option<Opened>,
     ) -> Result<(), Failure> {
         let open = self.open.get(&session).ok_or_else(|| failure("there is no such session"))?;
         open.orders.send(Order { id, statements }).map_err(|_| failure("the session is over"))

@@ -6,7 +6,6 @@ use std::os::fd::AsFd as _;
 use super::surroundings::SERVICE;
 use crate::agent::files::durable;
 use crate::agent::files::undo::{Owner, UndoError, Undone as FilesUndone};
-use crate::agent::journal::contents;
 use crate::agent::rollback::{self, Context, Undoer, Undone};
 use crate::agent::service::hooks::{self, HookEnd};
 use crate::agent::service::programs::Programs;
@@ -38,8 +37,10 @@ impl<'a> HostUndoer<'a> {
         let held = self.held;
         let (_, restorer) = self.restorer.get_or_insert_with(|| {
             let restorer = Restorer::new(&SERVICE, circumstances(context));
-            let restorer =
-                held.map_or(restorer, |held| Restorer::new(&SERVICE, circumstances(context)).with_held(held));
+            let restorer = match held {
+                Some(held) => restorer.with_held(held),
+                None => restorer,
+            };
             (context.agent.clone(), restorer)
         });
         restorer
@@ -80,11 +81,7 @@ fn run_hook(context: &Context<'_>, hook: &Hook) -> Undone {
     let hooks = hooks::Context {
         directory: home.as_fd(),
         run: context.agent.run(),
-        conclusion: match context.conclusion {
-            contents::Conclusion::Done => hooks::Conclusion::Done,
-            contents::Conclusion::Failed => hooks::Conclusion::Failed,
-            contents::Conclusion::Lost => hooks::Conclusion::Lost,
-        },
+        conclusion: context.conclusion,
         circumstances: circumstances(context),
         forgets: context.policy.hooks == rollback::Hooks::Forget,
     };

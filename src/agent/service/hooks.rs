@@ -14,6 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{AtFlags, Mode, OFlags, openat, statat};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use crate::agent::journal::contents::Conclusion;
 use crate::agent::tool::{self, Tool};
 use crate::proto::Text;
 use crate::proto::journal::Hook;
@@ -28,28 +29,6 @@ const PREPARE: &str = "umask 022; signals=--default-signal=HUP,INT,TERM; \
     if env $signals true 2>/dev/null; then exec env $signals \"$@\"; else exec \"$@\"; fi";
 /// Maximum size of the output that is searched for its last line.
 const LAST: u64 = 500;
-
-/// Result of a run, for hooks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Conclusion {
-    /// Every copy was published.
-    Done,
-    /// The run failed.
-    Failed,
-    /// The controller has not said.
-    Lost,
-}
-
-impl Conclusion {
-    /// Returns the word that hooks get.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Done => "done",
-            Self::Failed => "failed",
-            Self::Lost => "lost",
-        }
-    }
-}
 
 /// Circumstances in which a hook runs.
 #[derive(Clone, Copy, Debug)]
