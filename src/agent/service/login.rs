@@ -8,7 +8,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::net::sockopt::socket_peercred;
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
 use crate::proto::HostBytes;
@@ -153,7 +154,8 @@ fn listener(path: &Path, limit: Duration) -> io::Result<u32> {
     loop {
         let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
         match connect(&socket, &address) {
-            Ok(()) => return Ok(socket_peercred(&socket)?.uid.as_raw()),
+            // The process may have no number here, if it is in another namespace.
+            Ok(()) => return Ok(getsockopt(&socket, PeerCredentials)?.uid()),
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) if Instant::now() < deadline => {
                 std::thread::sleep(CONNECT_INTERVAL);
             }
