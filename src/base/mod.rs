@@ -10,6 +10,5 @@ pub(crate) mod printable;
 pub(crate) mod replace;
 pub mod run_id;
 pub mod signals;
-pub(crate) mod statement;
 pub(crate) mod terminal;
 pub(crate) mod trust;

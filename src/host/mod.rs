@@ -6,8 +6,6 @@
 pub mod agent;
 mod bootstrap;
 pub mod command;
-#[allow(dead_code, reason = "in work: runs still send scripts")]
-pub(crate) mod conversation;
 pub mod facts;
 pub mod leases;
 #[expect(dead_code, reason = "in work: runs still send scripts")]
@@ -16,8 +14,6 @@ mod local;
 pub mod scripts;
 mod ssh;
 pub mod wire;
-#[allow(dead_code, reason = "in work: runs still send scripts")]
-mod words;
 
 pub use ssh::what_ssh_said;
 

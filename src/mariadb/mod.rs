@@ -10,5 +10,3 @@ pub(crate) mod prepare;
 pub(crate) mod quiesce;
 pub(crate) mod replica;
 pub(crate) mod replicate;
-#[allow(dead_code, reason = "in work: runs still send scripts")]
-pub(crate) mod sql;

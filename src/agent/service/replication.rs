@@ -8,7 +8,7 @@ use crate::proto::server::{ConnectionStatus, ResultSet, Threads};
 use crate::proto::{HostBytes, Text};
 
 use super::client::{Client, SqlError};
-use crate::base::statement::literal;
+use super::statement::literal;
 
 /// Error number of a statement that the server does not know.
 const SYNTAX_ERROR: u32 = 1064;
