@@ -1,14 +1,22 @@
 #!/usr/bin/env bash
-# Prints the crates that the program is linked with, and their licenses: the copyright notices must be
-# distributed with it. The texts of the Apache licenses are left out, since every Debian system has them in
-# /usr/share/common-licenses.
+# crates.sh PROGRAM: prints the crates that transfer or transfer-agent is linked with, and their licenses: the
+# copyright notices must be distributed with it. The texts of the Apache licenses are left out, since every Debian
+# system has them in /usr/share/common-licenses.
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 
-echo "transfer is linked with the following crates from https://crates.io. Each is followed by its own license texts, except"
+program=$1
+options=()
+if [[ $program == transfer-agent ]]; then
+    # The same list for all architectures: packages of several share the file.
+    targets=(--target x86_64-unknown-linux-gnu --target aarch64-unknown-linux-gnu)
+    cargo fetch --locked --quiet "${targets[@]}"
+    options=(--no-default-features "${targets[@]}")
+fi
+echo "$program is linked with the following crates from https://crates.io. Each is followed by its own license texts, except"
 echo "the Apache License 2.0, which is in /usr/share/common-licenses/Apache-2.0."
 # NAME vVERSION LICENSE
-tree=$(cargo tree --locked --edges normal --prefix none --no-dedupe --format '{p} {l}')
+tree=$(cargo tree --locked "${options[@]}" --edges normal --prefix none --no-dedupe --format '{p} {l}')
 while read -r name version license; do
     [[ $name != transfer ]] || continue
     # Unpacked by cargo, or by `cargo vendor`.
@@ -23,4 +31,4 @@ while read -r name version license; do
             cat -- "$text"
         fi
     done
-done < <(sed 's/ (\*)$//; s/ (proc-macro)//' <<<"$tree" | LC_ALL=C sort -u)
+done < <(sed '/^$/d; s/ (\*)$//; s/ (proc-macro)//' <<<"$tree" | LC_ALL=C sort -u)

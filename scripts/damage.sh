@@ -72,7 +72,7 @@ if ! tests/lab/lab.sh check; then
 fi
 # What users get is what is damaged: what is built for them, or the program that was named.
 if [[ ! ${TRANSFER_LAB_PROGRAM-} ]]; then
-    cargo build --release --locked
+    scripts/build.sh
     TRANSFER_LAB_PROGRAM=$(realpath "$target/release/transfer")
 fi
 export TRANSFER_LAB_PROGRAM
@@ -80,7 +80,8 @@ if [[ $cells == all ]]; then
     part=${DAMAGE_PART-all}
     mkdir -p "$records"
     DAMAGE_RESULTS=$(realpath "$records")/${part/\//-of-}.tsv
-    DAMAGE_VERSION="$("$TRANSFER_LAB_PROGRAM" --version | head -n 1), SHA-256 $(sha256sum <"$TRANSFER_LAB_PROGRAM" | head -c 16)"
+    digest=$(cat "$TRANSFER_LAB_PROGRAM" "${TRANSFER_LAB_PROGRAM%/*}/transfer-agent" | sha256sum | head -c 16)
+    DAMAGE_VERSION="$("$TRANSFER_LAB_PROGRAM" --version | head -n 1), SHA-256 $digest"
     export DAMAGE_RESULTS DAMAGE_VERSION
 fi
 # What the lanes know of their hosts.

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Builds the Debian package into target/debian, and checks it with lintian. Installs with apt what the machine lacks for that,
-# and where neither its cargo nor its release's is new enough, a Rust of the build's own with rustup, below target/debian.
+# Builds the Debian packages into target/debian, and checks them with lintian. Installs with apt what the machine lacks for
+# that, and where neither its cargo nor its release's is new enough, a Rust of the build's own with rustup, below target/debian.
 #
-#   deb.sh          the package
-#   deb.sh twice    the package, and once more elsewhere: both have to be the same, byte for byte
+#   deb.sh          the packages
+#   deb.sh twice    the packages, and once more elsewhere: both have to be the same, byte for byte
+#   deb.sh arm64    only the agent, for hosts with arm64, into target/debian/arm64; needs rustup
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 # Cargo.toml's rust-version, and Build-Depends'.
@@ -71,14 +72,21 @@ take_rustup() {
     fi
 }
 
-# build NAME: builds a copy of the tree below $out/NAME, where the package is then, too. What was built there before counts,
-# since cargo goes by the times of files.
+# check PACKAGE...: nothing that lintian finds is too small to stop. Which version of Debian's policy is the newest depends on
+# the release that looks, and this is one source for several.
+check() {
+    lintian --suppress-tags out-of-date-standards-version --allow-root --info --display-info --display-experimental --pedantic \
+        --tag-display-limit 0 --fail-on error,warning,info,pedantic,experimental "$@"
+}
+
+# build NAME [OPTION...]: builds a copy of the tree below $out/NAME, where the packages are then, too. What was built there
+# before counts, since cargo goes by the times of files. Options are those of dpkg-buildpackage.
 build() {
-    local at=$out/$1 options=(-us -uc -b)
+    local at=$out/$1 options=(-us -uc -b "${@:2}")
     rm -rf "${at:?}/transfer"
     mkdir -p "$at/transfer"
     rm -f "$at"/*.{deb,changes,buildinfo,dsc,tar.xz}
-    tar -c --exclude=./target --exclude=./.git --exclude=./debian/{build,cargo-home,generated,transfer,.debhelper} . |
+    tar -c --exclude=./target --exclude=./.git --exclude=./debian/{build,cargo-home,generated,transfer,transfer-agent,.debhelper} . |
         tar -x -C "$at/transfer"
     # The source package, for lintian to look at.
     (cd "$at" && dpkg-source -b transfer >/dev/null)
@@ -90,6 +98,15 @@ build() {
 
 case ${1-once} in
 once | twice) ;;
+arm64)
+    prepare
+    scripts/setup.sh arm64
+    # Build-Depends would require the tools of arm64 itself.
+    DEB_BUILD_OPTIONS=nocheck build arm64 -d --host-arch arm64 --build-profiles=cross,nocheck,pkg.transfer.agent
+    check "$out"/arm64/*.changes
+    ls -l "$out"/arm64/*.deb
+    exit
+    ;;
 *)
     sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" >&2
     exit 2
@@ -100,10 +117,9 @@ prepare
 build build
 rm -f "$out"/*.{deb,changes,buildinfo}
 cp "$out"/build/*.{deb,changes,buildinfo} "$out"
-# Nothing that it finds is too small to stop. Which version of Debian's policy is the newest depends on the release that looks, and
-# this is one source for several.
-lintian --suppress-tags out-of-date-standards-version --allow-root --info --display-info --display-experimental --pedantic --tag-display-limit 0 \
-    --fail-on error,warning,info,pedantic,experimental "$out"/*.changes "$out"/build/*.dsc
+# One after the other: of both at once lintian counts what is overridden.
+check "$out"/*.changes
+check "$out"/build/*.dsc
 if [[ ${1-once} == twice ]]; then
     # Another directory, another home directory, and the crates in another place, which are copied since they are there.
     export RUSTUP_HOME=${RUSTUP_HOME:-$HOME/.rustup}
@@ -111,7 +127,7 @@ if [[ ${1-once} == twice ]]; then
     mkdir -p "$out/again/crates/registry"
     cp -a "${CARGO_HOME:-$HOME/.cargo}"/registry/{cache,index} "$out/again/crates/registry" || :
     (umask 0002 && HOME=$out/again CARGO_HOME=$out/again/crates TZ=Asia/Kathmandu LC_ALL=C build again/somewhere/else)
-    cmp "$out"/*.deb "$out"/again/somewhere/else/*.deb
+    for package in "$out"/*.deb; do cmp "$package" "$out/again/somewhere/else/${package##*/}"; done
     rm -rf "$out/again"
     echo "deb: built twice, with the same bytes"
 fi

@@ -36,7 +36,7 @@ generate() {
 scripts/setup.sh demo
 transfer=${TRANSFER_LAB_PROGRAM-}
 if [[ ! $transfer ]]; then
-    cargo build --release --locked
+    scripts/build.sh
     transfer=${CARGO_TARGET_DIR:-target}/release/transfer
 fi
 

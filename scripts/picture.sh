@@ -13,12 +13,14 @@ scripts/setup.sh test
 if ! type -P tmux >/dev/null || [[ ! -e /usr/lib/python3/dist-packages/rich ]]; then
     apt-get install -qq -y --no-install-recommends tmux python3-rich </dev/null >/dev/null
 fi
-cargo build --release --locked
+scripts/build.sh
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/transfer-picture.XXXXXX")
 trap 'pane kill-server 2>/dev/null || :; $lab down "$id" || :; rm -rf -- "$tmp"' EXIT
 trap 'exit 130' INT TERM HUP
 "$lab" up "$id" --owner $$ ctl db1 db2 >/dev/null
-"$lab" put "$id" ctl "${CARGO_TARGET_DIR:-target}/release/transfer" /usr/local/bin/transfer
+for program in transfer transfer-agent; do
+    "$lab" put "$id" ctl "${CARGO_TARGET_DIR:-target}/release/$program" "/usr/local/bin/$program"
+done
 # Half of it can be compressed, as of a database.
 # shellcheck disable=SC2016 # of that shell
 "$lab" exec "$id" db1 -- bash -c '

@@ -4,6 +4,7 @@
 #   setup.sh demo     to build the program and to run it between two directories of this machine
 #   setup.sh test     the same, and what the tests, their lab of hosts and the linters need
 #   setup.sh fuzz     what the fuzz targets need
+#   setup.sh arm64    to build the agent for hosts with arm64
 set -euo pipefail
 
 # PROGRAM:PACKAGE; type -P below, since `time` is also a word of the shell.
@@ -12,6 +13,7 @@ demo=(make:make awk:mawk find:findutils flock:util-linux setpriv:util-linux gzip
 test=(mmdebstrap:mmdebstrap systemd-nspawn:systemd-container iptables:iptables nft:nftables ssh:openssh-client
     shellcheck:shellcheck setfacl:acl setfattr:attr rsync:rsync mkfs.ext4:e2fsprogs time:time)
 fuzz=(g++:g++)
+arm64=(aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu)
 
 # Prints the packages that are missing, each once.
 missing() {
@@ -24,6 +26,8 @@ missing() {
     # Asks for the C library's own file: a compiler comes without the library's development files.
     libc=$(cc -print-file-name=crt1.o 2>/dev/null || true)
     [[ $libc == /* ]] || printf '%s\n' gcc libc6-dev
+    libc=$(aarch64-linux-gnu-gcc -print-file-name=libc.a 2>/dev/null || true)
+    [[ $* != *aarch64* || $libc == /* ]] || echo libc6-dev-arm64-cross
 }
 
 install() {
@@ -49,6 +53,7 @@ case ${1-test} in
 demo) wanted=("${demo[@]}") ;;
 test) wanted=("${demo[@]}" "${test[@]}") ;;
 fuzz) wanted=("${fuzz[@]}") ;;
+arm64) wanted=("${arm64[@]}") ;;
 *)
     sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" >&2
     exit 2
@@ -64,4 +69,7 @@ if [[ ${1-test} == test ]] && ! cargo nextest --version &>/dev/null; then
 fi
 if [[ ${1-test} == fuzz ]] && ! cargo fuzz --version &>/dev/null; then
     cargo install cargo-fuzz --locked
+fi
+if [[ ${1-test} == arm64 ]] && type -P rustup >/dev/null; then
+    rustup --quiet target add aarch64-unknown-linux-gnu
 fi

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use crate::config::values::FirewallChoice;
-use crate::host::facts::{Facts, Layer};
+use crate::host::facts::{Facts, Family, Layer};
 
 /// Returns the layers of a host that filter packets from `peer` and that `choice` allows to open.
 ///
@@ -11,7 +11,7 @@ use crate::host::facts::{Facts, Layer};
 /// and uses iptables only if there is no `nft`.
 #[must_use]
 pub(crate) fn layers(facts: &Facts, choice: FirewallChoice, peer: IpAddr) -> Vec<Layer> {
-    let family = if peer.is_ipv4() { 4 } else { 6 };
+    let family = if peer.is_ipv4() { Family::V4 } else { Family::V6 };
     let mut found: Vec<Layer> =
         facts.firewall.iter().filter(|(_, of)| *of == family).map(|(layer, _)| *layer).collect();
     found.sort();
@@ -49,10 +49,10 @@ mod tests {
     fn each_layer_in_use_is_opened_once() {
         let facts = Facts {
             firewall: vec![
-                (Layer::IptablesLegacy, 4),
-                (Layer::IptablesNft, 4),
-                (Layer::Nftables, 4),
-                (Layer::Nftables, 6),
+                (Layer::IptablesLegacy, Family::V4),
+                (Layer::IptablesNft, Family::V4),
+                (Layer::Nftables, Family::V4),
+                (Layer::Nftables, Family::V6),
             ],
             ..Facts::default()
         };

@@ -3,23 +3,36 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::future::join_all;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::base::endpoint::{Endpoint, HostName};
+use crate::base::printable::{LONGEST_PATH, short};
 use crate::config::settings::Settings;
-use crate::config::values::{AttributeKind, TransferType};
+use crate::config::values::TransferType;
+use crate::host::agent::IdleAgent;
 use crate::host::command::try_login;
-use crate::host::facts::Facts;
-use crate::host::scripts::Script;
-use crate::host::wire::{Field, LONGEST_PATH, short};
+use crate::host::conversation::{AgentError, Conversation};
+use crate::host::facts::{Facts, PathType, Server};
 use crate::host::{AT_ONCE, Host, HostError};
+use crate::lease::login;
+use crate::mariadb::survey;
+use crate::proto::command::{Answer, Command, TreeQuery};
+use crate::proto::facts::path::{SourceQuery, TargetQuery};
+use crate::proto::facts::server;
+use crate::proto::facts::{Route, Transfer};
+use crate::proto::files::{AttributeScope, Tree};
+use crate::proto::{HostBytes, Text};
 use crate::shape;
+
+/// Time limit of a question. Enough to list a tree of many millions of files.
+const ASK_LIMIT: Duration = Duration::from_secs(3600);
+/// Latest plausible time of a clock since the epoch: the year 5138.
+const LATEST: Duration = Duration::from_secs(100_000_000_000);
 
 /// Results of a probe. A target that could not be probed has its error instead.
 #[derive(Debug)]
@@ -163,9 +176,29 @@ impl Wanted<'_> {
     }
 
     /// Returns the excluded paths of the source.
-    fn excluded(&self) -> Vec<Field> {
+    fn excluded(&self) -> Vec<HostBytes> {
         let name = self.source.name().unwrap_or_default();
-        self.settings.exclude.iter().flat_map(|pattern| pattern.below(name)).collect()
+        let patterns = self.settings.exclude.iter().flat_map(|pattern| pattern.below(name));
+        patterns.map(HostBytes::from).collect()
+    }
+
+    /// Returns the kind of the transfer as agents name it.
+    fn transfer(&self) -> Transfer {
+        match self.settings.transfer_type {
+            TransferType::File => Transfer::Files,
+            TransferType::Backup => Transfer::Backup,
+            TransferType::Decompress => Transfer::Decompress,
+            TransferType::Compress => Transfer::Compress,
+        }
+    }
+
+    /// Returns the source's data in the directory above it.
+    fn tree(&self) -> TreeQuery {
+        let name = HostBytes::from(self.source.name().unwrap_or_default());
+        TreeQuery {
+            directory: HostBytes::from(self.source.parent()),
+            tree: Tree { name, exclude: self.excluded() },
+        }
     }
 
     /// Asks all ends for their facts, in parallel. Fails if the source does.
@@ -192,14 +225,27 @@ impl Wanted<'_> {
     async fn ask_source(&self, hosts: &Hosts) -> Result<Option<Probed>, HostError> {
         let Self { settings, source, .. } = *self;
         let Some(host) = hosts.get(&source.host) else { return Ok(None) };
-        let script = Script::source_facts(
-            settings.transfer_type.name().as_bytes(),
-            source.path.as_os_str().as_bytes(),
-            source.name().unwrap_or_default().as_bytes(),
-            settings.servers.defaults_file.as_deref().unwrap_or_default().as_bytes(),
-            &self.excluded(),
-        );
-        ask(host, &script, settings.source_address).await.map(Some)
+        let idle = host.agent().await?;
+        let query = SourceQuery {
+            transfer: self.transfer(),
+            path: HostBytes::from(&source.path),
+            exclude: self.excluded(),
+        };
+        let agent = idle.conversation();
+        let (mut asked, answer) =
+            self.ask(agent, settings.source_address, Command::SourceFacts(query)).await?;
+        let Answer::Source(of_source) = answer else { return Err(agent.unexpected().into()) };
+        asked.facts.servers = self.servers(agent, &of_source.servers, settings.servers.stop.source()).await?;
+        asked.facts.other_servers = survey::other_servers(&of_source.other_servers);
+        let is_socket = of_source.path_type == PathType::Socket;
+        asked.facts.add_source(*of_source);
+        if is_socket && matches!(settings.transfer_type, TransferType::Backup | TransferType::Compress) {
+            let defaults_file = settings.servers.defaults_file.as_deref().unwrap_or_default();
+            let login = login(source.path.as_os_str(), defaults_file);
+            let surveyed = survey::instance(agent, login, settings.servers.unit.clone()).await?;
+            asked.facts.add_instance(surveyed.instance, surveyed.size);
+        }
+        Ok(Some(asked.probed(host, idle)))
     }
 
     async fn ask_target(
@@ -208,24 +254,89 @@ impl Wanted<'_> {
         target: &Endpoint,
         final_name: &OsStr,
     ) -> Option<Result<Probed, HostError>> {
+        Some(self.ask_one_target(hosts.get(&target.host)?, target, final_name).await)
+    }
+
+    async fn ask_one_target(
+        &self,
+        host: &Arc<Host>,
+        target: &Endpoint,
+        final_name: &OsStr,
+    ) -> Result<Probed, HostError> {
         let settings = self.settings;
-        let script = Script::target_facts(
-            settings.transfer_type.name().as_bytes(),
-            target.path.as_os_str().as_bytes(),
-            final_name.as_bytes(),
-            settings.chown.as_ref().map_or("", |owner| &owner.0).as_bytes(),
-            settings.servers.defaults_file.as_deref().unwrap_or_default().as_bytes(),
-        );
-        Some(ask(hosts.get(&target.host)?, &script, self.address_of(target)).await)
+        let idle = host.agent().await?;
+        let owner = settings.chown.as_ref().map_or("", |owner| owner.0.as_str());
+        let (user, group) = owner.split_once(':').unwrap_or((owner, ""));
+        let query = TargetQuery {
+            transfer: self.transfer(),
+            directory: HostBytes::from(&target.path),
+            name: HostBytes::from(final_name),
+            user: Text::new(user),
+            group: Text::new(group),
+        };
+        let agent = idle.conversation();
+        let (mut asked, answer) =
+            self.ask(agent, self.address_of(target), Command::TargetFacts(query)).await?;
+        let Answer::Target(of_target) = answer else { return Err(agent.unexpected().into()) };
+        if let Some(of) = &of_target.directory {
+            asked.facts.servers = self.servers(agent, &of.servers, settings.servers.stop.target()).await?;
+            asked.facts.other_servers = survey::other_servers(&of.other_servers);
+        }
+        asked.facts.add_target(*of_target);
+        Ok(asked.probed(host, idle))
+    }
+
+    /// Returns the servers that an agent has found on a path. Those that the run stops are logged in to.
+    async fn servers(
+        &self,
+        agent: &Conversation,
+        found: &[server::Server],
+        stops: bool,
+    ) -> Result<Vec<Server>, AgentError> {
+        if !stops {
+            return Ok(survey::servers(found));
+        }
+        let defaults_file = self.settings.servers.defaults_file.as_deref().unwrap_or_default();
+        survey::try_logins(agent, found, defaults_file).await
+    }
+
+    /// Asks one end about itself and its path, and returns the answer about the path; also asks whether the given
+    /// address is its own.
+    async fn ask(
+        &self,
+        agent: &Conversation,
+        given: Option<IpAddr>,
+        about_path: Command,
+    ) -> Result<(Asked, Answer), AgentError> {
+        let of_host = async {
+            let answer = agent.call_within(ASK_LIMIT, Command::HostFacts(self.transfer())).await?;
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let Answer::Host(host) = answer else { return Err(agent.unexpected()) };
+            Ok((Facts::of_host(*host), now))
+        };
+        let of_address = async {
+            let Some(address) = given else { return Ok::<_, AgentError>(None) };
+            let routes = routes(agent, vec![address]).await?;
+            Ok(given.filter(|_| !routes.iter().any(|route| route.own)))
+        };
+        let (of_host, answer, foreign) =
+            tokio::join!(of_host, agent.call_within(ASK_LIMIT, about_path), of_address);
+        let (facts, now) = of_host?;
+        let skew = Some(facts.clock)
+            .filter(|clock| *clock < LATEST)
+            .map(|clock| clock.as_secs_f64() - now.as_secs_f64());
+        Ok((Asked { facts, skew, foreign: foreign? }, answer?))
     }
 
     /// Searches the source for two names that collide on a target with a case-insensitive file system.
     async fn find_twin(&self, source: &mut Probed) -> Result<(), HostError> {
-        let name = self.source.name().unwrap_or_default().as_bytes();
-        let script = Script::twins(self.source.parent().as_os_str().as_bytes(), name, &self.excluded());
-        let answer = source.host.ask("comparison of names", &script).await?;
+        let idle = source.host.agent().await?;
+        let agent = idle.conversation();
+        let answer = agent.call_within(ASK_LIMIT, Command::Twin(self.tree())).await?;
+        let Answer::Twin(twin) = answer else { return Err(agent.unexpected().into()) };
+        source.host.keep(idle);
         if let Some(facts) = &mut source.facts.source {
-            facts.twin = twin(&answer);
+            facts.twin = twin.map(|twin| twin.to_string());
         }
         Ok(())
     }
@@ -246,62 +357,41 @@ impl Wanted<'_> {
         }
         // Without root, other attributes can be neither read nor set.
         let root = source.facts.uid == 0 && lacking.iter().any(|facts| facts.uid == 0);
-        let name = self.source.name().unwrap_or_default().as_bytes();
-        let directory = self.source.parent().as_os_str().as_bytes();
-        let script = Script::attributes(if root { "all" } else { "own" }, directory, name, &self.excluded());
-        facts.attributes = attributes(&source.host.ask("count of attributes", &script).await?);
+        let scope = if root { AttributeScope::All } else { AttributeScope::Unprivileged };
+        let idle = source.host.agent().await?;
+        let agent = idle.conversation();
+        let command = Command::Attributes { tree: self.tree(), scope };
+        let Answer::Attributes(found) = agent.call_within(ASK_LIMIT, command).await? else {
+            return Err(agent.unexpected().into());
+        };
+        source.host.keep(idle);
+        let example = |path: &HostBytes| short(path.as_bytes(), LONGEST_PATH);
+        facts.attributes =
+            found.iter().map(|found| (found.kind, (found.files, example(&found.example)))).collect();
         Ok(())
     }
 }
 
-/// Probes one end; also checks whether the given address is its own.
-async fn ask(host: &Arc<Host>, script: &Script, given: Option<IpAddr>) -> Result<Probed, HostError> {
-    let messages = host.ask("probe", script).await?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |now| now.as_secs_f64());
-    let facts = Facts::parse(&messages);
-    let mut foreign = None;
-    // Without `ip`, which is a finding, the address cannot be checked.
-    if let Some(address) = given.filter(|_| facts.has("ip")) {
-        let answer = host.ask("address query", &Script::routes(&[address.to_string()])).await?;
-        foreign = given.filter(|_| !is_own(&answer));
+/// Facts about one end.
+struct Asked {
+    facts: Facts,
+    skew: Option<f64>,
+    foreign: Option<IpAddr>,
+}
+
+impl Asked {
+    fn probed(self, host: &Arc<Host>, idle: IdleAgent) -> Probed {
+        host.keep(idle);
+        Probed { host: Arc::clone(host), facts: self.facts, skew: self.skew, foreign: self.foreign }
     }
-    Ok(Probed { host: Arc::clone(host), skew: facts.clock.map(|clock| clock - now), foreign, facts })
 }
 
-/// Returns the colliding name in the answer of a source.
-#[must_use]
-pub fn twin(answer: &[Vec<Field>]) -> Option<String> {
-    let twin = answer.iter().find(|message| message.len() > 1 && message[0] == b"twin")?;
-    Some(short(&twin[1], LONGEST_PATH))
-}
-
-/// Returns the number of files with each kind of attributes in the answer of a source, and an example of
-/// each.
-#[must_use]
-pub(crate) fn attributes(answer: &[Vec<Field>]) -> BTreeMap<AttributeKind, (u64, String)> {
-    let of_kind = |message: &Vec<Field>| match message.as_slice() {
-        [key, kind, files, example] if key == b"attributes" => {
-            let text = |field: &Field| String::from_utf8_lossy(field).into_owned();
-            let kind = AttributeKind::of_name(&text(kind))?;
-            Some((kind, (text(files).parse().ok()?, short(example, LONGEST_PATH))))
-        }
-        _ => None,
-    };
-    answer.iter().filter_map(of_kind).collect()
-}
-
-/// Returns whether a host answers that the address is its own.
-#[must_use]
-pub fn is_own(answer: &[Vec<Field>]) -> bool {
-    answer.iter().any(|message| message.first().is_some_and(|word| word == b"own"))
-}
-
-/// Returns the source's own address for connections to `address`, from its answer.
-#[must_use]
-pub fn route(answer: &[Vec<Field>], address: &IpAddr) -> Option<IpAddr> {
-    let text = address.to_string();
-    let route = answer.iter().find(|route| route.len() > 2 && route[1] == text.as_bytes())?;
-    String::from_utf8_lossy(&route[2]).parse().ok()
+/// Asks for the ways to addresses.
+pub(crate) async fn routes(agent: &Conversation, addresses: Vec<IpAddr>) -> Result<Vec<Route>, AgentError> {
+    match agent.call(Command::Routes(addresses)).await? {
+        Answer::Routes(routes) => Ok(routes),
+        _ => Err(agent.unexpected()),
+    }
 }
 
 /// Returns the addresses of a target that the source may connect to, in order of preference: first the one
@@ -351,18 +441,20 @@ async fn find_addresses(
             None => candidates(source.named(), target.end.named()),
         })
         .collect();
-    let mut addresses: Vec<String> = of_targets.iter().flatten().map(ToString::to_string).collect();
+    let mut addresses: Vec<IpAddr> = of_targets.iter().flatten().copied().collect();
     addresses.sort_unstable();
     addresses.dedup();
     if addresses.is_empty() {
         return Ok(());
     }
-    let routes = source.host.ask("route query", &Script::routes(&addresses)).await?;
+    let idle = source.host.agent().await?;
+    let routes = routes(idle.conversation(), addresses).await?;
+    source.host.keep(idle);
     let own = |address: &IpAddr| {
         if given.is_some() {
             return given.filter(|given| given.is_ipv4() == address.is_ipv4());
         }
-        route(&routes, address)
+        routes.iter().find(|route| route.address == *address)?.source
     };
     for (target, candidates) in targets.iter_mut().flatten().zip(of_targets) {
         let reached = candidates.into_iter().find_map(|address| Some((address, own(&address)?)));

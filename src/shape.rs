@@ -3,11 +3,11 @@
 
 use std::ffi::OsString;
 
-use crate::base::archive::{Content, Format};
 use crate::base::endpoint::Endpoint;
 use crate::config::settings::Settings;
 use crate::config::values::{Compress, Compressor, TransferType};
 use crate::host::facts::{Facts, Instance};
+use crate::proto::facts::path::{Content, Format};
 
 /// First stage of the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,16 +3,18 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::io;
 use std::time::Duration;
 
 use bstr::ByteSlice;
-use tokio::io::AsyncBufRead;
 
+use crate::base::printable::{LONGEST_PATH, LONGEST_TEXT, printable, short};
 use crate::error::Error;
-use crate::host::agent::List;
-use crate::host::scripts::Script;
-use crate::host::wire::{LONGEST_PATH, LONGEST_TEXT, printable, read_record, short};
+use crate::host::agent::Agent;
+use crate::host::conversation::AgentError;
 use crate::lease::End;
+use crate::proto::command::{Answer, Command};
+use crate::proto::job::List;
 
 /// Maximum number of names in a message; all differences are counted.
 const MOST_NAMES: usize = 20;
@@ -23,8 +25,8 @@ const MOST_BYTES: usize = 16 << 20;
 /// Maximum total number of directories in these paths: each may explain a difference.
 const MOST_DIRECTORIES: usize = 1 << 18;
 
-/// Name of the list of paths on the source whose inode changed.
-const CHANGED: &str = "changed";
+/// Maximum length in bytes of a record.
+const MOST_RECORD: usize = 64 * 1024;
 
 /// Time limit for reading the lists, which may have many millions of files.
 const READ_LIMIT: Duration = Duration::from_secs(3600);
@@ -50,54 +52,137 @@ enum Kind {
 
 /// Reads a list of both hosts and returns the files that differ or are on one side only.
 pub(crate) async fn differences(source: &End, target: &End, list: List) -> Result<Differences, Error> {
-    let there =
-        source.host.shell("reading a list", &Script::print(source.agent.id().as_str(), list.name())).await?;
-    let here =
-        target.host.shell("reading a list", &Script::print(target.agent.id().as_str(), list.name())).await?;
-    in_time(compare(there.stdout, here.stdout)).await
+    let [there, here] = [source, target].map(|end| RemoteList::new(&end.agent, Some(list)));
+    in_time(compare(there, here)).await
 }
 
 /// Checks whether all differences come from changes on the source since the run began, and returns a
-/// description if so. The list `changed` contains the paths on the source whose inode changed.
+/// description if so. The list of changes contains the paths on the source whose inode changed.
 pub(crate) async fn explained(source: &End, differences: &Differences) -> Result<Option<String>, Error> {
     // Lists whose digests differ, but which are equal when read again, cannot be trusted.
     if differences.count == 0 || differences.count > differences.paths.len() as u64 {
         return Ok(None);
     }
-    let changed =
-        source.host.shell("reading a list", &Script::print(source.agent.id().as_str(), CHANGED)).await?;
-    let explained = in_time(explain(differences, changed.stdout)).await?;
+    let changed = RemoteList::new(&source.agent, None);
+    let explained = in_time(explain(differences, changed)).await?;
     Ok(explained.then(|| format!("changed during the copy: {differences}")))
 }
 
 /// Reads with a time limit: a hostile host could send an endless list.
-async fn in_time<T>(reading: impl Future<Output = std::io::Result<T>>) -> Result<T, Error> {
-    let read = tokio::time::timeout(READ_LIMIT, reading).await;
-    read.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
-        .map_err(|error| Error::Failed(format!("cannot read the lists of files: {error}")))
+async fn in_time<T>(reading: impl Future<Output = Result<T, ListError>>) -> Result<T, Error> {
+    match tokio::time::timeout(READ_LIMIT, reading).await {
+        Ok(Ok(read)) => Ok(read),
+        Ok(Err(ListError::Agent(error))) => Err(error.into()),
+        Ok(Err(ListError::Content(error))) => {
+            Err(Error::Failed(format!("cannot read the lists of files: {error}")))
+        }
+        Err(_) => {
+            Err(Error::Failed(format!("cannot read the lists of files within {} s", READ_LIMIT.as_secs())))
+        }
+    }
 }
 
-/// Reads the next record of a list, which must end with the record `end`: a truncated list is an error. Paths
-/// begin with `./`, so that none equals `end`.
-async fn next(list: &mut (impl AsyncBufRead + Unpin)) -> std::io::Result<Option<Vec<u8>>> {
-    match read_record(list, 0).await? {
-        Some(record) if record == b"end" => Ok(None),
-        Some(record) => Ok(Some(record)),
-        None => Err(std::io::ErrorKind::UnexpectedEof.into()),
+/// Error of a list.
+#[derive(Debug, thiserror::Error)]
+pub enum ListError {
+    /// The agent cannot send it.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+    /// Answer that is no list.
+    #[error(transparent)]
+    Content(#[from] io::Error),
+}
+
+/// Source of the records of a list, in the order of their bytes.
+pub trait Records {
+    /// Returns the next record; `None` at the end.
+    fn next(&mut self) -> impl Future<Output = Result<Option<Vec<u8>>, ListError>>;
+}
+
+/// List of a run, which is read from its host part by part.
+struct RemoteList<'a> {
+    agent: &'a Agent,
+    list: Option<List>,
+    /// Number of bytes that were read.
+    offset: u64,
+    part: Vec<u8>,
+    /// Beginning of the next record in the part.
+    next: usize,
+    is_last: bool,
+}
+
+impl<'a> RemoteList<'a> {
+    fn new(agent: &'a Agent, list: Option<List>) -> Self {
+        Self { agent, list, offset: 0, part: Vec::new(), next: 0, is_last: false }
     }
+
+    /// Reads the next part, behind the rest of this one.
+    async fn fetch(&mut self) -> Result<(), ListError> {
+        self.part.drain(..self.next);
+        self.next = 0;
+        let command = Command::ReadList { list: self.list, offset: self.offset };
+        let Answer::List { bytes, is_last } = self.agent.call(command).await? else {
+            return Err(self.agent.unexpected().into());
+        };
+        self.offset += bytes.as_bytes().len() as u64;
+        // A list that goes on must bring something.
+        self.is_last = is_last || bytes.is_empty();
+        self.part.extend_from_slice(bytes.as_bytes());
+        Ok(())
+    }
+}
+
+impl Records for RemoteList<'_> {
+    async fn next(&mut self) -> Result<Option<Vec<u8>>, ListError> {
+        loop {
+            if let Some(record) = record(&self.part[self.next..])? {
+                self.next += record.len() + 1;
+                return Ok(Some(record));
+            }
+            if self.is_last {
+                return end(&self.part[self.next..]);
+            }
+            self.fetch().await?;
+        }
+    }
+}
+
+/// List in memory.
+impl Records for &[u8] {
+    async fn next(&mut self) -> Result<Option<Vec<u8>>, ListError> {
+        match record(self)? {
+            Some(record) => {
+                *self = &self[record.len() + 1..];
+                Ok(Some(record))
+            }
+            None => end(self),
+        }
+    }
+}
+
+/// Returns the first record of a part, if it is complete. Records end with NUL.
+fn record(part: &[u8]) -> io::Result<Option<Vec<u8>>> {
+    let end = part.find_byte(0);
+    if end.unwrap_or(part.len()) > MOST_RECORD {
+        let text = "the host sent a record of more than 64 KiB";
+        return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+    }
+    Ok(end.map(|end| part[..end].to_vec()))
+}
+
+/// Returns the end of a list, behind which nothing may be left.
+fn end(rest: &[u8]) -> Result<Option<Vec<u8>>, ListError> {
+    if rest.is_empty() { Ok(None) } else { Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()) }
 }
 
 /// Returns whether a list of changed paths explains all differences. An entry that is on both sides must have
 /// changed itself. For one that was created or removed, a change of any directory above it is enough: its own
 /// directory may be gone, too.
-pub async fn explain(
-    differences: &Differences,
-    mut changed: impl AsyncBufRead + Unpin,
-) -> std::io::Result<bool> {
+pub async fn explain(differences: &Differences, mut changed: impl Records) -> Result<bool, ListError> {
     let paths = &differences.paths;
     let wanted: HashSet<&[u8]> = paths.iter().flat_map(|(kind, path)| reasons(*kind, path)).collect();
     let mut found: HashSet<&[u8]> = HashSet::new();
-    while let Some(path) = next(&mut changed).await? {
+    while let Some(path) = changed.next().await? {
         found.extend(wanted.get(path.as_slice()));
     }
     Ok(paths.iter().all(|(kind, path)| reasons(*kind, path).any(|reason| found.contains(reason))))
@@ -110,10 +195,7 @@ fn reasons(kind: Kind, path: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// Merges the lists of source and target.
-pub async fn compare(
-    mut there: impl AsyncBufRead + Unpin,
-    mut here: impl AsyncBufRead + Unpin,
-) -> std::io::Result<Differences> {
+pub async fn compare(mut there: impl Records, mut here: impl Records) -> Result<Differences, ListError> {
     let mut differences = Differences::default();
     let mut report = |kind: Kind, what: &str, record: &[u8]| {
         differences.count += 1;
@@ -131,28 +213,28 @@ pub async fn compare(
             differences.named.push(name + &short(what.as_bytes(), LONGEST_TEXT));
         }
     };
-    let mut left = next(&mut there).await?;
-    let mut right = next(&mut here).await?;
+    let mut left = there.next().await?;
+    let mut right = here.next().await?;
     loop {
         match (&left, &right) {
             (None, None) => break,
             (Some(a), Some(b)) if a == b => {
-                left = next(&mut there).await?;
-                right = next(&mut here).await?;
+                left = there.next().await?;
+                right = here.next().await?;
             }
             (Some(a), Some(b)) if path(a) == path(b) => {
                 report(Kind::Changed, &describe(a, b), a);
-                left = next(&mut there).await?;
-                right = next(&mut here).await?;
+                left = there.next().await?;
+                right = here.next().await?;
             }
             // Same order as `sort`: no path contains `//`, so records are in the order of their paths.
             (Some(a), b) if b.as_ref().is_none_or(|b| a < b) => {
                 report(Kind::Alone, " is missing on the target", a);
-                left = next(&mut there).await?;
+                left = there.next().await?;
             }
             (_, Some(b)) => {
                 report(Kind::Alone, " is only on the target", b);
-                right = next(&mut here).await?;
+                right = here.next().await?;
             }
             (Some(_), None) => unreachable!("taken by the guard above"),
         }
@@ -209,7 +291,7 @@ mod tests {
         let join = |records: &[&str]| {
             let mut records = records.to_vec();
             records.sort_unstable();
-            records.iter().chain(&["end"]).flat_map(|r| [r.as_bytes(), b"\0"].concat()).collect::<Vec<u8>>()
+            records.iter().flat_map(|r| [r.as_bytes(), b"\0"].concat()).collect::<Vec<u8>>()
         };
         compare(join(there).as_slice(), join(here).as_slice()).await.unwrap().to_string()
     }
@@ -257,7 +339,7 @@ mod tests {
     async fn only_changes_explain_differences() {
         async fn explained(kind: Kind, path: &str, changed: &[&str]) -> bool {
             let changed: Vec<u8> =
-                changed.iter().chain(&["end"]).flat_map(|path| [path.as_bytes(), b"\0"].concat()).collect();
+                changed.iter().flat_map(|path| [path.as_bytes(), b"\0"].concat()).collect();
             let differences = Differences { paths: vec![(kind, path.into())], ..Differences::default() };
             explain(&differences, changed.as_slice()).await.unwrap()
         }
@@ -273,17 +355,18 @@ mod tests {
 
     #[tokio::test(flavor = "current_thread")]
     async fn truncated_lists_are_errors() {
-        assert!(compare(&b"./a//f//1\0"[..], &b"./a//f//1\0end\0"[..]).await.is_err());
-        assert!(compare(&b"end\0"[..], &b"./a//f//1"[..]).await.is_err());
-        assert!(explain(&Differences::default(), &b"./a\0"[..]).await.is_err());
+        assert!(compare(&b"./a//f//1"[..], &b"./a//f//1\0"[..]).await.is_err());
+        assert!(compare(&b""[..], &b"./a//f//1"[..]).await.is_err());
+        assert!(explain(&Differences::default(), &b"./a"[..]).await.is_err());
+        let endless = vec![b'x'; 10 * MOST_RECORD];
+        assert!(compare(&b""[..], endless.as_slice()).await.is_err());
     }
 
     #[tokio::test(flavor = "current_thread")]
     async fn very_deep_paths_are_counted_but_not_explained() {
         let deep = "/d".repeat(30_000);
-        let list: Vec<u8> =
-            (0..40).flat_map(|n| format!(".{deep}/{n:02}\0").into_bytes()).chain(*b"end\0").collect();
-        let differences = compare(list.as_slice(), &b"end\0"[..]).await.unwrap();
+        let list: Vec<u8> = (0..40).flat_map(|n| format!(".{deep}/{n:02}\0").into_bytes()).collect();
+        let differences = compare(list.as_slice(), &b""[..]).await.unwrap();
         assert_eq!(differences.count, 40);
         assert!(differences.paths.len() < 10 && differences.to_string().len() < 100_000);
     }

@@ -7,18 +7,28 @@ use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use transfer::admin::Verb;
+use transfer::admin::Answer;
 use transfer::base::endpoint::{Endpoint, HostName};
+use transfer::base::printable::{LONGEST_PATH, LONGEST_TEXT, message, printable};
 use transfer::base::run_id::RunId;
 use transfer::cli::Cli;
 use transfer::config::settings::{Login, Settings, Sources};
 use transfer::config::values::{Pattern, TargetAddress};
 use transfer::engine::netcat::variant::Netcat;
 use transfer::host::agent::told::Shared;
-use transfer::host::facts::Facts;
-use transfer::host::wire::{LONGEST_PATH, LONGEST_TEXT, decode, encode, message, printable};
+use transfer::host::facts::{Facts, SourceFacts};
 use transfer::lease::settled;
 use transfer::plan::{Plan, SourceFactsOf, TargetFactsOf};
+use transfer::proto::command::Event;
+use transfer::proto::facts::{HookShell, HostFacts, NetcatHelp};
+use transfer::proto::frame::decode;
+use transfer::proto::job::{
+    BackupFacts, Dropped, FaultClass, JobName, JobReport, List, Manifest, Meter, Program,
+};
+use transfer::proto::journal::{Hook, Undo};
+use transfer::proto::name::AgentName;
+use transfer::proto::status::{RollbackEvent, StatusEntry};
+use transfer::proto::{HostBytes, Text};
 
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
     vec(1u8.., 0..60)
@@ -50,82 +60,53 @@ fn is_harmless(text: &str) -> bool {
     !text.chars().any(|c| c.is_control() || misleads(c))
 }
 
-/// Answers of an agent or a probe: its own words between arbitrary bytes.
-fn answer() -> impl Strategy<Value = Vec<Vec<u8>>> {
-    const KEYS: [&str; 26] = [
-        "host",
-        "user",
-        "ssh",
-        "cores",
-        "bash",
-        "syscalls",
-        "tools",
-        "tar",
-        "netcat",
-        "addresses",
-        "firewall",
-        "firewall_owned",
-        "owner",
-        "clock",
-        "source_type",
-        "source_real",
-        "source_size",
-        "source_inode",
-        "target_type",
-        "target_real",
-        "target_free",
-        "target_busy",
-        "target_exists",
-        "target_device",
-        "target_unknown_owner",
-        "end",
-    ];
-    let field = prop_oneof![
-        bytes(),
-        any::<u64>().prop_map(|n| n.to_string().into_bytes()),
-        any::<f64>().prop_map(|n| n.to_string().into_bytes()),
-        Just(b"10.0.0.1".to_vec()),
-        Just(b"nftables".to_vec()),
-    ];
-    (0..KEYS.len(), vec(field, 0..8)).prop_map(|(key, fields)| {
-        let mut message = vec![KEYS[key].as_bytes().to_vec()];
-        message.extend(fields);
-        message
-    })
-}
-
-/// Lines of an agent: its own words, those of other runs, and arbitrary bytes.
-fn agent_line() -> impl Strategy<Value = Vec<Vec<u8>>> {
-    const BEGINNINGS: [&[&str]; 21] = [
-        &["=", "1", "ok"],
-        &["=", "2", "fail"],
-        &["=", "18446744073709551616"],
-        &["!", "refused"],
-        &["!", "ending"],
-        &["!", "published"],
-        &["!", "kept"],
-        &["!", "left", "r-target1"],
-        &["!", "undone"],
-        &["!", "bytes", "sender", "wire"],
-        &["!", "dropped", "sender"],
-        &["!", "stderr", "sender"],
-        &["!", "silenced", "sender"],
-        &["!", "stages", "sender", "tar=0", "x==\x1b"],
-        &["!", "digest", "sender"],
-        &["!", "manifest", "sender", "entries"],
-        &["!", "exit", "sender"],
-        &["!", "fact", "follow", "error"],
-        &["!", "fact", "follow", "gtid"],
-        &["!", "stuck", "prepare"],
-        &["!"],
-    ];
+/// Messages of an agent: what hostile bytes are decoded to, and messages with hostile texts in them.
+fn event() -> impl Strategy<Value = Event> {
     let long = (vec(any::<u8>(), 1..5), 1..4000_usize).prop_map(|(bytes, count)| bytes.repeat(count));
-    let number = prop_oneof![any::<u64>(), Just(u64::MAX)].prop_map(|n| n.to_string().into_bytes());
-    let field = prop_oneof![4 => bytes(), 4 => number, 1 => long];
-    (0..BEGINNINGS.len(), vec(field, 0..6)).prop_map(|(beginning, fields)| {
-        let words = BEGINNINGS[beginning].iter().map(|word| word.as_bytes().to_vec());
-        words.chain(fields).collect()
-    })
+    let field = prop_oneof![4 => bytes(), 1 => long];
+    let number = prop_oneof![any::<u64>(), Just(u64::MAX)];
+    let known = (0..17_u8, field, number).prop_map(|(kind, bytes, number)| {
+        let text = Text::new(&bytes);
+        let raw = String::from_utf8_lossy(&bytes).into_owned();
+        let path = HostBytes::from(bytes);
+        let agent = AgentName::new("r-target1").unwrap();
+        let undo = Undo::Hook(Hook {
+            end: raw.clone(),
+            number: 0,
+            command: raw.clone(),
+            source: raw.clone(),
+            targets: raw.clone(),
+        });
+        let job = |report| Event::Job(JobName::Sender, report);
+        match kind {
+            0 => Event::Rollback(RollbackEvent::Left { agent, undo, reason: text }),
+            1 => Event::Rollback(RollbackEvent::Kept { agent, path }),
+            2 => Event::Rollback(RollbackEvent::Failed { agent, reason: text }),
+            3 => Event::Status(StatusEntry::Lease(Undo::Replaced { path })),
+            4 => Event::Published { old: Some(path) },
+            5 => job(JobReport::Complaint(text)),
+            6 => job(JobReport::Bytes(Meter::Wire, number)),
+            7 => job(JobReport::Dropped(usize::try_from(number).unwrap_or(7), Dropped::Closed)),
+            8 => job(JobReport::Digest(raw)),
+            9 => job(JobReport::Manifest(
+                List::Entries,
+                Manifest { records: number, bytes: number, digest: raw },
+            )),
+            10 => job(JobReport::Stages(vec![(Program::Other(raw), 7)])),
+            11 => job(JobReport::Stuck(text)),
+            12 => job(JobReport::Waits(Some(text))),
+            13 => job(JobReport::Backup(BackupFacts {
+                gtid: raw.clone(),
+                source_position: raw,
+                ..BackupFacts::default()
+            })),
+            14 => job(JobReport::Silenced(number)),
+            15 => job(JobReport::Unconfined(Program::Other(raw))),
+            _ => job(JobReport::Fault(FaultClass::Skipped, number, Some(text))),
+        }
+    });
+    let decoded = vec(any::<u8>(), 0..200).prop_map(|bytes| decode(&bytes).unwrap_or(Event::Bye));
+    prop_oneof![8 => known, 1 => decoded]
 }
 
 proptest! {
@@ -141,13 +122,6 @@ proptest! {
     }
 
     #[test]
-    fn wire_fields_round_trip(fields in vec(bytes(), 1..6)) {
-        let line = encode(&fields);
-        prop_assert!(!line.contains(&b'\n'));
-        prop_assert_eq!(decode(&line), fields);
-    }
-
-    #[test]
     fn shown_text_cannot_control_the_terminal(bytes in vec(any::<u8>(), 0..200)) {
         for shown in [printable(&bytes), message(&bytes, LONGEST_TEXT), message(&bytes, 20)] {
             prop_assert!(is_harmless(&shown), "{shown:?}");
@@ -155,63 +129,50 @@ proptest! {
     }
 
     #[test]
-    fn any_probe_answer_yields_harmless_text(messages in vec(answer(), 0..40)) {
-        let facts = Facts::parse(&messages);
-        let target = facts.target.clone().unwrap_or_default();
-        let source = facts.source.clone().unwrap_or_default();
-        for text in [&facts.machine, &facts.tar, &target.file_type, &source.file_type]
-            .into_iter()
-            .chain(&target.busy)
-            .chain(&target.unknown_owners)
-            .chain(&facts.owned_tables)
-            .chain(facts.users.keys())
-        {
+    fn facts_are_harmless_text(bytes in bytes(), number: u64) {
+        let text = Text::new(&bytes);
+        let facts = host_facts(&text, number);
+        for text in [&facts.machine, &facts.tar].into_iter().chain(&facts.owned_tables).chain(&facts.tools) {
             prop_assert!(is_harmless(text), "{text:?}");
         }
     }
 
     #[test]
-    fn agent_messages_are_bounded_and_escaped(lines in vec(agent_line(), 0..40)) {
+    fn agent_messages_are_bounded_and_escaped(events in vec(event(), 0..40)) {
         let shared = Shared::default();
-        let replies: Vec<_> = (0..2).filter_map(|_| shared.expect_reply()).collect();
-        for line in &lines {
-            // As received.
-            shared.take(&decode(&encode(line)));
+        for event in events {
+            shared.take(event);
         }
-        let state = shared.state();
-        let mut texts: Vec<String> = state.refused.iter().chain(&state.kept).cloned().collect();
-        texts.extend(state.left.iter().flat_map(|(agent, held)| [agent.clone(), held.to_string()]));
-        for job in state.jobs.values() {
-            let _ = job.moved();
-            let facts = &job.facts;
-            texts.extend(job.complaints.iter().chain(&job.digest).chain(&job.waits).chain(&job.stuck).cloned());
-            texts.extend(facts.error.iter().chain(&facts.gtid).chain(&facts.state).cloned());
-            texts.extend(job.stages.iter().map(|(stage, _)| stage.to_string()));
-            texts.extend(job.manifests.values().map(|manifest| manifest.digest.clone()));
-        }
-        for (_, mut reply) in replies {
-            if let Ok(Err((_, text))) = reply.try_recv() {
-                texts.push(text);
-            }
-        }
+        let job = shared.job(JobName::Sender);
+        let _ = job.moved();
+        let mut texts = job.complaints.clone();
+        texts.extend(job.digest.iter().chain(&job.waits).chain(&job.stuck).chain(&job.unconfined).cloned());
+        texts.extend(job.backup.iter().flat_map(|facts| [facts.gtid.clone(), facts.source_position.clone()]));
+        texts.extend(job.stages.iter().map(|(stage, _)| stage.to_string()));
+        texts.extend(job.manifests.values().map(|manifest| manifest.digest.clone()));
+        texts.extend(job.faults.values().flat_map(|fault| fault.named.clone()));
         for text in texts {
             prop_assert!(is_harmless(&text) && text.len() <= LONGEST_PATH + 3, "{text:?}");
         }
     }
 
     #[test]
-    fn admin_answers_are_escaped(
-        messages in vec((0..7_usize, vec(bytes(), 0..9)), 0..20)
-    ) {
-        const KEYS: [&str; 7] = ["run", "lease", "undone", "kept", "live", "left", "held"];
-        let message = |(key, fields): (usize, Vec<Vec<u8>>)| [vec![KEYS[key].into()], fields].concat();
-        let messages: Vec<Vec<Vec<u8>>> = messages.into_iter().map(message).collect();
-        for verb in [Verb::Status, Verb::Clean { start_servers: false, forget_hooks: false }] {
-            let (text, _) = verb.describe("db2", &Login::default(), &messages);
+    fn admin_answers_are_escaped(events in vec(event(), 0..20)) {
+        let mut answers = (Vec::new(), Vec::new());
+        for event in events {
+            match event {
+                Event::Status(entry) => answers.0.push(entry),
+                Event::Rollback(event) => answers.1.push(event),
+                _ => {}
+            }
+        }
+        let (entries, events) = answers;
+        let left = settled(&events, Duration::ZERO, "transfer status db2");
+        prop_assert!(left.iter().all(|what| is_harmless(&what.to_string())), "{left:?}");
+        for answer in [Answer::Status(entries), Answer::Clean { events, start_servers: false }] {
+            let (text, _) = answer.describe("db2", &Login::default());
             prop_assert!(text.lines().all(is_harmless), "{text:?}");
         }
-        let left = settled(&messages, Duration::ZERO, "transfer status db2");
-        prop_assert!(left.iter().all(|what| is_harmless(&what.to_string())), "{left:?}");
     }
 
     #[test]
@@ -274,11 +235,37 @@ proptest! {
     }
 }
 
+fn host_facts(text: &Text, number: u64) -> Facts {
+    Facts::of_host(HostFacts {
+        machine: text.clone(),
+        boot: text.clone(),
+        machine_id: text.clone(),
+        uid: 0,
+        ssh: None,
+        cores: u32::MAX,
+        memory: number,
+        hook_shell: HookShell::Sh,
+        tools: [text.clone()].into(),
+        tar: text.clone(),
+        netcats: vec![NetcatHelp { program: text.clone(), help: Text::new("OpenBSD netcat") }],
+        addresses: Vec::new(),
+        firewall: Vec::new(),
+        owned_tables: vec![text.clone()],
+        backup_tools: Vec::new(),
+        clock: Duration::from_secs(number),
+    })
+}
+
 #[test]
 fn huge_source_size_does_not_overflow() {
-    let most = u64::MAX.to_string().into_bytes();
-    let size = [vec![b"source_size".to_vec()], vec![most; 4]].concat();
-    let facts = Facts::parse(&[size]);
+    let mut facts = host_facts(&Text::default(), u64::MAX);
+    facts.source = Some(SourceFacts {
+        entries: u64::MAX,
+        files: u64::MAX,
+        bytes: u64::MAX,
+        disk_bytes: u64::MAX,
+        ..SourceFacts::default()
+    });
     let nowhere = Sources { own: "/nonexistent".into(), old: "/nonexistent".into(), environment: Vec::new() };
     let settings = Settings::load(&Cli::read(["transfer", "a:/x", "b:/y"]).unwrap().typed, &nowhere).unwrap();
     let endpoint = |word: &str| Endpoint::parse(OsStr::new(word)).unwrap();
@@ -296,7 +283,9 @@ fn huge_source_size_does_not_overflow() {
 
 #[test]
 fn leftovers_of_one_host_are_bounded() {
-    let left = vec![vec![b"left".to_vec(), vec![0x1b; 60_000]]; 5000];
+    let agent = AgentName::new("r-target1").unwrap();
+    let undo = Undo::Replaced { path: HostBytes::from(vec![0x1b; 60_000]) };
+    let left = vec![RollbackEvent::Left { agent, undo, reason: Text::default() }; 5000];
     let left = settled(&left, Duration::ZERO, "transfer status db2");
     assert!(left.len() <= 64 && left.iter().all(|what| what.to_string().len() <= LONGEST_PATH + 100));
 }

@@ -38,6 +38,8 @@ use std::process::ExitCode;
 pub fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
     let words: Vec<&[u8]> = args.iter().map(|word| word.as_bytes()).collect();
+    // The name of the file, /proc/self/exe, would say nothing. Without a name nothing is lost.
+    let _ = rustix::thread::set_name(c"transfer-agent");
     match words[..] {
         // What sshd reported comes as an argument where sudo starts this program.
         [b"serve"] => serve::run(std::env::var("SSH_CONNECTION").unwrap_or_default()),
@@ -46,6 +48,7 @@ pub fn main() -> ExitCode {
         [b"job"] => job::run(std::io::stdin(), std::io::stdout(), &serve::JobChecks),
         [b"is", digest] if serve::program::has_digest(digest) => ExitCode::SUCCESS,
         [b"ready"] => ExitCode::SUCCESS,
+        [b"clean", agent, ref words @ ..] => serve::clean_one(agent, words),
         _ => ExitCode::FAILURE,
     }
 }

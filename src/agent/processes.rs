@@ -96,6 +96,7 @@ impl Members {
     }
 
     /// Calls a function with the number of each process, never this one.
+    #[cfg(test)]
     pub(crate) fn visit(&self, visitor: &mut dyn FnMut(Pid) -> io::Result<()>) -> io::Result<()> {
         self.search(Owners::All, visitor)
     }

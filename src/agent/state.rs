@@ -13,6 +13,8 @@ use crate::proto::name::AgentName;
 
 /// Name of the agent's program in the directory of its run.
 pub(crate) const PROGRAM: &str = "transfer-agent";
+/// Variable in which the bootstrap script passes on above which directory it has created others.
+const ABOVE: &str = "TRANSFER_ABOVE";
 /// Name of the journal in the directory of a run. Not that of the shell version's, which would take this journal
 /// for an empty one and remove it.
 pub(crate) const JOURNAL: &str = "journal.bin";
@@ -60,17 +62,20 @@ pub(crate) enum StateError {
 pub(crate) struct Directories {
     state: PathBuf,
     runtime: PathBuf,
+    /// Directory above those that were created for the program of this agent.
+    above: Option<PathBuf>,
 }
 
 impl Directories {
     /// Returns the directories of the effective user.
     pub(crate) fn of_user() -> Result<Self, StateError> {
         let euid = geteuid();
-        if euid.is_root() {
-            return Ok(Self::at("/var/lib/transfer", "/run/transfer"));
-        }
         let variable =
             |name| std::env::var_os(name).map(PathBuf::from).filter(|path: &PathBuf| path.is_absolute());
+        let above = variable(ABOVE);
+        if euid.is_root() {
+            return Ok(Self { above, ..Self::at("/var/lib/transfer", "/run/transfer") });
+        }
         let state = variable("XDG_STATE_HOME")
             .or_else(|| variable("HOME").map(|home| home.join(".local/state")))
             .ok_or(StateError::NoHome)?
@@ -78,17 +83,24 @@ impl Directories {
         // Not in /tmp, where others could make it first.
         let runtime = variable("XDG_RUNTIME_DIR")
             .map_or_else(|| state.join(".locks"), |path| path.join(format!("transfer-{}", euid.as_raw())));
-        Ok(Self { state, runtime })
+        Ok(Self { state, runtime, above })
     }
 
     /// Returns directories at other paths.
     pub(crate) fn at(state: impl Into<PathBuf>, runtime: impl Into<PathBuf>) -> Self {
-        Self { state: state.into(), runtime: runtime.into() }
+        Self { state: state.into(), runtime: runtime.into(), above: None }
     }
 
     /// Returns the directory of journals.
     pub(crate) fn state(&self) -> &Path {
         &self.state
+    }
+
+    /// Returns the nearest directory at or above that of journals that existed before this agent came.
+    pub(crate) fn above(&self) -> &Path {
+        let above = self.above.as_deref().filter(|above| self.state.starts_with(above));
+        let nearest = || self.state.ancestors().find(|path| path.exists());
+        above.or_else(nearest).unwrap_or(Path::new("/"))
     }
 
     /// Returns the directory of lock files.

@@ -1,9 +1,11 @@
 //! Programs of the host that the agent runs for a short answer: with a time limit, bounded output and a clean
 //! environment, and without threads, which a host may not have left.
 
+use std::cell::RefCell;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
+use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -40,7 +42,6 @@ pub(crate) struct Tool {
     input: Zeroizing<Vec<u8>>,
     limit: Duration,
     most: usize,
-    held: Vec<OwnedFd>,
 }
 
 /// Output of a program that has ended.
@@ -102,6 +103,33 @@ pub(crate) enum ToolError {
     },
 }
 
+thread_local! {
+    /// Lock that the programs of this thread keep open.
+    static HELD: RefCell<Option<OwnedFd>> = const { RefCell::new(None) };
+}
+
+/// Time in which the programs of a thread keep a lock open.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Holding {
+    previous: Option<OwnedFd>,
+    /// Belongs to its thread.
+    _thread: PhantomData<*const ()>,
+}
+
+/// Makes all programs of this thread keep a descriptor open: the lock of the journal, so that no rollback overtakes
+/// a change that a program is still making when the agent is killed. Hooks are not among them.
+pub(crate) fn hold(lock: impl AsFd) -> io::Result<Holding> {
+    let lock = lock.as_fd().try_clone_to_owned()?;
+    Ok(Holding { previous: HELD.replace(Some(lock)), _thread: PhantomData })
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        HELD.set(self.previous.take());
+    }
+}
+
 /// Shows the program without its arguments and its input, which may be secret.
 impl fmt::Debug for Tool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -133,7 +161,6 @@ impl Tool {
             input: Zeroizing::default(),
             limit: LIMIT,
             most: MOST,
-            held: Vec::new(),
         }
     }
 
@@ -169,13 +196,6 @@ impl Tool {
     /// Sets the maximum size in bytes of each output.
     pub(crate) fn most(self, most: usize) -> Self {
         Self { most, ..self }
-    }
-
-    /// Keeps a descriptor open in the program: the lock of the journal, so that no rollback overtakes a change that
-    /// the program is still making when the agent is killed.
-    pub(crate) fn holding(mut self, descriptor: impl AsFd) -> io::Result<Self> {
-        self.held.push(descriptor.as_fd().try_clone_to_owned()?);
-        Ok(self)
     }
 
     /// Runs the program to its end, whatever its status is.
@@ -229,10 +249,8 @@ impl Tool {
             .stdin(if self.input.is_empty() { Stdio::null() } else { Stdio::piped() })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        if !self.held.is_empty() {
-            let held: io::Result<Vec<_>> = self.held.iter().map(OwnedFd::try_clone).collect();
-            command.preserved_fds(held?);
-        }
+        let held = HELD.with_borrow(|held| held.as_ref().map(OwnedFd::try_clone)).transpose()?;
+        command.preserved_fds(held.into_iter().collect());
         spawn(&mut command)
     }
 
@@ -405,9 +423,11 @@ mod tests {
         let open = || std::fs::File::create(scratch.path().join("lock")).unwrap();
         let (held, other) = (open(), open());
         assert!(lock(&held, Wait::No).unwrap());
-        let tool = sh("read line; echo $line").input("done\n").holding(&held).unwrap();
+        let holding = hold(&held).unwrap();
+        let tool = sh("read line; echo $line").input("done\n");
         // A process in the background stands for a program whose agent was killed.
-        let background = sh("sleep 100 & echo $!").holding(&held).unwrap().succeed().unwrap();
+        let background = sh("sleep 100 & echo $!").succeed().unwrap();
+        drop(holding);
         drop(held);
         assert_eq!(tool.succeed().unwrap(), b"done\n");
         assert!(!lock(&other, Wait::No).unwrap());

@@ -236,6 +236,11 @@ fn escape(error: &mut clap::Error) {
             ContextValue::Strings(texts) => {
                 Some((kind, ContextValue::Strings(texts.iter().map(escaped).collect())))
             }
+            // Their colours are lost: they cannot be told from what was typed.
+            ContextValue::StyledStrs(texts) => {
+                let texts = texts.iter().map(|text| escaped(&text.to_string()).into()).collect();
+                Some((kind, ContextValue::StyledStrs(texts)))
+            }
             _ => None,
         })
         .collect();

@@ -10,9 +10,9 @@ use merge::Merge;
 use serde::Deserialize;
 
 use crate::config::values::{
-    Attributes, Compress, Ends, FileDigest, FileName, FirewallChoice, Hook, HostPath, Memory, Nice, Owner,
-    Pattern, PortRange, ProgressChoice, TargetAddress, Time, TransferType, UnitName, Whole, from_hooks,
-    from_word, from_words,
+    Attributes, Compress, DigestAlgorithm, Ends, FileName, FirewallChoice, Hook, HostPath, Memory, Nice,
+    Owner, Pattern, PortRange, ProgressChoice, TargetAddress, Time, TransferType, UnitName, Whole,
+    from_hooks, from_word, from_words,
 };
 
 /// `--lease-time`.
@@ -209,9 +209,9 @@ pub struct Options {
     /// Run COMMAND before or after the transfer; PHASE is before-source, before-target,
     /// before-controller, after-source, after-target or after-controller; repeatable
     ///
-    /// COMMAND is for bash. A failed `before-` command ends the run. `after-` commands always run, even if
-    /// the controller is gone. Their environment has `TRANSFER_HOOK_RUN`, `_PHASE`, `_END`, `_SOURCE`,
-    /// `_TARGETS`, and after the run `_STATUS`: done, failed, or lost with the controller. In a file, a
+    /// COMMAND is for bash, or sh without it. A failed `before-` command ends the run. `after-` commands
+    /// always run, even if the controller is gone. Their environment has `TRANSFER_HOOK_RUN`, `_PHASE`,
+    /// `_END`, `_SOURCE`, `_TARGETS`, and after the run `_STATUS`: done, failed or lost. In a file, a
     /// phase may have a list.
     ///
     /// Example: `{ before_source = "depool $HOSTNAME", after_source = "repool $HOSTNAME" }`
@@ -251,13 +251,15 @@ pub struct Options {
         help_heading = "Verification"
     )]
     pub checksum: Option<bool>,
-    /// Digest of files: md5, sha256 or blake2b [default: md5]
+    /// Digest of files: blake3, md5, sha256 or blake2b [default: blake3]
+    ///
+    /// `blake3` is the fastest of them.
     #[arg(long, value_name = "NAME", hide_possible_values = true, help_heading = "Verification")]
-    pub checksum_algorithm: Option<FileDigest>,
+    pub checksum_algorithm: Option<DigestAlgorithm>,
     /// Verify a digest of the stream, not of files; it is taken during the copy and finds faults of the
     /// network, not of the disks. Turns --checksum off; ignored when --checksum is given
     ///
-    /// The digest is SHA-256, or MD5 where openssl is missing. With `--encrypt` it is always compared.
+    /// The digest is SHA-256. With `--encrypt` it is always compared.
     #[arg(
         long,
         num_args = 0,
@@ -337,7 +339,7 @@ pub struct Options {
     /// Run the programs on the hosts at nice value N (1-19; 10 without N) and low I/O priority
     /// [default: off]
     ///
-    /// The programs are run with nice and ionice. In a file, `true` is the option without N.
+    /// The I/O priority is set with ionice. In a file, `true` is the option without N.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "10", value_name = "N",
         help_heading = "Limits")]
     #[serde(deserialize_with = "from_word")]

@@ -7,7 +7,7 @@ use crate::base::exit::Exit;
 use crate::config::settings::SettingsError;
 use crate::error::busy::Busy;
 use crate::host::HostError;
-use crate::host::agent::AgentError;
+use crate::host::conversation::AgentError;
 
 /// Error of a run or a target.
 #[derive(Debug, thiserror::Error)]

@@ -7,43 +7,58 @@
 umask 077;
 agents=$1; name=$2;
 if [ "$3" ]; then SSH_CONNECTION=$3; fi;
-fail() { echo "transfer-bootstrap failed $*"; exit 1; };
+# The output of a login shell may end within a line.
+say() { echo; echo "transfer-bootstrap $*"; };
+fail() { say "failed $*"; exit 1; };
 machine=$(uname -m);
-digest=;
+digest=; above=;
 for one in $agents; do
   case $one in "$machine":*) one=${one#*:}; digest=${one%%:*}; size=${one#*:};; esac;
 done;
 if [ -z "$digest" ]; then fail "there is no transfer-agent for $machine beside the controller; install the package transfer-agent of that architecture on the controller"; fi;
+drop() { rm -rf "$own"; rmdir "$directory" 2>/dev/null; };
 is_it() { [ "$(sha256sum <"$1" 2>/dev/null)" = "$digest  -" ]; };
 become() {
-  exec env -i "HOME=$HOME" "LOGNAME=$LOGNAME" "PATH=$PATH" "SSH_CONNECTION=$SSH_CONNECTION" "SUDO_UID=$SUDO_UID" "TMPDIR=$TMPDIR" "USER=$USER" "XDG_RUNTIME_DIR=$XDG_RUNTIME_DIR" "XDG_STATE_HOME=$XDG_STATE_HOME" "$1" serve;
+  exec env -i ${HOME:+"HOME=$HOME"} ${LOGNAME:+"LOGNAME=$LOGNAME"} "PATH=$PATH" ${SSH_CONNECTION:+"SSH_CONNECTION=$SSH_CONNECTION"} ${SUDO_UID:+"SUDO_UID=$SUDO_UID"} ${above:+"TRANSFER_ABOVE=$above"} ${TMPDIR:+"TMPDIR=$TMPDIR"} ${USER:+"USER=$USER"} ${XDG_RUNTIME_DIR:+"XDG_RUNTIME_DIR=$XDG_RUNTIME_DIR"} ${XDG_STATE_HOME:+"XDG_STATE_HOME=$XDG_STATE_HOME"} "$1" serve;
 };
 for file in /usr/lib/*/transfer/transfer-agent; do
   if [ -x "$file" ] && is_it "$file"; then become "$file"; fi;
 done;
 if [ "$(id -u)" = 0 ]; then set -- /var/lib/transfer /run/transfer;
-else set -- "${XDG_STATE_HOME:-$HOME/.local/state}/transfer" "${XDG_RUNTIME_DIR:-/nonexistent}/transfer-agents"; fi;
+else set -- "${XDG_STATE_HOME:-$HOME/.local/state}/transfer" "${XDG_RUNTIME_DIR:-/nonexistent}/transfer-$(id -u)"; fi;
 got=; why=;
 for directory in "$@"; do
-  if said=$(mkdir -p "$directory" 2>&1); then :; else why="$why; $said"; continue; fi;
-  if [ -L "$directory" ]; then why="$why; $directory is a symbolic link"; continue; fi;
-  if [ -O "$directory" ]; then :; else why="$why; $directory belongs to another account"; continue; fi;
-  case $(ls -ld "$directory") in
-    d????-??-*) ;;
-    *) why="$why; other accounts can write to $directory (chmod go-w it)"; continue;;
-  esac;
+  case $directory in /*) ;; *) why="$why; $directory is not an absolute path"; continue;; esac;
+  # The agent syncs the entries of directories that are new.
+  above=$directory; until [ -e "$above" ]; do above=${above%/*}; above=${above:-/}; done;
   own=$directory/.agent-$name; file=$own/transfer-agent;
-  if said=$(mkdir "$own" 2>&1); then :; else why="$why; $said"; continue; fi;
-  if [ "$got" ]; then said=$(cp "$got" "$file" 2>&1); rm -rf "${got%/*}";
-  else echo "transfer-bootstrap send $machine"; said=$(head -c "$size" 2>&1 >"$file"); fi;
+  # An agent that starts at the same time removes the directory while it is empty.
+  for attempt in 1 2 3 4 5; do if said=$({ mkdir -p "$directory" && mkdir "$own"; } 2>&1); then break; fi; done;
+  if [ -d "$own" ]; then :; else why="$why; $said"; continue; fi;
+  bad=;
+  if [ -L "$directory" ]; then bad="$directory is a symbolic link";
+  elif [ -O "$directory" ]; then case $(ls -ld "$directory") in
+    d????-??-*) ;;
+    *) bad="other accounts can write to $directory (chmod go-w it)";;
+  esac;
+  else bad="$directory belongs to another account"; fi;
+  if [ "$bad" ]; then rmdir "$own"; why="$why; $bad"; continue; fi;
+  # That of a run.
+  for kept in "$directory"/*/transfer-agent; do
+    if [ -x "$kept" ] && is_it "$kept" && env -i "$kept" ready >/dev/null 2>&1 </dev/null; then drop; become "$kept"; fi;
+  done;
+  # On a full disk the agent goes to the next directory, and is not asked for: it is sent once only.
+  if said=$(head -c "$size" /dev/zero 2>&1 >"$file"); then :; else drop; why="$why; $directory: $said"; continue; fi;
+  if [ "$got" ]; then said=$(cp "$got" "$file" 2>&1); rm -rf "${got%/*}"; rmdir "${got%/.agent-*}" 2>/dev/null;
+  else say "send $machine"; said=$(head -c "$size" 2>&1 >"$file"); fi;
   if is_it "$file"; then :; else
-    rm -rf "$own";
+    drop;
     fail "cannot write the agent to $directory${said:+: $said} (free space? sha256sum installed?)";
   fi;
   got=$file;
   chmod 700 "$file";
-  if "$file" ready >/dev/null 2>&1 </dev/null; then become "$file"; fi;
+  if env -i "$file" ready >/dev/null 2>&1 </dev/null; then become "$file"; fi;
   why="$why; programs in $directory cannot be started (mounted with noexec, or forbidden by policy)";
 done;
-if [ "$got" ]; then rm -rf "${got%/*}"; fi;
+if [ "$got" ]; then drop; fi;
 fail "no directory for the agent${why}; install the package transfer-agent on this host";

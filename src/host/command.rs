@@ -1,39 +1,9 @@
-//! Commands as data, and the only routine that quotes words for a shell.
+//! The only routines that quote words for a shell, and commands that are suggested to users.
 
-use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 use crate::base::printable::printable;
 use crate::config::settings::Login;
-
-/// One word of a command in a script.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Word {
-    /// Any bytes, taken literally.
-    Literal(Vec<u8>),
-    /// A file of this name in the agent's directory on the host. The name is a constant of this program.
-    Home(String),
-}
-
-impl<T: AsRef<OsStr> + ?Sized> From<&T> for Word {
-    fn from(text: &T) -> Self {
-        Self::Literal(text.as_ref().as_bytes().to_vec())
-    }
-}
-
-impl Word {
-    /// Returns the word as it is written into a bash script.
-    #[must_use]
-    pub fn render(&self) -> Vec<u8> {
-        match self {
-            Self::Literal(bytes) => quote(bytes),
-            Self::Home(name) => {
-                debug_assert!(name.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_".contains(&b)));
-                [b"\"$home\"/", name.as_bytes()].concat()
-            }
-        }
-    }
-}
 
 /// Quotes a word for bash with single quotes, unless all of its characters are harmless. Drops NUL, which an
 /// argument cannot contain.

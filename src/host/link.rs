@@ -6,8 +6,9 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::bootstrap::{self, Image};
-use super::wire::{LONGEST_TEXT, MAX_LINE, message, read_record};
+use super::lines::{MAX_LINE, read_line};
 use super::{Host, HostError, Input, Output, Process, Shell};
+use crate::base::printable::{LONGEST_TEXT, message};
 use crate::proto::frame;
 use crate::proto::hello::{Hello, MAGIC, PROTOCOL, Welcome};
 use crate::proto::vault::{Exchange, Side, Vault};
@@ -23,14 +24,29 @@ const MOST_NOISE: usize = 1 << 20;
 
 /// Conversation with an agent that has begun.
 pub(crate) struct Link {
+    /// Channel to the agent.
+    pub(crate) channel: Channel,
+    /// Keys for secrets.
+    pub(crate) vault: Vault,
+}
+
+/// Channel to an agent.
+pub(crate) struct Channel {
     /// Frames to the agent.
     pub(crate) input: Input,
     /// Frames from the agent.
     pub(crate) output: Output,
-    /// Keys for secrets.
-    pub(crate) vault: Vault,
-    /// Dropping this ends the local process only; the agent ends when its input is closed.
-    pub(crate) process: Process,
+    /// Dropping this ends local processes only; the agent ends when its input is closed.
+    pub(crate) holder: Holder,
+}
+
+/// Processes of a channel.
+#[expect(dead_code, reason = "held because dropping it ends the processes")]
+pub(crate) enum Holder {
+    /// The process at the other end of the channel.
+    Process(Process),
+    /// The same, with the connection to its host.
+    Host(Process, Box<Host>),
 }
 
 impl Host {
@@ -48,7 +64,7 @@ impl Host {
         let mut said = Vec::new();
         let (mut noise, mut is_sent) = (0, false);
         loop {
-            let line = read_record(&mut stdout, b'\n').await.map_err(broken)?;
+            let line = read_line(&mut stdout).await.map_err(broken)?;
             let Some(line) = line else { return Err(self.no_shell(ACTION, &said)) };
             noise += line.len() + 1;
             if noise > MOST_NOISE {
@@ -78,8 +94,9 @@ impl Host {
                 _ => return Err(self.unexpected(&words)),
             }
         }
-        let vault = greet(&mut stdin, &mut stdout).await.map_err(broken)?;
-        Ok(Link { input: stdin, output: stdout, vault, process })
+        let vault = greet(&mut stdin, &mut stdout, self.silence).await.map_err(broken)?;
+        let channel = Channel { input: stdin, output: stdout, holder: Holder::Process(process) };
+        Ok(Link { channel, vault })
     }
 
     fn unexpected(&self, words: &str) -> HostError {
@@ -93,8 +110,8 @@ async fn send(input: &mut Input, image: &Image) -> io::Result<()> {
 }
 
 /// Exchanges keys.
-async fn greet(input: &mut Input, output: &mut Output) -> io::Result<Vault> {
-    let hello: Hello = read(output).await?.ok_or(io::ErrorKind::UnexpectedEof)?;
+pub(super) async fn greet(input: &mut Input, output: &mut Output, silence: Duration) -> io::Result<Vault> {
+    let (hello, _): (Hello, _) = read(output).await?.ok_or(io::ErrorKind::UnexpectedEof)?;
     if hello.protocol != PROTOCOL {
         return Err(io::Error::other(format!(
             "the agent is version {} (protocol {}), expected protocol {PROTOCOL}",
@@ -102,25 +119,31 @@ async fn greet(input: &mut Input, output: &mut Output) -> io::Result<Vault> {
         )));
     }
     let exchange = Exchange::new().map_err(io::Error::other)?;
-    let welcome = frame::encode(&Welcome { key: exchange.public() }).map_err(io::Error::other)?;
+    let welcome = Welcome { key: exchange.public(), lease_seconds: silence.as_secs() };
+    let welcome = frame::encode(&welcome).map_err(io::Error::other)?;
     input.write_all(&welcome).await?;
     input.flush().await?;
     exchange.agree(Side::Controller, hello.key).map_err(io::Error::other)
 }
 
-/// Reads a message of an agent; `None` at the end of its output.
-pub(crate) async fn read<T: serde::de::DeserializeOwned>(output: &mut Output) -> io::Result<Option<T>> {
+/// Reads a message of an agent and returns it with its length; `None` at the end of its output. What is no message is
+/// [`io::ErrorKind::InvalidData`].
+pub(crate) async fn read<T: serde::de::DeserializeOwned>(
+    output: &mut Output,
+) -> io::Result<Option<(T, usize)>> {
+    let invalid = |error| io::Error::new(io::ErrorKind::InvalidData, error);
     let mut header = [0; frame::HEADER];
     match output.read(&mut header[..1]).await? {
         0 => return Ok(None),
         _ => output.read_exact(&mut header[1..]).await?,
     };
-    let length = frame::length(header).map_err(io::Error::other)?;
+    let length = frame::length(header).map_err(invalid)?;
     // Memory grows with what arrives, and not with what a header announces.
     let mut body = Vec::with_capacity(length.min(MAX_LINE));
     (&mut *output).take(length as u64).read_to_end(&mut body).await?;
     if body.len() < length {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    frame::decode(&body).map(Some).map_err(io::Error::other)
+    let message = frame::decode(&body).map_err(invalid)?;
+    Ok(Some((message, length)))
 }

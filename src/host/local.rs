@@ -1,4 +1,4 @@
-//! Shells on this machine: a child process instead of an SSH session.
+//! Processes on this machine: a child instead of an SSH session.
 
 use std::ffi::OsStr;
 use std::io;
@@ -7,15 +7,10 @@ use std::process::Stdio;
 use tokio::io::BufReader;
 use tokio::process::Command;
 
-use super::{Process, ROOT_SHELL, Shell};
+use super::{Process, Shell};
 
-/// Starts a bash in a process group of its own: ^C in the terminal must reach only the controller, which then
+/// Starts a program in a process group of its own: ^C in the terminal must reach only the controller, which then
 /// releases its agents.
-pub(super) fn shell(sudo: bool) -> io::Result<Shell> {
-    if sudo { start("sh", &["-c", ROOT_SHELL]) } else { start("bash", &["--norc", "-p", "-s"]) }
-}
-
-/// Starts a program in a process group of its own, too.
 pub(super) fn start(program: &str, arguments: &[impl AsRef<OsStr>]) -> io::Result<Shell> {
     let mut child = Command::new(program)
         .args(arguments)

@@ -1,50 +1,44 @@
 //! The only module that starts processes and speaks SSH.
 //!
-//! Every process on a host is a bash that reads its script from standard input. It is started by the host's
-//! SSH server or, on this machine, as a child, and answers with lines in the format of [`wire`].
+//! On a host it starts an agent, with the host's SSH server or, on this machine, as a child, and converses with it.
 
 pub mod agent;
+mod attach;
 mod bootstrap;
 pub mod command;
+pub mod conversation;
+#[cfg(test)]
+#[path = "../../tests/support/database.rs"]
+pub(crate) mod database;
 pub mod facts;
-pub mod leases;
-#[expect(dead_code, reason = "in work: runs still send scripts")]
+mod lines;
 mod link;
 mod local;
-pub mod scripts;
 mod ssh;
-pub mod wire;
+#[cfg(test)]
+pub(crate) mod tests;
+mod words;
 
 pub use ssh::what_ssh_said;
 
 use std::io;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
-use tokio::task::JoinHandle;
+use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 
 use crate::base::endpoint::HostName;
+use crate::base::printable::{LONGEST_TEXT, message};
 use crate::config::settings::Login;
-use scripts::Script;
-use wire::{Field, LONGEST_TEXT, decode, message, read_record};
+use agent::IdleAgent;
+use conversation::AgentError;
 
-/// Time limit of a script that only queries a host. Enough to list a tree of many millions of files.
-const ASK_LIMIT: Duration = Duration::from_secs(3600);
-/// Time limit for the start of a shell.
-const START_LIMIT: Duration = Duration::from_secs(60);
-/// Maximum size of an answer, including the output of the shell's start-up files before it.
-const MOST_BYTES: usize = 1 << 20;
-/// Maximum number of fields of an answer: short ones take more memory than their bytes.
-const MOST_FIELDS: usize = 1 << 16;
 /// Maximum number of concurrent logins.
 pub const AT_ONCE: usize = 64;
 /// Limit of open files to request for this process: each host takes some.
 const MOST_FILES: u64 = 1 << 16;
-/// Command for `sh` that becomes a root bash. sudo's error output is kept for messages. `SSH_CONNECTION` is
-/// passed as an argument, because sudo resets the environment.
-const ROOT_SHELL: &str =
-    "echo; sudo -n bash --norc -p -s 2>&1 </dev/null && exec sudo -n bash --norc -p -s \"$SSH_CONNECTION\"";
 
 /// Raises this process's limit of open files: a run with many hosts needs more than most logins allow.
 pub fn allow_many_files() {
@@ -63,6 +57,10 @@ pub struct Host {
     name: HostName,
     login: Login,
     backend: Backend,
+    /// Time without a sign of life after which an agent may end.
+    silence: Duration,
+    /// Agents that no run has, to be used again.
+    idle: Mutex<Vec<IdleAgent>>,
 }
 
 #[derive(Debug)]
@@ -94,18 +92,21 @@ pub enum HostError {
         /// Cause.
         source: io::Error,
     },
-    /// The agent cannot write its journal on the host.
-    #[error("{host}: cannot start the agent: {text}; check free space and write permission")]
+    /// The host cannot start an agent.
+    #[error("{host}: cannot start the agent: {text}")]
     Refused {
         /// Host name.
         host: String,
-        /// Message of the host.
+        /// Reason, and its fix.
         text: String,
     },
+    /// An agent could not answer.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
     /// The shell ended without running the script.
     #[error(
-        "{host}: {action}: cannot start a shell (output: {said}); is bash installed, and does the login \
-         shell run commands?"
+        "{host}: {action}: cannot start a shell (output: {said}); does the login shell run commands, and is \
+         sh installed?"
     )]
     NoShell {
         /// Host name.
@@ -139,19 +140,6 @@ pub enum HostError {
         /// Time limit.
         seconds: u64,
     },
-    /// The shell ended in the middle of its answer.
-    #[error(
-        "{host}: {action}: the shell or the connection ended before the answer was complete \
-         (last output: {said})"
-    )]
-    Incomplete {
-        /// Host name.
-        host: String,
-        /// Attempted operation.
-        action: &'static str,
-        /// Last output.
-        said: String,
-    },
 }
 
 impl HostError {
@@ -159,12 +147,23 @@ impl HostError {
     /// retried.
     #[must_use]
     pub fn may_pass(&self) -> bool {
-        const NETWORK: [&str; 7] =
-            ["timed out", "refused", "No route", "unreachable", "closed by", "reset by", "no login within"];
+        const NETWORK: [&str; 8] = [
+            "timed out",
+            "refused",
+            "No route",
+            "unreachable",
+            "closed by",
+            "reset by",
+            "no login within",
+            "Temporary failure in name resolution",
+        ];
         match self {
             Self::Connect { text, .. } => NETWORK.iter().any(|words| text.contains(words)),
-            Self::Shell { .. } | Self::Silent { .. } | Self::Incomplete { .. } => true,
-            Self::NoShell { .. } | Self::NoSudo { .. } | Self::Refused { .. } => false,
+            Self::Shell { .. } | Self::Silent { .. } | Self::Agent(AgentError::Lost { .. }) => true,
+            Self::Agent(AgentError::Failed { .. })
+            | Self::NoShell { .. }
+            | Self::NoSudo { .. }
+            | Self::Refused { .. } => false,
         }
     }
 }
@@ -174,20 +173,11 @@ pub(crate) type Input = Box<dyn AsyncWrite + Send + Unpin>;
 /// Standard output of a shell.
 pub(crate) type Output = BufReader<Box<dyn AsyncRead + Send + Unpin>>;
 
-/// A bash on a host that reads its script from `stdin`. Its end shows as the end of `stdout`.
+/// A process on a host. Its end shows as the end of `stdout`.
 struct Shell {
     stdin: Input,
     stdout: Output,
     process: Process,
-}
-
-/// A shell that has begun to run its script.
-pub(crate) struct Begun {
-    /// Yields the shell's input once the whole script was sent.
-    pub(crate) sent: JoinHandle<io::Result<Input>>,
-    pub(crate) stdout: Output,
-    /// Dropping this ends the local process only; the host's shell ends when its input is closed.
-    pub(crate) _process: Process,
 }
 
 #[expect(dead_code, reason = "held because dropping it ends the process")]
@@ -206,12 +196,31 @@ impl Host {
                 Backend::Ssh(ssh::Connection::open(destination, login, silence).await?)
             }
         };
-        Ok(Self { name: name.clone(), login: login.clone(), backend })
+        let (name, login) = (name.clone(), login.clone());
+        Ok(Self { name, login, backend, silence, idle: Mutex::default() })
     }
 
     /// Connects to the same host once more, over a separate connection.
-    pub async fn connect_again(&self, silence: Duration) -> Result<Self, HostError> {
-        Self::connect(&self.name, &self.login, silence).await
+    pub(crate) async fn connect_again(&self) -> Result<Self, HostError> {
+        Self::connect(&self.name, &self.login, self.silence).await
+    }
+
+    /// Returns an agent that no run has: one that was kept, or else a new one.
+    pub(crate) async fn agent(&self) -> Result<IdleAgent, HostError> {
+        let kept = {
+            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            idle.retain(|agent| !agent.is_lost());
+            idle.pop()
+        };
+        match kept {
+            Some(agent) => Ok(agent),
+            None => IdleAgent::start(self, self.silence).await,
+        }
+    }
+
+    /// Keeps an agent for later use.
+    pub(crate) fn keep(&self, agent: IdleAgent) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(agent);
     }
 
     /// Returns the host as the user named it.
@@ -224,91 +233,6 @@ impl Host {
     #[must_use]
     pub fn look_after(&self, verb: &str) -> String {
         command::look_after(&self.login, verb, &self.name.to_string())
-    }
-
-    /// Runs a script and returns its output up to the line `end`, which every script prints last.
-    pub async fn ask(&self, action: &'static str, script: &Script) -> Result<Vec<Vec<Field>>, HostError> {
-        let mut messages: Vec<Vec<Field>> = Vec::new();
-        let answer = async {
-            let mut shell = self.shell(action, script).await?;
-            let (mut bytes, mut fields) = (0, 0);
-            while let Some(line) = self.line(action, &mut shell, &mut bytes).await? {
-                messages.push(decode(&line));
-                fields += messages.last().map_or(0, Vec::len);
-                if fields > MOST_FIELDS {
-                    let text = format!("the host sent more than {MOST_FIELDS} fields");
-                    return Err(self.broken(action, io::Error::other(text)));
-                }
-                if line == b"end" {
-                    return Ok(true);
-                }
-            }
-            Ok(false)
-        };
-        match tokio::time::timeout(ASK_LIMIT, answer).await {
-            Ok(Ok(true)) => Ok(messages),
-            Ok(Err(error)) => Err(error),
-            Err(_) => Err(self.silent(action, ASK_LIMIT)),
-            Ok(Ok(false)) => Err(HostError::Incomplete {
-                host: self.name.to_string(),
-                action,
-                said: output(&messages.last().map(|fields| fields.join(&b' ')).unwrap_or_default()),
-            }),
-        }
-    }
-
-    /// Reads the next line of a shell and enforces the limit of bytes.
-    async fn line(
-        &self,
-        action: &'static str,
-        shell: &mut Begun,
-        bytes: &mut usize,
-    ) -> Result<Option<Vec<u8>>, HostError> {
-        let line =
-            read_record(&mut shell.stdout, b'\n').await.map_err(|source| self.broken(action, source))?;
-        *bytes += line.as_ref().map_or(0, |line| line.len() + 1);
-        if *bytes > MOST_BYTES {
-            return Err(self.broken(action, io::Error::other("the host sent more than 1 MiB")));
-        }
-        Ok(line)
-    }
-
-    /// Starts a shell with a script and leaves its input open. Skips the output of the start-up files.
-    pub(crate) async fn shell(&self, action: &'static str, script: &Script) -> Result<Begun, HostError> {
-        tokio::time::timeout(START_LIMIT, self.start_shell(action, script))
-            .await
-            .unwrap_or_else(|_| Err(self.silent(action, START_LIMIT)))
-    }
-
-    async fn start_shell(&self, action: &'static str, script: &Script) -> Result<Begun, HostError> {
-        let started = match &self.backend {
-            Backend::Local => local::shell(self.login.sudo),
-            Backend::Ssh(connection) => connection.shell(self.login.sudo).await,
-        };
-        let Shell { mut stdin, stdout, process } = started.map_err(|source| self.broken(action, source))?;
-        let script = script.as_bytes().to_vec();
-        // In a task of its own: a host that writes a lot before it reads would deadlock with us.
-        let sent = tokio::spawn(async move {
-            stdin.write_all(&script).await?;
-            stdin.flush().await?;
-            Ok(stdin)
-        });
-        let mut shell = Begun { sent, stdout, _process: process };
-        let mut bytes = 0;
-        let mut said = Vec::new();
-        while let Some(line) = self.line(action, &mut shell, &mut bytes).await? {
-            if line == b"begin" {
-                return Ok(shell);
-            }
-            if !line.is_empty() {
-                said = line;
-            }
-        }
-        match shell.sent.await {
-            // The shell's own output, if any, explains better why the script could not be sent.
-            Ok(Err(source)) if said.is_empty() => Err(self.broken(action, source)),
-            _ => Err(self.no_shell(action, &said)),
-        }
     }
 
     /// Starts the script that becomes an agent.
@@ -330,8 +254,10 @@ impl Host {
         }
     }
 
-    /// Closes the connection.
+    /// Ends the idle agents, and closes the connection.
     pub async fn close(self) {
+        let idle = self.idle.into_inner().unwrap_or_else(PoisonError::into_inner);
+        join_all(idle.into_iter().map(IdleAgent::end)).await;
         if let Backend::Ssh(connection) = self.backend {
             connection.close().await;
         }

@@ -24,11 +24,12 @@ use tokio::process::{Child, ChildStderr, Command};
 use tokio::sync::OnceCell;
 
 use super::command::try_login;
-use super::wire::{LONGEST_TEXT, message};
-use super::{HostError, Process, ROOT_SHELL, Shell};
+use super::{HostError, Process, Shell};
+use crate::base::printable::{LONGEST_TEXT, message};
 use crate::base::run_id::{hex, random_hex};
 use crate::base::trust;
 use crate::config::settings::Login;
+use crate::proto::attach::beat;
 
 /// Minimum and maximum of ssh's `ConnectTimeout` in seconds; within them it is the time a host may be silent.
 const CONNECT_SECONDS: (u64, u64) = (3, 15);
@@ -102,7 +103,7 @@ impl Connection {
             .args(["-o", "ControlPersist=no", "-o", "BatchMode=yes", "-o", "ServerAliveCountMax=3"])
             .args(["-o", "ForwardAgent=no", "-o", "ForwardX11=no", "-o", "ClearAllForwardings=yes"])
             .arg("-o")
-            .arg(format!("ServerAliveInterval={}", (silence.as_secs() / 4).clamp(1, 15)))
+            .arg(format!("ServerAliveInterval={}", beat(silence).as_secs().max(1)))
             .args(login.config.iter().flat_map(|file| [OsStr::new("-F"), file.as_os_str()]))
             // ssh uses the first value of an option: the user's options cannot override those above.
             .args(login.options.iter().flat_map(|option| ["-o", option]))
@@ -134,13 +135,6 @@ impl Connection {
             .unwrap_or_else(|_| Err(format!("no login within {} s", LOGIN_LIMIT.as_secs())))?;
         let session = Session::resume_mux(socket.0.clone().into_boxed_path(), None);
         Ok(Self { session: Arc::new(session), master, _socket: socket })
-    }
-
-    pub(super) async fn shell(&self, sudo: bool) -> io::Result<Shell> {
-        // Both commands work in any login shell.
-        let command =
-            if sudo { format!("exec sh -c '{ROOT_SHELL}'") } else { "exec bash --norc -p -s".to_owned() };
-        self.start(command).await
     }
 
     /// Starts a command, as the login shell reads it.

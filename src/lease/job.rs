@@ -1,4 +1,4 @@
-//! Jobs: scripts in processes of their own, which end with the agent at the latest.
+//! Jobs: programs and work of an agent in processes of their own, which end with the agent at the latest.
 
 use std::time::Duration;
 
@@ -6,21 +6,32 @@ use tokio::time::Instant;
 
 use super::End;
 use crate::error::Error;
-use crate::host::agent::{Agent, AgentError, Command, Job, JobName};
+use crate::host::agent::{Agent, Job};
+use crate::host::conversation::AgentError;
 use crate::pipeline::messages::{cannot_read, said};
+use crate::proto::command::Command;
+use crate::proto::job::JobName;
+use crate::proto::secret::Secret;
+use crate::proto::task::Task;
 
 /// Interval of progress checks; the hosts report once a second.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Starts a job: a script in processes of its own. A key reaches it on a pipe.
-pub(crate) async fn start(agent: &Agent, name: JobName, script: &[u8], key: &str) -> Result<(), AgentError> {
-    agent.forget(name);
-    agent.call(Command::StartJob { job: name, script, key }).await.map(drop)
+/// Starts a job. A key reaches it encrypted.
+pub(crate) async fn start(
+    agent: &Agent,
+    job: JobName,
+    task: Task,
+    key: Option<&Secret>,
+) -> Result<(), AgentError> {
+    agent.forget(job);
+    let key = key.map(|key| agent.conversation().seal(key.as_bytes())).transpose()?;
+    agent.order(Command::StartJob { job, task, key }).await
 }
 
 /// Runs a job and requires it to succeed. `what` names its action in the error.
-pub(crate) async fn run(end: &End, name: JobName, script: &[u8], what: &str) -> Result<Job, Error> {
-    start(&end.agent, name, script, "").await?;
+pub(crate) async fn run(end: &End, name: JobName, task: Task, what: &str) -> Result<Job, Error> {
+    start(&end.agent, name, task, None).await?;
     ended_well(end, name, what).await
 }
 
@@ -66,7 +77,7 @@ async fn stands_still(agent: &Agent, job: JobName, idle_timeout: Duration) {
         tokio::time::sleep(LOOK).await;
         let seen = agent.job(job);
         let moved = seen.moved();
-        if moved != last || seen.waits.is_some() || seen.exit.is_some() {
+        if moved != last || seen.waits.is_some() || seen.exit.is_some() || agent.is_cut_off() {
             (last, since) = (moved, Instant::now());
         } else if since.elapsed() > idle_timeout {
             return;

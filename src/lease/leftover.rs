@@ -3,7 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::host::leases::Held;
+use crate::host::agent::Held;
+use crate::proto::status::ForeignJournal;
 
 /// Effect of a run that is still on a host, or may be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +27,8 @@ pub enum Remains {
         /// Command that shows more.
         status: String,
     },
+    /// A journal that this version cannot roll back.
+    Foreign(ForeignJournal),
     /// Unknown, since the host could not be asked, for this reason.
     Unconfirmed(String),
 }
@@ -39,6 +42,7 @@ impl fmt::Display for Remains {
                 "rollback still in progress after {} s (by the run's agent or watchdog); see: {status}",
                 waited.as_secs()
             ),
+            Self::Foreign(journal) => journal.fmt(f),
             Self::Unconfirmed(reason) => write!(f, "rollback not confirmed ({reason})"),
         }
     }

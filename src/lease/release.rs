@@ -8,11 +8,12 @@ use super::End;
 use super::leftover::{Leftover, Remains};
 use crate::base::run_id::AgentId;
 use crate::error::chain;
-use crate::host::agent::{JobName, Released};
-use crate::host::leases::Held;
-use crate::host::scripts::Script;
-use crate::host::wire::Field;
+use crate::host::agent::{Held, Released};
 use crate::host::{Host, HostError};
+use crate::proto::command::Command;
+use crate::proto::job::JobName;
+use crate::proto::name::AgentName;
+use crate::proto::status::RollbackEvent;
 
 /// Time beyond the lease time that a lost agent or its watchdog gets to roll back.
 const SETTLE: Duration = Duration::from_secs(15);
@@ -50,7 +51,7 @@ pub struct Release {
 
 /// Releases everything that an agent holds, and makes sure of it: the host of an agent that was lost is asked
 /// over the same connection, or over a new one. `silence` is as in [`Host::connect`].
-pub async fn release(end: End, silence: Duration) -> Release {
+pub(crate) async fn release(end: End, silence: Duration) -> Release {
     let End { agent, host } = end;
     let name = agent.host().to_owned();
     let id = agent.id().clone();
@@ -76,7 +77,7 @@ pub async fn release(end: End, silence: Duration) -> Release {
 
 /// Makes sure that a lost agent's leases are rolled back; returns those that are not.
 /// `silence` is as in [`Host::connect`].
-pub async fn settle(host: &Host, id: &AgentId, silence: Duration) -> Vec<Leftover> {
+pub(crate) async fn settle(host: &Host, id: &AgentId, silence: Duration) -> Vec<Leftover> {
     // If only our side of the connection broke, the agent waits for the whole lease time before it rolls
     // back.
     let patience = silence + SETTLE;
@@ -89,26 +90,29 @@ pub async fn settle(host: &Host, id: &AgentId, silence: Duration) -> Vec<Leftove
             .with_min_delay(Duration::from_secs(1))
             .with_max_delay(Duration::from_secs(10))
             .without_max_times();
-        let again = || async {
-            let host = host.connect_again(silence).await?;
-            let answer = ask_to_settle(&host, id, patience).await;
-            host.close().await;
-            answer
-        };
-        let again = again.retry(logins).when(HostError::may_pass);
-        answer = match tokio::time::timeout(patience, again).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(second)) => {
-                return vec![unknown(&name, &format!("{}; then {}", chain(first), chain(&second)))];
+        let again = (|| host.connect_again()).retry(logins).when(HostError::may_pass);
+        let again = match tokio::time::timeout(patience, again).await {
+            Ok(Ok(host)) => {
+                // The rollback may take longer than the logins.
+                let answer = ask_to_settle(&host, id, patience).await;
+                host.close().await;
+                answer
             }
+            Ok(Err(second)) => Err(second),
             Err(_) => {
                 let text = format!("{}; then no answer within {} s", chain(first), patience.as_secs());
                 return vec![unknown(&name, &text)];
             }
         };
+        answer = match again {
+            Err(second) => {
+                return vec![unknown(&name, &format!("{}; then {}", chain(first), chain(&second)))];
+            }
+            answer => answer,
+        };
     }
     match answer {
-        Ok(messages) => settled(&messages, began.elapsed(), &host.look_after("status"))
+        Ok(events) => settled(&events, began.elapsed(), &host.look_after("status"))
             .into_iter()
             .map(|what| Leftover { host: name.clone(), what })
             .collect(),
@@ -119,13 +123,20 @@ pub async fn settle(host: &Host, id: &AgentId, silence: Duration) -> Vec<Leftove
 /// Leftovers in the answer of a host that was asked to settle an agent's leases; `status` is the command that
 /// shows more.
 #[must_use]
-pub fn settled(messages: &[Vec<Field>], waited: Duration, status: &str) -> Vec<Remains> {
-    let left = |message: &Vec<Field>| match message.first().map(Vec::as_slice) {
-        Some(b"left") => Some(Remains::Lease(Held::parse(message.get(2..).unwrap_or_default()))),
-        Some(b"held") => Some(Remains::InProgress { waited, status: status.to_owned() }),
-        _ => None,
+pub fn settled(events: &[RollbackEvent], waited: Duration, status: &str) -> Vec<Remains> {
+    let left = |event: &RollbackEvent| match event {
+        RollbackEvent::Left { undo, reason, .. } => {
+            Some(Remains::Lease(Held { lease: undo.clone(), reason: reason.clone() }))
+        }
+        RollbackEvent::Live { .. } => Some(Remains::InProgress { waited, status: status.to_owned() }),
+        RollbackEvent::Foreign(journal) => Some(Remains::Foreign(journal.clone())),
+        RollbackEvent::Failed { reason, .. } => Some(Remains::Unconfirmed(reason.to_string())),
+        RollbackEvent::Undone { .. }
+        | RollbackEvent::Kept { .. }
+        | RollbackEvent::Forgotten { .. }
+        | RollbackEvent::Other { .. } => None,
     };
-    messages.iter().filter_map(left).take(MOST_LEFT).collect()
+    events.iter().filter_map(left).take(MOST_LEFT).collect()
 }
 
 fn unknown(host: &str, error: &str) -> Leftover {
@@ -135,17 +146,25 @@ fn unknown(host: &str, error: &str) -> Leftover {
 /// Asks a host until an agent's leases are gone, or its lock stays held for `patience`. A process that still
 /// holds the journal then is rolling back, which may take long for a large staging directory, as in
 /// [`release`].
-async fn ask_to_settle(host: &Host, id: &AgentId, patience: Duration) -> Result<Vec<Vec<Field>>, HostError> {
-    let seconds = patience.as_secs().to_string();
-    let script = Script::admin(&["settle", id.as_str(), &seconds]);
+async fn ask_to_settle(
+    host: &Host,
+    id: &AgentId,
+    patience: Duration,
+) -> Result<Vec<RollbackEvent>, HostError> {
+    let seconds = patience.as_secs();
+    let Some(agent) = AgentName::new(id.as_str()) else { return Ok(Vec::new()) };
+    let idle = host.agent().await?;
     let end = Instant::now() + UNDO_LIMIT;
-    loop {
-        let answer = host.ask("clean-up", &script).await?;
-        let held = answer.iter().any(|message| message.first().is_some_and(|word| word == b"held"));
-        if !held || Instant::now() > end {
-            return Ok(answer);
+    let events = loop {
+        let settle = Command::Settle { agent: agent.clone(), seconds };
+        let events = idle.roll_back(UNDO_LIMIT, settle).await?;
+        let is_held = events.iter().any(|event| matches!(event, RollbackEvent::Live { .. }));
+        if !is_held || Instant::now() > end {
+            break events;
         }
         // The host has waited already, unless it answered at once.
         tokio::time::sleep(ASK_PAUSE).await;
-    }
+    };
+    host.keep(idle);
+    Ok(events)
 }

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use super::client::LoginError;
+
 /// Maximum number of variables and of connections of a server.
 const MOST: usize = 64;
 
@@ -10,7 +12,7 @@ const MOST: usize = 64;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Instance {
     /// Error of the query, if it failed.
-    pub error: Option<String>,
+    pub error: Option<LoginError>,
     /// Global variables, of those that a run needs.
     pub variables: BTreeMap<String, String>,
     /// Replication connections, running or not.
@@ -60,12 +62,6 @@ impl Instance {
             self.variables.insert(name, value);
         }
     }
-
-    pub(crate) fn add_connection(&mut self, connection: Connection) {
-        if self.connections.len() < MOST {
-            self.connections.push(connection);
-        }
-    }
 }
 
 /// A running server whose data a path concerns.
@@ -79,8 +75,8 @@ pub struct Server {
     pub unit: String,
     /// Path of the socket, or empty if it is unknown.
     pub socket: String,
-    /// Error of our login, or empty.
-    pub error: String,
+    /// Error of our login, if it was tried and failed.
+    pub error: Option<LoginError>,
 }
 
 /// A server that an ordinary account runs, with its data below the path.

@@ -10,3 +10,5 @@ pub(crate) mod prepare;
 pub(crate) mod quiesce;
 pub(crate) mod replica;
 pub(crate) mod replicate;
+pub(crate) mod sql;
+pub(crate) mod survey;

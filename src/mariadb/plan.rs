@@ -42,17 +42,6 @@ pub enum Whose {
     Upstream,
 }
 
-impl Whose {
-    /// Word for the jobs.
-    #[must_use]
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Own => "own",
-            Self::Upstream => "upstream",
-        }
-    }
-}
-
 /// Binlog position that a replica starts from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Position {

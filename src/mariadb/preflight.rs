@@ -3,12 +3,11 @@
 use std::os::unix::ffi::OsStrExt as _;
 
 use super::backup::{self, Vendor};
-use super::client::LoginError;
 use super::facts::{Instance, Server};
 use crate::config::settings::Settings;
 use crate::config::values::TransferType;
 use crate::host::command::typable;
-use crate::host::facts::Facts;
+use crate::host::facts::{Facts, PathType};
 use crate::preflight::{Before, Finding, Findings, Side, shown};
 use crate::shape::{Consumer, Producer, Shape, final_name};
 
@@ -62,7 +61,7 @@ impl Findings {
     /// Checks the server behind the source's socket.
     fn instance(&mut self, settings: &Settings, side: Side<'_>) {
         let (facts, path) = (side.facts, shown(&side.endpoint.path));
-        let is_socket = facts.source.as_ref().is_some_and(|source| source.file_type == "socket");
+        let is_socket = facts.source.as_ref().is_some_and(|source| source.path_type == PathType::Socket);
         if !is_socket || !matches!(settings.transfer_type, TransferType::Backup | TransferType::Compress) {
             return;
         }
@@ -75,14 +74,13 @@ impl Findings {
             return;
         };
         if let Some(error) = &instance.error {
-            let error = LoginError::parse(error);
             let fix = if error.is_denied {
                 "log in as root, or give an option file on the host with --defaults-file"
             } else {
                 "check that the server is running, and that this is its socket"
             };
             let problem = format!("cannot query the server at {path}: {}", error.problem);
-            self.refuse(&problem, error.fix.unwrap_or(fix));
+            self.refuse(&problem, error.fix_or(fix));
             return;
         }
         if let Err(mismatch) = backup::tool(facts, instance) {
@@ -106,7 +104,7 @@ impl Findings {
         if role == Role::Source && Shape::of(settings, side.facts).producer != Producer::Tree {
             return;
         }
-        if let Some(run) = side.facts.source.as_ref().and_then(|source| source.rests.as_ref()) {
+        if let Some(run) = side.facts.source.as_ref().and_then(|source| source.quiesced.as_ref()) {
             self.refuse(
                 &format!("another run has quiesced the server of {}: {run}", shown(&side.endpoint.path)),
                 "wait until that run has ended",
@@ -199,16 +197,15 @@ impl Findings {
                 &format!("{} does not run in a systemd unit of this host", described(server)),
                 "stop it yourself, or give its unit with --unit",
             );
-        } else if !server.error.is_empty() {
+        } else if let Some(error) = &server.error {
             let fix = "give an option file on the host with --defaults-file";
-            let error = LoginError::parse(&server.error);
             self.refuse(
                 &format!(
                     "cannot query the replication state of {}, which must be restored later: {}",
                     described(server),
                     error.problem
                 ),
-                error.fix.unwrap_or(fix),
+                error.fix_or(fix),
             );
         } else if server.socket.is_empty() {
             self.warn(

@@ -4,11 +4,12 @@ use super::backup::choose;
 use super::backup::log::{completed, last_words};
 use super::jobs;
 use crate::error::Error;
-use crate::host::agent::{Command, JobName};
 use crate::lease::{End, job};
 use crate::pipeline::messages::said;
 use crate::plan::{Plan, Prepare, TargetPlan};
 use crate::progress::{Phase, Progress};
+use crate::proto::command::Command;
+use crate::proto::job::{self as reported, JobName};
 use crate::report::outcome::BackupFacts;
 use crate::shape::Producer;
 
@@ -39,19 +40,17 @@ async fn prepare(
     progress.phase(Phase::Recovering);
     // The server version of a backup from an archive is known only now.
     let server = if plan.shape.producer == Producer::File {
-        let facts = job::run(end, JobName::Inspect, &jobs::inspect(plan), INSPECT).await?.facts;
-        facts.server_version.unwrap_or_default()
+        metadata(plan, end).await?.server_version.to_string()
     } else {
         String::new()
     };
     let host = &target.endpoint.host;
     let tool = choose(&how.tools, &server)
         .map_err(|problem| Error::Failed(format!("{host}: cannot prepare the backup: {problem}")))?;
-    let script = jobs::prepare(plan, how, &tool.program);
-    job::start(&end.agent, JobName::Prepare, &script, "").await?;
+    job::start(&end.agent, JobName::Prepare, jobs::prepare(plan, how, &tool.program), None).await?;
     let seen = end.agent.until(JobName::Prepare, |job| job.exit.is_some() || job.stuck.is_some()).await?;
     if seen.exit.is_none() {
-        end.agent.call(Command::StopJob(JobName::Prepare)).await?;
+        end.agent.order(Command::StopJob { job: JobName::Prepare }).await?;
     }
     let ended = end.agent.ended(JobName::Prepare).await?;
     if ended.exit == Some(0) && completed(&ended.log) {
@@ -63,8 +62,8 @@ async fn prepare(
 
 /// Returns the metadata of a backup.
 async fn inspect(plan: &Plan, target: &TargetPlan, end: &End) -> Result<BackupFacts, Error> {
-    let facts = job::run(end, JobName::Inspect, &jobs::inspect(plan), INSPECT).await?.facts;
-    let state = facts.state.unwrap_or_default();
+    let facts = metadata(plan, end).await?;
+    let state = facts.state;
     let prepared = ["log-applied", "full-prepared"].contains(&state.as_str());
     if target.prepare.is_some() && !prepared {
         let host = &target.endpoint.host;
@@ -72,13 +71,19 @@ async fn inspect(plan: &Plan, target: &TargetPlan, end: &End) -> Result<BackupFa
             "{host}: the backup was prepared, but reports the state '{state}'"
         )));
     }
-    let (name, version) = (facts.tool_name.unwrap_or_default(), facts.tool_version.unwrap_or_default());
+    let binlog_file = Some(facts.binlog_file.to_string()).filter(|file| !file.is_empty());
     Ok(BackupFacts {
-        tool: format!("{name} {version}"),
-        server_version: facts.server_version.unwrap_or_default(),
+        tool: format!("{} {}", facts.tool_name, facts.tool_version),
+        server_version: facts.server_version.to_string(),
         prepared,
-        gtid: facts.gtid.unwrap_or_default(),
-        binlog: facts.binlog_file.zip(facts.binlog_position),
-        source_position: facts.source_position,
+        gtid: facts.gtid,
+        binlog: binlog_file.zip(facts.binlog_position),
+        source_position: Some(facts.source_position).filter(|position| !position.is_empty()),
     })
+}
+
+/// Returns the metadata as the backup's files give them.
+async fn metadata(plan: &Plan, end: &End) -> Result<reported::BackupFacts, Error> {
+    let job = job::run(end, JobName::Inspect, jobs::inspect(plan), INSPECT).await?;
+    Ok(job.backup.unwrap_or_default())
 }

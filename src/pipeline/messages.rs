@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::host::agent::{Fault, FaultClass, Job};
+use crate::host::agent::{Fault, Job};
+use crate::proto::job::FaultClass;
 
 /// Maximum number of lines or files that a message shows of one program.
 const MOST_SHOWN: usize = 3;

@@ -1,7 +1,6 @@
-//! Jobs: pipelines of stages as data ([`stage`]), written as a script ([`render`]), and what their programs say
-//! ([`messages`]).
+//! Jobs: the directories in which their programs work ([`places`]), their pipelines in words ([`summary`]), and what
+//! their programs say ([`messages`]).
 
 pub(crate) mod messages;
 pub(crate) mod places;
-pub(crate) mod render;
-pub(crate) mod stage;
+pub(crate) mod summary;

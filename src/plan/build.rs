@@ -5,15 +5,15 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use super::{
-    BackupPlan, Compression, Engine, Plan, Prepare, SourceFactsOf, SourcePlan, StopPlan, StreamDigest,
-    TargetFactsOf, TargetPlan,
+    BackupPlan, Compression, Engine, Plan, Prepare, SourceFactsOf, SourcePlan, StopPlan, TargetFactsOf,
+    TargetPlan,
 };
 use crate::base::run_id::RunId;
 use crate::config::settings::{Replace, Settings};
-use crate::config::values::{AttributeKind, Compress, Compressor, FileDigest, Memory};
+use crate::config::values::{AttributeKind, Compress, Compressor, DigestAlgorithm, Memory};
 use crate::engine::netcat::variant::Netcat;
 use crate::firewall;
-use crate::host::facts::{Facts, Instance, Server};
+use crate::host::facts::{Existing, Facts, Instance, PathType, Server};
 use crate::mariadb::backup::{self, Vendor};
 use crate::shape::{Consumer, Producer, Publication, Shape, archiver, final_name};
 
@@ -104,17 +104,16 @@ impl Basis<'_> {
         })
     }
 
-    fn file_digest(&self) -> Option<FileDigest> {
+    fn file_digest(&self) -> Option<DigestAlgorithm> {
         self.settings.checksum.filter(|_| self.shape.compares_files())
     }
 
     /// Encryption alone does not detect an altered byte: CTR has no authentication. If files cannot be compared, the
     /// stream is.
-    fn stream_digest(&self, files: Option<FileDigest>) -> Option<StreamDigest> {
+    fn stream_digest(&self, files: Option<DigestAlgorithm>) -> Option<DigestAlgorithm> {
         let Self { settings, shape, .. } = self;
         let checked = settings.parallel_checksum || settings.encrypt || settings.checksum != files;
-        let digest = if self.all_have("openssl") { StreamDigest::Sha256 } else { StreamDigest::Md5 };
-        (checked || shape.consumer == Consumer::File).then_some(digest)
+        (checked || shape.consumer == Consumer::File).then_some(DigestAlgorithm::Sha256)
     }
 
     fn source_plan(&self) -> SourcePlan {
@@ -126,8 +125,8 @@ impl Basis<'_> {
             agent: run.source_agent(),
             parent: endpoint.parent().to_owned(),
             name: endpoint.name().unwrap_or_default().to_owned(),
-            is_directory: data.file_type == "directory",
-            inode: data.inode,
+            is_directory: data.path_type == PathType::Directory,
+            id: data.id,
             root: facts.uid == 0,
             entries: data.entries,
             files: data.files,
@@ -164,7 +163,10 @@ impl Basis<'_> {
             layers: firewall::layers(target.facts, settings.firewall, target.peer),
             staging: directory.join(format!(".transfer-{agent}")),
             final_path,
-            old: target.facts.target.as_ref().and_then(|target| target.exists.clone()),
+            old: target.facts.target.as_ref().and_then(|target| match target.existing {
+                Existing::Entry(id) => Some(id),
+                Existing::Nothing | Existing::DigestFile => None,
+            }),
             old_path: directory.join(old_name),
             root: target.facts.uid == 0,
             cores: target.facts.cores.max(1),

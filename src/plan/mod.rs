@@ -4,7 +4,6 @@ mod build;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,11 +11,13 @@ use std::time::Duration;
 use crate::base::endpoint::Endpoint;
 use crate::base::run_id::{AgentId, RunId};
 use crate::config::settings::{Replace, Settings};
-use crate::config::values::{AttributeKind, Compressor, FileDigest, Hook, Owner, Pattern, PortRange};
+use crate::config::values::{AttributeKind, Compressor, DigestAlgorithm, Hook, Owner, Pattern, PortRange};
 use crate::engine::netcat::variant::Netcat;
 use crate::host::facts::{Facts, Layer};
 use crate::mariadb::backup::Tool;
 use crate::mariadb::plan::{Follow, ReplicaPlan};
+use crate::proto::Text;
+use crate::proto::files::{FileId, NewOwner};
 use crate::shape::{Producer, Shape};
 
 /// Directory in the staging directory where a copy arrives.
@@ -51,9 +52,9 @@ pub struct Plan {
     /// Whether the stream is encrypted with a key of this run.
     pub encrypt: bool,
     /// Digest of the stream, computed on both sides.
-    pub stream_digest: Option<StreamDigest>,
+    pub stream_digest: Option<DigestAlgorithm>,
     /// Digest by which every file is compared, disk against disk.
-    pub file_digest: Option<FileDigest>,
+    pub file_digest: Option<DigestAlgorithm>,
     /// Patterns of entries to leave out.
     pub exclude: Vec<Pattern>,
     /// Whether files that change while they are copied are accepted.
@@ -104,9 +105,8 @@ pub struct SourcePlan {
     pub parent: PathBuf,
     /// Name of the data.
     pub name: OsString,
-    /// Device and inode of the data, as the preflight saw them; empty if it is neither a file nor a
-    /// directory.
-    pub inode: String,
+    /// Identity of the data in the preflight; `None` if it is neither a file nor a directory.
+    pub id: Option<FileId>,
     /// Whether the data is a directory.
     pub is_directory: bool,
     /// Whether the login is root.
@@ -193,8 +193,8 @@ pub struct TargetPlan {
     pub staging: PathBuf,
     /// Path of the published copy.
     pub final_path: PathBuf,
-    /// Device and inode of the data that had the final name before the run.
-    pub old: Option<String>,
+    /// Identity of the data that had the final name before the run.
+    pub old: Option<FileId>,
     /// Path that the replaced data gets, if it is kept.
     pub old_path: PathBuf,
     /// Whether the login is root.
@@ -225,24 +225,6 @@ pub struct Compression {
     pub program: Compressor,
     /// Compression level.
     pub level: u8,
-}
-
-/// Digest of the stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StreamDigest {
-    /// SHA-256 by openssl.
-    Sha256,
-    /// MD5 by md5sum, if an end has no openssl.
-    Md5,
-}
-
-impl fmt::Display for StreamDigest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Sha256 => "sha256",
-            Self::Md5 => "md5",
-        })
-    }
 }
 
 /// The source with the results of its probe.
@@ -314,6 +296,15 @@ impl TargetPlan {
     #[must_use]
     pub(crate) fn inbox(&self) -> PathBuf {
         self.staging.join(INBOX)
+    }
+
+    /// Returns the new owner of the copy, if it gets one.
+    #[must_use]
+    pub(crate) fn new_owner(&self, plan: &Plan) -> Option<NewOwner> {
+        let prepared = self.prepare.as_ref().map(|prepare| &prepare.owner);
+        let owner = prepared.or(plan.chown.as_ref().map(|owner| &owner.0))?;
+        let (user, group) = owner.split_once(':').unwrap_or((owner, ""));
+        Some(NewOwner { user: Text::new(user), group: Text::new(group) })
     }
 
     /// Whether the old data is kept until its server runs with the new data.

@@ -1,9 +1,9 @@
 //! Checks of an archive that is to be unpacked.
 
 use super::{Findings, Side, shown};
-use crate::base::archive::{Content, Format};
 use crate::config::settings::Settings;
 use crate::config::values::TransferType;
+use crate::proto::facts::path::{Content, Format};
 use crate::shape::Shape;
 
 impl Findings {

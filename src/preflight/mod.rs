@@ -15,9 +15,9 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::base::endpoint::{Endpoint, HostName};
+use crate::base::printable::printable;
 use crate::config::settings::Settings;
-use crate::host::facts::{Facts, SourceFacts, TargetFacts};
-use crate::host::wire::printable;
+use crate::host::facts::{Facts, PathType, SourceFacts, TargetFacts};
 
 /// Clock difference in seconds above which a warning is given.
 const MOST_SKEW: f64 = 5.0;
@@ -137,7 +137,7 @@ pub(crate) fn target(
     findings.directory(copying);
     findings.name(copying);
     findings.overlap(copying);
-    if of_target.file_type == "directory" {
+    if of_target.path_type == PathType::Directory {
         findings.space(copying, before.accepted);
         findings.case(copying);
         findings.attributes(copying);

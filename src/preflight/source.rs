@@ -3,6 +3,7 @@
 use super::{Findings, Side, shown};
 use crate::config::settings::Settings;
 use crate::config::values::TransferType;
+use crate::host::facts::PathType;
 
 impl Findings {
     /// Refuses a path that cannot be copied with the transfer type.
@@ -15,14 +16,14 @@ impl Findings {
             TransferType::Decompress => "give an archive",
             TransferType::Compress => "give a file, a directory or the socket of a server",
         };
-        match (settings.transfer_type, source.file_type.as_str()) {
-            (_, "missing" | "") => self.refuse(&format!("{path} does not exist"), "check the path"),
-            (_, "symbolic link") => self.refuse(
+        match (settings.transfer_type, source.path_type) {
+            (_, PathType::Missing) => self.refuse(&format!("{path} does not exist"), "check the path"),
+            (_, PathType::Symlink) => self.refuse(
                 &format!("{path} is a symbolic link"),
                 &format!("give the path that it points to: {}", shown(&source.real)),
             ),
-            (TransferType::Backup | TransferType::Compress, "socket") => {}
-            (TransferType::File, "socket") => self.refuse(
+            (TransferType::Backup | TransferType::Compress, PathType::Socket) => {}
+            (TransferType::File, PathType::Socket) => self.refuse(
                 &format!("{path} is a socket"),
                 "give a file or a directory, or copy the server behind the socket with --type mariabackup",
             ),
@@ -30,11 +31,8 @@ impl Findings {
                 &format!("{path} has no last component to name the copy after"),
                 "give a directory below it, without . or .. at the end",
             ),
-            (TransferType::File | TransferType::Compress, "directory")
-            | (
-                TransferType::File | TransferType::Compress | TransferType::Decompress,
-                "regular file" | "regular empty file",
-            ) => {
+            (TransferType::File | TransferType::Compress, PathType::Directory)
+            | (TransferType::File | TransferType::Compress | TransferType::Decompress, PathType::File) => {
                 if !source.readable {
                     self.refuse(&format!("uid {} cannot read {path}", facts.uid), "log in as a user who can");
                 }

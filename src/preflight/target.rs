@@ -8,16 +8,15 @@ use std::path::Path;
 use indicatif::HumanBytes;
 
 use super::{Copying, Finding, Findings, Requirements, Side, Weight, counted, same_machine, shown};
+use crate::base::printable::printable;
 use crate::config::settings::{Replace, Settings};
 use crate::config::values::{Compress, TransferType, files};
 use crate::firewall;
 use crate::host::command::typable;
-use crate::host::facts::{Facts, Shared};
-use crate::host::wire::printable;
+use crate::host::facts::{Existing, Facts, PathTrust, PathType};
+use crate::proto::facts::path::SharedComponent;
 use crate::shape::{Consumer, Shape, final_name};
 
-/// Owner that the probe reports where it could not check.
-const UNKNOWN: &str = "unknown";
 /// Longest file name in bytes on Linux file systems (`NAME_MAX`).
 const LONGEST_NAME: usize = 255;
 /// Most id mismatches that are reported one by one, for users and for groups.
@@ -31,23 +30,23 @@ impl Findings {
     /// Checks the directory that receives the copy.
     pub(super) fn directory(&mut self, copying: Copying<'_>) {
         let Copying { settings, target: side, of_target, .. } = copying;
-        if let Some(shared) = of_target.shared.as_ref().filter(|_| !settings.allow_shared_path) {
-            self.shared(shared);
+        if !settings.allow_shared_path {
+            self.trust(&of_target.trust);
         }
         let path = shown(&side.endpoint.path);
-        match of_target.file_type.as_str() {
-            "directory" if of_target.read_only => {
+        match of_target.path_type {
+            PathType::Directory if of_target.read_only => {
                 self.refuse(
                     &format!("{path} is on a read-only file system"),
                     "remount it read-write, or choose another directory",
                 );
             }
-            "directory" if !of_target.writable => self.refuse(
+            PathType::Directory if !of_target.writable => self.refuse(
                 &format!("uid {} cannot write to {path}", side.facts.uid),
                 "log in as a user who can",
             ),
-            "directory" => {}
-            "missing" | "" => self.refuse(
+            PathType::Directory => {}
+            PathType::Missing => self.refuse(
                 &format!("{path} does not exist"),
                 &format!("mkdir {}", typable(side.endpoint.path.as_os_str().as_bytes())),
             ),
@@ -58,17 +57,24 @@ impl Findings {
     }
 
     /// Refuses a path with a component that other accounts can replace: they could redirect the copy.
-    fn shared(&mut self, Shared { component, owner, mode }: &Shared) {
+    fn trust(&mut self, trust: &PathTrust) {
         const ALLOW: &str = "allow it with --allow-shared-path";
-        if owner == UNKNOWN {
-            let problem = format!("cannot determine which accounts can replace {component}");
-            return self.refuse(&problem, &format!("choose another directory, or {ALLOW}"));
+        match trust {
+            PathTrust::Trusted => {}
+            PathTrust::Unknown(reason) => self.refuse(
+                &format!("cannot determine which accounts can replace the path: {reason}"),
+                &format!("choose another directory, or {ALLOW}"),
+            ),
+            PathTrust::Shared(SharedComponent { path, owner, mode }) => {
+                let word = typable(path.as_bytes());
+                self.refuse(
+                    &format!("other accounts can replace {path} (owner {owner}, mode {mode:o})"),
+                    &format!(
+                        "choose another directory, run: chown root {word}; chmod go-w {word}, or {ALLOW}"
+                    ),
+                );
+            }
         }
-        let word = typable(component.as_bytes());
-        self.refuse(
-            &format!("other accounts can replace {component} (owner {owner}, mode {mode})"),
-            &format!("choose another directory, run: chown root {word}; chmod go-w {word}, or {ALLOW}"),
-        );
     }
 
     /// Checks the final name of the copy.
@@ -102,7 +108,7 @@ impl Findings {
                 "choose a shorter one with --as",
             );
         }
-        if of_target.exists.is_some() {
+        if of_target.existing != Existing::Nothing {
             if replace == Replace::No {
                 self.refuse_existing(
                     &format!(
@@ -134,7 +140,7 @@ impl Findings {
         // Compare paths, which cross mount points, and places, which bind mounts do not hide.
         let below = |inner: &Path, outer: &Path| !outer.as_os_str().is_empty() && inner.starts_with(outer);
         let inside = below(&of_target.real, &of_source.real) || below(&of_target.place, &of_source.place);
-        if of_source.file_type == "directory" && inside {
+        if of_source.path_type == PathType::Directory && inside {
             self.refuse(&format!("{path} is inside the source"), "choose a directory outside it");
         }
         let name = final_name(settings, source.endpoint, Some(source.facts)).unwrap_or_default();
@@ -142,7 +148,7 @@ impl Findings {
         let holds_source = below(&of_source.real, &final_path)
             || !of_target.place.as_os_str().is_empty()
                 && below(&of_source.place, &of_target.place.join(&name));
-        let is_source = of_target.exists.as_ref() == Some(&of_source.inode) && !of_source.inode.is_empty();
+        let is_source = of_source.id.is_some_and(|id| of_target.existing == Existing::Entry(id));
         if settings.replace != Replace::No && (is_source || holds_source) {
             self.refuse(
                 &format!("{} is or contains the source", shown(&final_path)),
@@ -163,13 +169,13 @@ impl Findings {
             _ => (0, 2),
         };
         let path = shown(&side.endpoint.path);
-        let device = |other: &Side<'_>| other.facts.target.as_ref().map(|target| target.device.clone());
+        let device =
+            |other: &Side<'_>| other.facts.target.as_ref().and_then(|target| target.id).map(|id| id.device);
         let sharing = before
             .iter()
             .filter(|other| {
-                same_machine(side, **other)
-                    && !of_target.device.is_empty()
-                    && device(other) == Some(of_target.device.clone())
+                let own = of_target.id.map(|id| id.device);
+                same_machine(side, **other) && own.is_some() && device(other) == own
             })
             .count() as u64;
         let (copies, verb) = match sharing {

@@ -2,28 +2,13 @@
 
 use super::{Findings, Requirements};
 use crate::config::settings::Settings;
-use crate::config::values::FileDigest;
 use crate::host::facts::Facts;
-
-/// Programs that every host needs with any engine, with their Debian packages.
-const TOOLS: [(&str, &str); 7] = [
-    ("awk", "mawk"),
-    ("find", "findutils"),
-    ("flock", "util-linux"),
-    ("ip", "iproute2"),
-    ("sha256sum", "coreutils"),
-    ("sort", "coreutils"),
-    ("sync", "coreutils"),
-];
 
 impl Findings {
     /// Refuses a host that lacks programs, or has unsupported ones.
     pub(super) fn tools(&mut self, settings: &Settings, requirements: &Requirements, facts: &Facts) {
         let netcat = requirements.netcat.filter(|_| facts.netcats.is_empty());
-        let mut needed: Vec<(&str, &str)> = TOOLS.iter().chain(&requirements.programs).copied().collect();
-        if settings.checksum == Some(FileDigest::Blake2b) {
-            needed.push((FileDigest::Blake2b.program(), "coreutils"));
-        }
+        let mut needed: Vec<(&str, &str)> = requirements.programs.clone();
         if settings.nice > 0 {
             needed.push(("ionice", "util-linux"));
         }
@@ -49,19 +34,6 @@ impl Findings {
         }
         if facts.has("tar") && !facts.tar.contains("GNU tar") {
             self.refuse("tar is not GNU tar", "apt install tar");
-        }
-        // Older versions would write the key to a temporary file.
-        if facts.bash < (5, 1) {
-            self.refuse(
-                &format!("bash {}.{} is too old", facts.bash.0, facts.bash.1),
-                "install bash 5.1 or newer",
-            );
-        }
-        if !facts.syscalls_known {
-            self.refuse(
-                &format!("CPU architecture {} is not supported", facts.machine),
-                "use an x86_64 or aarch64 host",
-            );
         }
     }
 }

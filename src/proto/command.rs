@@ -4,13 +4,14 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
+use super::bounded::at_most;
 use super::facts::path::{SourceFacts, SourceQuery, TargetFacts, TargetQuery};
-use super::facts::server::{Installed, InstanceFiles};
-use super::facts::{HostFacts, Route, Transfer};
+use super::facts::server::{DataFacts, Installed, InstanceFiles};
+use super::facts::{HostFacts, MOST_ADDRESSES, Route, Transfer};
 use super::files::{AttributeScope, AttributeUse, FileId, FillTask, Naming, PublishTask, StagingTask, Tree};
 use super::job::{JobName, JobReport, List};
 use super::journal::{Family, Hook, Layer};
-use super::locks::{IgnoredLock, PortsBusy};
+use super::locks::IgnoredLock;
 use super::name::AgentName;
 use super::server::{
     Account, Login, Provisional, Remote, Restored, Server, SqlReply, StartServer, Statements, StopServer,
@@ -25,7 +26,11 @@ use super::{HostBytes, Text};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToAgent {
     /// Sign of life.
-    Ping,
+    Ping {
+        /// Number of messages that have arrived from the agent since the conversation began. The agent keeps the
+        /// later ones, for a connection that may be cut.
+        arrived: u64,
+    },
     /// Command, to be answered under its number.
     Call {
         /// Number of the command.
@@ -112,6 +117,14 @@ pub enum Command {
         /// Unit of systemd, or empty.
         unit: Text,
     },
+    /// Facts about the data directory of a server, for one that is not the configured one. Answer:
+    /// [`Answer::Data`].
+    DataFacts {
+        /// Data directory.
+        datadir: HostBytes,
+        /// Unit of systemd, or empty.
+        unit: Text,
+    },
     /// Files of a running server, as far as a backup contains them. Answer: [`Answer::InstanceFiles`].
     InstanceFiles {
         /// Data directory.
@@ -121,6 +134,8 @@ pub enum Command {
     },
     /// Ways to addresses. Answer: [`Answer::Routes`].
     Routes(Vec<IpAddr>),
+    /// Addresses of a name, in the order in which the host would try them. Answer: [`Answer::Addresses`].
+    Resolve(String),
     /// Two names of a tree that differ only in the case of ASCII letters. Answer: [`Answer::Twin`].
     Twin(TreeQuery),
     /// Extended attributes of the files of a tree. Answer: [`Answer::Attributes`].
@@ -176,6 +191,12 @@ pub enum Command {
     CloseSession {
         /// Number of the session.
         session: u32,
+    },
+    /// Connection to the agent of a run whose own connection was cut. Behind the answer, [`Answer::Done`], this
+    /// agent passes on what both of them say, beginning with [`attach::Challenge`](super::attach::Challenge).
+    Attach {
+        /// Agent of the run.
+        agent: AgentName,
     },
     /// Runs that have changes in place. Events: [`Event::Status`]. Answer: [`Answer::Done`].
     Status,
@@ -378,10 +399,14 @@ pub enum Answer {
     Target(Box<TargetFacts>),
     /// Server of the host.
     Installed(Box<Installed>),
+    /// Data directory of a server.
+    Data(Box<DataFacts>),
     /// Files of a server.
     InstanceFiles(InstanceFiles),
     /// Ways to addresses.
     Routes(Vec<Route>),
+    /// Addresses of a name; empty if it has none.
+    Addresses(#[serde(deserialize_with = "at_most::<MOST_ADDRESSES, _, _>")] Vec<IpAddr>),
     /// Name that differs from another one only in case.
     Twin(Option<HostBytes>),
     /// Attributes of a tree.
@@ -421,8 +446,6 @@ pub enum Answer {
         /// The list has no further bytes.
         is_last: bool,
     },
-    /// No port is free.
-    PortsBusy(PortsBusy),
 }
 
 /// Event of an agent.

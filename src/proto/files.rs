@@ -1,10 +1,11 @@
 //! Files, their digests and attributes, and the names that copies get.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::HostBytes;
+use super::{HostBytes, Text};
 
 /// Kind of extended attributes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -59,6 +60,17 @@ pub enum DigestKind {
     Blake2b,
     /// BLAKE3.
     Blake3,
+}
+
+impl fmt::Display for DigestKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Md5 => "md5",
+            Self::Sha256 => "sha256",
+            Self::Blake2b => "blake2b",
+            Self::Blake3 => "blake3",
+        })
+    }
 }
 
 /// Identity of a file or directory on one host, until the host is rebooted.
@@ -123,13 +135,13 @@ pub enum AttributeScope {
     Unprivileged,
 }
 
-/// New owner and group of a copy, by number; `None` keeps the one that is there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ownership {
-    /// User ID.
-    pub user: Option<u32>,
-    /// Group ID.
-    pub group: Option<u32>,
+/// New owner and group of a copy, by name or number; empty texts keep those that are there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewOwner {
+    /// User.
+    pub user: Text,
+    /// Group.
+    pub group: Text,
 }
 
 /// Whether lists contain modes, owners, groups and times, which only root can set.

@@ -25,6 +25,8 @@ pub struct Hello {
 pub struct Welcome {
     /// Public key for secrets.
     pub key: PublicKey,
+    /// Lease time in seconds until a run begins: an agent that hears nothing for so long ends.
+    pub lease_seconds: u64,
 }
 
 /// X25519 public key of one conversation.

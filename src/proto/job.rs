@@ -33,17 +33,13 @@ pub enum JobName {
     Prepare,
     /// Metadata of a backup.
     Inspect,
-    /// Replication until the replica has caught up.
-    Follow,
-    /// Contents of tables.
-    Tables,
     /// Command of the user.
     Hook,
 }
 
 impl JobName {
     /// All jobs.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 11] = [
         Self::Sender,
         Self::Receiver,
         Self::Manifest,
@@ -54,8 +50,6 @@ impl JobName {
         Self::Chown,
         Self::Prepare,
         Self::Inspect,
-        Self::Follow,
-        Self::Tables,
         Self::Hook,
     ];
 
@@ -73,8 +67,6 @@ impl JobName {
             Self::Chown => "chown",
             Self::Prepare => "prepare",
             Self::Inspect => "inspect",
-            Self::Follow => "follow",
-            Self::Tables => "tables",
             Self::Hook => "hook",
         }
     }
@@ -218,13 +210,11 @@ pub enum List {
     Entries,
     /// Digests of all files.
     Digests,
-    /// Contents of tables.
-    Tables,
 }
 
 impl List {
     /// All lists.
-    pub const ALL: [Self; 3] = [Self::Entries, Self::Digests, Self::Tables];
+    pub const ALL: [Self; 2] = [Self::Entries, Self::Digests];
 
     /// Returns the name of its file on the host.
     #[must_use]
@@ -232,7 +222,6 @@ impl List {
         match self {
             Self::Entries => "entries",
             Self::Digests => "digests",
-            Self::Tables => "tables",
         }
     }
 }

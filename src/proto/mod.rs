@@ -5,6 +5,7 @@
 //! of a message, [`Text`] and [`HostBytes`] that of their contents. docs/design/agent.md describes the
 //! conversation.
 
+pub mod attach;
 mod bounded;
 mod bytes;
 pub mod command;

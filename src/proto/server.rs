@@ -10,6 +10,9 @@ use super::{HostBytes, Text};
 /// Maximum size in bytes of the rows of one answer, well below that of a message.
 pub const ANSWER_LIMIT: usize = 512 << 10;
 
+/// Number of the error of a statement that a server does not know.
+pub const SYNTAX_ERROR: u32 = 1064;
+
 /// How a server is logged in to: through its socket, as the agent's own user.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Login {
@@ -214,6 +217,27 @@ pub type SqlReply = Result<SqlAnswer, SqlFailure>;
 pub struct ConnectionStatus(pub BTreeMap<String, HostBytes>);
 
 impl ConnectionStatus {
+    /// Statements that return the status of all connections: that of MariaDB, that of MySQL, and that of
+    /// MySQL before 8.0.22. A server refuses those that it does not know with [`SYNTAX_ERROR`].
+    pub const STATEMENTS: [&'static str; 3] =
+        ["SHOW ALL SLAVES STATUS", "SHOW REPLICA STATUS", "SHOW SLAVE STATUS"];
+
+    /// Returns the status of each connection from the rows of such a statement.
+    #[must_use]
+    pub fn list(set: ResultSet) -> Vec<Self> {
+        let names: Vec<String> = set.columns.iter().map(column).collect();
+        let status = |row: Row| {
+            let mut status = Self::default();
+            for (name, value) in names.iter().zip(row) {
+                if let Some(value) = value {
+                    status.0.entry(name.clone()).or_insert(value);
+                }
+            }
+            status
+        };
+        set.rows.into_iter().map(status).collect()
+    }
+
     /// Returns a column; nothing if it is NULL or missing.
     #[must_use]
     pub fn get(&self, column: &str) -> &[u8] {
@@ -233,6 +257,20 @@ impl ConnectionStatus {
     }
 }
 
+/// Returns the name that MariaDB gives to a column: replicas and slaves, sources and masters, channels and
+/// connections are the same.
+fn column(name: &HostBytes) -> String {
+    let name = name.to_string();
+    let name = match name.strip_prefix("Replica_") {
+        Some(rest) => format!("Slave_{rest}"),
+        None => name,
+    };
+    match name.replace("Source", "Master").as_str() {
+        "Channel_Name" => "Connection_name".into(),
+        name => name.into(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -242,6 +280,27 @@ mod tests {
         let of = |number| SqlFailure { number, message: Text::default() }.is_of_server();
         assert!(of(Some(1045)) && of(Some(3159)) && of(Some(45000)));
         assert!(!of(Some(2002)) && !of(Some(2059)) && !of(None));
+    }
+
+    #[test]
+    fn columns_of_mysql_get_the_names_of_mariadb() {
+        let of = |name: &str| column(&HostBytes::from(name));
+        assert_eq!(of("Replica_IO_Running"), "Slave_IO_Running");
+        assert_eq!(of("Seconds_Behind_Source"), "Seconds_Behind_Master");
+        assert_eq!(of("Relay_Source_Log_File"), "Relay_Master_Log_File");
+        assert_eq!(of("Channel_Name"), "Connection_name");
+        assert_eq!(of("Replicate_Do_DB"), "Replicate_Do_DB");
+    }
+
+    #[test]
+    fn first_value_of_a_column_counts_and_null_is_nothing() {
+        let set = ResultSet {
+            columns: ["Channel_Name", "Connection_name", "Last_IO_Error"].map(HostBytes::from).into(),
+            rows: vec![vec![Some(HostBytes::from("one")), Some(HostBytes::from("two")), None]],
+            continues: false,
+        };
+        let [status] = ConnectionStatus::list(set).try_into().unwrap();
+        assert_eq!((status.name(), status.get("Last_IO_Error")), (&b"one"[..], &b""[..]));
     }
 
     #[test]

@@ -1,10 +1,16 @@
 //! Runs that have changes in place on a host, and the progress of a rollback.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
+use super::bounded::at_most;
 use super::journal::{Header, Hook, Undo};
 use super::name::AgentName;
 use super::{HostBytes, Text};
+
+/// Maximum number of leases of a journal of another version.
+const MOST_FOREIGN: usize = 64;
 
 /// State of the agent that wrote a journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,7 +62,11 @@ pub struct ForeignJournal {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Foreign {
     /// The journal of a version of `transfer` that worked with shell scripts.
-    Shell,
+    Shell {
+        /// Leases that are still held, in words.
+        #[serde(deserialize_with = "at_most::<MOST_FOREIGN, _, _>")]
+        leases: Vec<Text>,
+    },
     /// The journal has another version, or records that this version does not know.
     Version {
         /// Version of its format.
@@ -66,6 +76,30 @@ pub enum Foreign {
     },
     /// The journal is damaged or cannot be read.
     Damaged(Text),
+}
+
+/// Describes the journal and names the version that can roll it back.
+impl fmt::Display for ForeignJournal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ", self.directory)?;
+        match &self.reason {
+            Foreign::Shell { leases } => {
+                write!(f, "is the journal of transfer 0.1, which alone can roll it back")?;
+                if !leases.is_empty() {
+                    let leases: Vec<&str> = leases.iter().map(Text::as_str).collect();
+                    write!(f, "; it holds: {}", leases.join(", "))?;
+                }
+                Ok(())
+            }
+            Foreign::Version { program, format } => {
+                write!(
+                    f,
+                    "is the journal of transfer {program} (format {format}), which alone can roll it back"
+                )
+            }
+            Foreign::Damaged(text) => write!(f, "cannot be rolled back: {text}"),
+        }
+    }
 }
 
 /// Event of a rollback.
@@ -115,4 +149,26 @@ pub enum RollbackEvent {
     },
     /// The journal cannot be rolled back by this version: nothing was touched.
     Foreign(ForeignJournal),
+    /// The agent of another version has rolled back its journal.
+    Other {
+        /// Name of the agent.
+        agent: AgentName,
+        /// Result.
+        result: OtherUndo,
+        /// The lease, in the words of that version.
+        lease: Text,
+    },
+}
+
+/// Result of an undo by the agent of another version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OtherUndo {
+    /// The lease was rolled back.
+    Undone,
+    /// The lease could not be rolled back.
+    Left,
+    /// The staging directory was kept, as requested.
+    Kept,
+    /// The hook was forgotten, as requested.
+    Forgotten,
 }

@@ -5,7 +5,7 @@ use std::num::NonZeroU64;
 use serde::{Deserialize, Serialize};
 
 use super::HostBytes;
-use super::files::{DigestKind, ListTask, Naming, Ownership, Tree};
+use super::files::{DigestKind, ListTask, Naming, NewOwner, Tree};
 use super::job::{Meter, Program};
 use super::secret::Secret;
 use super::server::Login;
@@ -48,7 +48,7 @@ pub enum Task {
         /// Name of the copy.
         name: HostBytes,
         /// New owner.
-        owner: Ownership,
+        owner: NewOwner,
         /// The change is synced.
         durable: bool,
     },

@@ -8,10 +8,10 @@ use indicatif::HumanBytes;
 use serde::Serialize;
 
 use crate::base::endpoint::HostName;
+use crate::base::printable::printable;
 use crate::config::settings::Replace;
 use crate::config::values::{Hook, HookEnd, Phase, TableCheck};
 use crate::host::facts::Layer;
-use crate::host::wire::printable;
 use crate::mariadb::plan::{AccountPlan, Whose};
 use crate::pipeline::places::owners_count;
 use crate::plan::{Plan, StopPlan, TargetPlan};
@@ -300,7 +300,10 @@ impl fmt::Display for DryRun {
                 }
             }
         }
-        writeln!(f, "\n$home: directory of the agent on its host while it runs")?;
+        writeln!(
+            f,
+            "\nRUN: directory of the run on its host; KEY: pipe with the key; (...): the agent itself"
+        )?;
         write!(f, "dry run: nothing was changed")
     }
 }

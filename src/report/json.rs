@@ -7,8 +7,8 @@ use serde_json::{Map, Value, json};
 
 use super::{OldData, Report, TargetReport, rate};
 use crate::base::json::line;
+use crate::base::printable::printable;
 use crate::error::Error;
-use crate::host::wire::printable;
 use crate::mariadb::plan::Position;
 use crate::report::outcome::{Copied, Outcome};
 

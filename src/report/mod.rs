@@ -8,12 +8,13 @@ use jiff::Timestamp;
 
 use crate::base::endpoint::Endpoint;
 use crate::base::exit::Exit;
+use crate::base::printable::printable;
 use crate::base::run_id::RunId;
 use crate::config::settings::Login;
+use crate::config::values::DigestAlgorithm;
 use crate::error::Error;
-use crate::host::wire::printable;
 use crate::lease::Leftover;
-use crate::plan::{Compression, Plan, StreamDigest};
+use crate::plan::{Compression, Plan};
 use crate::preflight::Finding;
 use crate::report::dry_run::DryRun;
 use outcome::{Copied, Outcome};
@@ -70,7 +71,7 @@ pub struct RunFacts {
     /// Whether the stream was encrypted.
     pub encrypted: bool,
     /// Digest of the stream that was compared.
-    pub stream_digest: Option<StreamDigest>,
+    pub stream_digest: Option<DigestAlgorithm>,
     /// Patterns of excluded files.
     pub exclude: Vec<String>,
     /// Last lines that a backup program wrote on the source.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::config::values::{AttributeKind, FileDigest, TableCheck};
+use crate::config::values::{AttributeKind, DigestAlgorithm, TableCheck};
 use crate::error::Error;
 use crate::mariadb::plan::Position;
 
@@ -38,7 +38,7 @@ pub struct Copied {
     /// Digest of the stream, hexadecimal, identical on both sides.
     pub stream_value: Option<String>,
     /// Algorithm of the file digests and the number of compared files.
-    pub files_compared: Option<(FileDigest, u64)>,
+    pub files_compared: Option<(DigestAlgorithm, u64)>,
     /// SHA-256 of the sorted list of all entries, identical on both sides.
     pub entries_digest: String,
     /// The copy was synced to disk.

@@ -8,10 +8,10 @@ use jiff::tz::TimeZone;
 use super::{OldData, Report, RunFacts, ServerState, TargetReport, rate};
 use crate::base::endpoint::Endpoint;
 use crate::base::exit::Exit;
+use crate::base::printable::printable;
 use crate::config::values::{AttributeKind, TableCheck, files};
 use crate::error::Error;
 use crate::host::command::look_after;
-use crate::host::wire::printable;
 use crate::lease::Leftover;
 use crate::mariadb::backup::log::completed;
 use crate::report::outcome::{BackupFacts, Copied, Followed, Outcome};
@@ -354,6 +354,7 @@ fn digest_name(name: &str) -> &str {
         "md5" => "MD5",
         "sha256" => "SHA-256",
         "blake2b" => "BLAKE2b",
+        "blake3" => "BLAKE3",
         other => other,
     }
 }

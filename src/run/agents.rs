@@ -1,6 +1,5 @@
 //! Agents of a run: their start, and their release.
 
-use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
@@ -8,8 +7,9 @@ use futures_util::future::join_all;
 use crate::base::endpoint::Endpoint;
 use crate::base::run_id::AgentId;
 use crate::error::Error;
-use crate::host::agent::{Agent, Charge};
-use crate::host::{Host, HostError};
+use crate::host::Host;
+use crate::host::agent::Charge;
+use crate::host::conversation::AgentError;
 use crate::lease::{self, End, Leftover, Release};
 use crate::mariadb::plan::{AccountPlan, ReplicaPlan};
 use crate::mariadb::replicate::{Creation, Credentials};
@@ -181,11 +181,16 @@ async fn start_agent(
         .get(&endpoint.host)
         .map(Arc::clone)
         .ok_or_else(|| Error::Failed(format!("{}: no connection", endpoint.host)))?;
-    let path = endpoint.path.as_os_str().as_bytes();
+    let path = endpoint.path.as_os_str().as_encoded_bytes();
     let charge = Charge { role, lease: plan.lease_time, nice: plan.nice, path };
-    match Agent::start(&host, id, charge).await {
+    // Until it has begun the run, an agent changes nothing.
+    let idle = host.agent().await.map_err(Error::from)?;
+    match idle.begin(id, charge).await {
         Ok(agent) => Ok(End { agent, host }),
-        Err(error @ HostError::Refused { .. }) => Err(Error::from(error).into()),
+        Err(error @ AgentError::Failed { .. }) => {
+            let text = format!("{error}; check free space and write permission");
+            Err(Error::Failed(text).into())
+        }
         Err(error) => Err(NotStarted { error: error.into(), lost: Some((host, id.clone())) }),
     }
 }

@@ -1,20 +1,23 @@
 //! Verification of the copies after the stream, and publication of those that passed.
 
-use std::os::unix::ffi::OsStrExt;
-
 use futures_util::future::join_all;
 
 use super::arrive::{Arrived, LIST, arrive};
 use super::jobs;
 use super::lane::{Completing, Goal, Lane};
+use crate::base::printable::printable;
 use crate::config::settings::Replace;
 use crate::engine::Received;
 use crate::error::{Error, chain};
-use crate::host::agent::{AgentError, Code, Command, Job, JobName, List};
-use crate::host::wire::printable;
+use crate::host::agent::Job;
+use crate::host::conversation::AgentError;
 use crate::lease::{self, End, job};
 use crate::mariadb::replicate::{Caught, Compared, Comparison, Replica};
 use crate::plan::Plan;
+use crate::proto::HostBytes;
+use crate::proto::command::{Code, Command};
+use crate::proto::files::{FillTask, PublishTask};
+use crate::proto::job::{JobName, List};
 use crate::report::outcome::{Copied, Followed};
 use crate::shape::{Consumer, Publication};
 use crate::verify;
@@ -71,7 +74,7 @@ async fn list_source(Completing { plan, source, quiesced, .. }: &Completing<'_>)
         let listed = job::digested(source, JobName::Manifest, plan.idle_timeout, LIST).await?;
         // Before the source's server runs again and changes files.
         if plan.ignore_changed {
-            job::run(source, JobName::Changed, &jobs::changed(plan), "list what has changed").await?;
+            job::run(source, JobName::Changed, jobs::changed(plan), "list what has changed").await?;
         }
         Ok(listed)
     };
@@ -90,12 +93,12 @@ async fn prove(
 ) -> Result<Proven, Error> {
     lease::check_source(plan, source).await?;
     let changes = compare(plan, source, lane, of_source, &arrived.listed).await?;
-    if let Some(script) = jobs::chown(plan, lane.plan) {
-        job::run(lane.end, JobName::Chown, &script, "give the copy to its owner").await?;
+    if let Some(owner) = lane.plan.new_owner(plan) {
+        job::run(lane.end, JobName::Chown, jobs::chown(plan, owner), "give the copy to its owner").await?;
     }
     let mut notes = Vec::new();
     if plan.shape.consumer == Consumer::File {
-        let name = printable(lane.plan.final_path.as_os_str().as_bytes());
+        let name = printable(lane.plan.final_path.as_os_str().as_encoded_bytes());
         notes.push(format!("the archive is {name}, with its digest beside it"));
     }
     Ok(Proven { arrived, changes, notes, followed: None })
@@ -136,7 +139,7 @@ async fn follow(
     let commits = !plan.compares_tables();
     let followed = async {
         lease::stop_servers(lane.end, &lane.plan.servers).await?;
-        replica.put_on_trial().await?;
+        replica.publish_provisionally().await?;
         give_name(plan, lane).await?;
         let followed = replica.follow(copy.arrived.backup.as_ref(), progress).await?;
         if commits {
@@ -179,18 +182,18 @@ async fn compare_tables(
     if !caught.is_empty() {
         let comparison = Comparison { plan, replica, source, check };
         let compared = comparison.run(caught, progress).await;
-        let accepted = compared.into_iter().map(|Compared { replica, followed, copy }| async move {
+        let committed = compared.into_iter().map(|Compared { replica, followed, copy }| async move {
             let (index, lane, copy) = copy;
-            (index, accept(plan, lane, replica, copy, followed).await)
+            (index, commit(plan, lane, replica, copy, followed).await)
         });
-        done.extend(join_all(accepted).await);
+        done.extend(join_all(committed).await);
     }
     done.sort_by_key(|(index, _)| *index);
     done.into_iter().map(|(_, copy)| copy).collect()
 }
 
 /// Commits a replica whose tables were compared, or restores the old server.
-async fn accept(
+async fn commit(
     plan: &Plan,
     lane: &Lane<'_>,
     replica: &Replica<'_>,
@@ -226,9 +229,9 @@ async fn drop_old(plan: &Plan, lane: &Lane<'_>, copy: &mut Proven) {
 
 /// Returns the error for a published copy whose server did not start: the old data is kept.
 fn without_server(lane: &Lane<'_>, error: &AgentError) -> Error {
-    let old = printable(lane.plan.old_path.as_os_str().as_bytes());
+    let old = printable(lane.plan.old_path.as_os_str().as_encoded_bytes());
     let old = if lane.end.agent.old_kept() { format!("; the old data is {old}") } else { String::new() };
-    let name = printable(lane.plan.final_path.as_os_str().as_bytes());
+    let name = printable(lane.plan.final_path.as_os_str().as_encoded_bytes());
     Error::Failed(format!(
         "{}; {name} is the copy, complete and verified, but its server is not running{old}",
         chain(error)
@@ -272,15 +275,10 @@ async fn compare(
 /// failed.
 async fn give_name(plan: &Plan, lane: &Lane<'_>) -> Result<(), Error> {
     let agent = &lane.end.agent;
-    let staged = lane.plan.inbox().join(&plan.staged);
+    let staged = HostBytes::from(&plan.staged);
     let path = &lane.plan.final_path;
-    let name = path.as_os_str().as_bytes();
-    let fill = |beside: bool| Command::Fill {
-        staged: &staged,
-        directory: &lane.plan.endpoint.path,
-        durable: plan.fsync,
-        beside,
-    };
+    let name = path.as_os_str().as_encoded_bytes();
+    let fill = |beside: bool| Command::Fill(FillTask { staged: staged.clone(), durable: plan.fsync, beside });
     let command = match plan.shape.publication {
         Publication::Name => {
             // The old data of a server is removed only after the server has started with the new data.
@@ -288,20 +286,19 @@ async fn give_name(plan: &Plan, lane: &Lane<'_>) -> Result<(), Error> {
                 Replace::Remove if lane.plan.keeps_old_until_it_runs() => Replace::Keep,
                 how => how,
             };
-            let seen = lane.plan.old.as_deref().unwrap_or_default();
-            Command::Publish {
-                staged: &staged,
-                path,
+            Command::Publish(PublishTask {
+                staged: staged.clone(),
+                name: HostBytes::from(path.file_name().unwrap_or_default()),
                 replace,
-                old: &lane.plan.old_path,
+                aside: HostBytes::from(lane.plan.old_path.file_name().unwrap_or_default()),
                 durable: plan.fsync,
-                seen,
-            }
+                seen: lane.plan.old,
+            })
         }
         Publication::Fill => fill(false),
         Publication::Add => fill(true),
     };
-    match agent.call(command).await {
+    match agent.order(command).await {
         Err(AgentError::Failed { host, code: Code::Exists, .. }) => Err(Error::Failed(format!(
             "{host}: {} was {} by another process during the copy and is left as it is",
             printable(name),
@@ -333,7 +330,7 @@ fn copied(context: &Completing<'_>, arrival: Arrival<'_, '_>, copy: Proven) -> C
         wire_bytes,
         took: began.elapsed(),
         streamed: *streamed,
-        stream_digest: plan.stream_digest.map(|digest| digest.to_string()),
+        stream_digest: plan.stream_digest.map(|digest| digest.name().to_owned()),
         stream_value: plan.stream_digest.and(digest),
         files_compared: plan
             .file_digest

@@ -1,7 +1,6 @@
 //! Commands of the user, before and after the work on each end. Those for afterwards are leases, so they
 //! always run, as the last ones.
 
-use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,10 +10,13 @@ use crate::base::endpoint::HostName;
 use crate::config::settings::Login;
 use crate::config::values::{Hook, HookEnd, Phase};
 use crate::error::Error;
-use crate::host::agent::{Agent, Charge, Command, JobName};
+use crate::host::agent::Charge;
 use crate::host::{Host, HostError};
 use crate::lease::{End, job};
 use crate::plan::Plan;
+use crate::proto::command::Command;
+use crate::proto::job::JobName;
+use crate::proto::journal;
 use crate::run::jobs;
 
 /// Maximum time for an end to record its result.
@@ -36,9 +38,9 @@ pub(crate) async fn controller(plan: &Plan) -> Result<Option<End>, HostError> {
     }
     // As the current user, even if `--sudo` is used on hosts.
     let host = Arc::new(Host::connect(&HostName::Local, &Login::default(), plan.lease_time).await?);
-    let path = plan.source.endpoint.path.as_os_str().as_bytes();
+    let path = plan.source.endpoint.path.as_os_str().as_encoded_bytes();
     let charge = Charge { role: "controller", lease: plan.lease_time, nice: 0, path };
-    let agent = Agent::start(&host, &plan.run.controller_agent(), charge).await?;
+    let agent = host.agent().await?.begin(&plan.run.controller_agent(), charge).await?;
     Ok(Some(End { agent, host }))
 }
 
@@ -71,12 +73,18 @@ async fn on(plan: &Plan, end: &End, which: HookEnd) -> Result<(), Error> {
     let mut after: Vec<(usize, &Hook)> = here(Phase::After).enumerate().collect();
     after.reverse();
     for (number, hook) in after {
-        let (source, targets, command) = (&source, &targets, &hook.command);
-        end.agent.call(Command::LeaseHook { end: which.name(), number, command, source, targets }).await?;
+        let hook = journal::Hook {
+            end: which.name().to_owned(),
+            number: u32::try_from(number).unwrap_or(u32::MAX),
+            command: hook.command.clone(),
+            source: source.clone(),
+            targets: targets.clone(),
+        };
+        end.agent.order(Command::LeaseHook(hook)).await?;
     }
     for hook in here(Phase::Before) {
-        let script = jobs::hook(plan, hook, &source, &targets);
-        job::start(&end.agent, JobName::Hook, &script, "").await?;
+        let task = jobs::hook(plan, hook, &source, &targets);
+        job::start(&end.agent, JobName::Hook, task, None).await?;
         let ended = end.agent.ended(JobName::Hook).await?;
         if ended.exit != Some(0) {
             let status = ended.stages.first().map_or(1, |(_, status)| *status);

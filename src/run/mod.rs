@@ -116,7 +116,7 @@ pub(crate) async fn run(id: &RunId, settings: &Settings, work: Work<'_>, interru
                 Ok(plan) => {
                     report.run = Some(RunFacts::of(&plan));
                     interrupts.on_second(farewell(&hosts, &report.login));
-                    execute(plan, &hosts, ending, &progress, &mut report).await;
+                    Box::pin(execute(plan, &hosts, ending, &progress, &mut report)).await;
                 }
                 Err(error) => report.error = Some(error),
             }
@@ -221,7 +221,7 @@ async fn execute(
     progress.phase(if result.as_ref().is_ok_and(is_done) { Phase::Releasing } else { Phase::RollingBack });
     conclude(&plan, controller, agents.source.as_ref(), &agents.targets).await;
     let error = agents.error.take();
-    let releases = agents.release(&plan).await;
+    let releases = Box::pin(agents.release(&plan)).await;
     results::record(report, &plan, result, error, releases);
 }
 

@@ -36,7 +36,7 @@ pub async fn recorded(
     log: &Log,
 ) -> Report {
     if settings.dry_run {
-        return run::run(id, settings, work, interrupts).await;
+        return Box::pin(run::run(id, settings, work, interrupts)).await;
     }
     let (source, targets) = work.named(settings);
     let command = std::env::args_os().map(|word| typable(word.as_encoded_bytes())).collect();
@@ -47,7 +47,7 @@ pub async fn recorded(
         if settings.history_size > 0 { begin(settings.history_size, &record).await } else { None };
     tracing::info!(source, targets, "run started");
     let clock = Instant::now();
-    let report = run::run(id, settings, work, interrupts).await;
+    let report = Box::pin(run::run(id, settings, work, interrupts)).await;
     let (exit, seconds) = (report.exit().code(), clock.elapsed().as_secs_f64());
     match exit {
         0 => tracing::info!(source, targets, exit, seconds, "run finished successfully"),

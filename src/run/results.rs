@@ -4,9 +4,9 @@ use super::agents::Releases;
 use super::lane::Ended;
 use crate::config::settings::Replace;
 use crate::error::Error;
-use crate::host::leases::Lease;
 use crate::lease::{Leftover, Release, Remains};
 use crate::plan::{Plan, StopPlan, TargetPlan};
+use crate::proto::journal::Undo;
 use crate::report::outcome::Outcome;
 use crate::report::{OldData, Report, ServerState, TargetReport};
 
@@ -88,12 +88,12 @@ fn servers(planned: &[StopPlan], release: &Release) -> Vec<(String, ServerState)
 fn is_down(leftover: &Leftover, what: &str) -> bool {
     match &leftover.what {
         Remains::Lease(held) => match &held.lease {
-            Lease::Server(unit) => unit == what,
-            Lease::Replication { .. } | Lease::Provisional { .. } => true,
+            Undo::Server { unit, .. } => unit == what,
+            Undo::Replication { .. } | Undo::ServerReplication { .. } | Undo::Provisional { .. } => true,
             _ => false,
         },
         Remains::InProgress { .. } => true,
-        Remains::Unconfirmed(_) => false,
+        Remains::Foreign(_) | Remains::Unconfirmed(_) => false,
     }
 }
 
@@ -120,7 +120,9 @@ fn old_data(plan: &Plan, target: &TargetPlan, release: &Release) -> OldData {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::leases::Held;
+    use crate::host::agent::Held;
+    use crate::proto::Text;
+    use crate::proto::server::{DataDirectory, Login, StartState, Threads};
 
     fn unconfirmed() -> Vec<Leftover> {
         vec![Leftover { host: "db2".into(), what: Remains::Unconfirmed("no answer".into()) }]
@@ -160,13 +162,19 @@ mod tests {
         assert_eq!(states(&Release::default()), [ServerState::LeftRunning]);
         assert_eq!(states(&stopped()), [ServerState::Restored]);
         assert_eq!(states(&Release { stopped: Vec::new(), ..stopped() }), [ServerState::Running]);
-        let left = |fields: &[&str]| {
-            let fields: Vec<_> = fields.iter().map(|field| field.as_bytes().to_vec()).collect();
-            let what = Remains::Lease(Held::parse(&fields));
+        let left = |lease: Undo| {
+            let what = Remains::Lease(Held { lease, reason: Text::default() });
             Release { leftovers: vec![Leftover { host: "db2".into(), what }], ..stopped() }
         };
-        assert_eq!(states(&left(&["server", "mariadb.service"])), []);
-        assert_eq!(states(&left(&["replication", "/run/s", "", "main"])), []);
-        assert_eq!(states(&left(&["staging", "/srv/.transfer"])), [ServerState::Restored]);
+        let server = || Login { socket: "/run/s".into(), defaults_file: "".into() };
+        let data = DataDirectory { path: "/var/lib/mysql".into(), inode: 7 };
+        let unit = "mariadb.service".to_owned();
+        let stopped = Undo::Server { unit, server: server(), start: StartState::Configured, data };
+        assert_eq!(states(&left(stopped)), []);
+        let threads = Threads { io: true, sql: true };
+        let connection = "main".to_owned();
+        assert_eq!(states(&left(Undo::Replication { server: server(), connection, threads })), []);
+        let staging = Undo::Staging { path: "/srv/.transfer".into(), keep: false };
+        assert_eq!(states(&left(staging)), [ServerState::Restored]);
     }
 }

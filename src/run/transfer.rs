@@ -14,13 +14,13 @@ use super::jobs;
 use super::lane::{Completing, Ended, Goal, Lane};
 use crate::engine::{Sent, Stream, StreamTarget, Verdict};
 use crate::error::Error;
-use crate::host::agent::JobName;
 use crate::lease::{self, End, job};
 use crate::mariadb::plan::ReplicaPlan;
 use crate::mariadb::quiesce::Quiesced;
 use crate::mariadb::replicate::{Credentials, Replica, Setup};
 use crate::plan::Plan;
 use crate::progress::{Phase, Progress};
+use crate::proto::job::JobName;
 use crate::report::outcome::{Copied, Outcome};
 
 /// Ends of a transfer: the agents that have started.
@@ -185,7 +185,7 @@ async fn run_stream<'a>(
     progress.phase(Phase::Copying);
     let clock = Instant::now();
     if plan.shape.compares_files() {
-        job::start(&source.agent, JobName::Manifest, &jobs::source_manifest(plan), "").await?;
+        job::start(&source.agent, JobName::Manifest, jobs::source_list(plan), None).await?;
     }
     stream.copy(progress).await?;
     let took = clock.elapsed();

@@ -14,7 +14,7 @@ use transfer::proto::hello::{Hello, MAGIC, PROTOCOL, Welcome};
 use transfer::proto::job::{JobName, JobReport};
 use transfer::proto::name::AgentName;
 use transfer::proto::task::{Invocation, Pipeline, Place, Stage, Task};
-use transfer::proto::vault::{Exchange, Side};
+use transfer::proto::vault::{Exchange, Sealed, Side, Vault};
 use transfer::proto::{HostBytes, Text, frame};
 
 /// Account of the agents if the tests run as root: another one, so that their journals are in the sandbox.
@@ -37,7 +37,9 @@ impl Sandbox {
         }
         fs::write(sandbox.path("source/data"), "0123456789").unwrap();
         // Other accounts may not reach the directory of the build.
-        fs::copy(env!("CARGO_BIN_EXE_transfer-agent"), sandbox.path("transfer-agent")).unwrap();
+        let agent = std::env::var("TRANSFER_AGENT_PROGRAM");
+        let agent = agent.as_deref().unwrap_or(env!("CARGO_BIN_EXE_transfer-agent"));
+        fs::copy(agent, sandbox.path("transfer-agent")).unwrap();
         if is_root() {
             for name in ["home", "run", "source", "source/data", "target"] {
                 chown(sandbox.path(name), Some(NOBODY), Some(NOBODY)).unwrap();
@@ -75,7 +77,7 @@ pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-pub(crate) fn eventually(condition: impl Fn() -> bool) -> bool {
+pub(crate) fn eventually(mut condition: impl FnMut() -> bool) -> bool {
     let start = Instant::now();
     while !condition() {
         if start.elapsed() > SOON {
@@ -91,14 +93,50 @@ pub(crate) struct Agent {
     pub(crate) child: Child,
     pub(crate) input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
+    vault: Vault,
     next: u64,
+    /// Number of messages that have arrived.
+    arrived: u64,
     pub(crate) events: Vec<Event>,
+}
+
+/// Conversation whose connection was cut.
+pub(crate) struct Cut {
+    /// The agent, which goes on.
+    _child: Child,
+    vault: Vault,
+    next: u64,
+    arrived: u64,
+    events: Vec<Event>,
+}
+
+impl Cut {
+    /// Continues the conversation over the connection of another agent. Returns the number of messages that have
+    /// arrived, too.
+    pub(crate) fn resume(self, other: Agent) -> (Agent, u64) {
+        let Self { vault, next, arrived, events, .. } = self;
+        (Agent { vault, next, arrived, events, ..other }, arrived)
+    }
 }
 
 impl Agent {
     /// Starts an agent and exchanges the first messages.
     pub(crate) fn start(sandbox: &Sandbox) -> Self {
-        let mut command = Command::new(sandbox.path("transfer-agent"));
+        Self::start_from(sandbox, "transfer-agent")
+    }
+
+    /// As [`Agent::start`], with a lease time that counts until a run begins.
+    pub(crate) fn start_for(sandbox: &Sandbox, lease_seconds: u64) -> Self {
+        Self::start_with(sandbox, "transfer-agent", lease_seconds)
+    }
+
+    /// As [`Agent::start`], from a file in the sandbox.
+    pub(crate) fn start_from(sandbox: &Sandbox, program: &str) -> Self {
+        Self::start_with(sandbox, program, 60)
+    }
+
+    fn start_with(sandbox: &Sandbox, program: &str, lease_seconds: u64) -> Self {
+        let mut command = Command::new(sandbox.path(program));
         command
             .arg("serve")
             .env_clear()
@@ -121,16 +159,31 @@ impl Agent {
         let hello: Hello = frame::read(&mut output).unwrap().unwrap();
         assert_eq!(hello.protocol, PROTOCOL);
         let exchange = Exchange::new().unwrap();
-        frame::write(&mut input, &Welcome { key: exchange.public() }).unwrap();
-        exchange.agree(Side::Controller, hello.key).unwrap();
-        Self { child, input: Some(input), output, next: 0, events: Vec::new() }
+        frame::write(&mut input, &Welcome { key: exchange.public(), lease_seconds }).unwrap();
+        let vault = exchange.agree(Side::Controller, hello.key).unwrap();
+        Self { child, input: Some(input), output, vault, next: 0, arrived: 0, events: Vec::new() }
+    }
+
+    /// Encrypts a secret for the agent.
+    pub(crate) fn seal(&self, secret: &str) -> Sealed {
+        self.vault.seal(secret.as_bytes()).unwrap()
+    }
+
+    /// Encrypts bytes for the agent.
+    pub(crate) fn seal_bytes(&self, bytes: &[u8]) -> Sealed {
+        self.vault.seal(bytes).unwrap()
+    }
+
+    /// Sends a command.
+    pub(crate) fn post(&mut self, command: Order) {
+        self.next += 1;
+        let call = ToAgent::Call { id: self.next, command };
+        frame::write(self.input.as_mut().unwrap(), &call).unwrap();
     }
 
     /// Sends a command and returns its answer. Events are kept.
     pub(crate) fn call(&mut self, command: Order) -> Result<Answer, Failure> {
-        self.next += 1;
-        let call = ToAgent::Call { id: self.next, command };
-        frame::write(self.input.as_mut().unwrap(), &call).unwrap();
+        self.post(command);
         loop {
             match self.read().expect("the agent has ended") {
                 FromAgent::Event(event) => self.events.push(event),
@@ -148,7 +201,40 @@ impl Agent {
     }
 
     pub(crate) fn read(&mut self) -> Option<FromAgent> {
+        self.arrived += 1;
         frame::read(&mut self.output).unwrap()
+    }
+
+    /// Reads a message of another type.
+    pub(crate) fn read_other<T: serde::de::DeserializeOwned>(&mut self) -> T {
+        frame::read(&mut self.output).unwrap().expect("the agent has ended")
+    }
+
+    /// Writes a message of another type.
+    pub(crate) fn write_other<T: serde::Serialize>(&mut self, message: &T) {
+        frame::write(self.input.as_mut().unwrap(), message).unwrap();
+    }
+
+    /// Whether nothing follows.
+    pub(crate) fn is_over(&mut self) -> bool {
+        frame::read::<FromAgent>(&mut self.output).unwrap().is_none()
+    }
+
+    /// Sends a heartbeat.
+    pub(crate) fn ping(&mut self) {
+        let arrived = self.arrived;
+        self.write_other(&ToAgent::Ping { arrived });
+    }
+
+    /// Number of commands that were sent.
+    pub(crate) fn calls(&self) -> u64 {
+        self.next
+    }
+
+    /// Closes the connection.
+    pub(crate) fn cut(self) -> Cut {
+        let Self { child, vault, next, arrived, events, .. } = self;
+        Cut { _child: child, vault, next, arrived, events }
     }
 
     /// Begins a run on the target.
@@ -205,8 +291,13 @@ impl Agent {
 
     /// Releases the agent and returns all of its last events.
     pub(crate) fn release(mut self) -> Vec<Event> {
-        frame::write(self.input.as_mut().unwrap(), &ToAgent::Release).unwrap();
+        self.end();
         self.last_events()
+    }
+
+    /// Orders the agent to end.
+    pub(crate) fn end(&mut self) {
+        frame::write(self.input.as_mut().unwrap(), &ToAgent::Release).unwrap();
     }
 
     pub(crate) fn last_events(mut self) -> Vec<Event> {

@@ -1,6 +1,12 @@
 //! Conversations with the agent as it is shipped, on this machine, without SSH.
 
+mod attach;
 mod controller;
+mod sessions;
+#[path = "../support"]
+mod support {
+    pub(crate) mod database;
+}
 
 use std::fs;
 
@@ -84,6 +90,14 @@ fn silence_for_the_lease_time_rolls_back() {
 }
 
 #[test]
+fn agent_without_a_run_ends_in_silence() {
+    let sandbox = Sandbox::new();
+    let agent = Agent::start_for(&sandbox, 1);
+    let events = agent.last_events();
+    assert!(events.contains(&Event::Ending(Ending::Silence)), "{events:?}");
+}
+
+#[test]
 fn watchdog_rolls_back_for_a_killed_agent() {
     let sandbox = Sandbox::new();
     let mut agent = Agent::start(&sandbox);
@@ -92,6 +106,25 @@ fn watchdog_rolls_back_for_a_killed_agent() {
     agent.start_job(JobName::Receiver, in_staging("sleep 1000"));
     agent.kill();
     assert!(eventually(|| sandbox.target().is_empty() && sandbox.journals().is_empty()));
+}
+
+#[test]
+fn program_of_a_run_goes_with_its_journal() {
+    let sandbox = Sandbox::new();
+    let state = sandbox.path("home/.local/state/transfer");
+    let own = sandbox.path("home/.local/state/transfer/.agent-x");
+    let script =
+        "umask 077; mkdir -p \"$1\" && mv \"$2\" \"$1/\" && if [ \"$3\" ]; then chown -R \"$3\" \"$4\"; fi";
+    let owner = if controller::is_root() { controller::NOBODY.to_string() } else { String::new() };
+    let mut prepare = std::process::Command::new("sh");
+    prepare.args(["-c", script, "sh"]).args([&own, &sandbox.path("transfer-agent")]).arg(owner);
+    assert!(prepare.arg(sandbox.path("home")).status().unwrap().success());
+    let mut agent = Agent::start_from(&sandbox, "home/.local/state/transfer/.agent-x/transfer-agent");
+    assert!(!state.exists(), "it goes as soon as the agent runs");
+    agent.begin(NAME, 60);
+    assert_eq!(controller::names(&state), [NAME]);
+    agent.kill();
+    assert!(eventually(|| sandbox.journals().is_empty()));
 }
 
 #[test]

@@ -1,28 +1,16 @@
 //! Files of an ordinary account that are replaced between the list of a tree and the digests of its files.
-//!
-//! A script in front of `find` replaces them at the end of the list.
+
+use std::path::Path;
 
 use crate::assertions::{code_is_one_of, says};
 use crate::support::attackers::eve::Eve;
-use crate::support::changes::Wrapper;
-use crate::support::hosts::Host;
+use crate::support::holder::{OPEN, Point, Role};
 use crate::support::output::Output;
-use crate::support::scenes::Scene;
+use crate::support::roots;
+use crate::support::scenes::{SOON, Scene};
 
-/// Runs a script as eve, in the parent of `source`, after `find` has listed the files to digest and before
-/// the list is passed on.
-fn behind_the_list(host: &Host, directory: &str, script: &str) -> Wrapper {
-    let text = format!(
-        "if [[ $* == *'%D:%i'* ]]; then
-            list=$(mktemp /run/lab-list.XXXXXX); \"$real\" \"$@\" >$list; status=$?
-            if [[ -e {directory}/armed ]]; then
-                setpriv --reuid eve --regid eve --init-groups -- bash -c 'cd {directory}/source && {script}' >/dev/null 2>&1
-            fi
-            cat $list; rm -f $list; exit $status
-        fi"
-    );
-    Wrapper::new(host, "find", &text)
-}
+/// Before a file is read that has been listed.
+const READING: Point = Point::Before(OPEN, |call| Path::new(&call.opened()).ends_with("marked"));
 
 /// A scene whose source belongs to eve.
 fn hers() -> Option<Scene> {
@@ -32,13 +20,21 @@ fn hers() -> Option<Scene> {
     Some(scene)
 }
 
-/// Runs a copy during which eve runs a script. A hook arms the script, so that it does not affect lists
-/// before the copy.
+/// Runs a copy during which eve runs a script in the source.
 #[track_caller]
 fn attacked(scene: &Scene, script: &str, options: &[&str]) -> Output {
-    let _find = behind_the_list(&scene.db1, scene.scratch.path(), script);
-    let hook = format!("before-source=touch {}", scene.at("armed"));
-    scene.transfer(&[&["--hook", &hook, "--idle-timeout=5"], options].concat())
+    let holder = roots::hold(&scene.db1, &[Role::Job], READING);
+    let mut run = scene.spawn(&[&["--idle-timeout=5"], options].concat());
+    holder.expect_held(&mut run);
+    scene.db1.sh(&format!(
+        "setpriv --reuid eve --regid eve --init-groups -- bash -c 'cd {} && {script}' >/dev/null 2>&1",
+        scene.at("source")
+    ));
+    holder.open();
+    let output = run.end_within(SOON);
+    // A writer waits for a reader of its FIFO.
+    scene.db1.run(&["pkill", "-KILL", "-u", "eve"]);
+    output
 }
 
 #[track_caller]
@@ -96,9 +92,8 @@ fn exclusive_swapped_in_fifo_ends_with_ignore_changed() {
 #[test]
 fn exclusive_stalled_digest_hits_idle_timeout() {
     let Some(scene) = Scene::with_source(1) else { return };
-    let still = "sleep 300";
     for host in [&scene.db1, &scene.db2] {
-        let _md5sum = Wrapper::new(host, "md5sum", still);
+        let _still = roots::hold(host, &[Role::Job], READING);
         let output = scene.transfer(&["--idle-timeout=5"]).expect_code(1);
         says(&output, "idle-timeout");
         assert!(scene.arrived().is_empty(), "{output}");

@@ -1,10 +1,14 @@
 //! Data that cannot be read: never taken for a file that has changed or has gone, whatever a tool reports.
 
+use nix::libc;
+
 use crate::assertions::says;
 use crate::support::changes::Wrapper;
 use crate::support::held::{Held, MORE_THAN_BUFFERS, being_read};
+use crate::support::holder::{Call, Point, Role};
 use crate::support::hosts::Host;
 use crate::support::output::Output;
+use crate::support::roots;
 use crate::support::scenes::{SOON, Scene};
 use crate::support::trees::names;
 
@@ -73,10 +77,11 @@ fn exclusive_unlistable_directory_is_no_change() {
     let of_tar = failing(&scene.db1, "tar", "$* == *--create*", "getdents64", &source);
     is_failure(&scene, "sub", scene.transfer(&["--ignore-changed", "--parallel-checksum"]));
     drop(of_tar);
-    let hook = format!("before-source=touch {}", scene.at("armed"));
-    let condition = format!("-e {} && $* == *-type*", scene.at("armed"));
-    let _find = failing(&scene.db1, "find", &condition, "getdents64", &source);
-    let output = scene.transfer(&["--ignore-changed", "--hook", &hook]);
+    let lists: fn(&Call) -> bool = |call| call.descriptor(0).ends_with("source/sub");
+    let fails = Point::Instead(&[libc::SYS_getdents64], lists, -i64::from(libc::EIO));
+    let fails = roots::hold(&scene.db1, &[Role::Job], fails);
+    let output = scene.transfer(&["--ignore-changed"]);
+    assert!(fails.has_come(), "the directory was not listed: {output}");
     assert!(matches!(output.status.code(), Some(1 | 3)), "a list that cannot be read was believed: {output}");
     assert_eq!(names(&scene.db2, &copy), Vec::<String>::new(), "{output}");
 }
@@ -84,10 +89,11 @@ fn exclusive_unlistable_directory_is_no_change() {
 #[test]
 fn exclusive_unreadable_copy_is_no_change() {
     let Some(scene) = Scene::with_source(1) else { return };
-    let script = "paths=(); for file; do [[ -f $file ]] && paths+=(-P \"$(realpath -- \"$file\")\"); done
-        exec strace -f -qqq -o /dev/null \"${paths[@]}\" -e trace=read -e inject=read:error=EIO $real \"$@\"";
-    let _md5sum = Wrapper::new(&scene.db2, "md5sum", &format!("if [[ $* == *-z* ]]; then {script}; fi"));
+    let reads: fn(&Call) -> bool = |call| call.descriptor(0).ends_with("copy/source/marked");
+    let fails = Point::Instead(&[libc::SYS_read, libc::SYS_pread64], reads, -i64::from(libc::EIO));
+    let fails = roots::hold(&scene.db2, &[Role::Job], fails);
     let output = scene.transfer(&["--ignore-changed"]);
+    assert!(fails.has_come(), "the copy was not read: {output}");
     assert!(matches!(output.status.code(), Some(1 | 3)), "a copy that cannot be read has its name: {output}");
     assert!(scene.arrived().is_empty(), "{output}");
 }

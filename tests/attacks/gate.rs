@@ -19,15 +19,14 @@ const SHARED: &str = r#"
         use strict; use warnings; use IO::Socket::INET; use Socket;
         $| = 1; $SIG{CHLD} = 'IGNORE'; $SIG{PIPE} = 'IGNORE';
         sub nap { select undef, undef, undef, shift }
-        # The pids of our job of that name, by their command lines.
+        # The pid of a job of ours, by its command line.
         sub job {
-            my ($name) = @_;
             while (1) {
                 for my $file (glob '/proc/[0-9]*/cmdline') {
                     open(my $in, '<', $file) or next;
                     local $/;
                     my $words = <$in> // '';
-                    return $1 if $words =~ /\0transfer-$name\0/ && $file =~ m{/(\d+)/};
+                    return $1 if $words =~ m{^transfer-agent\0job\0} && $file =~ m{/(\d+)/};
                 }
                 nap(0.005);
             }
@@ -52,7 +51,7 @@ const SHARED: &str = r#"
 /// first and last port, file, number of connections.
 const FIRST: &str = r#"
         my ($address, $first, $last, $file, $times) = @ARGV;
-        my $pid = job('sender');
+        my $pid = job();
         while ($times > 0) {
             for my $port ($first .. $last) {
                 my $socket = IO::Socket::INET->new(PeerAddr => $address, PeerPort => $port, Timeout => 1) or next;
@@ -66,7 +65,7 @@ const FIRST: &str = r#"
                 exit;
             }
             nap(0.002);
-            $pid = job('sender');
+            $pid = job();
         }
         nap(60);
     "#;
@@ -75,7 +74,7 @@ const FIRST: &str = r#"
 /// Arguments: address, first and last port, output file.
 const POSES: &str = r#"
         my ($address, $first, $last, $file) = @ARGV;
-        my $pid = job('receiver');
+        my $pid = job();
         pose($pid);
         my @all;
         for my $port ($first .. $last) {
@@ -100,7 +99,7 @@ const RELAYS: &str = r#"
         while (1) {
             for my $port (heard($first, $last)) {
                 next if $seen{$port}++ > 3;
-                my $pid = job('receiver');
+                my $pid = job();
                 nap(0.1);
                 my $inner = IO::Socket::INET->new(PeerAddr => $address, PeerPort => $port, Timeout => 1) or next;
                 my $listener;

@@ -24,8 +24,11 @@ mod support {
     pub(crate) mod commands;
     pub(crate) mod copies;
     pub(crate) mod held;
+    pub(crate) mod holder;
     pub(crate) mod hosts;
     pub(crate) mod output;
+    #[allow(dead_code, reason = "the tests of the holder use the rest")]
+    pub(crate) mod roots;
     pub(crate) mod scenes;
     pub(crate) mod scratch;
     pub(crate) mod servers;

@@ -126,7 +126,7 @@ fn source_replaced_during_read_is_noticed() {
     let ends = [format!("db1:{}", scene.at("hers/source")), format!("db2:{}", scene.at("in"))];
     // Moving a directory changes its `..`, which is a change that may be ignored.
     for (options, cause) in
-        [(&["--ignore-changed"][..], "was replaced while it was copied"), (&[], "file changed as we read it")]
+        [(&["--ignore-changed"][..], "was replaced during the copy"), (&[], "file changed as we read it")]
     {
         let args = [&ends.each_ref().map(String::as_str)[..], options].concat();
         let held = Held::start(&scene.lab, &args, &scene.db2, &scene.at("in"));

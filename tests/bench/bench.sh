@@ -15,6 +15,7 @@
 #                       kind are run
 #   BENCH_OUT=FILE      the same table, tab-separated; FILE.runs gets every run
 #   TRANSFER_BIN=target/release/transfer
+#                       transfer-agent has to be beside it
 set -euo pipefail
 
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
@@ -113,6 +114,7 @@ bring_up() {
     on ctl mkdir -p /root/bench
     "$lab" put "$id" ctl "$here/ctl.sh" /root/bench/ctl.sh
     "$lab" put "$id" ctl "$binary" /root/bench/transfer
+    "$lab" put "$id" ctl "${binary%/*}/transfer-agent" /root/bench/transfer-agent
     on_controller ctl.sh prepare
 }
 
@@ -252,7 +254,8 @@ table() { awk -F '\t' -v files="$million" -v size_mb="$size_mb" -f "$here/table.
 
 main() {
     [[ $what == all || $what == million ]] || { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2 && exit 2; }
-    [[ -x $binary ]] || die "$binary is missing: cargo build --release, or set TRANSFER_BIN"
+    [[ -x $binary && -x ${binary%/*}/transfer-agent ]] ||
+        die "$binary or transfer-agent beside it is missing: make build, or set TRANSFER_BIN"
     local set default=5 need free
     [[ $what == all ]] || default=3
     runs=${RUNS:-$default}

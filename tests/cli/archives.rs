@@ -3,7 +3,9 @@
 use std::fs;
 use std::process::Command;
 
-use crate::support::local::holds::Point;
+use crate::support::holder::Point;
+use crate::support::local::agents::{READ, job};
+use crate::support::local::holds;
 use crate::support::local::processes::names;
 use crate::support::local::runs::LONG;
 use crate::support::local::sandbox::Sandbox;
@@ -52,7 +54,7 @@ fn directory_filled_during_copy_is_left_alone() {
     sandbox.source("source");
     let archive = archive(&sandbox, "tar -cf archive source");
     let target = sandbox.dir("target");
-    let hold = sandbox.hold(Point::Connect);
+    let hold = sandbox.hold(holds::Point::Connect);
     let running = sandbox.spawn(&[&"--type=decompress", &archive, &target]);
     hold.reached();
     sandbox.file(target.join("theirs"), "theirs");
@@ -71,14 +73,12 @@ fn changing_archive_fails_the_run() {
     sandbox.source("source");
     let archive = archive(&sandbox, "tar -cf archive source");
     let target = sandbox.dir("target");
-    sandbox.shim(
-        "cat",
-        &format!(
-            "[[ $(readlink /proc/self/fd/0) == */archive ]] && {{ \"$real\" \"$@\"; touch '{}'; exit; }}",
-            archive.display()
-        ),
-    );
-    sandbox.run(&[&"--type=decompress", &archive, &target]).expect_code(1).says("changed while it was read");
+    let reading = sandbox.trace(job(Point::Before(READ, |call| call.descriptor(0).ends_with("archive"))));
+    let running = sandbox.spawn(&[&"--type=decompress", &archive, &target]);
+    reading.reached();
+    std::fs::File::options().write(true).open(&archive).unwrap().set_len(1 << 20).unwrap();
+    reading.open();
+    running.wait(LONG).expect_code(1).says("changed while it was read");
     assert_eq!(names(&target), Vec::<String>::new());
     sandbox.is_clean(&[&target]);
 }

@@ -4,14 +4,42 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 
+use nix::errno::Errno;
+use nix::libc::{SYS_fdatasync, SYS_fsync, SYS_ioctl, SYS_syncfs};
 use nix::sys::signal::Signal;
 
-use crate::support::local::holds::Point;
-use crate::support::local::processes::names;
+use crate::support::holder::{Call, OPEN, Point, Role, Spec};
+use crate::support::local::agents::{
+    PUBLISHED, PUBLISHING, READ, SYNC, failing, is_staged, job, opens_in_copy, opens_in_source, serve,
+};
+use crate::support::local::holds;
+use crate::support::local::processes::{names, staging};
 use crate::support::local::runs::LONG;
 use crate::support::local::sandbox::Sandbox;
 use crate::support::local::trees::{assert_same, walk};
+
+/// The small file of the source cannot be read.
+const UNREADABLE: Spec = failing(
+    READ,
+    |call| call.descriptor(0).ends_with("source/small") && !is_staged(&call.descriptor(0)),
+    Errno::EIO,
+);
+/// Request for the flags of a file.
+const GETFLAGS: u64 = 0x8008_6601;
+/// Flag of a directory whose names ignore case.
+const CASEFOLD: u32 = 0x4000_0000;
+/// Every sync of an agent, with the number of its call.
+static SYNCS: Mutex<Vec<(i64, PathBuf)>> = Mutex::new(Vec::new());
+/// Holds nothing, and notes syncs.
+const NOTING_SYNCS: Spec =
+    Spec { roles: Role::ALL, point: Point::Before(&[SYS_fsync, SYS_fdatasync, SYS_syncfs], note_sync) };
+
+fn note_sync(call: &Call) -> bool {
+    SYNCS.lock().unwrap().push((call.number, call.descriptor(0)));
+    false
+}
 
 #[test]
 fn every_compressor_and_level_preserves_bytes() {
@@ -149,16 +177,15 @@ fn directory_mode_is_restored_after_any_kill() {
         sandbox.file(name.join("old"), "old");
         closed(&source);
         closed(&name);
-        let hold = sandbox.hold(Point::Exchange);
+        // An operation that was completed is not taken back.
+        let hold = sandbox.trace(if all { PUBLISHING } else { PUBLISHED });
         let running = sandbox.spawn(&[&source, &target, &"--replace"]);
         hold.reached();
         assert_eq!(fs::metadata(&name).unwrap().mode() & 0o777, 0o755, "or the test shows nothing");
         if all {
             sandbox.kill_keepers("target1");
         } else {
-            // Operations that were started are completed.
             sandbox.agent(&running, "target1").signal(Signal::SIGKILL);
-            hold.open();
         }
         running.wait(LONG).expect_code(1).says("lost contact with the agent");
         assert_eq!(fs::metadata(&name).unwrap().mode() & 0o777, 0o555);
@@ -173,7 +200,7 @@ fn directory_mode_is_restored_after_any_kill() {
 #[test]
 fn failed_copy_keeps_the_old_data() {
     let Some(sandbox) = Sandbox::new() else { return };
-    sandbox.shim("md5sum", "exit 1");
+    let _failing = sandbox.trace(UNREADABLE);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     let name = sandbox.file("target/source", "old");
     for words in [&["--replace"][..], &["--replace", "--keep-old"]] {
@@ -209,7 +236,7 @@ fn keep_staging_keeps_only_failed_copies() {
     sandbox.run(&[&source, &target, &"--keep-staging"]).expect_success();
     assert_eq!(names(&target), ["source"], "the empty staging directory went");
     fs::remove_dir_all(target.join("source")).unwrap();
-    sandbox.shim("md5sum", "exit 1");
+    let failing = sandbox.trace(UNREADABLE);
     let ended = sandbox
         .run(&[&source, &target, &"--keep-staging"])
         .expect_code(1)
@@ -218,28 +245,27 @@ fn keep_staging_keeps_only_failed_copies() {
     assert!(staging.len() == 1 && staging[0].starts_with(".transfer-"), "{staging:?}");
     assert_same(&source, &target.join(&staging[0]).join("copy/source"));
     ended.says(&staging[0]);
+    drop(failing);
     sandbox.run(&[&"status", &"localhost"]).expect_success().says("no runs");
 }
 
 #[test]
 fn no_fsync_skips_data_syncs() {
     let Some(sandbox) = Sandbox::new() else { return };
-    sandbox.shim("sync", "echo \"$*\" >>\"${0%/*}/../syncs\"");
+    let _syncs = sandbox.trace(NOTING_SYNCS);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     sandbox.run(&[&source, &target, &"--no-fsync"]).expect_success();
-    let syncs = fs::read_to_string(sandbox.path("syncs")).unwrap();
-    let of_data: Vec<&str> = syncs
-        .lines()
-        .filter(|line| line.starts_with("-f") || line.contains(target.to_str().unwrap()))
-        .collect();
-    assert!(of_data.is_empty() && syncs.contains("journal"), "{syncs}");
+    let syncs = SYNCS.lock().unwrap().clone();
+    let is_of_data = |(number, path): &(i64, PathBuf)| *number == SYS_syncfs || path.starts_with(&target);
+    assert!(!syncs.iter().any(is_of_data), "{syncs:?}");
+    assert!(syncs.iter().any(|(_, path)| path.ends_with("journal.bin")), "{syncs:?}");
     assert_same(&source, &target.join("source"));
 }
 
 #[test]
 fn max_duration_rolls_the_run_back() {
     let Some(sandbox) = Sandbox::new() else { return };
-    let hold = sandbox.hold(Point::Connect);
+    let hold = sandbox.hold(holds::Point::Connect);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     // More than the time until it is held, even on a busy machine.
     let running = sandbox.spawn(&[&source, &target, &"--max-duration", &"8"]);
@@ -256,7 +282,7 @@ fn second_run_to_same_name_is_busy() {
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     let link = sandbox.path("link");
     symlink(&target, &link).unwrap();
-    let hold = sandbox.hold(Point::Connect);
+    let hold = sandbox.hold(holds::Point::Connect);
     let first = sandbox.spawn(&[&source, &target]);
     hold.reached();
     for path in [&target, &link] {
@@ -299,14 +325,16 @@ fn changes_during_copy_fail_unless_ignored() {
             fs::write(source.join(file), vec![b'x'; 1000]).unwrap();
         }
         // Between the stream and the digests: tar has read something else than what is there now.
-        let path = source.display();
-        sandbox.shim(
-            "md5sum",
-            &format!("if [[ -e {path}/goes ]]; then echo more >>{path}/grows; rm -f {path}/goes; echo new >{path}/new; fi"),
-        );
+        let digesting = sandbox.trace(job(Point::Before(OPEN, |call| opens_in_source(call, "grows"))));
         let target = sandbox.dir("target");
         let words = if ignored { "--ignore-changed" } else { "--ignore-changed=false" };
-        let ended = sandbox.run(&[&source, &target, &words]);
+        let running = sandbox.spawn(&[&source, &target, &words]);
+        digesting.reached();
+        fs::write(source.join("grows"), vec![b'x'; 1005]).unwrap();
+        fs::remove_file(source.join("goes")).unwrap();
+        sandbox.file(source.join("new"), "new");
+        digesting.open();
+        let ended = running.wait(LONG);
         if ignored {
             ended.expect_success().says("changed during the copy");
             assert_eq!(fs::read(target.join("source/stays")).unwrap().len(), 1000);
@@ -322,20 +350,18 @@ fn changes_during_copy_fail_unless_ignored() {
 fn vanishing_directory_fails_unless_ignored() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
-    // The only visible difference besides the missing entries.
-    sandbox.shim(
-        "find",
-        r#"[[ $* == *%p//f//* || $* == *-cnewer* ]] && { "$real" "$@"; echo gone >&2; exit 1; }"#,
-    );
-    sandbox.run(&[&source, &target]).expect_code(1).says("cannot list and digest the files");
+    let vanishes = |ignored: &str| {
+        let vanishing = sandbox.dir("source/vanishing");
+        let listing = sandbox.trace(job(Point::Before(OPEN, |call| opens_in_source(call, "vanishing"))));
+        let running = sandbox.spawn(&[&source, &target, &ignored]);
+        listing.reached();
+        fs::remove_dir(vanishing).unwrap();
+        listing.open();
+        running.wait(LONG)
+    };
+    vanishes("--ignore-changed=false").expect_code(1).says("cannot list and digest the files");
     sandbox.is_clean(&[&target]);
-    // A failed list of a target is not a change of the source.
-    sandbox.shim(
-        "find",
-        r#"[[ $PWD != *.transfer-* && $* == *%p//f//* || $* == *-cnewer* ]] && { "$real" "$@"; echo gone >&2; exit 1; }"#,
-    );
-    sandbox.run(&[&source, &target, &"--ignore-changed"]).expect_success();
-    assert_same(&source, &target.join("source"));
+    vanishes("--ignore-changed").expect_success();
     sandbox.is_clean(&[&target]);
 }
 
@@ -344,9 +370,12 @@ fn unexplained_difference_is_never_ignored() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     // The copy differs from what was sent, and the source has not changed.
-    let wrong = r#"if [[ $PWD == *.transfer-* ]]; then for file in "${@:3}"; do printf '%032d  %s\0' 0 "$file"; done; exit; fi"#;
-    sandbox.shim("md5sum", wrong);
-    sandbox.run(&[&source, &target, &"--ignore-changed"]).expect_code(3).says("differ");
+    let digesting = sandbox.trace(job(Point::Before(OPEN, |call| opens_in_copy(call, "small"))));
+    let running = sandbox.spawn(&[&source, &target, &"--ignore-changed"]);
+    digesting.reached();
+    fs::write(staging(&target)[0].join("copy/source/small"), "other\n").unwrap();
+    digesting.open();
+    running.wait(LONG).expect_code(3).says("differ");
     assert_eq!(names(&target), Vec::<String>::new());
 }
 
@@ -357,13 +386,15 @@ fn failed_directory_sync_keeps_the_old_data() {
         let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
         let before = if words.is_empty() { vec![] } else { vec!["source".to_owned()] };
         let old = if words.is_empty() { None } else { Some(sandbox.file("target/source", "old")) };
-        sandbox.shim("sync", "[[ $* == '-- '*/target/ ]] && { echo 'disk on fire' >&2; exit 1; }");
+        let _failing =
+            sandbox.trace(failing(SYNC, |call| call.descriptor(0).ends_with("target"), Errno::EIO));
         let mut all: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&source, &target];
         all.extend(words.iter().map(|word| word as &dyn AsRef<std::ffi::OsStr>));
         sandbox
             .run(&all)
             .expect_code(1)
-            .says("would not survive a power cut and is left as it was: disk on fire");
+            .says("would not survive a power cut and is left as it was: cannot sync ")
+            .says(": Input/output error");
         assert_eq!(names(&target), before);
         assert!(old.is_none_or(|old| fs::read_to_string(old).unwrap() == "old"));
         sandbox.is_clean(&[&target]);
@@ -379,7 +410,7 @@ fn only_data_seen_by_preflight_is_replaced() {
         if existed {
             sandbox.file(&name, "old");
         }
-        let hold = sandbox.hold(Point::Connect);
+        let hold = sandbox.hold(holds::Point::Connect);
         let running = sandbox.spawn(&[&source, &target, &"--replace"]);
         hold.reached();
         // Another file with the same name, while the first one keeps its inode.
@@ -398,19 +429,26 @@ fn only_data_seen_by_preflight_is_replaced() {
 #[test]
 fn replacing_syncs_the_copy_despite_no_fsync() {
     let Some(sandbox) = Sandbox::new() else { return };
-    sandbox.shim("sync", "echo \"$*\" >>\"${0%/*}/../syncs\"");
+    let _syncs = sandbox.trace(NOTING_SYNCS);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     sandbox.file("target/source", "old");
     sandbox.run(&[&source, &target, &"--replace", &"--no-fsync"]).expect_success();
-    let syncs = fs::read_to_string(sandbox.path("syncs")).unwrap();
-    assert!(syncs.lines().any(|line| line.starts_with("-f -- ") && line.ends_with("/source")), "{syncs}");
-    assert!(syncs.lines().any(|line| line == format!("-- {}/", target.display())), "{syncs}");
+    let syncs = SYNCS.lock().unwrap().clone();
+    let of_copy = |(number, path): &(i64, PathBuf)| *number == SYS_syncfs && is_staged(path);
+    assert!(syncs.iter().any(of_copy), "{syncs:?}");
+    assert!(syncs.iter().any(|(_, path)| *path == target), "{syncs:?}");
 }
 
 #[test]
 fn names_differing_only_in_case_are_refused() {
     let Some(sandbox) = Sandbox::new() else { return };
-    sandbox.shim("lsattr", "echo '-----------------F---- x'; exit");
+    // The file systems of both ends ignore case, says the kernel.
+    let _ignoring = sandbox.trace(serve(Point::After(&[SYS_ioctl], |call| {
+        if call.flags(1) == GETFLAGS {
+            call.put(2, 0, &CASEFOLD.to_ne_bytes());
+        }
+        false
+    })));
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     sandbox.run(&[&source, &target]).expect_success();
     sandbox.file(source.join("SMALL"), "");

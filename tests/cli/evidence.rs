@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::local::processes::names;
-use crate::support::local::sandbox::Sandbox;
+use nix::errno::Errno;
 
-/// Runs the rest of the shim after the files for the digests were listed, and before they are opened.
-const LISTED: &str = r#"[[ $* == *%D:%i*%p* && $PWD != *.transfer-* ]] || exec "$real" "$@"
-list=$(mktemp); "$real" "$@" >"$list""#;
+use crate::support::holder::{Call, OPEN, Point};
+use crate::support::local::agents::{READ, failing, is_staged, job, opens_in_copy, opens_in_source};
+use crate::support::local::processes::names;
+use crate::support::local::runs::LONG;
+use crate::support::local::sandbox::Sandbox;
 
 #[test]
 fn file_turned_fifo_is_named_without_blocking() {
@@ -15,17 +16,18 @@ fn file_turned_fifo_is_named_without_blocking() {
         let Some(sandbox) = Sandbox::new() else { return };
         let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
         let file = sandbox.file(source.join("victim"), "data");
-        let path = file.display();
-        sandbox.shim(
-            "find",
-            &format!("{LISTED}; rm -f {path}; mkfifo {path}; cat \"$list\"; rm -f \"$list\"; exit"),
-        );
         let words = if ignored { "--ignore-changed" } else { "--ignore-changed=false" };
-        let ended = sandbox.run(&[&source, &target, &words]);
+        let digesting = sandbox.trace(job(Point::Before(OPEN, |call| opens_in_source(call, "victim"))));
+        let running = sandbox.spawn(&[&source, &target, &words]);
+        digesting.reached();
+        std::fs::remove_file(&file).unwrap();
+        sandbox.fifo(&file);
+        digesting.open();
+        let ended = running.wait(LONG);
         if ignored {
             ended.expect_success().says("victim");
         } else {
-            ended.expect_code(1).says("victim was replaced while its digest was taken");
+            ended.expect_code(1).says("victim was replaced while its digest was computed");
             assert_eq!(names(&target), Vec::<String>::new());
         }
         sandbox.is_clean(&[&target]);
@@ -34,10 +36,12 @@ fn file_turned_fifo_is_named_without_blocking() {
 
 #[test]
 fn hanging_digest_hits_idle_timeout() {
-    for side in ["!=", "=="] {
+    let of_source = job(Point::Before(OPEN, |call| opens_in_source(call, "small")));
+    let of_copy = job(Point::Before(OPEN, |call| opens_in_copy(call, "small")));
+    for side in [of_source, of_copy] {
         let Some(sandbox) = Sandbox::new() else { return };
         let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
-        sandbox.shim("md5sum", &format!("[[ $PWD {side} *.transfer-* ]] && kill -STOP $$"));
+        let _hanging = sandbox.trace(side);
         let began = Instant::now();
         let ended = sandbox.run(&[&source, &target, &"--idle-timeout", &"2"]);
         ended.expect_code(1).says("nothing was read for 2 s (--idle-timeout)");
@@ -51,12 +55,15 @@ fn hanging_digest_hits_idle_timeout() {
 fn slow_digest_outlasts_idle_timeout() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
-    // Reads something every second.
-    sandbox.shim(
-        "md5sum",
-        "for ((n = 0; n < 5; n++)); do head -c 1000 /dev/zero >/dev/null; read -r -t 1 < <(sleep 1.1); done",
-    );
-    sandbox.run(&[&source, &target, &"--idle-timeout", &"3"]).expect_success();
+    for name in ["slow1", "slow2", "slow3", "slow4", "slow5"] {
+        sandbox.file(source.join(name), name);
+    }
+    let is_slow =
+        |call: &Call| call.opened().to_string_lossy().starts_with("slow") && !is_staged(&call.descriptor(0));
+    let _slow = sandbox.trace(job(Point::Slow(OPEN, is_slow, Duration::from_millis(1100))));
+    // The tracer delays one thread at a time, so there is one.
+    let ended = sandbox.run(&[&source, &target, &"--idle-timeout", &"3", &"--threads=1"]).expect_success();
+    assert!(ended.took > Duration::from_secs(5), "{ended}");
     sandbox.is_clean(&[&target]);
 }
 
@@ -65,8 +72,9 @@ fn unreadable_file_is_no_change() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     sandbox.file(source.join("victim"), "data");
-    let fail = r#"for last; do [[ $(readlink -- "$last") == */victim ]] && { echo "md5sum: $last: Input/output error" >&2; exit 1; }; done"#;
-    sandbox.shim("md5sum", fail);
+    let in_source =
+        |call: &Call| call.descriptor(0).ends_with("source/victim") && !is_staged(&call.descriptor(0));
+    let _failing = sandbox.trace(failing(READ, in_source, Errno::EIO));
     let ended = sandbox.run(&[&source, &target, &"--ignore-changed"]);
     ended.expect_code(1).says("victim: Input/output error");
     assert_eq!(names(&target), Vec::<String>::new());

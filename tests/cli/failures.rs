@@ -6,6 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
+use crate::support::local::agents::LOCKED;
 use crate::support::local::holds::Point;
 use crate::support::local::processes::{is_listening, names};
 use crate::support::local::runs::{LONG, wait_until};
@@ -137,14 +138,14 @@ fn port_in_use_is_busy() {
 #[test]
 fn port_lost_after_locking_leaves_no_lock() {
     let Some(sandbox) = Sandbox::new() else { return };
-    let hold = sandbox.hold(Point::Lock);
+    let hold = sandbox.trace(LOCKED);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     let port = Sandbox::port();
     let running = sandbox.spawn(&[&source, &target, &"--port", &port.to_string()]);
     hold.reached();
     let _theirs = TcpListener::bind(("127.0.0.1", port)).unwrap();
     hold.open();
-    running.wait(LONG).expect_code(5).says(&format!("port {port} is taken"));
+    running.wait(LONG).expect_code(5).says(&format!("port {port} was taken"));
     assert_eq!(names(&target), Vec::<String>::new());
     sandbox.is_clean(&[&target]);
 }
@@ -208,7 +209,7 @@ fn unwritable_state_fails_before_any_change() {
     sandbox.file("state", "this is not a directory");
     let ended = sandbox.run(&[&source, &target]).expect_code(1);
     assert!(
-        ended.stderr.contains("state/transfer/") && ended.stderr.contains("cannot be written"),
+        ended.stderr.contains("cannot create the journal in ") && ended.stderr.contains("/state/transfer/"),
         "{ended}"
     );
     assert_eq!(names(&target), Vec::<String>::new());

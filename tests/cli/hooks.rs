@@ -1,11 +1,15 @@
 //! `--hook`: commands of the user before and after the work, however the run ends.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::sys::signal::Signal;
+use transfer::proto::journal::{Record, Undo, encode};
 
+use crate::support::local::agents::{UNLINK, failing, removes_staged};
 use crate::support::local::holds::Point;
 use crate::support::local::processes::names;
 use crate::support::local::runs::{LONG, wait_until};
@@ -93,14 +97,19 @@ fn failed_after_hook_can_be_rerun() {
         count.display(),
         ready.display()
     );
-    sandbox.run(&[&source, &target, &fail]).expect_code(6).says("status 3: not ready").says(": done: ");
+    sandbox
+        .run(&[&source, &target, &fail])
+        .expect_code(6)
+        .says("failed (exit status 3): not ready")
+        .says(": done: ");
     assert_eq!(names(&target), ["source"]);
     assert_eq!(fs::read_to_string(&count).unwrap(), "again\n", "it was not repeated");
     sandbox
         .run(&[&"clean", &"localhost"])
         .expect_code(6)
         .says("NOT DONE: after-target hook `echo again")
-        .says("(it has failed, or was ended); to run it: ")
+        .says(" has failed, or was ended (run ")
+        .says("); to run it: ")
         .says("clean --start-servers localhost");
     sandbox.file("ready", "");
     sandbox.run(&[&"clean", &"--start-servers", &"localhost"]).expect_success();
@@ -111,10 +120,9 @@ fn failed_after_hook_can_be_rerun() {
     sandbox.run(&[&source, &target, &fail, &"--as", &"other"]).expect_code(6);
     for _ in 0..2 {
         let run = sandbox.run(&[&"clean", &"--start-servers", &"localhost"]).expect_code(6);
-        run.says("failed (exit status 3: not ready); fix it and repeat this command")
-            .says("clean --forget-hooks localhost");
+        run.says("failed (exit status 3): not ready (run ").says("clean --forget-hooks localhost");
     }
-    sandbox.run(&[&"clean", &"localhost"]).expect_code(6).says("(it has failed, or was ended)");
+    sandbox.run(&[&"clean", &"localhost"]).expect_code(6).says(" has failed, or was ended (run ");
     let forgotten = sandbox.run(&[&"clean", &"--forget-hooks", &"localhost"]).expect_success();
     forgotten.says("forgotten: hook `echo again");
     assert_eq!(fs::read_to_string(&count).unwrap(), "again\n".repeat(5));
@@ -128,21 +136,20 @@ fn forgotten_hook_never_runs_again() {
     let count = sandbox.path("count");
     let fail = format!("--hook=after-target=echo again >>'{}'; exit 3", count.display());
     sandbox.run(&[&source, &target, &fail]).expect_code(6);
-    // A lease that this version cannot undo.
-    let journal = fs::read_dir(sandbox.path("state/transfer"))
-        .unwrap()
-        .map(|entry| entry.unwrap().path().join("journal"))
-        .find(|journal| journal.exists())
-        .unwrap();
-    let mut text = fs::read_to_string(&journal).unwrap();
-    text.push_str("lease\tdisk\tsomething\telse\t.\n");
-    fs::write(&journal, text).unwrap();
+    // A lease that cannot be undone, either.
+    let journal = sandbox.journals().remove(0);
+    let run = journal.parent().unwrap().file_name().unwrap().to_string_lossy().into_owned();
+    let staged = sandbox.dir(format!("target/.transfer-{run}"));
+    let lease = encode(&Record::Lease(Undo::Staging { path: (&staged).into(), keep: false })).unwrap();
+    fs::File::options().append(true).open(&journal).unwrap().write_all(&lease).unwrap();
+    let failing = sandbox.trace(failing(UNLINK, removes_staged, Errno::EIO));
     let forgotten = sandbox.run(&[&"clean", &"--forget-hooks", &"localhost"]).expect_code(6);
-    forgotten.says("forgotten: hook `echo again").says("NOT ROLLED BACK: something else");
+    forgotten.says("forgotten: hook `echo again").says("NOT ROLLED BACK: staging directory ");
     let left = sandbox.run(&[&"clean", &"--start-servers", &"localhost"]).expect_code(6);
-    left.says("NOT ROLLED BACK: something else");
+    left.says("NOT ROLLED BACK: staging directory ");
+    drop(failing);
     assert_eq!(fs::read_to_string(&count).unwrap(), "again\n", "it ran once, in the run");
-    fs::remove_dir_all(sandbox.path("state/transfer")).unwrap();
+    sandbox.run(&[&"clean", &"localhost"]).expect_success();
 }
 
 /// Starts a run with hooks for afterwards, which is held in mid-stream.

@@ -1,6 +1,7 @@
 //! Compromised hosts: whatever they print, the run ends with an error, in little memory, and the terminal
 //! gets no control sequences.
 
+use crate::support::local::impostor::{Act, converse};
 use crate::support::local::processes::names;
 use crate::support::local::runs::{LONG, Running};
 use crate::support::local::sandbox::{Sandbox, Words};
@@ -24,35 +25,45 @@ fn run(sandbox: &Sandbox, words: Words<'_>, code: i32) -> Output {
     ended
 }
 
-/// In front of bash: after the first few, all shells behave like those of a hostile host.
-fn hostile(sandbox: &Sandbox, honest: u32, script: &str) {
-    let count = sandbox.dir("count");
-    let count = count.display();
-    sandbox.shim(
-        "bash",
-        &format!(
-            "number=1; until mkdir '{count}'/$number 2>/dev/null; do ((number++)); done\n\
-             if ((number > {honest})); then rubbish=$'{RUBBISH}'; {script}; exit; fi"
-        ),
-    );
+/// In front of the shell that starts an agent: the shell of a hostile host.
+fn hostile(sandbox: &Sandbox, script: &str) {
+    sandbox.shim("sh", &format!("if [[ $3 == bootstrap ]]; then rubbish=$'{RUBBISH}'; {script}; exit; fi"));
+}
+
+/// As [`hostile`], with an agent that deviates from a real one.
+fn impostor(sandbox: &Sandbox, act: Act) {
+    hostile(sandbox, &sandbox.impostor(act));
 }
 
 /// A host with such answers counts as unreachable.
 #[track_caller]
 fn refused(script: &str, why: &str) {
     let Some(sandbox) = Sandbox::new() else { return };
+    hostile(&sandbox, script);
+    refused_in(&sandbox, why);
+}
+
+/// A host with such an agent counts as unreachable.
+#[track_caller]
+fn refused_agent(act: Act, why: &str) {
+    let Some(sandbox) = Sandbox::new() else { return };
+    impostor(&sandbox, act);
+    refused_in(&sandbox, why);
+}
+
+#[track_caller]
+fn refused_in(sandbox: &Sandbox, why: &str) {
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
-    hostile(&sandbox, 0, script);
     for option in ["--progress=plain", "--verbose", "--json"] {
-        run(&sandbox, &[&source, &target, &option], 4).says(why);
+        run(sandbox, &[&source, &target, &option], 4).says(why);
     }
-    run(&sandbox, &[&"status", &"localhost"], 1).says(why);
+    run(sandbox, &[&"status", &"localhost"], 1).says(why);
     assert_eq!(names(&target), Vec::<String>::new());
 }
 
 #[test]
 fn endless_greeting_is_refused() {
-    refused(r#"exec yes "$rubbish""#, "the host sent more than 1 MiB");
+    refused(r#"exec yes "$rubbish""#, "the start-up files wrote more than 1 MiB");
 }
 
 #[test]
@@ -61,33 +72,58 @@ fn endless_line_is_refused() {
 }
 
 #[test]
-fn endless_answer_is_refused() {
-    refused(r#"printf '\nbegin\n'; exec yes "owner"$'\t'"$rubbish""#, "the host sent more than");
+fn endless_empty_lines_are_refused() {
+    refused("exec yes ''", "the start-up files wrote more than 1 MiB");
 }
 
 #[test]
-fn endless_empty_lines_are_refused() {
-    refused(r"printf '\nbegin\n'; exec yes ''", "the host sent more than 65536 fields");
+fn endless_answer_is_refused() {
+    refused_agent(Act::EndlessAnswers, "lost contact with the agent");
+}
+
+#[test]
+fn endless_frame_is_refused() {
+    refused_agent(Act::EndlessFrame, "lost contact with the agent");
+}
+
+#[test]
+fn large_frames_do_not_fill_the_memory() {
+    refused_agent(Act::LargeFrames, "lost contact with the agent");
+}
+
+#[test]
+fn answer_to_another_command_is_refused() {
+    refused_agent(Act::WrongAnswer, "the agent gave an unexpected answer");
 }
 
 #[test]
 fn last_output_of_host_is_shortened_and_escaped() {
-    let long = r#"printf '\nbegin\n%s%050000d' "$rubbish" 0"#;
-    refused(long, r"(last output: \x9b5n | 000");
     refused(r#"printf '%s%050000d' "$rubbish" 0"#, r"(output: \x9b5n | 000");
+    refused(
+        r#"printf 'transfer-bootstrap failed %s%050000d' "$rubbish" 0"#,
+        r"cannot start the agent: \x9b5n | 000",
+    );
+}
+
+#[test]
+fn output_like_that_of_the_bootstrap_script_is_refused() {
+    let unexpected = "unexpected answer of the bootstrap script: ";
+    refused(r#"printf 'transfer-bootstrap %s\n' "$rubbish""#, unexpected);
+    refused("echo 'transfer-bootstrap send pdp11'; sleep 9", &format!("{unexpected}send pdp11"));
+    // The second request of a host that has the program already.
+    refused(
+        r#"send="transfer-bootstrap send $(uname -m)"; printf '%s\n' "$send" "$send"; exec cat >/dev/null"#,
+        unexpected,
+    );
 }
 
 #[test]
 fn findings_are_escaped_for_the_terminal() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
-    let keys = "host netcat firewall_owned owner source_type source_real target_type target_busy tar";
-    let script = format!(
-        r#"printf '\nbegin\n'; for key in {keys}; do printf '%s\t%s\t%s\n' "$key" "$rubbish" "$rubbish"; done; echo end"#
-    );
-    hostile(&sandbox, 0, &script);
+    impostor(&sandbox, Act::HostileFacts);
     for option in ["--verbose", "--json"] {
-        run(&sandbox, &[&source, &target, &option], 4).says(r"is a \u{1b}[2J");
+        run(&sandbox, &[&source, &target, &option], 4).says("another run has quiesced").says("evil");
     }
 }
 
@@ -95,21 +131,19 @@ fn findings_are_escaped_for_the_terminal() {
 fn endless_agent_messages_are_bounded() {
     let Some(sandbox) = Sandbox::new() else { return };
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
-    // The probes of both hosts and the question for a route; later shells are those of agents and of
-    // questions to them.
-    let script = r#"printf '\nbegin\n!\tready\n'
-        for n in {1..3000}; do
-            printf '!\tstderr\tjob%s\t%s\n!\tleft\tx\t%s\n!\tkept\t%s\n' "$n" "$rubbish" "$rubbish" "$rubbish"
-            printf 'left\t%s\t%s\n' "$n" "$rubbish"
-        done; echo end"#;
-    hostile(&sandbox, 3, script);
+    impostor(&sandbox, Act::ManyEvents);
     for option in ["--verbose", "--json"] {
         let ended = run(&sandbox, &[&source, &target, &option, &"--lease-time=2"], 6);
         let ended = ended.says("lost contact with the agent of this run");
         assert!(ended.stderr.matches("NOT ROLLED BACK").count() <= 2 * 64, "{ended}");
-        std::fs::remove_dir_all(sandbox.path("count")).unwrap();
-        sandbox.dir("count");
     }
+}
+
+/// Agent of a hostile host, which the other tests start.
+#[test]
+#[ignore = "a program of other tests"]
+fn hostile_agent() {
+    converse();
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use crate::support::local::agents::{LISTING_RUNS, PROBING, REMOVING};
 use crate::support::local::holds::Point;
 use crate::support::local::processes::{is_listening, names, staging};
 use crate::support::local::runs::{LONG, Running, wait_until};
@@ -62,12 +63,10 @@ fn signal_before_the_stream_closes_the_port() {
 #[test]
 fn signal_during_preflight_changes_nothing() {
     let Some(sandbox) = Sandbox::new() else { return };
-    // The first program that the probe runs on the path of the source.
-    let asked = sandbox.path("asked");
-    sandbox.shim("readlink", &format!(": >'{}'; sleep 60", asked.display()));
+    let probing = sandbox.trace(PROBING);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     let running = sandbox.spawn(&[&source, &target]);
-    wait_until("the probe runs", LONG, || asked.exists());
+    probing.reached();
     running.signal(Signal::SIGINT);
     running.wait(PROMISE).expect_code(130);
     assert_eq!(names(&target), Vec::<String>::new());
@@ -76,7 +75,7 @@ fn signal_during_preflight_changes_nothing() {
 #[test]
 fn second_signal_leaves_rollback_to_agents() {
     let Some(sandbox) = Sandbox::new() else { return };
-    let (streaming, removing) = (sandbox.hold(Point::Archive), sandbox.hold(Point::Removal));
+    let (streaming, removing) = (sandbox.hold(Point::Archive), sandbox.trace(REMOVING));
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     let running = sandbox.spawn(&[&source, &target]);
     streaming.reached();
@@ -93,7 +92,7 @@ fn second_signal_leaves_rollback_to_agents() {
 #[test]
 fn slow_rollback_is_awaited() {
     let Some(sandbox) = Sandbox::new() else { return };
-    let (streaming, removing) = (sandbox.hold(Point::Archive), sandbox.hold(Point::Removal));
+    let (streaming, removing) = (sandbox.hold(Point::Archive), sandbox.trace(REMOVING));
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     // More than the lease time, which must not end the run.
     let running = sandbox.spawn(&[&source, &target, &"--lease-time", &"2"]);
@@ -141,13 +140,9 @@ fn terminal_hangup_does_not_reach_agents() {
 #[test]
 fn status_and_clean_can_be_interrupted() {
     let Some(sandbox) = Sandbox::new() else { return };
-    let asked = sandbox.path("asked");
-    sandbox.shim("flock", &format!(": >'{}'; sleep 60", asked.display()));
-    let dead = sandbox.path("state/transfer/20200101-000000-000000-target1");
-    std::fs::create_dir_all(&dead).unwrap();
-    sandbox.file(dead.join("journal"), "transfer-journal\t1\tx\ttarget\ty\t0\t/srv\t.\n");
+    let asked = sandbox.trace(LISTING_RUNS);
     let running = sandbox.spawn(&[&"status", &"localhost"]);
-    wait_until("the host is asked", LONG, || asked.exists());
+    asked.reached();
     running.signal(Signal::SIGINT);
     let ended = running.wait(PROMISE);
     assert_eq!((ended.status.code(), ended.status.signal()), (Some(130), None), "{ended}");

@@ -1,9 +1,10 @@
 //! SIGKILL of processes that would roll back: another process does it, or `transfer clean`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use transfer::proto::journal::{Header, Record, Undo, VERSION, encode};
 
 use crate::support::local::holds::{Hold, Point};
 use crate::support::local::processes::{names, staging};
@@ -190,17 +191,21 @@ fn intact_part_of_torn_journal_is_rolled_back() {
         sandbox.own_it(&path);
     }
     let staged = sandbox.dir(format!("target/.transfer-{agent}"));
-    sandbox.file(
-        directory.join("journal"),
-        format!(
-            "transfer-journal\t1\tanother-boot\ttarget\tctl (pid 1)\t1700000000\t/srv\t.\n\
-             \nlease\tdisk\tstaging\t{}\t.\n\
-             \nlease\tboot\tjob\t/etc/passwd\t.\n\
-             \nlease\tdisk\tstaging\t{}",
-            staged.display(),
-            precious.display()
-        ),
-    );
+    let header = Record::Header(Header {
+        version: VERSION,
+        program: "1".into(),
+        boot: "another-boot".into(),
+        role: "target".into(),
+        controller: "ctl (pid 1)".into(),
+        started: 1_700_000_000,
+        path: "/srv".into(),
+    });
+    let staging = |path: &Path| Record::Lease(Undo::Staging { path: path.into(), keep: false });
+    let job = Record::Lease(Undo::Job { lock: "/etc/passwd".into() });
+    let records = [header, staging(&staged), job, staging(&precious)].map(|record| encode(&record).unwrap());
+    let mut journal = records.concat();
+    journal.truncate(journal.len() - 1);
+    sandbox.file(directory.join("journal.bin"), journal);
     sandbox.run(&[&"status", &"localhost"]).expect_success().says("from before a reboot").says("2023-11-14");
     sandbox.run(&[&"clean", &"localhost"]).expect_success().says("rolled back: staging directory");
     assert_eq!(names(&target), Vec::<String>::new());

@@ -30,6 +30,8 @@ mod terminal;
 
 #[path = "../support"]
 mod support {
+    #[allow(unused_imports, reason = "the tests of the lab use the rest")]
+    pub(crate) mod holder;
     pub(crate) mod local;
     pub(crate) mod output;
     pub(crate) mod schema;

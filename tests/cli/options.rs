@@ -15,7 +15,11 @@ fn all_checks(options: [&str; 2]) {
                 .run(&[&source, &target, &options[0], &options[1], &checksum, &parallel])
                 .expect_success();
             assert_same(&source, &target.join("source"));
-            assert_eq!(ended.stdout.contains("MD5 of 2 files (read back from both disks)"), files, "{ended}");
+            assert_eq!(
+                ended.stdout.contains("BLAKE3 of 2 files (read back from both disks)"),
+                files,
+                "{ended}"
+            );
             // An explicit check of the files replaces that of the stream, which encryption always has.
             let stream = stream && !files || options[1] == "--encrypt";
             assert_eq!(ended.stdout.contains("SHA-256 of the stream"), stream, "{ended}");
@@ -75,13 +79,13 @@ fn compressor_falls_back_to_pigz_and_gzip() {
 }
 
 #[test]
-fn missing_openssl_falls_back_to_md5_digest() {
+fn missing_openssl_keeps_the_digest_of_the_stream() {
     let Some(mut sandbox) = Sandbox::new() else { return };
     sandbox.without(&["openssl"]);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     sandbox.run(&[&source, &target]).expect_code(4).says("not installed: openssl; apt install openssl");
     let plain = ["--no-encrypt", "--parallel-checksum"];
-    sandbox.run(&[&source, &target, &plain[0], &plain[1]]).expect_success().says("MD5 of the stream");
+    sandbox.run(&[&source, &target, &plain[0], &plain[1]]).expect_success().says("SHA-256 of the stream");
     assert_same(&source, &target.join("source"));
     sandbox.is_clean(&[&target]);
 }

@@ -4,8 +4,10 @@
 
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
+use crate::support::local::agents::{REMOVING, UNLINK, failing, removes_staged};
 use crate::support::local::holds::{Hold, Point, Role};
 use crate::support::local::processes::staging;
 use crate::support::local::runs::{LONG, Running, wait_until};
@@ -69,11 +71,16 @@ fn shows_run(sandbox: &Sandbox, name: &str, code: i32, words: Words<'_>) {
 /// Starts a run without progress, which is held in mid-stream.
 fn held() -> Option<(Sandbox, Hold, Running)> {
     let sandbox = Sandbox::new()?;
+    let (hold, running) = held_in(&sandbox);
+    Some((sandbox, hold, running))
+}
+
+fn held_in(sandbox: &Sandbox) -> (Hold, Running) {
     let hold = sandbox.hold(Point::Archive);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
     let running = sandbox.spawn(&[&source, &target, &"--progress=none", &"--lease-time=600"]);
     hold.reached();
-    Some((sandbox, hold, running))
+    (hold, running)
 }
 
 #[test]
@@ -207,8 +214,9 @@ fn interruption_confirms_the_rollback() {
 
 #[test]
 fn second_signal_suggests_status_and_clean() {
-    let Some((sandbox, _hold, running)) = held() else { return };
-    let removing = sandbox.hold(Point::Removal);
+    let Some(sandbox) = Sandbox::new() else { return };
+    let removing = sandbox.trace(REMOVING);
+    let (_hold, running) = held_in(&sandbox);
     running.signal(Signal::SIGINT);
     removing.reached();
     running.signal(Signal::SIGINT);
@@ -267,10 +275,11 @@ fn status_and_clean_list_runs_and_leases() {
 
 #[test]
 fn leftovers_are_listed_with_clean_command() {
-    let Some((sandbox, _hold, running)) = held() else { return };
-    sandbox.shim("rm", "[[ $* == *--one-file-system* ]] && exit 1");
+    let Some(sandbox) = Sandbox::new() else { return };
+    let failing = sandbox.trace(failing(UNLINK, removes_staged, Errno::EIO));
+    let (_hold, running) = held_in(&sandbox);
     running.signal(Signal::SIGINT);
     shows(&sandbox, "leftovers", &running.wait(LONG).expect_code(6));
-    std::fs::remove_file(sandbox.path("bin/rm")).unwrap();
+    drop(failing);
     sandbox.run(&[&"clean", &"localhost"]).expect_success();
 }

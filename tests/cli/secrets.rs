@@ -2,16 +2,26 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use bstr::ByteSlice as _;
+use sha2::{Digest as _, Sha256};
 
 use crate::support::local::holds::Point;
 use crate::support::local::processes::staging;
 use crate::support::local::runs::{LONG, Running};
-use crate::support::local::sandbox::Sandbox;
+use crate::support::local::sandbox::{AGENT, Sandbox};
+
+/// Digest of the agent, by which hosts recognize it.
+static DIGEST: LazyLock<String> = LazyLock::new(|| {
+    Sha256::digest(fs::read(AGENT).unwrap()).iter().map(|byte| format!("{byte:02x}")).collect()
+});
 
 /// A word of 64 hexadecimal digits, the format of keys.
 fn key_in(bytes: &[u8]) -> Option<String> {
-    let word = bytes.split(|byte| !byte.is_ascii_hexdigit()).find(|word| word.len() == 64)?;
+    let mut words = bytes.split(|byte| !byte.is_ascii_hexdigit()).filter(|word| word.len() == 64);
+    let word = words.find(|word| *word != DIGEST.as_bytes())?;
     Some(String::from_utf8_lossy(word).into_owned())
 }
 
@@ -31,7 +41,8 @@ fn key_is_in_no_argument_environment_or_file() {
     let Some(sandbox) = Sandbox::new() else { return };
     let hold = sandbox.hold(Point::Archive);
     let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
-    let running = sandbox.spawn(&[&source, &target, &"--verbose"]);
+    // No digest of a file is as long as a key.
+    let running = sandbox.spawn(&[&source, &target, &"--verbose", &"--checksum-algorithm", &"md5"]);
     let over = AtomicBool::new(false);
     let (mut seen, mut ciphers) = (Vec::new(), 0);
     let ended = std::thread::scope(|scope| {
@@ -50,7 +61,7 @@ fn key_is_in_no_argument_environment_or_file() {
         ciphers = now.max(ciphers);
         for journal in sandbox.journals() {
             for file in fs::read_dir(journal.parent().unwrap()).unwrap().flatten() {
-                if file.file_type().unwrap().is_file() {
+                if file.file_type().unwrap().is_file() && file.file_name() != "transfer-agent" {
                     let key = key_in(&fs::read(file.path()).unwrap());
                     // `.count` has the digest of a list.
                     let is_digest = file.path().extension().is_some_and(|extension| extension == "count");
@@ -70,6 +81,45 @@ fn key_is_in_no_argument_environment_or_file() {
     assert!(ciphers >= 2, "both ends cipher, and {ciphers} were seen");
     assert_eq!(key_in(ended.stderr.as_bytes()), None, "{ended}");
     ended.expect_success();
+    sandbox.is_clean(&[&target]);
+}
+
+/// In front of openssl on the source: keeps the key in a file.
+const KEEP_KEY: &str = r#"if [[ " $* " == *' enc '* && " $* " != *' -d '* && $* =~ fd:([0-9]+) ]]; then
+        number=${BASH_REMATCH[1]}
+        IFS= read -r key <&"$number"
+        printf '%s' "$key" >"${0%/*}/../key"
+        eval "exec $number< <(printf '%s\n' \"\$key\")"
+    fi"#;
+
+/// As sudo may log it.
+#[test]
+fn key_is_not_readable_in_input_and_output_of_agents() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    sandbox.shim("openssl", KEEP_KEY);
+    let logs = sandbox.dir("logs");
+    sandbox.shim(
+        "sh",
+        &format!(
+            "if [[ $3 == bootstrap ]]; then \"$real\" \"$@\" < <(tee '{0}'/$$.in) > >(tee '{0}'/$$.out); exit; fi",
+            logs.display()
+        ),
+    );
+    let (source, target) = (sandbox.source("source"), sandbox.dir("target"));
+    sandbox.run(&[&source, &target, &"--verbose"]).expect_success();
+    let key = fs::read(sandbox.path("key")).unwrap();
+    assert_eq!(key_in(&key).map(String::into_bytes), Some(key.clone()), "or the test shows nothing");
+    let digits = std::str::from_utf8(&key).unwrap();
+    let raw: Vec<u8> = (0..32).map(|n| u8::from_str_radix(&digits[2 * n..2 * n + 2], 16).unwrap()).collect();
+    let logs: Vec<_> = fs::read_dir(logs).unwrap().flatten().collect();
+    assert!(logs.len() >= 4, "{logs:?}");
+    for log in logs {
+        let bytes = fs::read(log.path()).unwrap();
+        assert!(!bytes.is_empty(), "{log:?}");
+        for secret in [&key, &raw] {
+            assert_eq!(bytes.find(secret), None, "{log:?}");
+        }
+    }
     sandbox.is_clean(&[&target]);
 }
 

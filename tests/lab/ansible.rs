@@ -394,8 +394,12 @@ fn play_drives_many_controllers() {
         host.sh(&format!("cd '{}'; mkdir data in; hostname >data/name", stage.scratch.path()));
     }
     stage.ctl.sh(&format!(
-        "for host in db1 db2; do ssh $host 'cat >{0}; chmod 755 {0}' </usr/local/bin/transfer; done",
-        stage.join("transfer")
+        "for host in db1 db2; do
+             for file in transfer transfer-agent; do
+                 ssh $host 'cat >{0}/'$file'; chmod 755 {0}/'$file </usr/local/bin/$file
+             done
+         done",
+        stage.scratch.path()
     ));
     let tasks = r#"
     - transfer:

@@ -1,8 +1,11 @@
 //! Extended attributes, ACLs and capabilities that a file system of the target cannot hold.
 
-use crate::support::changes::Wrapper;
+use nix::libc;
+
+use crate::support::holder::{Call, Point, Role};
 use crate::support::hosts::Lab;
 use crate::support::output::Output;
+use crate::support::roots;
 use crate::support::scenes::{SOON, Scene};
 use crate::support::trees::names;
 
@@ -21,6 +24,16 @@ fn with_attributes() -> Option<(Scene, String, String)> {
     let target = scene.at("bare");
     scene.db2.sh(&format!("mkdir '{target}'; mount -t ramfs lab '{target}'; chmod 0755 '{target}'"));
     Some((scene, source, target))
+}
+
+/// Gives a file system free space: 4 GB.
+fn with_space(call: &Call) -> Option<i64> {
+    if !call.descriptor(0).starts_with("/proc") {
+        // Fields `f_bsize` to `f_bavail` of `struct statfs`.
+        let fields = [4096u64, 1_000_000, 1_000_000, 1_000_000];
+        call.put(1, 8, &fields.map(u64::to_ne_bytes).concat());
+    }
+    None
 }
 
 /// Asserts a refusal with the kind, the number of files, an example and the option that allows the loss.
@@ -43,8 +56,7 @@ fn exclusive_attributes_are_dropped_only_when_allowed() {
     ));
     // A ramfs has no attributes, and reports no free space.
     db2.sh(&format!("mkdir '{target}'; mount -t ramfs lab '{target}'"));
-    let free = r"[[ $1 == -f && $2 == -c ]] && { printf 'target_free\t1000000\t4096\t0\t0\tramfs\n'; exit; }";
-    let _stat = Wrapper::new(&db2, "stat", free);
+    let space = roots::hold(&db2, &[Role::Serve], Point::Altered(&[libc::SYS_fstatfs], with_space));
     let args = [format!("db1:{source}"), format!("db2:{target}")];
     let transfer =
         |options: &[&str]| lab.transfer(&[&args.each_ref().map(String::as_str)[..], options].concat());
@@ -68,8 +80,11 @@ fn exclusive_attributes_are_dropped_only_when_allowed() {
     db2.sh(&format!("rm -r '{target}/data'"));
 
     // Without the preflight check, tar fails.
-    let blind = r"[[ $* == *O_DIRECTORY* ]] && exit";
-    let perl = Wrapper::new(&db2, "perl", blind);
+    drop(space);
+    let blind: fn(&Call) -> Option<i64> =
+        |call| if call.number == libc::SYS_fsetxattr { Some(0) } else { with_space(call) };
+    let blind = Point::Altered(&[libc::SYS_fstatfs, libc::SYS_fsetxattr], blind);
+    let blind = roots::hold(&db2, &[Role::Serve], blind);
     let failed = transfer(&["--drop-attributes=acls,xattrs"]).expect_code(1);
     assert!(
         failed.stderr.contains("tar cannot set capabilities of 1 file (./data/d/c: Operation not"),
@@ -78,7 +93,7 @@ fn exclusive_attributes_are_dropped_only_when_allowed() {
     assert_eq!(names(&db2, &target), Vec::<String>::new());
     let copied = transfer(&["--drop-attributes=acls,xattrs,capabilities"]).expect_success();
     assert!(copied.stdout.contains(reported), "{copied}");
-    drop(perl);
+    drop(blind);
 
     // Attributes that the target can hold are kept, despite the option.
     db2.sh(&format!("umount '{target}'"));
@@ -109,8 +124,7 @@ fn exclusive_archive_attributes_are_not_lost_silently() {
         scene.scratch.path()
     ));
     // The file system reports no free space.
-    let space = "[[ $* == *target_free* ]] && { $real \"$@\" | sed 's/^target_free\\t0\\t/target_free\\t100000\\t/'; exit; }";
-    let _stat = Wrapper::new(&scene.db2, "stat", space);
+    let _space = roots::hold(&scene.db2, &[Role::Serve], Point::Altered(&[libc::SYS_fstatfs], with_space));
     let ends = [format!("db1:{archive}"), format!("db2:{target}")];
     let transfer = |options: &[&str]| {
         let args = [ends[0].as_str(), ends[1].as_str(), "--type=decompress", "--as=unpacked"];

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use transfer::proto::journal::{Record, Undo, encode};
+
 use crate::support::agents;
 use crate::support::midstream::{LEASE, MidStream, PROMPTLY, expect_end};
 
@@ -145,22 +147,29 @@ fn exclusive_unlockable_port_leaves_nothing() {
     scene.expect_as_before(PROMPTLY);
 }
 
+/// Returns the record of a staging directory.
+fn staging(path: &str) -> Vec<u8> {
+    encode(&Record::Lease(Undo::Staging { path: path.into(), keep: false })).expect("a record")
+}
+
 #[test]
 fn exclusive_clean_removes_only_files_named_after_the_run() {
     let Some(scene) = MidStream::set() else { return };
     scene.orphan(&[&scene.db1, &scene.db2]);
     let agent = agents::name(&scene.db2);
-    let journal = format!("/var/lib/transfer/{agent}/journal");
     let precious = scene.at("precious");
     let others = scene.at(".transfer-20200101-000000-000000-target1");
     let torn = scene.at(&format!(".transfer-{agent}"));
+    let paths = [&precious, &others, &format!("{torn}/../precious"), ""];
+    let mut records: Vec<u8> = paths.iter().flat_map(|path| staging(path)).collect();
     // An incomplete last record: its change was never made.
+    let mut last = staging(&torn);
+    last.pop();
+    records.extend(last);
+    scene.db2.put(records, &scene.at("records"), 0o600);
     scene.db2.sh(&format!(
-        r#"mkdir '{precious}' '{others}' '{torn}'
-        for path in '{precious}' '{others}' '{torn}/../precious' '{torn}/' ''; do
-            printf '\nlease\tdisk\tstaging\t%s\t.\n' "$path" >>'{journal}'
-        done
-        printf '\nlease\tdisk\tstaging\t%s' '{torn}' >>'{journal}'"#
+        "mkdir '{precious}' '{others}' '{torn}'; cat '{0}' >>'/var/lib/transfer/{agent}/journal.bin'; rm '{0}'",
+        scene.at("records")
     ));
     scene.lab.transfer(&["clean", "db1"]).expect_success();
     let output = scene.lab.transfer(&["clean", "db2"]).expect_code(6);
@@ -168,7 +177,7 @@ fn exclusive_clean_removes_only_files_named_after_the_run() {
         assert!(
             output
                 .stdout
-                .contains(&format!("db2: NOT ROLLED BACK: staging directory {left} (run {agent})\n")),
+                .contains(&format!("db2: NOT ROLLED BACK: staging directory {left} ({left} does not have the name of this run) (run {agent})\n")),
             "{output}"
         );
     }

@@ -2,13 +2,18 @@
 //! Here it is noticed in two ways: by the order of system calls on a host, and by the contents of a disk that
 //! was cut off.
 
-use crate::support::changes::{Changed, Wrapper};
+use std::ffi::OsStr;
+
+use nix::libc;
+
+use crate::support::changes::Changed;
 use crate::support::copies::{OLD, assert_same};
 use crate::support::firewall::FIREWALL;
+use crate::support::holder::{Point, Role};
 use crate::support::hosts::Host;
-use crate::support::scenes::{SOON, Scene};
+use crate::support::roots;
+use crate::support::scenes::Scene;
 use crate::support::trees::names;
-use crate::support::waiting::eventually;
 use crate::syscalls::{Call, Expected, Tracer, violations};
 
 const REPLACE: &[&str] = &["--replace"];
@@ -23,7 +28,7 @@ impl Scene {
             "mkdir -p {0}/dir; echo new >{0}/file; ln -s file {0}/link; head -c 50000 /dev/urandom >{0}/dir/more",
             scene.source
         ));
-        scene.db2.sh(&format!("mkdir {0}/gate {0}/in", scene.scratch.path()));
+        scene.db2.sh(&format!("mkdir {0}/in", scene.scratch.path()));
         Some(scene)
     }
 
@@ -57,7 +62,9 @@ fn assert_order(calls: &[Call], expected: &Expected, effects: &[&str]) {
     for effect in effects {
         assert!(seen.contains(effect), "no {effect} was seen, only {seen:?}");
     }
-    for (at, sync) in calls.iter().enumerate().filter(|(_, call)| call.is_sync()) {
+    // The program is of use to later clean-ups only, and the model does not know that it must be whole.
+    let counts = |call: &Call| call.is_sync() && !call.describe().contains("/transfer-agent>");
+    for (at, sync) in calls.iter().enumerate().filter(|(_, call)| counts(call)) {
         let without = [&calls[..at], &calls[at + 1..]].concat();
         let (found, _) = violations(&without, expected);
         assert!(!found.is_empty(), "{} is not needed", sync.describe());
@@ -112,8 +119,9 @@ fn exclusive_no_fsync_syncs_only_journal_and_replacements() {
 fn exclusive_ineffective_syncs_are_detected() {
     let Some(scene) = Scene::durable() else { return };
     scene.make_old();
-    let _sync = Wrapper::new(&scene.db2, "sync", "exit 0");
-    let (found, _) = violations(&scene.traced(REPLACE), &scene.expected(false));
+    let mut calls = scene.traced(REPLACE);
+    calls.retain(|call| !call.is_sync());
+    let (found, _) = violations(&calls, &scene.expected(false));
     for what in [
         "the journal is not on the disk",
         "the copy is not on the disk",
@@ -140,7 +148,7 @@ impl Disk {
     fn new(scene: &Scene, image: &str, at: &str) -> Self {
         let disk = Self { host: scene.db2.clone(), image: scene.at(image), at: at.to_owned() };
         disk.host.sh(&format!(
-            "{LOOP_DEVICES}; truncate -s 32M {0}; mkfs.ext4 -q -E lazy_itable_init=0,lazy_journal_init=0 {0}; mkdir -p {at}",
+            "{LOOP_DEVICES}; truncate -s 64M {0}; mkfs.ext4 -q -E lazy_itable_init=0,lazy_journal_init=0 {0}; mkdir -p {at}",
             disk.image
         ));
         disk.mount(&disk.image);
@@ -173,6 +181,9 @@ impl Drop for Disk {
     }
 }
 
+/// System calls that sync.
+const SYNCS: &[i64] = &[libc::SYS_fsync, libc::SYS_fdatasync, libc::SYS_syncfs];
+
 /// A scene on two disks, one for the copies and one for the journals.
 struct Cut {
     copies: Disk,
@@ -180,13 +191,18 @@ struct Cut {
     scene: Scene,
 }
 
-/// A moment at which a run is held: a program, and a condition for its call.
-type Moment = (&'static str, &'static str);
-
-const STAGING_IS_MADE: Moment = ("chmod", "$1 == 00700");
-const BEFORE_THE_NAME: Moment = ("perl", "${4-} == [12] && ${6-} == */fd/14/data");
+/// Moments at which the agent is held.
+const STAGING_IS_MADE: Point = Point::After(&[libc::SYS_mkdirat], |call| is_staging(&call.text(1)));
+const BEFORE_THE_NAME: Point = Point::Before(&[libc::SYS_renameat2], |call| call.text(3) == "data");
 /// Nothing was rolled back yet.
-const SUCCESS_IS_TOLD: Moment = ("rm", "$* == *--one-file-system*/.transfer-*");
+const SUCCESS_IS_TOLD: Point = Point::Before(&[libc::SYS_unlinkat], |call| {
+    let is_tried = [".probe", ".exchange"].iter().any(|name| call.text(1) == *name);
+    call.path(0, 1).iter().any(is_staging) && !is_tried
+});
+
+fn is_staging(name: &OsStr) -> bool {
+    name.to_string_lossy().starts_with(".transfer-")
+}
 
 impl Cut {
     fn set() -> Option<Self> {
@@ -199,22 +215,21 @@ impl Cut {
     /// Takes the state of both disks after a power cut at a moment of a run, and at its end. The run itself
     /// continues, and has to succeed.
     #[track_caller]
-    fn run(&self, options: &[&str], (program, condition): Moment, during: &str) -> [[String; 2]; 2] {
-        let gate = self.scene.at("gate");
-        let hold = format!("mv {gate}/armed {gate}/held; until [[ -e {gate}/go ]]; do sleep 0.02; done");
-        self.scene.db2.sh(&format!("rm -rf {gate}/*; touch {gate}/armed"));
-        let script = format!("if [[ -e {gate}/armed && {condition} ]]; then {hold}; fi");
-        let _wrapper = Wrapper::new(&self.scene.db2, program, &script);
-        let run = self.scene.spawn(options);
-        let held = || self.scene.db2.run(&["test", "-e", &format!("{gate}/held")]).status.success();
-        assert!(eventually(SOON, held), "the moment does not come");
+    fn run(&self, options: &[&str], moment: Point, during: &str) -> [[String; 2]; 2] {
+        let holder = roots::hold(&self.scene.db2, &[Role::Serve], moment);
+        let mut run = self.scene.spawn(options);
+        holder.expect_held(&mut run);
         self.scene.db2.sh(during);
         let then = self.both("then");
-        self.scene.db2.sh(&format!("touch {gate}/go"));
+        holder.open();
         run.wait().expect_success();
+        [then, self.at_end()]
+    }
+
+    fn at_end(&self) -> [String; 2] {
         // The journal may be removed before the objects that it lists.
         self.scene.db2.sh("sync -f /var/lib/transfer");
-        [then, self.both("end")]
+        self.both("end")
     }
 
     fn both(&self, name: &str) -> [String; 2] {
@@ -326,14 +341,12 @@ fn exclusive_power_cut_exposes_ineffective_syncs() {
     // Another process of the machine may sync all disks at this time.
     for attempt in 1.. {
         let Some(cut) = Cut::set() else { return };
-        let _sync = Wrapper::new(&cut.scene.db2, "sync", "exit 0");
-        let [then, end] = cut.run(&[], SUCCESS_IS_TOLD, ":");
-        let mut left = Vec::new();
-        for disks in [then, end] {
-            cut.restart_with(&disks);
-            left.extend(cut.names());
-            left.extend(names(&cut.scene.db2, "/var/lib/transfer"));
-        }
+        let ineffective = Point::Instead(SYNCS, |_| true, 0);
+        let ineffective = roots::hold(&cut.scene.db2, Role::ALL, ineffective);
+        cut.scene.transfer(&[]).expect_success();
+        drop(ineffective);
+        cut.restart_with(&cut.at_end());
+        let left = [cut.names(), names(&cut.scene.db2, "/var/lib/transfer")].concat();
         if left.is_empty() {
             break;
         }

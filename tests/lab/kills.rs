@@ -4,10 +4,15 @@
 use std::thread;
 use std::time::{Duration, SystemTime};
 
+use nix::libc;
+use nix::sys::signal::{Signal, kill};
+use transfer::proto::journal::Record;
+
 use crate::support::agents::Found;
-use crate::support::changes::Wrapper;
+use crate::support::holder::{Call, Point, Role};
 use crate::support::hosts::Host;
 use crate::support::midstream::{LEASE, MidStream, PROMPTLY, expect_end};
+use crate::support::roots;
 use crate::support::waiting::eventually;
 use crate::support::{agents, processes};
 
@@ -62,8 +67,11 @@ fn exclusive_orphaned_run_is_listed_and_cleaned() {
     let Some(scene) = MidStream::set() else { return };
     scene.orphan(&[&scene.db1, &scene.db2]);
     let (source, target) = (agents::name(&scene.db1), agents::name(&scene.db2));
-    processes::sh(&scene.db1, "[[ -n $(process sender tar --create) ]]");
-    processes::sh(&scene.db2, "[[ -n $(process receiver tar --extract) ]]");
+    // Jobs end with their agent.
+    for (host, job) in [(&scene.db1, "sender tar --create"), (&scene.db2, "receiver tar --extract")] {
+        let ended = || processes::sh(host, &format!("process {job}")).is_empty();
+        assert!(eventually(PROMPTLY, ended), "{job} goes on");
+    }
 
     let status = scene.lab.transfer(&["status", "db1", "db2"]).expect_success().stdout;
     let staging = scene.at(&format!("in/.transfer-{target}"));
@@ -134,8 +142,8 @@ fn exclusive_late_watchdog_spares_the_next_run() {
     ));
     let next = scene.start_stream(&[]);
     assert_ne!(agents::name(&scene.db2), dead);
-    let journal = processes::sh(&scene.db2, "cat $home/journal");
-    assert!(journal.contains("\tport\t4400\t"), "the same port, or the test shows nothing: {journal}");
+    let status = scene.lab.transfer(&["status", "db2"]).expect_success().stdout;
+    assert!(status.contains("  holds port 4400\n"), "the same port, or the test shows nothing: {status}");
     watchdog.thaw();
     assert!(eventually(PROMPTLY, || watchdog.are_gone()), "the late watchdog does not end");
     scene.open_throttle();
@@ -195,10 +203,7 @@ fn exclusive_killed_sender_stage_is_named() {
         "sender",
         &[
             ("tar", "--create", "tar"),
-            ("perl", "sender read", "read"),
             ("zstd", "-c", "compress"),
-            ("perl", "sender wire", "wire"),
-            ("openssl", "dgst", "sender.digest"),
             ("openssl", "enc", "encrypt"),
             ("nc", "-N", "netcat1"),
         ],
@@ -215,8 +220,6 @@ fn exclusive_killed_receiver_stage_is_named() {
         &[
             ("nc", "-l", "netcat"),
             ("openssl", "enc", "decrypt"),
-            ("openssl", "dgst", "receiver.digest"),
-            ("perl", "receiver wire", "wire"),
             ("zstd", "-c", "decompress"),
             ("tar", "--extract", "tar"),
         ],
@@ -224,17 +227,14 @@ fn exclusive_killed_receiver_stage_is_named() {
 }
 
 #[test]
-fn exclusive_killed_job_shell_ends_its_stages() {
+fn exclusive_killed_job_ends_its_stages() {
     let Some(scene) = MidStream::set() else { return };
     for (host, job, name) in [(&scene.db1, "sender", "db1"), (&scene.db2, "receiver", "db2")] {
-        // The shell that runs the stages, and the one that reports the end.
-        for shell in ["-c", "-s"] {
-            let run = scene.start_stream(&[]);
-            Found::of(host, &[&format!("process {job} bash {shell}")]).signal("KILL");
-            let said = expect_end(run, 1, PROMPTLY);
-            assert!(said.contains(&format!("{name}: its processes were killed from outside")), "{said}");
-            scene.expect_as_before(LEASE);
-        }
+        let run = scene.start_stream(&[]);
+        Found::of(host, &[&format!("job {job}")]).signal("KILL");
+        let said = expect_end(run, 1, PROMPTLY);
+        assert!(said.contains(&format!("{name}: its processes were killed from outside")), "{said}");
+        scene.expect_as_before(LEASE);
     }
 }
 
@@ -242,10 +242,14 @@ fn exclusive_killed_job_shell_ends_its_stages() {
 fn exclusive_agent_killed_at_start_fails_the_run_cleanly() {
     let Some(scene) = MidStream::set() else { return };
     for (host, name) in [(&scene.db1, "db1"), (&scene.db2, "db2")] {
-        let mv = Wrapper::new(host, "mv", "[[ ${3-} == */.new-* ]] && kill -KILL $PPID && exit");
-        let said = expect_end(scene.start(&[]), 1, PROMPTLY);
-        assert!(said.contains(&format!("{name}: ")) && said.contains("start of the agent"), "{said}");
-        drop(mv);
+        let begins: fn(&Call) -> bool = |call| matches!(call.last_record(0), Some(Record::Header(_)));
+        let syncs = &[libc::SYS_fdatasync, libc::SYS_fsync];
+        let holder = roots::hold(host, &[Role::Serve], Point::After(syncs, begins));
+        let mut run = scene.start(&[]);
+        kill(holder.expect_held(&mut run).process, Signal::SIGKILL).expect("it is held");
+        holder.open();
+        let said = expect_end(run, 1, PROMPTLY);
+        assert!(said.contains(&format!("{name}: lost contact with the agent of this run")), "{said}");
         scene.expect_as_before(PROMPTLY);
     }
 }
@@ -253,12 +257,12 @@ fn exclusive_agent_killed_at_start_fails_the_run_cleanly() {
 #[test]
 fn exclusive_agent_killed_at_journal_removal_leaves_nothing() {
     let Some(scene) = MidStream::set() else { return };
-    let once = scene.at("once");
-    let script = format!("[[ $* == */.new-* ]] && mkdir {once} 2>/dev/null && kill -KILL $PPID && exit");
-    let rm = Wrapper::new(&scene.db2, "rm", &script);
-    scene.start(&[]).end_within(PROMPTLY).expect_success();
-    drop(rm);
-    scene.db2.sh(&format!("rmdir {once}"));
+    let removal = Point::Before(&[libc::SYS_unlinkat], |call| call.text(1) == "journal.bin");
+    let holder = roots::hold(&scene.db2, &[Role::Serve], removal);
+    let mut run = scene.start(&[]);
+    kill(holder.expect_held(&mut run).process, Signal::SIGKILL).expect("it is held");
+    holder.open();
+    run.end_within(PROMPTLY).expect_success();
     scene.expect_copied();
     scene.expect_as_before(PROMPTLY);
 }

@@ -10,6 +10,7 @@ mod attributes;
 mod concurrent_runs;
 mod copies;
 mod crashes;
+mod cuts;
 mod databases;
 mod durability;
 mod firewalls;
@@ -38,6 +39,7 @@ mod support {
     pub(crate) mod every_kind;
     pub(crate) mod firewall;
     pub(crate) mod held;
+    pub(crate) mod holder;
     pub(crate) mod hosts;
     pub(crate) mod inputs;
     pub(crate) mod lab_scenes;
@@ -46,6 +48,8 @@ mod support {
     pub(crate) mod outages;
     pub(crate) mod output;
     pub(crate) mod processes;
+    #[allow(dead_code, reason = "the tests of the holder use the rest")]
+    pub(crate) mod roots;
     pub(crate) mod scenes;
     pub(crate) mod schema;
     pub(crate) mod scratch;

@@ -10,6 +10,9 @@ mod mounts;
 use crate::support::changes::Wrapper;
 use crate::support::copies::{OLD, assert_same, make_random};
 use crate::support::held::{Held, MORE_THAN_BUFFERS};
+use crate::support::holder::{OPEN, Point, Role};
+use crate::support::output::Output;
+use crate::support::roots;
 use crate::support::scenes::{SOON, Scene};
 use crate::support::waiting::eventually;
 
@@ -37,8 +40,8 @@ impl Scene {
 
     /// Restores the initial state of the target.
     fn reset(&self) {
-        let (directory, gate) = (self.at("in"), self.at("gate"));
-        self.db2.sh(&format!("rm -rf {directory} {gate}; mkdir {gate}; set -- {directory}/data; {OLD}"));
+        let directory = self.at("in");
+        self.db2.sh(&format!("rm -rf {directory}; set -- {directory}/data; {OLD}"));
     }
 
     /// Starts a run into the empty directory, which stops in mid-stream.
@@ -48,6 +51,22 @@ impl Scene {
         let held = Held::start(&self.lab, &args, &self.db2, &self.at("in"));
         held.port();
         held
+    }
+
+    /// Runs the copy, and a script on the target before tar unpacks there.
+    #[track_caller]
+    fn changed_before_unpacking(&self, options: &[&str], script: &str) -> Output {
+        let go = self.at("go");
+        let wait = format!("[[ $* == *--extract* ]] && until [[ -e {go} ]]; do sleep 0.02; done");
+        let _tar = Wrapper::new(&self.db2, "tar", &wait);
+        let run = self.spawn(options);
+        let staging = format!("test -e {}/.transfer-*/copy", self.at("in"));
+        let begins = || self.db2.run(&["bash", "-c", &staging]).status.success();
+        assert!(eventually(SOON, begins), "there is no staging directory");
+        self.db2.sh(&format!("{script}; touch {go}"));
+        let output = run.end_within(SOON);
+        self.db2.sh(&format!("rm {go}"));
+        output
     }
 
     /// Asserts that the target directory has only the older tree.
@@ -90,7 +109,9 @@ fn exclusive_max_duration_ends_stream_and_verification() {
     assert!(output.stderr.contains("not done within 4 s (--max-duration)"), "{output}");
     assert_eq!(scene.arrived(), Vec::<String>::new());
     scene.expect_no_runs();
-    let _md5sum = Wrapper::new(&scene.db2, "md5sum", "[[ $PWD == *.transfer-* ]] && sleep 100");
+    // A disk that does not answer when the copy is read.
+    let reads = Point::Before(OPEN, |call| call.opened().to_string_lossy().ends_with("large"));
+    let _reader = roots::hold(&scene.db2, &[Role::Job], reads);
     let output = scene.transfer(&["--max-duration", "8"]).expect_code(1);
     assert!(output.stderr.contains("verifying"), "{output}");
     assert!(output.stderr.contains("not done within 8 s (--max-duration)"), "{output}");

@@ -2,8 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use nix::libc;
+
 use crate::support::agents;
+use crate::support::holder::{Point, Role};
 use crate::support::midstream::{LEASE, MidStream, PROMPTLY, expect_end};
+use crate::support::roots;
 use crate::support::waiting::eventually;
 
 /// Limit for pipelines, port and firewall rule to be gone after a signal.
@@ -22,30 +26,15 @@ fn exclusive_signal_rolls_back_and_sets_exit_code() {
     }
 }
 
-/// Stops the first `rm` of the staging directory, and prints its pid.
-const STOP_RM: &str = r#"
-    while :; do
-        for comm in /proc/[0-9]*/comm; do
-            { read -r name <"$comm"; } 2>/dev/null || continue
-            [[ $name == rm ]] || continue
-            pid=${comm#/proc/} pid=${pid%/comm}
-            kill -STOP "$pid"
-            if [[ $(tr '\0' ' ' <"/proc/$pid/cmdline") == *"/.transfer-"* ]]; then
-                echo "stopped $pid"
-                exit
-            fi
-            kill -CONT "$pid"
-        done
-    done"#;
-
 #[test]
 fn exclusive_slow_removal_outlasts_the_controller() {
     let Some(scene) = MidStream::set() else { return };
+    let removal = Point::After(&[libc::SYS_unlinkat], |call| call.descriptor(0).ends_with("many"));
+    let holder = roots::hold(&scene.db2, &[Role::Serve], removal);
     let mut run = scene.start_stream(&[]);
     let staging = scene.at(&format!("in/.transfer-{}", agents::name(&scene.db2)));
     let make = "mkdir $ARGV[0]; for (1 .. 110_000) { open(my $file, '>', \"$ARGV[0]/$_\") or die $! }";
     scene.db2.run(&["perl", "-e", make, &format!("{staging}/many")]).expect_success();
-    let mut stopper = scene.db2.spawn(&["bash", "-c", STOP_RM]);
 
     let began = Instant::now();
     run.signal("INT");
@@ -53,14 +42,12 @@ fn exclusive_slow_removal_outlasts_the_controller() {
         let script = "[[ -z $(ss -Hltn 'sport >= 4400 and sport <= 4500') ]]
             [[ -z $(nft list ruleset | grep transfer-) ]]
             for home in /var/lib/transfer/*; do
-                for lock in \"$home\"/*.job; do [[ ! -e $lock || -z $(of 8 \"$lock\") ]]; done
+                for lock in \"$home\"/*.job; do [[ ! -e $lock || -z $(with \"$lock\" 8) ]]; done
             done";
         agents::holds(&scene.db2, script) && agents::holds(&scene.db1, script)
     });
     assert!(closed, "not closed after {:?}", began.elapsed());
-    stopper.wait_for("stopped", PROMPTLY);
-    let stopped = stopper.wait().expect_success().stdout;
-    let pid = stopped.trim().strip_prefix("stopped ").expect("a pid").to_owned();
+    holder.expect_held(&mut run);
     scene.db2.sh(&format!("test -d '{staging}'"));
     assert!(run.is_running(), "ended before the rollback was complete");
 
@@ -69,7 +56,8 @@ fn exclusive_slow_removal_outlasts_the_controller() {
     for command in ["transfer status", "transfer clean"] {
         assert!(said.contains(command), "no '{command}' in\n{said}");
     }
-    scene.db2.sh(&format!("test -d '{staging}'; kill -CONT {pid}"));
+    scene.db2.sh(&format!("test -d '{staging}'"));
+    holder.open();
     // A snapshot lists files, many of which disappear during this.
     assert!(eventually(PROMPTLY, || scene.db2.run(&["test", "!", "-e", &staging]).status.success()));
     scene.expect_as_before(PROMPTLY);

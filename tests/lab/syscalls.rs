@@ -6,49 +6,70 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::support::changes::Wrapper;
+use transfer::proto::HostBytes;
+use transfer::proto::command::FromAgent;
+use transfer::proto::frame;
+use transfer::proto::journal::{Layer, Record, Undo, decode};
+
 use crate::support::hosts::Host;
 use crate::support::waiting::eventually;
 
 /// Traced system calls: those that change a disk, wait for one, or start a program.
-const CALLS: &str = "chdir,fchdir,execve,write,pwrite64,sendfile,copy_file_range,ftruncate,fallocate,mkdir,mkdirat,mknodat,\
+const CALLS: &str = "openat,fadvise64,chdir,fchdir,execve,write,pwrite64,sendfile,copy_file_range,ftruncate,fallocate,mkdir,mkdirat,mknodat,\
     link,linkat,symlink,symlinkat,rename,renameat,renameat2,unlink,unlinkat,rmdir,chmod,fchmod,fchmodat,chown,fchown,\
     lchown,fchownat,utimensat,setxattr,lsetxattr,fsetxattr,fsync,fdatasync,syncfs,sync,sync_file_range";
 /// System calls that create or remove an entry of a directory.
 const ENTRIES: [&str; 10] =
     ["mkdir", "mkdirat", "mknodat", "unlink", "unlinkat", "rmdir", "link", "linkat", "symlink", "symlinkat"];
+/// End of the path of a journal.
+const JOURNAL: &str = "/journal.bin";
+/// System call by which the agent changes a mode. The C library, and so tar, makes another one.
+const AGENTS_CHMOD: &str = "fchmodat";
+/// Size of the length of a message.
+const LENGTH: usize = 4;
 const SOON: Duration = Duration::from_secs(20);
 
-/// Traces the agents of a host until it is dropped: shells that are started like agents are started by
-/// strace.
+/// Traces the logins of a host until it is dropped.
 pub(crate) struct Tracer {
     host: Host,
-    directory: String,
-    _bash: Wrapper,
+    /// File with the trace.
+    file: String,
+    /// Process of strace.
+    pid: String,
 }
 
+/// Follows sshd: with the calls `$1`, into the file `$2`. Prints the pid of strace.
+const FOLLOW: &str = r#"
+    sshd=$(systemctl show -p MainPID --value ssh)
+    setsid strace -f -y -s 4096 -e "$1" -o "$2" -p "$sshd" >/dev/null 2>&1 </dev/null &
+    until grep -q "^TracerPid:.$!$" "/proc/$sshd/status"; do sleep 0.01; done
+    echo $!"#;
+
 impl Tracer {
-    /// `directory` is for the traces, on the host; it does not have to exist.
+    /// `file` is for the trace, on the host.
     #[track_caller]
-    pub(crate) fn start(host: &Host, directory: &str) -> Self {
-        host.sh(&format!("rm -rf '{directory}'; mkdir -m 1777 '{directory}'"));
-        // The filter lets all other calls pass at their usual speed.
-        let strace = format!("strace -f --seccomp-bpf -y -s 1000 -e '{CALLS}' -o '{directory}'/$$");
-        let bash = Wrapper::new(
-            host,
-            "bash",
-            &format!("[[ $* == '--norc -p -s' ]] && exec {strace} -- $real \"$@\""),
-        );
-        Self { host: host.clone(), directory: directory.to_owned(), _bash: bash }
+    pub(crate) fn start(host: &Host, file: &str) -> Self {
+        let pid = host.run(&["bash", "-ec", FOLLOW, "follow", CALLS, file]).expect_success().stdout;
+        Self { host: host.clone(), file: file.to_owned(), pid: pid.trim().to_owned() }
     }
 
-    /// Returns the calls of the only agent.
+    /// Returns the calls of all logins.
     #[track_caller]
     pub(crate) fn stop(self) -> Vec<Call> {
-        let ended = || !self.host.run(&["pgrep", "-x", "strace"]).status.success();
-        assert!(eventually(SOON, ended), "strace does not end");
-        let of_agent = format!("grep -l '/journal>, \"transfer-journal' '{}'/*", self.directory);
-        parse(&self.host.sh(&format!("set -- $({of_agent}); [[ $# == 1 ]]; cat \"$1\"")))
+        // The agent and its watchdog may end after the run.
+        let agents = "transfer-agent serve|/proc/self/exe watchdog";
+        let ended = || !self.host.run(&["pgrep", "-f", agents]).status.success();
+        assert!(eventually(SOON, ended), "the agent does not end");
+        parse(&self.host.sh(&format!(
+            "kill {0}; while [[ -e /proc/{0} ]]; do sleep 0.01; done; cat '{1}'",
+            self.pid, self.file
+        )))
+    }
+}
+
+impl Drop for Tracer {
+    fn drop(&mut self) {
+        self.host.run(&["kill", &self.pid]);
     }
 }
 
@@ -56,7 +77,6 @@ impl Tracer {
 /// those of another process come after them.
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
-    pid: String,
     name: String,
     args: String,
     /// Files that it names, as absolute paths.
@@ -84,6 +104,26 @@ impl Call {
         names.contains(&self.name.as_str())
     }
 
+    /// Returns the bytes that it writes, if it writes to a journal.
+    fn record(&self) -> Option<Vec<u8>> {
+        let is_it = self.name == "write" && self.paths.first().is_some_and(|path| path.ends_with(JOURNAL));
+        is_it.then(|| unescaped(self.args.split_once('"').map_or("", |(_, text)| text)))
+    }
+
+    /// Whether the agent reports by it that it has carried out a command.
+    fn is_word(&self) -> bool {
+        let Some((_, text)) = self.args.split_once('"') else { return false };
+        let is_output = self.name == "write"
+            && ["1<pipe:", "1<socket:", "1<UNIX"].iter().any(|kind| self.args.starts_with(kind));
+        let body = || unescaped(text).into_iter().skip(LENGTH).collect::<Vec<_>>();
+        is_output && matches!(frame::decode(&body()), Ok(FromAgent::Reply { result: Ok(_), .. }))
+    }
+
+    /// Whether it starts a job.
+    fn starts_job(&self) -> bool {
+        self.name == "execve" && self.args.contains(r#"["transfer-agent", "job""#)
+    }
+
     fn is_rename(&self) -> bool {
         self.is(&["rename", "renameat", "renameat2"])
     }
@@ -97,11 +137,41 @@ fn parent(path: &str) -> &str {
     path.rsplit_once('/').map_or("", |(parent, _)| parent)
 }
 
+/// Returns the bytes of a text as strace shows them, up to its end.
+fn unescaped(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut rest = text.bytes().peekable();
+    while let Some(byte) = rest.next().filter(|byte| *byte != b'"') {
+        bytes.push(match (byte, rest.peek()) {
+            (b'\\', Some(b'0'..=b'7')) => {
+                let mut value = 0u8;
+                for _ in 0..3 {
+                    let Some(digit) = rest.next_if(|digit| (b'0'..=b'7').contains(digit)) else { break };
+                    value = value.wrapping_mul(8).wrapping_add(digit - b'0');
+                }
+                value
+            }
+            (b'\\', _) => match rest.next() {
+                Some(b'n') => b'\n',
+                Some(b't') => b'\t',
+                Some(b'r') => b'\r',
+                Some(b'v') => 0x0b,
+                Some(b'f') => 0x0c,
+                other => other.unwrap_or_default(),
+            },
+            _ => byte,
+        });
+    }
+    bytes
+}
+
 /// Parses the output of strace.
 fn parse(trace: &str) -> Vec<Call> {
     let mut calls = Vec::new();
     let mut unfinished: HashMap<&str, (usize, &str)> = HashMap::new();
     let mut directories: HashMap<String, String> = HashMap::new();
+    // Pinned entries, by the number of the descriptor.
+    let mut pinned: HashMap<String, String> = HashMap::new();
     for (at, line) in trace.lines().enumerate() {
         let Some((pid, rest)) = line.split_once(' ') else { continue };
         let rest = rest.trim_start();
@@ -123,11 +193,21 @@ fn parse(trace: &str) -> Vec<Call> {
         }
         let args = behind.rsplit_once(" = ").map_or(behind, |(args, _)| args).trim_end();
         let args = args.strip_suffix(')').unwrap_or(args).to_owned();
-        let paths = paths(name, &args, directories.get(pid).map_or("", String::as_str));
+        if name == "openat" {
+            if let Some((number, path)) = result.split_once('<').filter(|_| args.contains("O_PATH")) {
+                pinned.insert(number.to_owned(), path.trim_end_matches('>').to_owned());
+            }
+            continue;
+        }
+        let mut paths = paths(name, &args, directories.get(pid).map_or("", String::as_str));
+        for path in &mut paths {
+            let pin = path.strip_prefix("/proc/self/fd/").and_then(|number| pinned.get(number));
+            *path = pin.unwrap_or(path).clone();
+        }
         if matches!(name, "chdir" | "fchdir") {
             directories.insert(pid.to_owned(), paths.first().cloned().unwrap_or_default());
         }
-        calls.push(Call { pid: pid.to_owned(), name: name.to_owned(), args, paths, began, ended: at });
+        calls.push(Call { name: name.to_owned(), args, paths, began, ended: at });
     }
     calls
 }
@@ -185,17 +265,27 @@ struct Pending {
     what: String,
 }
 
+impl Pending {
+    /// Whether the agent has changed a mode.
+    fn is_mode(&self) -> bool {
+        self.what.split('(').next() == Some(AGENTS_CHMOD)
+    }
+}
+
 /// The model's disk, and the violations so far.
 struct Disk<'a> {
     expected: &'a Expected,
     /// Directory of the agents' journals, and the name of this one.
     state: String,
     agent: String,
-    /// The agent's process.
-    pid: String,
     pending: Vec<Pending>,
     changes: usize,
-    records: String,
+    /// Bytes of the journal.
+    journal: Vec<u8>,
+    /// Leases in it.
+    leases: Vec<Undo>,
+    /// Number of jobs that were started.
+    jobs: usize,
     journal_is_gone: bool,
     is_placed: bool,
     /// Kinds of effects that were seen.
@@ -205,24 +295,22 @@ struct Disk<'a> {
 
 /// Returns the violations of the order, and the kinds of effects that were seen.
 pub(crate) fn violations(calls: &[Call], expected: &Expected) -> (Vec<String>, Vec<&'static str>) {
-    let Some(header) =
-        calls.iter().find(|call| call.name == "write" && call.args.contains("\"transfer-journal\\t1"))
-    else {
+    let Some(header) = calls.iter().find(|call| call.record().is_some()) else {
         return (vec!["no agent has written a journal".into()], Vec::new());
     };
     let home = parent(&header.paths[0]);
     let state = parent(home).to_owned();
     let agent =
         home.strip_prefix(&format!("{state}/.new-")).expect("an agent begins under another name").to_owned();
-    let calls = &through_descriptors(calls, expected, &agent);
     let mut disk = Disk {
         expected,
         state,
         agent,
-        pid: header.pid.clone(),
         pending: Vec::new(),
         changes: 0,
-        records: String::new(),
+        journal: Vec::new(),
+        leases: Vec::new(),
+        jobs: 0,
         journal_is_gone: false,
         is_placed: false,
         seen: Vec::new(),
@@ -248,19 +336,15 @@ pub(crate) fn violations(calls: &[Call], expected: &Expected) -> (Vec<String>, V
     (disk.violations, disk.seen)
 }
 
-/// Replaces the paths of directories that the agent reaches by descriptors.
-fn through_descriptors(calls: &[Call], expected: &Expected, agent: &str) -> Vec<Call> {
-    let mut calls = calls.to_vec();
-    let Some((directory, _)) = &expected.target else { return calls };
-    let staging = format!("{directory}/.transfer-{agent}");
-    let held = [(13, format!("{staging}/copy")), (14, directory.clone()), (15, staging)];
-    let held = held.map(|(number, path)| (format!("/proc/self/fd/{number}"), path));
-    for path in calls.iter_mut().flat_map(|call| &mut call.paths) {
-        if let Some((name, real)) = held.iter().find(|(name, _)| is_below(path, name)) {
-            *path = format!("{real}{}", &path[name.len()..]);
-        }
+fn lease(record: Record) -> Option<Undo> {
+    match record {
+        Record::Lease(undo) => Some(undo),
+        _ => None,
     }
-    calls
+}
+
+fn is(path: &HostBytes, other: &str) -> bool {
+    path.as_bytes() == other.as_bytes()
 }
 
 impl Disk<'_> {
@@ -276,6 +360,12 @@ impl Disk<'_> {
     fn staging(&self) -> Option<String> {
         let (directory, _) = self.expected.target.as_ref()?;
         Some(format!("{directory}/.transfer-{}", self.agent))
+    }
+
+    /// Returns the path of the copy before it is published.
+    fn copy(&self) -> Option<String> {
+        let (_, name) = self.expected.target.as_ref()?;
+        Some(format!("{}/copy/{name}", self.staging()?))
     }
 
     fn destination(&self) -> Option<String> {
@@ -294,53 +384,53 @@ impl Disk<'_> {
 
     /// Checks the requirements of a call.
     fn demand(&mut self, call: &Call) {
-        let home = self.home();
-        let staging = self.staging();
-        let mut needs: Vec<(&'static str, String)> = Vec::new();
-        let mut is_word = false;
-        if let Some(staging) = &staging {
-            if call.is(&["mkdir"]) && call.paths == [staging.clone()] {
-                needs.push(("staging", format!("tree\\tstaging\\t{staging}\\t")));
-            }
-            if let [_, to] = &call.paths[..]
-                && call.is_rename()
-                && to.contains(".old-")
-                && !is_below(to, &self.state)
-            {
-                needs.push(("aside", format!("disk\\taside\\t{to}\\t")));
-            }
-        }
-        if call.name == "execve" && call.args.contains("[\"nft\", \"-f\"") {
-            needs.push(("rule", "boot\\trule\\tnftables\\t".into()));
-        }
-        if call.name == "execve"
-            && let Some((_, job)) = call.args.rsplit_once("\"transfer-")
-            && let Some((job, _)) = job.split_once("\"]")
-            && job.bytes().all(|byte| byte.is_ascii_alphanumeric())
-        {
-            needs.push(("job", format!("boot\\tjob\\t{home}/{job}.job\\t")));
-        }
-        if let Some(destination) = self.destination()
-            && call.name == "fchmodat"
-            && call.paths
-                == [self.staging().unwrap_or_default() + "/copy" + &destination[parent(&destination).len()..]]
-        {
-            needs.push(("mode", format!("disk\\tmode\\t{destination}\\t")));
-        }
-        if call.pid == self.pid && call.name == "write" {
-            let said = call.args.split_once(", \"").map_or("", |(_, said)| said);
-            is_word = said.starts_with("!\\tready") || said.starts_with("=\\t") && said.contains("\\tok");
-        }
-        for (effect, record) in &needs {
+        let needs = self.needs(call);
+        let is_word = call.is_word();
+        for (effect, is_recorded) in &needs {
             self.seen.push(effect);
-            if !self.records.contains(&format!("lease\\t{record}")) {
+            if !is_recorded {
                 self.violations.push(format!("{effect} without a record: {}", call.describe()));
             }
         }
-        if is_word || !needs.is_empty() {
+        // Before the journal begins, nothing needs it.
+        if is_word && !self.journal.is_empty() || !needs.is_empty() {
             self.require(call, "the journal", |disk, change| !disk.is_of_target(&change.path));
         }
         self.demand_of_the_copy(call, is_word);
+    }
+
+    /// Returns the effects of a call that need a record, and whether there is one.
+    fn needs(&mut self, call: &Call) -> Vec<(&'static str, bool)> {
+        let leases = &self.leases;
+        let mut needs = Vec::new();
+        let mut need = |effect, is_it: &dyn Fn(&Undo) -> bool| needs.push((effect, leases.iter().any(is_it)));
+        if let Some(staging) = &self.staging() {
+            if call.is(&["mkdir", "mkdirat"]) && call.paths == [staging.clone()] {
+                need("staging", &|undo| matches!(undo, Undo::Staging { path, .. } if is(path, staging)));
+            }
+            if let [from, to] = &call.paths[..]
+                && call.is_rename()
+                && is_below(from, staging)
+                && to.contains(".old-")
+            {
+                need("aside", &|undo| matches!(undo, Undo::Unpublished { path, .. } if is(path, to)));
+            }
+        }
+        if call.name == "execve" && call.args.contains(r#"["nft", "-f""#) {
+            need("rule", &|undo| matches!(undo, Undo::Rules { layer: Layer::Nftables, .. }));
+        }
+        if let (Some(copy), Some(destination)) = (self.copy(), self.destination())
+            && call.name == AGENTS_CHMOD
+            && call.paths == [copy]
+        {
+            need("mode", &|undo| matches!(undo, Undo::Mode { path, .. } if is(path, &destination)));
+        }
+        if call.starts_job() {
+            self.jobs += 1;
+            let leased = self.leases.iter().filter(|undo| matches!(undo, Undo::Job { .. })).count();
+            needs.push(("job", leased >= self.jobs));
+        }
+        needs
     }
 
     /// Checks the requirements of a call on the disk of the target.
@@ -358,14 +448,14 @@ impl Disk<'_> {
             }
             if !hasty {
                 // The mode that allows a directory to be moved is temporary.
-                let is_loosened =
-                    |change: &Pending| change.path == *from && change.what.starts_with("fchmodat(");
+                let is_loosened = |change: &Pending| change.path == *from && change.is_mode();
                 self.require(call, "the copy", |_, change| {
                     is_below(&change.path, from) && !is_loosened(change)
                 });
             }
         }
-        if call.name == "execve" && call.args.contains("/drop.pl\"") {
+        // The page cache is dropped.
+        if call.name == "fadvise64" && call.args.contains("POSIX_FADV_DONTNEED") && call.touches(&staging) {
             self.seen.push("reading");
             self.require(call, "what is to be read back", |_, change| is_below(&change.path, &staging));
         }
@@ -377,7 +467,9 @@ impl Disk<'_> {
         {
             // Removals in the staging directory concern only that directory, until it is removed itself.
             self.require(call, "the name", |_, change| {
-                change.path == directory || is_below(&change.path, &destination)
+                // The journal has the mode, until it ends.
+                let is_restored = change.path == destination && change.is_mode();
+                change.path == directory || is_below(&change.path, &destination) && !is_restored
             });
         }
         if call.is_rename() && call.paths.first().is_some_and(|path| *path == self.home()) {
@@ -410,20 +502,17 @@ impl Disk<'_> {
         }
         for path in &call.paths {
             let is_entry = call.is(&ENTRIES);
-            if path.starts_with("/proc/self/fd/") {
-                // tar changes the directory that is its standard input.
-                if let (Some(staging), Some((_, name))) = (self.staging(), &self.expected.target) {
-                    self.pend(&format!("{staging}/copy/{name}"), call);
-                }
-            } else if call.name == "write" && path.ends_with("/journal") && is_below(path, &self.state) {
-                if self.records.is_empty() {
+            if let Some(bytes) = call.record() {
+                if self.journal.is_empty() {
                     self.pend(parent(path), call);
                 }
-                self.records.push_str(&call.args);
+                self.journal.extend(bytes);
+                let records = decode(&self.journal).map_or_else(|_| Vec::new(), |decoded| decoded.records);
+                self.leases = records.into_iter().filter_map(lease).collect();
                 self.pend(path, call);
             } else if is_entry && (is_below(&self.state, path) || *path == new) && !self.journal_is_gone {
                 self.pend(parent(path), call);
-            } else if self.is_of_target(path) && !call.is(&["execve", "chdir", "fchdir"]) {
+            } else if self.is_of_target(path) && !call.is(&["execve", "chdir", "fchdir", "fadvise64"]) {
                 self.pend(if is_entry { parent(path) } else { path }, call);
                 if call.name == "rmdir" || call.args.contains("AT_REMOVEDIR") {
                     // Its contents are gone with it.

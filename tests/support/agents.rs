@@ -15,7 +15,7 @@ pub(crate) fn holds(host: &Host, script: &str) -> bool {
 /// Returns the name of the only agent that has a journal on the host.
 #[track_caller]
 pub(crate) fn name(host: &Host) -> String {
-    sh(host, "[[ -e $home/journal ]]; echo -n \"${home##*/}\"")
+    sh(host, "[[ -e $home/journal.bin ]]; echo -n \"${home##*/}\"")
 }
 
 /// Processes that were found, whatever has become of their parents.

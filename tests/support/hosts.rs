@@ -7,6 +7,7 @@ use std::fs;
 use std::hash::{Hash, Hasher};
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::process::Command;
 
 use super::commands::{Invocation, Running};
@@ -70,24 +71,32 @@ pub(super) fn lab_sh(command: &str, args: &[String]) {
     assert!(status.success(), "lab.sh {command} {args:?}: {status}\n{text}");
 }
 
-/// Puts the program on the controller unless this build of it is there, and returns its path.
+/// Puts the program and its agent on the controller unless this build of them is there, and returns its path.
 ///
 /// Under a lock, since many test processes do this at the same time. Builds that were not used for an hour
 /// are removed: a lab for development may exist for days.
 fn install_program(ctl: &Host) -> String {
     let program = std::env::var("TRANSFER_LAB_PROGRAM").unwrap_or_else(|_| PROGRAM.to_owned());
-    let built = fs::metadata(&program).expect("the program under test is not built");
+    let agent = Path::new(&program).with_file_name("transfer-agent");
+    let files = [agent.as_path(), Path::new(&program)];
     let mut hasher = DefaultHasher::new();
-    (&program, built.len(), built.mtime(), built.mtime_nsec()).hash(&mut hasher);
-    let path = format!("{PROGRAM_HOME}/{:016x}/transfer", hasher.finish());
+    for file in files {
+        let built = fs::metadata(file).expect("the program under test is not built");
+        (file, built.len(), built.mtime(), built.mtime_nsec()).hash(&mut hasher);
+    }
+    let directory = format!("{PROGRAM_HOME}/{:016x}", hasher.finish());
     let install = r#"
         mkdir -p "${1%/*}" && touch "${1%/*}"
         [ ! -x "$1" ] || exit 0
         find "$2" -mindepth 1 -maxdepth 1 -type d -mmin +60 -exec rm -rf {} +
-        cat >"$1.new" && chmod 0755 "$1.new" && mv -f "$1.new" "$1" && ln -sfn "$1" /usr/local/bin/transfer"#;
-    let file = fs::File::open(&program).expect("the program under test cannot be read");
-    let command = ctl.command(&["flock", LOCK, "sh", "-c", install, "sh", &path, PROGRAM_HOME]);
-    command.stdin_file(file).run().expect_success();
+        cat >"$1.new" && chmod 0755 "$1.new" && mv -f "$1.new" "$1" && ln -sfn "$1" "/usr/local/bin/${1##*/}""#;
+    let mut path = String::new();
+    for file in files {
+        path = format!("{directory}/{}", file.file_name().unwrap_or_default().to_string_lossy());
+        let program = fs::File::open(file).expect("the program under test cannot be read");
+        let command = ctl.command(&["flock", LOCK, "sh", "-c", install, "sh", &path, PROGRAM_HOME]);
+        command.stdin_file(program).run().expect_success();
+    }
     path
 }
 

@@ -26,7 +26,7 @@ const BYTES: &str = "48M";
 /// After a failed test, so that the next one does not fail, too: continues stopped agents, ends orphaned
 /// jobs.
 const RESCUE: &str = r#"
-    for home in /var/lib/transfer/*; do kill -CONT $(of 9 "$home/journal"); done
+    for home in /var/lib/transfer/*; do kill -CONT $(with "$home/journal.bin"); done
     for fd in /proc/[0-9]*/fd/8; do
         if [[ $(readlink "$fd") == /var/lib/transfer/* ]]; then fd=${fd#/proc/}; kill -KILL "${fd%%/*}"; fi
     done

@@ -1,4 +1,4 @@
-//! Addresses of the host, and the way from them to others. The routing table decides; a resolver is not asked.
+//! Addresses of the host, the way from them to others by the routing table, and addresses of names.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -6,7 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
 
-use crate::proto::facts::Route;
+use super::LIMIT;
+use crate::agent::tool::{Tool, ToolError};
+use crate::proto::facts::{MOST_ADDRESSES, Route};
 
 /// Port of the connections that are never used: discard.
 const ANY_PORT: u16 = 9;
@@ -14,6 +16,8 @@ const ANY_PORT: u16 = 9;
 const PASSING: u8 = 0x01 | 0x08 | 0x20 | 0x40;
 /// Scope of global addresses.
 const GLOBAL: u8 = 0;
+/// Status of `getent` when it has found nothing.
+const NOT_FOUND: i32 = 2;
 
 /// Returns the addresses at which the host may be reached: global ones that it will keep, of links that are up.
 pub(super) fn addresses() -> Vec<IpAddr> {
@@ -57,6 +61,34 @@ fn source(address: IpAddr) -> Option<IpAddr> {
     Some(socket.local_addr().ok()?.ip().to_canonical())
 }
 
+/// Returns the addresses of a name, in the order in which programs of this host try them. A static program
+/// has no name service switch: `getent` is asked. Without it there are none.
+pub(crate) fn resolve(name: &str) -> Result<Vec<IpAddr>, ToolError> {
+    if name.is_empty() {
+        return Ok(Vec::new());
+    }
+    match Tool::new("getent").args(["ahosts", "--", name]).limit(LIMIT).run() {
+        Ok(output) if output.status.success() => Ok(listed(&output.stdout)),
+        Ok(output) if output.status.code() == Some(NOT_FOUND) => Ok(Vec::new()),
+        Ok(output) => Err(ToolError::Failed { program: "getent".into(), said: output.last_words() }),
+        Err(ToolError::Missing(_)) => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Returns the different addresses in lines `ADDRESS TYPE NAME`.
+fn listed(lines: &[u8]) -> Vec<IpAddr> {
+    let text = String::from_utf8_lossy(lines);
+    let mut found: Vec<IpAddr> = Vec::new();
+    for address in text.lines().filter_map(|line| line.split_whitespace().next()?.parse::<IpAddr>().ok()) {
+        let address = address.to_canonical();
+        if found.len() < MOST_ADDRESSES && !found.contains(&address) {
+            found.push(address);
+        }
+    }
+    found
+}
+
 /// Returns all addresses of links that are up, with the names of the links.
 fn interfaces() -> Vec<(String, IpAddr)> {
     let Ok(all) = getifaddrs() else { return Vec::new() };
@@ -91,7 +123,6 @@ pub(super) fn ssh(connection: &str) -> Option<(IpAddr, IpAddr)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::tool::Tool;
 
     #[test]
     fn passing_and_local_addresses_are_left_out() {
@@ -131,6 +162,21 @@ mod tests {
         for own in addresses() {
             let route = super::routes(&[own])[0];
             assert!(route.own && route.source == Some(own), "{own}");
+        }
+    }
+
+    #[test]
+    fn names_are_resolved_by_the_host() {
+        let list = b"10.0.0.7  STREAM db1\n10.0.0.7  DGRAM\nfd77::7   STREAM\n::ffff:10.0.0.7 RAW\n\
+            fe80::1%eth0 RAW\n\n";
+        assert_eq!(listed(list), ["10.0.0.7", "fd77::7"].map(|text| text.parse::<IpAddr>().unwrap()));
+        let many: String = (0..300).map(|n| format!("10.0.{}.{} STREAM\n", n / 250, n % 250)).collect();
+        assert_eq!(listed(many.as_bytes()).len(), MOST_ADDRESSES);
+        assert!(resolve("").unwrap().is_empty());
+        if Tool::new("getent").args(["ahosts", "--", "127.0.0.1"]).succeed().is_ok() {
+            assert_eq!(resolve("127.0.0.1").unwrap(), [IpAddr::from([127, 0, 0, 1])]);
+            assert!(resolve("no-such-host.invalid").unwrap().is_empty());
+            assert!(resolve("--help").unwrap().is_empty());
         }
     }
 

@@ -9,26 +9,16 @@ use crate::proto::Text;
 use crate::proto::facts::{BackupTool, HookShell, NetcatHelp};
 
 /// Programs that a run may need.
-const TOOLS: [&str; 24] = [
-    "awk",
-    "b2sum",
-    "find",
-    "flock",
+const TOOLS: [&str; 14] = [
     "gzip",
     "ionice",
-    "ip",
     "lz4",
     "mariadb",
     "mbstream",
-    "md5sum",
     "mysql",
     "nc",
     "openssl",
-    "perl",
     "pigz",
-    "sha256sum",
-    "sort",
-    "sync",
     "systemctl",
     "tar",
     "xbstream",

@@ -10,7 +10,6 @@ use super::durable::{Durability, sync_file_system};
 use super::open::Mounts;
 use super::walk::{Entry, Left, Root, Visit, Visitor, Walk, WalkError, walk};
 use crate::proto::HostBytes;
-use crate::proto::files::Ownership;
 
 /// Error of an entry that does not get its owner.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +23,15 @@ impl ChownError {
     fn new(path: &[u8], source: io::Error) -> Self {
         Self { path: HostBytes::from(path.strip_prefix(b"./").unwrap_or(path).to_vec()), source }
     }
+}
+
+/// New owner and group, by number; `None` keeps the one that is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ownership {
+    /// User ID.
+    pub(crate) user: Option<u32>,
+    /// Group ID.
+    pub(crate) group: Option<u32>,
 }
 
 /// Gives an entry of a directory and everything below it to another owner. Links are changed themselves.

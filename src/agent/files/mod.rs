@@ -28,4 +28,3 @@ pub(crate) mod strip;
 pub(crate) mod twins;
 pub(crate) mod undo;
 pub(crate) mod walk;
-pub(crate) mod write;

@@ -135,13 +135,17 @@ fn make_writable(entry: &Entry<'_>) -> io::Result<()> {
     chmod_pinned(pin.as_fd(), mode | 0o700)
 }
 
-/// Removes an entry if it is the one with this identity.
-pub(crate) fn remove_if_same(directory: BorrowedFd<'_>, name: &OsStr, inode: u64) -> Result<(), RemoveError> {
+/// Removes an entry if it is the one with this inode. Returns false if another one has the name, and stays.
+pub(crate) fn remove_if_same(
+    directory: BorrowedFd<'_>,
+    name: &OsStr,
+    inode: u64,
+) -> Result<bool, RemoveError> {
     let found =
         stat_at(directory, name).map_err(|source| RemoveError::Entry { path: name.into(), source })?;
     match found {
-        Some(stat) if identity(&stat).inode == inode => remove_tree(directory, name),
-        _ => Ok(()),
+        Some(stat) if identity(&stat).inode != inode => Ok(false),
+        _ => remove_tree(directory, name).map(|()| true),
     }
 }
 

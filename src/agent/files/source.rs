@@ -1,6 +1,5 @@
 //! The source, held open for the whole run: whoever may change the names on the way to it exchanges nothing.
 
-use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -10,7 +9,6 @@ use std::time::Duration;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, fstat, openat, statat};
 
 use super::open::{identity, kind, reopen};
-use super::walk::Root;
 use crate::proto::HostBytes;
 use crate::proto::files::FileId;
 
@@ -80,19 +78,9 @@ impl Source {
         }
     }
 
-    /// Returns the source, to be walked.
-    pub(crate) fn root(&self) -> Root<'_> {
-        Root::Held(self.file())
-    }
-
     /// Returns the source.
     pub(crate) fn file(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
-    }
-
-    /// Returns its name.
-    pub(crate) fn name(&self) -> &OsStr {
-        self.path.file_name().unwrap_or_default()
     }
 }
 
@@ -139,7 +127,6 @@ mod tests {
             let path = tree.path().join(name);
             let source = Source::hold(&HostBytes::from(&path), id(&path)).unwrap();
             source.check().unwrap();
-            assert_eq!(source.name(), name);
             fs::rename(&path, tree.path().join("moved")).unwrap();
             symlink("moved", &path).unwrap();
             assert!(matches!(source.check(), Err(SourceError::ReplacedMeanwhile(_))));

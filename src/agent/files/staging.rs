@@ -69,7 +69,6 @@ pub(crate) struct StagingDirectory {
     target_path: PathBuf,
     name: OsString,
     target: OwnedFd,
-    staging: OwnedFd,
     copy: OwnedFd,
 }
 
@@ -100,17 +99,12 @@ impl StagingDirectory {
                 .and_then(|()| make_directory(copy.as_fd(), task.inner.as_os_str()))
                 .map_err(failed)?;
         }
-        Ok(Self { target_path: target_path.to_owned(), name: name.to_owned(), target, staging, copy })
+        Ok(Self { target_path: target_path.to_owned(), name: name.to_owned(), target, copy })
     }
 
     /// Returns the directory in which the copy arrives.
     pub(crate) fn copy(&self) -> BorrowedFd<'_> {
         self.copy.as_fd()
-    }
-
-    /// Returns the staging directory itself.
-    pub(crate) fn staging(&self) -> BorrowedFd<'_> {
-        self.staging.as_fd()
     }
 
     /// Returns the target directory.
@@ -121,6 +115,11 @@ impl StagingDirectory {
     /// Returns the path of the target directory, for undos.
     pub(crate) fn target_path(&self) -> &Path {
         &self.target_path
+    }
+
+    /// Returns the path of the staging directory, for undos.
+    pub(crate) fn path(&self) -> HostBytes {
+        self.path_of(&self.name)
     }
 
     /// Returns the path of a name in the target directory, for undos.

@@ -3,17 +3,18 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Component, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat, unlinkat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, fstat, openat, readlink, unlinkat};
 use rustix::io::Errno;
 
 use super::durable::{Durability, make_durable};
 use super::fill::take_back;
 use super::kept::close_kept;
 use super::modes::restore_mode;
-use super::open::{Mounts, directory_at, each_name};
+use super::open::{Mounts, directory_at, each_name, kind, stat_at};
 use super::place::Place;
 use super::remove::{RemoveError, remove_if_same, remove_tree};
 use crate::proto::HostBytes;
@@ -24,6 +25,14 @@ pub(crate) enum UndoError {
     /// The path does not carry the name of the run: nothing else is ever removed.
     #[error("{0} does not have the name of this run")]
     Foreign(HostBytes),
+    /// Another account has moved the staging directory.
+    #[error("{path} is not removed: another account has moved it{}", moved_to(.now.as_ref()))]
+    Moved {
+        /// Path of the staging directory.
+        path: HostBytes,
+        /// Where it is now, if that is known.
+        now: Option<HostBytes>,
+    },
     /// A tree cannot be removed.
     #[error(transparent)]
     Remove(#[from] RemoveError),
@@ -35,6 +44,10 @@ pub(crate) enum UndoError {
         /// Cause.
         source: io::Error,
     },
+}
+
+fn moved_to(now: Option<&HostBytes>) -> String {
+    now.map_or_else(String::new, |now| format!(" to {now}"))
 }
 
 /// Result of an undo.
@@ -56,12 +69,22 @@ pub(crate) struct Owner<'a> {
 }
 
 impl Owner<'_> {
-    /// Undoes a staging directory: removes it, or closes it if it is kept and not empty.
-    pub(crate) fn staging(&self, path: &HostBytes, keep: bool) -> Result<Undone, UndoError> {
+    /// Undoes a staging directory: removes it, or closes it if it is kept and not empty. Where others may change
+    /// names, they may have moved it; whoever holds a descriptor of it notices that.
+    pub(crate) fn staging(
+        &self,
+        path: &HostBytes,
+        keep: bool,
+        held: Option<BorrowedFd<'_>>,
+    ) -> Result<Undone, UndoError> {
         let is_ours = |name: &OsStr| name.as_bytes() == format!(".transfer-{}", self.agent).as_bytes();
         let Some(place) = place(path, is_ours)? else { return Ok(Undone::Gone) };
+        let call = |source: io::Error| UndoError::Call { path: path.clone(), source };
+        let found = stat_at(place.directory.as_fd(), place.name).map_err(call)?;
+        if found.is_some_and(|found| kind(&found) != FileType::Directory) {
+            return Err(UndoError::Moved { path: path.clone(), now: None });
+        }
         if keep {
-            let call = |source: io::Error| UndoError::Call { path: path.clone(), source };
             if let Ok(directory) = directory_at(place.directory.as_fd(), place.name, Mounts::Cross) {
                 remove_empty(directory.as_fd(), 1).map_err(call)?;
             }
@@ -76,15 +99,19 @@ impl Owner<'_> {
             remove_tree(place.directory.as_fd(), place.name)?;
         }
         make_durable(place.directory.as_fd(), self.durability);
-        Ok(Undone::Gone)
+        match held.map(still_at).transpose().map_err(call)?.flatten() {
+            Some(now) => Err(UndoError::Moved { path: path.clone(), now: Some(now) }),
+            None => Ok(Undone::Gone),
+        }
     }
 
     /// Undoes a copy that has the name for the old data, or provisional data that was rolled back: removes what
     /// has this path if it has this inode. Anything else there is the old data, and stays.
     pub(crate) fn copy_aside(&self, path: &HostBytes, inode: u64) -> Result<Undone, UndoError> {
         let Some(place) = place(path, |name| self.is_aside(name))? else { return Ok(Undone::Gone) };
-        remove_if_same(place.directory.as_fd(), place.name, inode)?;
-        make_durable(place.directory.as_fd(), self.durability);
+        if remove_if_same(place.directory.as_fd(), place.name, inode)? {
+            make_durable(place.directory.as_fd(), self.durability);
+        }
         Ok(Undone::Gone)
     }
 
@@ -149,10 +176,22 @@ impl Owner<'_> {
 /// Opens the directory that contains a path of this run; `None` if there is no such directory.
 fn place(path: &HostBytes, is_ours: impl Fn(&OsStr) -> bool) -> Result<Option<Place<'_>>, UndoError> {
     let path_of = path.as_path();
-    if !path_of.is_absolute() || !path_of.file_name().is_some_and(is_ours) {
+    // As the agent writes them: `..` and `/` at the end would be another place.
+    let is_plain = path_of.components().collect::<PathBuf>().as_os_str() == path_of.as_os_str()
+        && path_of.components().all(|part| part != Component::ParentDir);
+    if !path_of.is_absolute() || !is_plain || !path_of.file_name().is_some_and(is_ours) {
         return Err(UndoError::Foreign(path.clone()));
     }
     Place::of(path_of).map_err(|source| UndoError::Call { path: path.clone(), source })
+}
+
+/// Returns the path of a directory that is held open, unless it was removed.
+fn still_at(directory: BorrowedFd<'_>) -> io::Result<Option<HostBytes>> {
+    if fstat(directory)?.st_nlink == 0 {
+        return Ok(None);
+    }
+    let link = format!("/proc/self/fd/{}", directory.as_raw_fd());
+    Ok(Some(readlink(link, Vec::new())?.into_bytes().into()))
 }
 
 /// Removes empty directories, down to a number of levels below this one.

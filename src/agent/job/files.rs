@@ -1,5 +1,6 @@
 //! Tasks of jobs about files: lists and digests, and the last steps of a copy.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -11,9 +12,10 @@ use super::channel::Inbox;
 use super::place::Directory;
 use super::report::{Counter, Reports};
 use super::{Context, End, thread};
+use crate::agent::accounts::Accounts;
 use crate::agent::files::archive::{ArchiveProgress, digest_archive};
 use crate::agent::files::changed::{modified, write_changed};
-use crate::agent::files::chown::change_owner;
+use crate::agent::files::chown::{Ownership, change_owner};
 use crate::agent::files::durable::Durability;
 use crate::agent::files::list::list;
 use crate::agent::files::list::progress::{ListEvent, Step};
@@ -21,7 +23,7 @@ use crate::agent::files::strip::strip;
 use crate::agent::files::walk::Root;
 use crate::agent::state::PROGRAM;
 use crate::proto::Text;
-use crate::proto::files::{ListTask, Tree};
+use crate::proto::files::{ListTask, NewOwner, Tree};
 use crate::proto::job::{JobReport, List, Meter};
 use crate::proto::task::Task;
 
@@ -101,15 +103,39 @@ fn prepare(context: &Context<'_>, task: &Task) -> io::Result<(&'static str, Work
         Task::ChangeOwner { name, owner, durable } => {
             let copy = staging()?;
             let durability = durability(durable);
-            (
-                "chown",
-                Box::new(move |_| text(change_owner(copy.as_fd(), name.as_os_str(), owner, durability))),
-            )
+            ("chown", Box::new(move |_| give(&copy, name.as_os_str(), &owner, durability)))
         }
         Task::Pipeline(_) | Task::Inspect(_) | Task::Hook(_) => {
             return Err(io::Error::other("the task is not one about files"));
         }
     })
+}
+
+/// Gives the copy to another owner.
+fn give(copy: &OwnedFd, name: &OsStr, owner: &NewOwner, durability: Durability) -> Outcome {
+    let owner = numbers(&Accounts::read(), owner)?;
+    text(change_owner(copy.as_fd(), name, owner, durability))
+}
+
+/// Returns the numbers of an owner.
+fn numbers(accounts: &Accounts, owner: &NewOwner) -> Result<Ownership, Text> {
+    let NewOwner { user, group } = owner;
+    let unknown = |kind: &str, name: &Text| Text::new(format!("{kind} {name} does not exist"));
+    let user = match user.as_str() {
+        "" => None,
+        name => Some(match name.parse() {
+            Ok(number) => number,
+            Err(_) => text(accounts.user(name.as_ref()))?.ok_or_else(|| unknown("user", user))?.uid,
+        }),
+    };
+    let group = match group.as_str() {
+        "" => None,
+        name => Some(match name.parse() {
+            Ok(number) => number,
+            Err(_) => text(accounts.group(name.as_ref()))?.ok_or_else(|| unknown("group", group))?.gid,
+        }),
+    };
+    Ok(Ownership { user, group })
 }
 
 fn text<T, E: std::fmt::Display>(result: Result<T, E>) -> Result<T, Text> {

@@ -47,7 +47,7 @@ pub(crate) enum ReadError {
 impl From<&ReadError> for Foreign {
     fn from(error: &ReadError) -> Self {
         match error {
-            ReadError::Foreign(DecodeError::Shell) => Self::Shell,
+            ReadError::Foreign(DecodeError::Shell { leases }) => Self::Shell { leases: leases.clone() },
             ReadError::Foreign(DecodeError::Version { format, program }) => {
                 Self::Version { format: *format, program: program.clone() }
             }

@@ -71,6 +71,11 @@ impl UnlockedJournal {
     pub(crate) fn file(&self) -> &File {
         &self.file
     }
+
+    /// Returns the path.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
 }
 
 impl JournalLock {

@@ -75,7 +75,7 @@ impl Journal {
         header: Header,
         prepare: impl FnOnce(&Path) -> io::Result<()>,
     ) -> Result<Self, JournalError> {
-        let above = first_existing(directories.state());
+        let above = directories.above().to_owned();
         let mut journal = Self::begin(directories, agent)?;
         let created = journal.publish(directories, agent, header, prepare, &above);
         if created.is_err() {
@@ -158,7 +158,7 @@ impl Journal {
         &self.directory
     }
 
-    /// Returns the locked file. Programs that make a change keep it open (`Tool::holding`), so that no rollback
+    /// Returns the locked file. Programs that make a change keep it open (`tool::hold`), so that no rollback
     /// overtakes them; jobs never do.
     pub(crate) fn lock(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
@@ -213,11 +213,6 @@ impl Journal {
         self.has_failed |= result.is_err();
         result.map_err(|source| JournalError::Write { directory: self.directory.clone(), source })
     }
-}
-
-/// Returns the nearest directory at or above a path that exists.
-fn first_existing(path: &Path) -> PathBuf {
-    path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/")).to_owned()
 }
 
 #[cfg(test)]

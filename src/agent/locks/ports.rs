@@ -42,7 +42,8 @@ pub(crate) enum PortError {
 pub(crate) struct PortLease {
     /// Port.
     pub(crate) port: u16,
-    /// Lock, which the job that listens inherits.
+    /// Lock, which the rollback removes.
+    #[cfg_attr(not(test), expect(dead_code, reason = "held as long as the agent runs"))]
     pub(crate) lock: Lock,
     /// Name that looks like a lock of transferpy for this port, and is none.
     pub(crate) ignored: Option<IgnoredLock>,

@@ -4,6 +4,7 @@
 //! except for processes and locks, which are undone here.
 
 pub(crate) mod orphans;
+pub(crate) mod other;
 pub(crate) mod replay;
 pub(crate) mod status;
 pub(crate) mod watchdog;
@@ -15,7 +16,7 @@ use std::time::Duration;
 use super::journal::contents::Conclusion;
 use super::state::Directories;
 use crate::proto::Text;
-use crate::proto::journal::{Header, Undo};
+use crate::proto::journal::Undo;
 use crate::proto::name::AgentName;
 use crate::proto::status::RollbackEvent;
 
@@ -46,8 +47,6 @@ pub(crate) struct Context<'a> {
     pub(crate) agent: &'a AgentName,
     /// Directory of the run.
     pub(crate) directory: &'a Path,
-    /// First record of the journal.
-    pub(crate) header: &'a Header,
     /// Result of the run.
     pub(crate) conclusion: Conclusion,
     /// The host was rebooted since the start of the agent.
@@ -56,10 +55,11 @@ pub(crate) struct Context<'a> {
     pub(crate) policy: Policy,
     /// Attempt to undo the change.
     pub(crate) attempt: Attempt,
-    /// Lock of the journal, which programs that undo a change hold (`Tool::holding`), but hooks do not.
+    /// Lock of the journal, which programs that undo a change hold (`tool::hold`), but hooks do not.
     pub(crate) lock: BorrowedFd<'a>,
 }
 
+#[cfg(test)]
 impl Context<'_> {
     /// Returns whether servers may be started and hooks may run.
     pub(crate) fn may_start(&self) -> bool {

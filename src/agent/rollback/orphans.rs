@@ -6,20 +6,20 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use super::Rollback;
 use super::replay::{ReplayError, Replayed};
 use super::status::{agent, foreign, runs};
-use crate::agent::flock::{self, Wait};
+use super::{Rollback, other};
+use crate::agent::flock::Wait;
 use crate::agent::journal::lock::{JournalLock, LockError, UnlockedJournal};
 use crate::agent::locks::{is_older, remove_stale};
-use crate::agent::state::{self, AGENT, NEW, OLD, StateError};
+use crate::agent::state::{self, AGENT, NEW, OLD, PROGRAM, StateError};
 use crate::proto::Text;
 use crate::proto::name::AgentName;
 use crate::proto::status::{Condition, Foreign, RollbackEvent};
 
 /// Age at which the directory of an agent that was never ready is removed.
 const NEW_AGE: Duration = Duration::from_secs(60);
-/// Age at which the program of an agent without a journal is removed. It may still be on its way to the host.
+/// Age at which the program of an agent that was never started is removed.
 const AGENT_AGE: Duration = Duration::from_secs(600);
 
 /// Result of waiting for a lost agent.
@@ -44,7 +44,13 @@ impl Rollback<'_> {
                 let reason = match (JournalLock::take(&directory, Wait::No), agent(&name)) {
                     (Ok(journal), Ok(agent)) => match self.replay(&agent, &journal, Vec::new()) {
                         Ok(_) => continue,
-                        Err(ReplayError::Read(error)) => Foreign::from(&error),
+                        Err(ReplayError::Read(error)) => {
+                            drop(journal);
+                            match self.by_its_agent(&directory, &agent, Foreign::from(&error)) {
+                                None => continue,
+                                Some(reason) => reason,
+                            }
+                        }
                         Err(error @ ReplayError::Remove { .. }) => Foreign::Damaged(Text::from(&error)),
                     },
                     (Err(LockError::Held), Ok(agent)) => {
@@ -61,6 +67,22 @@ impl Rollback<'_> {
         }
         self.remove_remains();
         Ok(())
+    }
+
+    /// Lets the agent of another version roll back its journal. Returns the reason if it cannot.
+    fn by_its_agent(&mut self, directory: &Path, agent: &AgentName, reason: Foreign) -> Option<Foreign> {
+        let is_possible = matches!(reason, Foreign::Version { .. }) && directory.join(PROGRAM).is_file();
+        if !is_possible {
+            return Some(reason);
+        }
+        match other::roll_back(directory, agent, self.policy) {
+            Ok(events) => {
+                events.into_iter().for_each(&mut *self.observer);
+                None
+            }
+            // What is left of it is said by the journal.
+            Err(_) => Some(reason),
+        }
     }
 
     /// Waits until the watchdog of a lost agent has done its work, then does what it could not.
@@ -116,18 +138,13 @@ fn remove_new(path: &Path) {
     }
 }
 
-/// Removes the directory with the program of an agent, unless the agent has locked the program.
+/// Removes the directory with the program of an agent, unless it may still be on its way to the host: the agent
+/// removes it as soon as it runs.
 fn remove_program(path: &Path) {
-    let mut locks = Vec::new();
-    let mut newest = fs::symlink_metadata(path).map_or(i64::MAX, |found| found.mtime());
-    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
-        newest = newest.max(entry.metadata().map_or(i64::MAX, |found| found.mtime()));
-        match flock::options().open(entry.path()) {
-            Ok(file) if flock::lock(&file, Wait::No).is_ok_and(|locked| locked) => locks.push(file),
-            _ => return,
-        }
-    }
-    if is_older(newest, AGENT_AGE) {
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    let times = entries.map(|entry| entry.metadata()).chain([fs::symlink_metadata(path)]);
+    let newest = times.map(|found| found.map_or(i64::MAX, |found| found.mtime())).max();
+    if newest.is_some_and(|newest| is_older(newest, AGENT_AGE)) {
         let _ = state::remove(path);
     }
 }

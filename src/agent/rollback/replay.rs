@@ -80,7 +80,6 @@ impl Rollback<'_> {
         let context = Context {
             agent,
             directory: &directory,
-            header: &contents.header,
             conclusion: contents.conclusion,
             is_rebooted: contents.header.boot.as_str() != boot,
             policy: self.policy,

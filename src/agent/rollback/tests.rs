@@ -18,6 +18,7 @@ use crate::agent::journal::lock::{JournalLock, LockError, UnlockedJournal};
 use crate::agent::locks::{self, Lock};
 use crate::agent::{processes, state};
 use crate::proto::HostBytes;
+use crate::proto::journal::Header;
 use crate::proto::journal::samples::header;
 use crate::proto::journal::{Family, Layer};
 use crate::proto::status::{Condition, Foreign, StatusEntry};
@@ -272,7 +273,7 @@ fn foreign_journals_are_reported_and_not_touched() {
     assert!(matches!(&found[0], (Foreign::Damaged(_), false)));
     let program = Text::new("7.0");
     assert_eq!(found[1], (Foreign::Version { format: 9, program }, true));
-    assert_eq!(found[2], (Foreign::Shell, false));
+    assert_eq!(found[2], (Foreign::Shell { leases: Vec::new() }, false));
     assert!(matches!(&found[3], (Foreign::Damaged(_), false)) && found.len() == 4);
     let mut listed = 0;
     list(&host.directories, &mut |entry| {
@@ -312,23 +313,14 @@ fn remains_of_killed_agents_are_removed() {
     let host = host();
     let at = |name: &str| host.directories.state().join(name);
     let live = host.journal("r-live", current(), &[]);
-    for directory in
-        [".new-dead", ".new-old", ".new-young", ".old-r", ".agent-dead", ".agent-live", ".agent-young"]
-    {
+    for directory in [".new-dead", ".new-old", ".new-young", ".old-r", ".agent-dead", ".agent-young"] {
         state::create(&at(directory)).unwrap();
     }
     File::create(at(".new-dead").join(state::JOURNAL)).unwrap();
-    let mut locked = Vec::new();
-    for directory in [".agent-dead", ".agent-live", ".agent-young"] {
-        let program = File::create(at(directory).join("transfer-agent")).unwrap();
-        if directory == ".agent-live" {
-            assert!(crate::agent::flock::lock(&program, Wait::No).unwrap());
-            locked.push(program);
-        }
+    for directory in [".agent-dead", ".agent-young"] {
+        File::create(at(directory).join("transfer-agent")).unwrap();
     }
-    for path in
-        [".new-old", ".agent-dead/transfer-agent", ".agent-dead", ".agent-live/transfer-agent", ".agent-live"]
-    {
+    for path in [".new-old", ".agent-dead/transfer-agent", ".agent-dead"] {
         age(&at(path));
     }
     let lock = Lock::take(&host.directories, "port.1", Wait::No).unwrap();
@@ -340,7 +332,7 @@ fn remains_of_killed_agents_are_removed() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     left.sort();
-    assert_eq!(left, [".agent-live", ".agent-young", ".new-young", "r-live"]);
+    assert_eq!(left, [".agent-young", ".new-young", "r-live"]);
     assert!(!host.directories.runtime().exists());
     drop(live);
 }

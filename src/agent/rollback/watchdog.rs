@@ -4,18 +4,23 @@
 //! agent was killed, perhaps in its own rollback.
 
 use std::io::{self, Read as _, Write};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use backon::{BlockingRetryable as _, ExponentialBuilder};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, getppid};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::Rollback;
 use super::replay::{ReplayError, Replayed, was_tried};
 use crate::agent::flock::Wait;
 use crate::agent::journal::lock::{LockError, UnlockedJournal};
+use crate::agent::processes;
 use crate::agent::tool::ENVIRONMENT;
 use crate::proto::name::AgentName;
 
@@ -23,6 +28,13 @@ use crate::proto::name::AgentName;
 const READY: u8 = 0;
 /// Maximum time for the watchdog to start.
 const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// Interval of checks whether the agent is still there.
+const PARENT_POLL: Duration = Duration::from_secs(5);
+/// Time for the programs of an agent that was killed to end by themselves.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// Time for them to end when they are told to.
+const END_LIMIT: Duration = Duration::from_secs(10);
 
 /// Error of the watchdog.
 #[derive(Debug, thiserror::Error)]
@@ -90,14 +102,20 @@ impl Rollback<'_> {
         agent: &AgentName,
         ready: &mut dyn Write,
     ) -> Result<Option<Replayed>, WatchdogError> {
+        let parent = getppid();
         ignore_signals().map_err(WatchdogError::Wait)?;
         // Away from the terminal and the process group of the agent. It fails for the leader of a group, which is
         // away from that already.
         let _ = rustix::process::setsid();
         let directory = self.directories.run(agent);
         let journal = UnlockedJournal::open(&directory)?;
+        let is_locked = Arc::new(AtomicBool::new(false));
+        let left = Programs { agent: parent, journal: journal.path().to_owned(), is_over: is_locked.clone() };
+        left.end_in_time().map_err(WatchdogError::Wait)?;
         ready.write_all(&[READY]).and_then(|()| ready.flush()).map_err(WatchdogError::Wait)?;
-        match journal.lock(Wait::Forever) {
+        let locked = journal.lock(Wait::Forever);
+        is_locked.store(true, Ordering::Relaxed);
+        match locked {
             Ok(journal) if !was_tried(&directory) => Ok(Some(self.replay(agent, &journal, Vec::new())?)),
             Ok(_) => Ok(None),
             Err(LockError::Gone) => {
@@ -107,6 +125,31 @@ impl Rollback<'_> {
             }
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+/// Programs that an agent may leave behind. One that makes a change holds the lock of the journal.
+struct Programs {
+    agent: Option<Pid>,
+    journal: PathBuf,
+    /// The lock is free.
+    is_over: Arc<AtomicBool>,
+}
+
+impl Programs {
+    /// Ends them some time after the agent: nobody else enforces their time limits any more.
+    fn end_in_time(self) -> io::Result<()> {
+        let wait = move || {
+            while getppid() == self.agent {
+                thread::sleep(PARENT_POLL);
+            }
+            thread::sleep(PATIENCE);
+            if !self.is_over.load(Ordering::Relaxed) {
+                // This process has the journal open, too, but is not among those that are ended.
+                let _ = processes::end_all(&self.journal, END_LIMIT);
+            }
+        };
+        thread::Builder::new().name("patience".into()).spawn(wait).map(drop)
     }
 }
 

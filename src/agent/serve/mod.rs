@@ -1,6 +1,7 @@
 //! The conversation with a controller: answers questions, carries out the commands of a run, and rolls back
 //! when the run ends, however it does.
 
+mod control;
 mod failure;
 mod inbox;
 mod names;
@@ -16,16 +17,17 @@ use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::Mode;
 use rustix::process::umask;
 use zeroize::Zeroizing;
 
+use self::control::Control;
 use self::failure::{Fallible, failed};
-use self::inbox::{Inbox, Incoming};
+use self::inbox::{Entrance, Inbox, Incoming, Input};
 use self::outbox::{Outbox, Written};
-use self::program::Program;
 use self::run::Run;
 use self::sessions::{Opened, Sessions};
 use self::surroundings::SERVICE;
@@ -33,7 +35,8 @@ use self::undoer::HostUndoer;
 use super::job::Checks;
 use super::job::limits::no_core_dumps;
 use super::rollback::orphans::Settled;
-use super::rollback::{Hooks, MayStart, Policy, Rollback, status};
+use super::rollback::replay::Replayed;
+use super::rollback::{Hooks, MayStart, Policy, Rollback, other, status};
 use super::service::session::Session;
 use super::state::{Directories, StateError};
 use crate::proto::command::{Answer, Command, Ending, Event, Failure, FromAgent};
@@ -61,6 +64,18 @@ pub(crate) fn run(connection: String) -> ExitCode {
     }
 }
 
+/// Converses on other channels than those of the process.
+#[cfg(test)]
+pub(crate) fn converse(
+    input: impl Read + Send + 'static,
+    output: impl Write + Send + 'static,
+) -> io::Result<()> {
+    let (agent, inbox, written) = Agent::greet(String::new(), input, output)?;
+    agent.converse(&inbox);
+    written.wait();
+    Ok(())
+}
+
 /// Waits for the journal of an agent, and rolls back if the agent was killed.
 pub(crate) fn watch(agent: &[u8]) -> ExitCode {
     let name = std::str::from_utf8(agent).ok().and_then(AgentName::new);
@@ -79,6 +94,28 @@ pub(crate) fn watch(agent: &[u8]) -> ExitCode {
     }
 }
 
+/// Rolls back the journal of one agent, for an agent of another version. `words` are those of [`other`].
+pub(crate) fn clean_one(agent: &[u8], words: &[&[u8]]) -> ExitCode {
+    let name = std::str::from_utf8(agent).ok().and_then(AgentName::new);
+    let (Some(name), Ok(directories)) = (name, Directories::of_user()) else { return ExitCode::FAILURE };
+    umask(Mode::from_raw_mode(0o077));
+    no_core_dumps();
+    let mut events = Vec::new();
+    let mut rollback = Rollback {
+        directories: &directories,
+        policy: other::policy(words),
+        undoer: &mut HostUndoer::new(None),
+        observer: &mut |event| events.push(event),
+    };
+    let settled = rollback.settle(&name, Duration::ZERO);
+    let lines: Vec<String> = events.iter().filter_map(other::line).collect();
+    let said = io::stdout().write_all((lines.join("\n") + "\n").as_bytes());
+    match settled {
+        Settled::Gone | Settled::Replayed(Ok(Replayed::Clean)) if said.is_ok() => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    }
+}
+
 /// Checks that jobs repeat right before a program logs in to a server.
 pub(crate) struct JobChecks;
 
@@ -93,73 +130,101 @@ impl Checks for JobChecks {
 struct Agent {
     connection: String,
     directories: Directories,
-    program: Program,
     outbox: Outbox,
-    vault: Vault,
+    vault: Arc<Vault>,
     sessions: Sessions,
-    /// Lease time, when a run has begun.
-    lease: Option<Duration>,
+    /// Lease time.
+    lease: Duration,
     run: Option<Run>,
 }
 
+/// Channels to a controller after the first messages.
+struct Conversation {
+    vault: Arc<Vault>,
+    lease: Duration,
+    inbox: Inbox,
+    outbox: Outbox,
+    written: Written,
+}
+
+/// Exchanges the first messages.
+fn exchange(
+    mut input: impl Read + Send + 'static,
+    mut output: impl Write + Send + 'static,
+) -> io::Result<Conversation> {
+    let keys = Exchange::new().map_err(io::Error::other)?;
+    output.write_all(b"\n")?;
+    output.write_all(MAGIC)?;
+    output.write_all(b"\n")?;
+    let hello =
+        Hello { protocol: PROTOCOL, program: Text::new(env!("CARGO_PKG_VERSION")), key: keys.public() };
+    frame::write(&mut output, &hello).map_err(io::Error::other)?;
+    let welcome = frame::read::<Welcome>(&mut input).map_err(io::Error::other)?;
+    let welcome = welcome.ok_or(io::ErrorKind::UnexpectedEof)?;
+    let vault = Arc::new(keys.agree(Side::Agent, welcome.key).map_err(io::Error::other)?);
+    let (outbox, written) = Outbox::open(output)?;
+    let inbox = Inbox::open(input, outbox.clone())?;
+    let lease = Duration::from_secs(welcome.lease_seconds);
+    Ok(Conversation { vault, lease, inbox, outbox, written })
+}
+
 impl Agent {
-    /// Exchanges the first messages.
+    /// Begins a conversation.
     fn greet(
         connection: String,
-        mut input: impl Read + Send + 'static,
-        mut output: impl Write + Send + 'static,
+        input: impl Read + Send + 'static,
+        output: impl Write + Send + 'static,
     ) -> io::Result<(Self, Inbox, Written)> {
         let directories = Directories::of_user().map_err(io::Error::other)?;
-        let program = Program::hold()?;
-        let exchange = Exchange::new().map_err(io::Error::other)?;
-        output.write_all(b"\n")?;
-        output.write_all(MAGIC)?;
-        output.write_all(b"\n")?;
-        let hello = Hello {
-            protocol: PROTOCOL,
-            program: Text::new(env!("CARGO_PKG_VERSION")),
-            key: exchange.public(),
-        };
-        frame::write(&mut output, &hello).map_err(io::Error::other)?;
-        let welcome = frame::read::<Welcome>(&mut input).map_err(io::Error::other)?;
-        let Some(welcome) = welcome else {
-            program.remove(&directories);
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        };
-        let vault = exchange.agree(Side::Agent, welcome.key).map_err(io::Error::other)?;
-        let inbox = Inbox::open(input)?;
-        let (outbox, written) = Outbox::open(output)?;
+        program::remove(&directories);
+        let Conversation { vault, lease, inbox, outbox, written } = exchange(input, output)?;
         let sessions = Sessions::default();
-        let agent =
-            Self { connection, directories, program, outbox, vault, sessions, lease: None, run: None };
+        let agent = Self { connection, directories, outbox, vault, sessions, lease, run: None };
         Ok((agent, inbox, written))
     }
 
     /// Carries out commands in their order, and ends the run when it is over.
     fn converse(mut self, inbox: &Inbox) {
         let ending = loop {
-            match inbox.next(self.lease) {
+            match inbox.next(Some(self.lease)) {
                 Incoming::Call(id, command) => {
-                    if let Some(result) = self.obey(id, command).transpose() {
+                    if let Some(result) = self.obey(id, command, inbox).transpose() {
                         self.outbox.send(FromAgent::Reply { id, result });
                     }
                 }
+                // The controller of a run has no use for it.
+                Incoming::Attach(..) if self.run.is_some() => break Ending::Closed,
+                Incoming::Attach(id, agent, input) => return self.attach(id, &agent, input, inbox),
                 Incoming::Release => break Ending::Released,
                 Incoming::Ended(ending) => break ending,
             }
         };
         self.outbox.event(Event::Ending(ending));
-        self.sessions.close_all();
+        std::mem::take(&mut self.sessions).close_all();
         if let Some(run) = self.run.take() {
             run.end();
         }
-        self.program.remove(&self.directories);
         self.outbox.event(Event::Bye);
         self.outbox.end();
     }
 
+    /// Becomes the connection of a controller to the agent of its run.
+    fn attach(self, id: u64, agent: &AgentName, input: Input, inbox: &Inbox) {
+        let connected = control::connect(&self.directories, agent).or_failed();
+        let (stream, result) = match connected {
+            Ok(stream) => (Some(stream), Ok(Answer::Done)),
+            Err(failure) => (None, Err(failure)),
+        };
+        self.outbox.send(FromAgent::Reply { id, result });
+        if let Some(stream) = stream {
+            // If it fails, its output ends, and the controller tries again.
+            let _ = control::relay(stream, input, &self.outbox, inbox);
+        }
+        self.outbox.end();
+    }
+
     /// Carries out a command; `None` when the answer comes later.
-    fn obey(&mut self, id: u64, command: Command) -> Result<Option<Answer>, Failure> {
+    fn obey(&mut self, id: u64, command: Command, inbox: &Inbox) -> Result<Option<Answer>, Failure> {
         match command {
             Command::Status => self.status().map(Some),
             Command::Clean { start_servers, forget_hooks } => {
@@ -196,8 +261,9 @@ impl Agent {
                     return Err(failed("a run has begun already"));
                 }
                 let lease = Duration::from_secs(begin.lease_seconds);
-                self.run = Some(Run::begin(&self.directories, &self.program, begin, &self.outbox)?);
-                self.lease = Some(lease);
+                self.run = Some(Run::begin(&self.directories, begin, &self.outbox)?);
+                self.lease = lease;
+                self.listen(inbox.entrance());
                 self.clean_up_after_others();
                 Ok(Some(Answer::Done))
             }
@@ -209,6 +275,18 @@ impl Agent {
                 Ok(answer) => answer.map(Some),
                 Err(command) => self.obey_run(*command).map(Some),
             },
+        }
+    }
+
+    /// Lets the controller come back by another connection, if this one is cut.
+    fn listen(&self, entrance: Entrance) {
+        let Some(run) = &self.run else { return };
+        let (vault, outbox) = (Arc::clone(&self.vault), self.outbox.clone());
+        let control = Control { vault, entrance: entrance.clone(), outbox };
+        // Without the socket the run goes on, but a cut rolls it back.
+        if control.listen(run.directory()).is_ok() {
+            entrance.survive(self.lease);
+            self.outbox.keep();
         }
     }
 

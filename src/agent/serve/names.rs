@@ -11,10 +11,13 @@ use crate::agent::proc;
 use crate::proto::HostBytes;
 use crate::proto::files::{FileId, Naming, Replace};
 
-/// Opens a directory.
+/// Opens a directory. The error names it.
 pub(super) fn open(path: &HostBytes) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    Ok(openat(CWD, path.as_path(), flags, Mode::empty())?)
+    openat(CWD, path.as_path(), flags, Mode::empty()).map_err(|error| {
+        let error = io::Error::from(error);
+        io::Error::new(error.kind(), format!("cannot open {path}: {error}"))
+    })
 }
 
 /// Returns the identity of a directory.

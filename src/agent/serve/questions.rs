@@ -9,8 +9,8 @@ use super::failure::{Fallible, failed};
 use super::names;
 use super::sessions::Opened;
 use super::surroundings::{SERVICE, login};
-use crate::agent::facts::addresses::routes;
-use crate::agent::facts::data::instance_files;
+use crate::agent::facts::addresses::{resolve, routes};
+use crate::agent::facts::data::{data, instance_files};
 use crate::agent::facts::installed::installed;
 use crate::agent::facts::source::source;
 use crate::agent::facts::target::target;
@@ -46,12 +46,18 @@ pub(super) fn answer(
             let unit = Some(unit.as_str()).filter(|unit| !unit.is_empty());
             installed(unit, &mut Servers::new(login())).or_failed().map(Box::new).map(Answer::Installed)
         }
+        Command::DataFacts { datadir, unit } => {
+            let unit = Some(unit.as_str()).filter(|unit| !unit.is_empty());
+            let facts = data(datadir.as_path(), unit, &mut Servers::new(login()));
+            facts.or_failed().map(Box::new).map(Answer::Data)
+        }
         Command::InstanceFiles { datadir, binlog } => {
             let accounts = crate::agent::accounts::Accounts::read();
             let files = instance_files(datadir.as_path(), binlog.as_path(), &accounts);
             files.or_failed().map(Answer::InstanceFiles)
         }
         Command::Routes(addresses) => Ok(Answer::Routes(routes(&addresses))),
+        Command::Resolve(name) => resolve(&name).or_failed().map(Answer::Addresses),
         Command::Twin(query) => find_twin(&query),
         Command::Attributes { tree, scope } => find_attributes(&tree, scope),
         command => return Err(Box::new(command)),

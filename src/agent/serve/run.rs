@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use super::failure::{Fallible, busy, failed, of_publication};
 use super::names;
 use super::outbox::Outbox;
-use super::program::Program;
+use super::program;
 use super::undoer::HostUndoer;
 use crate::agent::files::durable::Durability;
 use crate::agent::files::publish::{PublishError, PublishEvent, Publisher};
@@ -28,10 +28,9 @@ use crate::agent::journal::Journal;
 use crate::agent::locks::ports::{PortError, PortLease, lease_port};
 use crate::agent::locks::{Lock, LockError};
 use crate::agent::rollback::{self, Policy, Rollback, watchdog};
-use crate::agent::service::roll_back::Held;
 use crate::agent::sockets;
 use crate::agent::state::{self, Directories};
-use crate::agent::{processes, service};
+use crate::agent::{processes, service, tool};
 use crate::proto::command::{Answer, Awaited, Begin, Code, Command, Event, Failure};
 use crate::proto::files::{FileId, FillTask, Naming, PublishTask, StagingTask};
 use crate::proto::job::{JobName, JobReport, List};
@@ -98,12 +97,7 @@ impl Handlers for JobHandlers {
 
 impl Run {
     /// Begins a run: from now on the agent rolls back when it ends.
-    pub(crate) fn begin(
-        directories: &Directories,
-        program: &Program,
-        begin: Begin,
-        outbox: &Outbox,
-    ) -> Result<Self, Failure> {
+    pub(crate) fn begin(directories: &Directories, begin: Begin, outbox: &Outbox) -> Result<Self, Failure> {
         let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let header = Header {
             version: VERSION,
@@ -114,9 +108,7 @@ impl Run {
             started,
             path: begin.path,
         };
-        let journal =
-            Journal::create(directories, &begin.agent, header, |directory| program.keep_in(directory))
-                .or_failed()?;
+        let journal = Journal::create(directories, &begin.agent, header, program::keep_in).or_failed()?;
         let mut command = std::process::Command::new("/proc/self/exe");
         command.args(["watchdog", begin.agent.as_str()]);
         let watchdog = watchdog::start(command).or_failed().inspect_err(|_| {
@@ -149,6 +141,7 @@ impl Run {
         command: Command,
         key: Option<Zeroizing<Vec<u8>>>,
     ) -> Result<Answer, Failure> {
+        let _holding = tool::hold(self.journal.lock()).or_failed()?;
         match command {
             Command::TakeName { directory, name, naming, seen } => {
                 self.take_name(&directory, &name, naming, seen)
@@ -339,6 +332,11 @@ impl Run {
         Ok(Answer::Done)
     }
 
+    /// Returns the directory of the run.
+    pub(crate) fn directory(&self) -> &std::path::Path {
+        self.journal.directory()
+    }
+
     /// Returns a part of a list.
     pub(crate) fn read_list(&self, list: Option<List>, offset: u64) -> Result<Answer, Failure> {
         let name = list.map_or(files::CHANGED, List::name);
@@ -364,7 +362,7 @@ impl Run {
         // Their files are removed by the replay.
         drop((port, name_lock));
         let mut events = Vec::new();
-        let mut undoer = HostUndoer::new(held(staging.as_ref()));
+        let mut undoer = HostUndoer::new(staging.as_ref());
         let durability = match durability {
             Durability::Synced => rollback::Durability::Synced,
             Durability::Hasty => rollback::Durability::Hasty,
@@ -403,11 +401,6 @@ impl Publication {
             }
         }
     }
-}
-
-/// Returns the target directory that the agent holds.
-fn held(staging: Option<&StagingDirectory>) -> Option<Held<'_>> {
-    staging.map(|staging| Held { path: staging.target_path(), directory: staging.target() })
 }
 
 /// Returns whether a server works in a directory.

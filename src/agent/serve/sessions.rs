@@ -1,7 +1,7 @@
 //! Logins that stay: each executes its statements in a thread of its own, beside everything else.
 
 use std::collections::BTreeMap;
-use std::sync::mpsc::{self, Sender};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::Duration;
 
@@ -14,12 +14,17 @@ use crate::proto::command::{Answer, Code, Failure, FromAgent};
 
 /// Maximum number of sessions at a time.
 const MOST: usize = 64;
+/// Time for all sessions to end: a bit more than a client gets that does not react.
+const END_LIMIT: Duration = Duration::from_secs(15);
 
 /// Sessions of an agent.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Sessions {
     open: BTreeMap<u32, Open>,
     next: u32,
+    /// Each thread has a clone, which it drops at its end.
+    running: Sender<()>,
+    ended: Receiver<()>,
 }
 
 #[derive(Debug)]
@@ -43,6 +48,13 @@ pub(crate) struct Opened {
     pub(crate) limit: Duration,
 }
 
+impl Default for Sessions {
+    fn default() -> Self {
+        let (running, ended) = mpsc::channel();
+        Self { open: BTreeMap::new(), next: 0, running, ended }
+    }
+}
+
 impl Sessions {
     /// Adds a session and returns its number.
     pub(crate) fn add(&mut self, mut session: Session, outbox: Outbox) -> Result<u32, Failure> {
@@ -52,7 +64,9 @@ impl Sessions {
         self.next += 1;
         let canceller = session.canceller();
         let (orders, received) = mpsc::channel::<Order>();
+        let running = self.running.clone();
         let started = thread::Builder::new().name("session".into()).spawn(move || {
+            let _running = running;
             for Order { id, statements } in received {
                 let answer = match statements {
                     Some(Opened { text, limit }) => session.execute(&text, limit),
@@ -87,11 +101,16 @@ impl Sessions {
         }
     }
 
-    /// Ends all sessions.
-    pub(crate) fn close_all(&mut self) {
-        for open in std::mem::take(&mut self.open).into_values() {
+    /// Ends all sessions and waits until their clients have ended: their locks would block a server, and so
+    /// would a statement that goes on after the agent has ended.
+    pub(crate) fn close_all(self) {
+        let Self { open, running, ended, .. } = self;
+        for open in open.into_values() {
             let _ = open.canceller.cancel();
         }
+        drop(running);
+        // Nothing is sent: this returns when the last thread has dropped its end.
+        let _ = ended.recv_timeout(END_LIMIT);
     }
 }
 

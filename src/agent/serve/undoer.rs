@@ -5,28 +5,30 @@ use std::os::fd::AsFd as _;
 
 use super::surroundings::SERVICE;
 use crate::agent::files::durable;
+use crate::agent::files::staging::StagingDirectory;
 use crate::agent::files::undo::{Owner, UndoError, Undone as FilesUndone};
 use crate::agent::rollback::{self, Context, Undoer, Undone};
 use crate::agent::service::hooks::{self, HookEnd};
 use crate::agent::service::programs::Programs;
 use crate::agent::service::restore::{Circumstances, MayStart, Restorer};
 use crate::agent::service::roll_back::Held;
-use crate::agent::{firewall, state};
+use crate::agent::{firewall, state, tool};
 use crate::proto::Text;
 use crate::proto::journal::{Hook, Undo};
 use crate::proto::name::AgentName;
 
 /// Undoes changes on this host.
 pub(crate) struct HostUndoer<'a> {
-    held: Option<Held<'a>>,
+    /// The staging directory that this agent holds open.
+    staging: Option<&'a StagingDirectory>,
     /// Undos of servers depend on those before them in the same journal.
     restorer: Option<(AgentName, Restorer<'a>)>,
 }
 
 impl<'a> HostUndoer<'a> {
-    /// Creates it for an agent, with the target directory that the agent holds.
-    pub(crate) fn new(held: Option<Held<'a>>) -> Self {
-        Self { held, restorer: None }
+    /// Creates it for an agent, with the staging directory that the agent holds open.
+    pub(crate) fn new(staging: Option<&'a StagingDirectory>) -> Self {
+        Self { staging, restorer: None }
     }
 
     fn restorer(&mut self, context: &Context<'_>) -> &mut Restorer<'a> {
@@ -34,7 +36,7 @@ impl<'a> HostUndoer<'a> {
         if is_other {
             self.restorer = None;
         }
-        let held = self.held;
+        let held = held(self.staging);
         let (_, restorer) = self.restorer.get_or_insert_with(|| {
             let restorer = Restorer::new(&SERVICE, circumstances(context));
             let restorer = match held {
@@ -50,6 +52,13 @@ impl<'a> HostUndoer<'a> {
 impl Undoer for HostUndoer<'_> {
     fn undo(&mut self, context: &Context<'_>, undo: &Undo) -> Undone {
         let owner = Owner { agent: context.agent.as_str(), durability: durability(context) };
+        if let Undo::Hook(hook) = undo {
+            return run_hook(context, hook);
+        }
+        let _holding = match tool::hold(context.lock) {
+            Ok(holding) => holding,
+            Err(error) => return Undone::Left(Text::from(&error)),
+        };
         match undo {
             Undo::Rules { layer, family, tag } => {
                 done(firewall::close(*layer, *family, tag, context.attempt.patience()))
@@ -62,15 +71,22 @@ impl Undoer for HostUndoer<'_> {
                 Err(error) => Undone::Left(Text::from(&error)),
             },
             Undo::Mode { path, inode, mode } => files(owner.mode(path, *inode, *mode)),
-            Undo::Staging { path, keep } => files(owner.staging(path, *keep)),
+            Undo::Staging { path, keep } => {
+                let held = self.staging.filter(|staging| staging.path() == *path);
+                files(owner.staging(path, *keep, held.map(StagingDirectory::copy)))
+            }
             Undo::Replaced { path } => files(owner.replaced(path)),
-            Undo::Hook(hook) => run_hook(context, hook),
             _ => match self.restorer(context).undo(undo) {
                 Some(undone) => done(undone),
                 None => Undone::Left(Text::new("this version has no undo for it")),
             },
         }
     }
+}
+
+/// Returns the target directory that the agent holds open.
+pub(super) fn held(staging: Option<&StagingDirectory>) -> Option<Held<'_>> {
+    staging.map(|staging| Held { path: staging.target_path(), directory: staging.target() })
 }
 
 fn run_hook(context: &Context<'_>, hook: &Hook) -> Undone {

@@ -2,11 +2,11 @@
 
 use std::io;
 
+use crate::base::statement;
 use crate::proto::journal::{Record, Undo};
 use crate::proto::server::Account;
 
 use super::client::{Client, SqlError};
-use super::statement;
 use super::{Journal, Service};
 
 /// Error of an account.

@@ -58,10 +58,10 @@ pub(crate) enum HookEnd {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HookError {
     /// An earlier attempt has failed, or was ended.
-    #[error("has failed, or was ended; repeat it with transfer clean --start-servers, or use --forget-hooks")]
+    #[error("has failed, or was ended")]
     Begun,
     /// The hook may not run.
-    #[error("has not run; run it with transfer clean --start-servers, or use --forget-hooks")]
+    #[error("has not run")]
     NotRun,
     /// A mark cannot be written.
     #[error("cannot write {name} in the directory of the run: {source}")]

@@ -20,7 +20,6 @@ pub(crate) mod roll_back;
 pub(crate) mod session;
 pub(crate) mod sql;
 pub(crate) mod start;
-pub(crate) mod statement;
 #[cfg(test)]
 mod tests;
 pub(crate) mod units;

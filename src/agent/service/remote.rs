@@ -20,7 +20,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RemoteError {
     /// The client is not that of MariaDB, which alone keeps a password to itself.
-    #[error("MariaDB's client is missing: apt install mariadb-client")]
+    #[error("MariaDB's client is not installed; apt install mariadb-client")]
     NoClient,
     /// A value cannot be passed to a client.
     #[error("the {0} contains a line break or a zero byte")]

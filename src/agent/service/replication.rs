@@ -4,14 +4,12 @@ use std::time::{Duration, Instant};
 
 use bstr::ByteSlice as _;
 
-use crate::proto::server::{ConnectionStatus, ResultSet, Threads};
-use crate::proto::{HostBytes, Text};
+use crate::proto::Text;
+use crate::proto::server::{ConnectionStatus, ResultSet, SYNTAX_ERROR, Threads};
 
 use super::client::{Client, SqlError};
-use super::statement::literal;
+use crate::base::statement::literal;
 
-/// Error number of a statement that the server does not know.
-const SYNTAX_ERROR: u32 = 1064;
 /// Time for the threads of a connection to be as they should.
 const LIMIT: Duration = Duration::from_secs(30);
 /// Interval of the questions for the state of threads.
@@ -79,10 +77,8 @@ enum Turn {
 impl Client {
     /// Returns the status of all replication connections.
     pub(crate) fn replication_status(&self) -> Result<Vec<ConnectionStatus>, SqlError> {
-        // The word of MariaDB, that of MySQL, and that of MySQL before 8.0.22.
-        let sets =
-            self.first_known(&["SHOW ALL SLAVES STATUS", "SHOW REPLICA STATUS", "SHOW SLAVE STATUS"])?;
-        Ok(sets.into_iter().flat_map(statuses).collect())
+        let sets = self.first_known(&ConnectionStatus::STATEMENTS)?;
+        Ok(sets.into_iter().flat_map(ConnectionStatus::list).collect())
     }
 
     /// Returns the replication connections and which of their threads run.
@@ -194,62 +190,12 @@ impl Client {
     }
 }
 
-/// Returns the rows of a status by the names that MariaDB gives to columns.
-fn statuses(set: ResultSet) -> Vec<ConnectionStatus> {
-    let names: Vec<String> = set.columns.iter().map(column).collect();
-    let status = |row: Vec<Option<HostBytes>>| {
-        let mut status = ConnectionStatus::default();
-        for (name, value) in names.iter().zip(row) {
-            if let Some(value) = value {
-                status.0.entry(name.clone()).or_insert(value);
-            }
-        }
-        status
-    };
-    set.rows.into_iter().map(status).collect()
-}
-
-/// Returns the name that MariaDB gives to a column: replicas and slaves, sources and masters, channels and
-/// connections are the same.
-fn column(name: &HostBytes) -> String {
-    let name = name.to_string();
-    let name = match name.strip_prefix("Replica_") {
-        Some(rest) => format!("Slave_{rest}"),
-        None => name,
-    };
-    match name.replace("Source", "Master").as_str() {
-        "Channel_Name" => "Connection_name".into(),
-        name => name.into(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::agent::service::tests::Fake;
 
     const RUNNING: Threads = Threads { io: true, sql: true };
-
-    #[test]
-    fn columns_of_mysql_get_the_names_of_mariadb() {
-        let of = |name: &str| column(&HostBytes::from(name));
-        assert_eq!(of("Replica_IO_Running"), "Slave_IO_Running");
-        assert_eq!(of("Seconds_Behind_Source"), "Seconds_Behind_Master");
-        assert_eq!(of("Relay_Source_Log_File"), "Relay_Master_Log_File");
-        assert_eq!(of("Channel_Name"), "Connection_name");
-        assert_eq!(of("Replicate_Do_DB"), "Replicate_Do_DB");
-    }
-
-    #[test]
-    fn first_value_of_a_column_counts_and_null_is_nothing() {
-        let set = ResultSet {
-            columns: ["Channel_Name", "Connection_name", "Last_IO_Error"].map(HostBytes::from).into(),
-            rows: vec![vec![Some(HostBytes::from("one")), Some(HostBytes::from("two")), None]],
-            continues: false,
-        };
-        let [status] = statuses(set).try_into().unwrap();
-        assert_eq!((status.name(), status.get("Last_IO_Error")), (&b"one"[..], &b""[..]));
-    }
 
     #[test]
     fn threads_are_stopped_and_started_one_by_one() {

@@ -26,8 +26,10 @@ use super::xml::{Item, Reader};
 const PART: usize = ANSWER_LIMIT / 2;
 /// Maximum size of what is kept of a client's errors.
 const ERRORS: usize = 64 << 10;
-/// Time for a client to cancel its statement, or to end.
+/// Time for a client to end.
 const GRACE: Duration = Duration::from_secs(2);
+/// Time for a client to cancel its statement. It logs in once more for that.
+const CANCEL_GRACE: Duration = Duration::from_secs(5);
 
 /// Client that stays open. The first error ends it.
 #[derive(Debug)]
@@ -152,7 +154,7 @@ impl Session {
             if is_running && !self.is_over {
                 // The client kills its statement on the server when it is interrupted.
                 let _ = kill_process_group(Pid::from_child(&self.child), Signal::INT);
-                let _ = self.has_ended_within(GRACE);
+                let _ = self.has_ended_within(CANCEL_GRACE);
             }
             self.stop();
             return Err(error);

@@ -18,8 +18,8 @@ use crate::proto::server::{Login, Threads};
 
 use super::client::Client;
 use super::programs::Programs;
-use super::statement::literal;
 use super::{Service, SharedComponent, Surroundings};
+use crate::base::statement::literal;
 
 /// Unit of the fake server.
 pub(super) const UNIT: &str = "mariadb.service";

@@ -87,6 +87,7 @@ impl Reader {
     }
 
     /// Returns whether everything was returned.
+    #[cfg(test)]
     pub(crate) fn is_at_end(&self) -> bool {
         !self.is_inside && self.rest().iter().all(u8::is_ascii_whitespace)
     }

@@ -23,9 +23,10 @@ use crate::base::endpoint::Endpoint;
 use crate::base::printable::printable;
 use crate::config::typed::Typed;
 use crate::config::values::{
-    AttributeKind, Compress, Ends, FileDigest, FileName, FirewallChoice, Hook, Owner, Pattern, PortRange,
-    ProgressChoice, TargetAddress, TransferType,
+    AttributeKind, Compress, DigestAlgorithm, Ends, FileName, FirewallChoice, Hook, Owner, Pattern,
+    PortRange, ProgressChoice, TargetAddress, TransferType,
 };
+pub use crate::proto::files::Replace;
 
 /// Settings of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,7 +69,7 @@ pub struct Settings {
     /// Nice value of the programs on hosts, 0 to 19.
     pub nice: u8,
     /// Digest by which every file is compared, disk against disk.
-    pub checksum: Option<FileDigest>,
+    pub checksum: Option<DigestAlgorithm>,
     /// Whether to compare a digest of the stream even without encryption.
     pub parallel_checksum: bool,
     /// Ports that targets may listen on.
@@ -122,29 +123,6 @@ pub struct Servers {
     pub allow_running: bool,
     /// File with login options on the hosts.
     pub defaults_file: Option<String>,
-}
-
-/// Treatment of data that has the final name already.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Replace {
-    /// Refuse.
-    No,
-    /// Remove it after the copy has taken its place.
-    Remove,
-    /// Keep it under another name.
-    Keep,
-}
-
-impl Replace {
-    /// Word for agents.
-    #[must_use]
-    pub(crate) fn word(self) -> &'static [u8] {
-        match self {
-            Self::No => b"no",
-            Self::Remove => b"remove",
-            Self::Keep => b"keep",
-        }
-    }
 }
 
 /// Login on hosts.

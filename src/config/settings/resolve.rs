@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Login, Replace, Servers, Settings, SettingsError, contradiction};
 use crate::config::options::{Level, Options};
 use crate::config::values::{
-    Compress, Ends, FileDigest, FirewallChoice, PortRange, ProgressChoice, TransferType,
+    Compress, DigestAlgorithm, Ends, FirewallChoice, PortRange, ProgressChoice, TransferType,
 };
 
 /// Default port range.
@@ -104,7 +104,7 @@ impl Settings {
             encrypt: encrypt.unwrap_or(true),
             threads: threads.map(|threads| threads.0),
             nice: nice.map_or(0, |nice| nice.0),
-            checksum: files.then(|| checksum_algorithm.unwrap_or(FileDigest::Md5)),
+            checksum: files.then(|| checksum_algorithm.unwrap_or(DigestAlgorithm::Blake3)),
             parallel_checksum: stream,
             ports,
             firewall: firewall.unwrap_or(FirewallChoice::Auto),

@@ -271,19 +271,19 @@ fn stream() {
 
 #[test]
 fn checksum_options_resolve_in_order() {
-    let md5 = Some(FileDigest::Md5);
+    let (blake3, md5) = (Some(DigestAlgorithm::Blake3), Some(DigestAlgorithm::Md5));
     check(
         |s| s.checksum,
-        md5,
+        blake3,
         ("checksum = false", None),
-        ("TRANSFER_CHECKSUM", "yes", md5),
+        ("TRANSFER_CHECKSUM", "yes", blake3),
         (&["--no-checksum"], None),
     );
     check(
         |s| s.checksum,
-        md5,
-        ("checksum_algorithm = \"sha256\"", Some(FileDigest::Sha256)),
-        ("TRANSFER_CHECKSUM_ALGORITHM", "blake2b", Some(FileDigest::Blake2b)),
+        blake3,
+        ("checksum_algorithm = \"sha256\"", Some(DigestAlgorithm::Sha256)),
+        ("TRANSFER_CHECKSUM_ALGORITHM", "blake2b", Some(DigestAlgorithm::Blake2b)),
         (&["--checksum-algorithm", "md5"], md5),
     );
     check(

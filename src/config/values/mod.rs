@@ -7,9 +7,12 @@ mod names;
 mod numbers;
 mod words;
 
+use std::fmt;
 use std::str::FromStr;
 
 use serde::Deserialize;
+
+use crate::proto::files::DigestKind;
 
 pub(crate) use attributes::{AttributeKind, Attributes, files};
 pub(crate) use hooks::{Hook, HookEnd, Phase, from_hooks};
@@ -125,33 +128,43 @@ pub enum ProgressChoice {
 /// Digest of files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum FileDigest {
-    /// MD5, by md5sum
+pub enum DigestAlgorithm {
+    /// BLAKE3, several times as fast as the others
+    Blake3,
+    /// MD5
     Md5,
-    /// SHA-256, by sha256sum
+    /// SHA-256
     Sha256,
-    /// The 512 bits of `BLAKE2b`, by b2sum
+    /// The 512 bits of `BLAKE2b`
     Blake2b,
 }
 
-impl FileDigest {
+impl fmt::Display for DigestAlgorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl DigestAlgorithm {
     /// Word for the option.
     #[must_use]
     pub(crate) fn name(self) -> &'static str {
         match self {
+            Self::Blake3 => "blake3",
             Self::Md5 => "md5",
             Self::Sha256 => "sha256",
             Self::Blake2b => "blake2b",
         }
     }
 
-    /// Program of coreutils that computes it.
+    /// Returns the digest as agents name it.
     #[must_use]
-    pub(crate) fn program(self) -> &'static str {
+    pub(crate) fn kind(self) -> DigestKind {
         match self {
-            Self::Md5 => "md5sum",
-            Self::Sha256 => "sha256sum",
-            Self::Blake2b => "b2sum",
+            Self::Blake3 => DigestKind::Blake3,
+            Self::Md5 => DigestKind::Md5,
+            Self::Sha256 => DigestKind::Sha256,
+            Self::Blake2b => DigestKind::Blake2b,
         }
     }
 }

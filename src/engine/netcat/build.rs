@@ -1,29 +1,25 @@
 //! Builds the stages of the data path from the plan. Pure.
 //!
 //! Sender: producer (such as tar) → (meter, compress) → meter with digest → (encrypt) → netcat, or with
-//! several targets a chain of meters with one netcat beside each. Receiver: netcat → (decrypt) → meter with
+//! several targets a chain of sinks with one netcat beside each. Receiver: netcat → (decrypt) → meter with
 //! digest → (decompress) → consumer (such as tar). The meters with digest are at the same point of the
 //! stream, so their counts must agree.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::net::SocketAddr;
-use std::os::unix::ffi::OsStrExt;
 
-use crate::config::values::{AttributeKind, Compressor, Pattern};
-use crate::host::agent::{JobName, Meter, Program};
-use crate::host::command::Word;
+use crate::config::values::{AttributeKind, Compressor, DigestAlgorithm, Pattern};
 use crate::mariadb;
-use crate::pipeline::places::{SOURCE, argv, arrival, source_directory};
-use crate::pipeline::stage::{Channel, Pipeline, Side, Stage};
-use crate::plan::{Compression, Plan, StreamDigest, TargetPlan};
+use crate::pipeline::places::arrival;
+use crate::plan::{Compression, Plan, TargetPlan};
+use crate::proto::HostBytes;
+use crate::proto::job::{Meter, Program};
+use crate::proto::task::{Invocation, Pipeline, Place, Run, Stage, Word};
 use crate::shape::{Consumer, Producer};
 
 /// Size in bytes of the header of `openssl enc`: `Salted__` and the salt.
 pub(crate) const CIPHER_HEADER: u64 = 16;
-/// Bash command that writes the single file that the agent holds open, and fails if the file changes.
-const READ_HELD: &str = r#"file=/proc/self/fd/12; seen=$(stat -L -c '%i %s %z' "$file") && cat <"$file" &&
-    [[ $(stat -L -c '%i %s %z' "$file") == "$seen" ]] && exit
-    echo "$1 changed while it was read, or cannot be read" >&2; exit 1"#;
 /// Record size of tar: 128 blocks of 512 bytes, the capacity of a pipe.
 const BLOCKS: &str = "--blocking-factor=128";
 
@@ -39,67 +35,59 @@ pub(crate) struct Sink {
 /// Returns the job on the source.
 #[must_use]
 pub(crate) fn sender(plan: &Plan, sinks: &[Sink]) -> Pipeline {
-    let job = JobName::Sender;
     let mut stages = vec![producer(plan)];
     if let Some(compression) = plan.compression {
-        stages.push(meter(job, Meter::Read, None));
+        stages.push(meter(Meter::Read, None));
         let threads = plan.threads.unwrap_or(plan.source.cores.div_ceil(2));
         stages.push(compressor(compression, threads));
     }
-    stages.push(meter(job, Meter::Wire, plan.stream_digest));
+    stages.push(meter(Meter::Wire, plan.stream_digest));
     if plan.encrypt {
         stages.push(cipher(Program::Encrypt, &[]));
     }
     let connect = |Sink { address, .. }: &Sink| {
-        argv(&plan.source.netcat.connect(plan.source.address, address.ip(), address.port()))
+        invocation(&plan.source.netcat.connect(plan.source.address, address.ip(), address.port()))
     };
     if let [sink] = sinks {
-        stages.push(Stage::new(Program::Sink(sink.number), connect(sink)));
+        stages.push(Stage { name: Program::Sink(sink.number), run: Run::Program(connect(sink)) });
     } else {
-        let patience = plan.idle_timeout.as_secs().to_string();
-        for sink in sinks {
-            let mut words = pump(job, Meter::Sink(sink.number));
-            words.extend(argv(&["--sink", &patience]));
-            words.extend(connect(sink));
-            stages.push(Stage::new(Program::Sink(sink.number), words).with(Channel::Events));
-        }
-        if let Some(last) = stages.last_mut() {
-            last.discard = true;
-        }
+        let patience = u32::try_from(plan.idle_timeout.as_secs()).unwrap_or(u32::MAX);
+        stages.extend(sinks.iter().map(|sink| Stage {
+            name: Program::Sink(sink.number),
+            run: Run::Sink { number: sink.number, program: connect(sink), patience },
+        }));
     }
-    let directory = match plan.shape.producer {
-        Producer::Tree if plan.source.is_directory => Word::from(SOURCE),
+    let place = match plan.shape.producer {
+        Producer::Tree if plan.source.is_directory => Place::Source,
         // tar can read the attributes of a single file only by its name. If another file has that name by
         // then, the digests will differ.
-        Producer::Tree => Word::from(&plan.source.parent),
-        _ => source_directory(plan),
+        Producer::Tree => Place::Path(HostBytes::from(&plan.source.parent)),
+        Producer::Backup | Producer::File => Place::Root,
     };
-    let called = (directory == Word::from(SOURCE)).then(|| Word::from(&plan.source.name));
-    Pipeline { job, directory, called, gate: Some(0), stages }
+    let called = (place == Place::Source).then(|| HostBytes::from(&plan.source.name));
+    Pipeline { place, called, gate: Some(0), rate: None, into: None, stages }
 }
 
 /// Returns the job on a target, which listens on `port`.
 #[must_use]
 pub(crate) fn receiver(plan: &Plan, target: &TargetPlan, port: u16) -> Pipeline {
-    let job = JobName::Receiver;
     // The gate is after netcat: no other stage reads data of an unexpected peer.
-    let mut stages = vec![Stage::new(Program::Netcat, argv(&target.netcat.listen(target.address, port)))];
+    let listen = invocation(&target.netcat.listen(target.address, port));
+    let mut stages = vec![Stage { name: Program::Netcat, run: Run::Program(listen) }];
     if plan.encrypt {
         stages.push(cipher(Program::Decrypt, &["-d"]));
     }
-    let mut wire = meter(job, Meter::Wire, plan.stream_digest);
+    stages.push(meter(Meter::Wire, plan.stream_digest));
+    let mut into = None;
     if plan.shape.consumer == Consumer::File {
         // Written as it was sent: an archive stays compressed.
-        wire.into =
-            target.final_path.file_name().map(|name| Word::Literal([b"./", name.as_bytes()].concat()));
-        stages.push(wire);
+        into = target.final_path.file_name().map(HostBytes::from);
     } else {
-        stages.push(wire);
         stages.extend(plan.compression.map(|compression| decompressor(compression.program.name())));
         stages.extend(plan.shape.packed.map(|format| decompressor(format.program().0)));
         stages.push(consumer(plan, target));
     }
-    Pipeline { job, directory: arrival(plan), called: None, gate: Some(1), stages }
+    Pipeline { place: arrival(plan), called: None, gate: Some(1), rate: None, into, stages }
 }
 
 /// Returns the first stage of the sender.
@@ -107,35 +95,30 @@ fn producer(plan: &Plan) -> Stage {
     match (plan.shape.producer, &plan.backup) {
         (Producer::Backup, Some(backup)) => mariadb::jobs::backup(plan, backup),
         (Producer::File, _) => {
-            let words = argv(&["bash", "--norc", "-p", "-c", READ_HELD, "read"]);
-            Stage::other("read", [words, vec![entry(plan)]].concat())
+            let name = HostBytes::from(&plan.source.name);
+            Stage { name: Program::Other("read".into()), run: Run::Read { name } }
         }
         _ => {
-            let mut tar = argv(&[
+            let mut tar = Invocation::new(
                 "tar",
-                "--create",
-                "--file=-",
-                BLOCKS,
-                "--format=posix",
-                "--sparse",
-                "--numeric-owner",
-            ]);
+                ["--create", "--file=-", BLOCKS, "--format=posix", "--sparse", "--numeric-owner"],
+            );
             // Without this a backslash in a name would be an escape.
-            tar.push(Word::from("--no-unquote"));
-            tar.extend(attributes(plan.source.root, &BTreeMap::new()));
+            add(&mut tar, ["--no-unquote"]);
+            tar.args.extend(attributes(plan.source.root, &BTreeMap::new()));
             if !plan.exclude.is_empty() {
-                tar.push(Word::from("--anchored"));
+                add(&mut tar, ["--anchored"]);
                 let paths = plan.exclude.iter().flat_map(Pattern::within);
-                tar.extend(paths.map(|path| Word::Literal([b"--exclude=", &path[..]].concat())));
+                tar.args.extend(paths.map(|path| literal([b"--exclude=", &path[..]].concat())));
             }
             if plan.source.is_directory {
-                tar.push(renamed(plan));
-                tar.extend(argv(&["--", "."]));
+                tar.args.push(renamed(plan));
+                add(&mut tar, ["--", "."]);
             } else {
-                tar.push(Word::from("--"));
-                tar.push(entry(plan));
+                add(&mut tar, ["--"]);
+                tar.args.push(entry(plan));
             }
-            Stage::new(Program::Tar, tar)
+            Stage { name: Program::Tar, run: Run::Program(tar) }
         }
     }
 }
@@ -145,42 +128,47 @@ fn consumer(plan: &Plan, target: &TargetPlan) -> Stage {
     if plan.shape.consumer == Consumer::Backup {
         return mariadb::jobs::extract(plan, target);
     }
-    let mut tar =
-        argv(&["tar", "--extract", "--file=-", BLOCKS, "--preserve-permissions", "--numeric-owner"]);
-    tar.push(Word::from(if target.root { "--same-owner" } else { "--no-same-owner" }));
-    tar.push(Word::from("--delay-directory-restore"));
+    let mut tar = Invocation::new(
+        "tar",
+        ["--extract", "--file=-", BLOCKS, "--preserve-permissions", "--numeric-owner"],
+    );
+    tar.confined = true;
+    add(
+        &mut tar,
+        [if target.root { "--same-owner" } else { "--no-same-owner" }, "--delay-directory-restore"],
+    );
     if plan.shape.consumer == Consumer::Tree {
         // The staging directory is ours: an archive member `.` must not change its mode.
-        tar.push(Word::from("--no-overwrite-dir"));
+        add(&mut tar, ["--no-overwrite-dir"]);
     }
-    tar.extend(attributes(target.root, &target.drops));
-    Stage::new(Program::Tar, tar)
+    tar.args.extend(attributes(target.root, &target.drops));
+    Stage { name: Program::Tar, run: Run::Program(tar) }
 }
 
 /// Returns `./NAME`, so that a name with a leading dash is not an option.
 fn entry(plan: &Plan) -> Word {
-    Word::Literal([b"./", plan.source.name.as_bytes()].concat())
+    literal([b"./", plan.source.name.as_encoded_bytes()].concat())
 }
 
 /// Returns the option of tar that prefixes all names with the source's name, since tar runs inside the
 /// directory that the agent holds. Targets of symbolic links are not changed.
 fn renamed(plan: &Plan) -> Word {
     let mut option = br"--transform=flags=rh;s,^\.,./".to_vec();
-    for &byte in plan.source.name.as_bytes() {
+    for &byte in plan.source.name.as_encoded_bytes() {
         if b"\\&,".contains(&byte) {
             option.push(b'\\');
         }
         option.push(byte);
     }
     option.push(b',');
-    Word::Literal(option)
+    literal(option)
 }
 
 /// Returns the options of tar for extended attributes: all kinds as root, otherwise only those that a user
 /// can read and set. ACLs are copied as the kernel stores them, with numeric IDs: tar's `--acls` would use
 /// names, which can mean other accounts on the target. `without` lists the kinds to leave out.
 fn attributes(root: bool, without: &BTreeMap<AttributeKind, u64>) -> Vec<Word> {
-    let mut words = argv(&["--xattrs"]);
+    let mut words = vec![literal("--xattrs")];
     let included: &[(AttributeKind, &str)] = match (root, without.contains_key(&AttributeKind::Xattrs)) {
         (true, false) => &[(AttributeKind::Xattrs, "*")],
         (true, true) => &[
@@ -190,7 +178,7 @@ fn attributes(root: bool, without: &BTreeMap<AttributeKind, u64>) -> Vec<Word> {
         (false, _) => &[(AttributeKind::Xattrs, "user.*"), (AttributeKind::Acls, "system.posix_acl_*")],
     };
     let included = included.iter().filter(|(kind, _)| !without.contains_key(kind));
-    words.extend(included.map(|(_, pattern)| Word::from(&format!("--xattrs-include={pattern}"))));
+    words.extend(included.map(|(_, pattern)| literal(format!("--xattrs-include={pattern}"))));
     if words.len() == 1 {
         return Vec::new();
     }
@@ -198,54 +186,53 @@ fn attributes(root: bool, without: &BTreeMap<AttributeKind, u64>) -> Vec<Word> {
     let excluded =
         [(AttributeKind::Acls, "system.posix_acl_*"), (AttributeKind::Capabilities, "security.capability")];
     let excluded = excluded.into_iter().filter(|(kind, _)| without.contains_key(kind));
-    words.extend(excluded.map(|(_, pattern)| Word::from(&format!("--xattrs-exclude={pattern}"))));
+    words.extend(excluded.map(|(_, pattern)| literal(format!("--xattrs-exclude={pattern}"))));
     words
 }
 
-fn pump(job: JobName, meter: Meter) -> Vec<Word> {
-    vec![
-        Word::from("perl"),
-        Word::Home("pump.pl".into()),
-        Word::from(job.name()),
-        Word::from(&meter.to_string()),
-    ]
+fn meter(meter: Meter, digest: Option<DigestAlgorithm>) -> Stage {
+    let digest = digest.map(DigestAlgorithm::kind);
+    Stage { name: Program::Other(meter.to_string()), run: Run::Meter { meter, digest, limited: false } }
 }
 
-fn meter(job: JobName, meter: Meter, digest: Option<StreamDigest>) -> Stage {
-    let mut stage = Stage::other(&meter.to_string(), pump(job, meter)).with(Channel::Events);
-    if let Some(digest) = digest {
-        let program = match digest {
-            StreamDigest::Sha256 => argv(&["openssl", "dgst", "-sha256", "-r"]),
-            StreamDigest::Md5 => argv(&["md5sum"]),
-        };
-        let pipe = format!("{}.digest", job.name());
-        stage.argv.push(Word::Home(pipe.clone()));
-        stage.side = Some(Side { name: pipe, argv: program });
-    }
-    stage
-}
-
-/// Returns a stage of openssl, which reads the key from descriptor 6. The key is 256 random bits, so a single
-/// round of key derivation is enough.
+/// Returns a stage of openssl. The key is 256 random bits, so a single round of key derivation is enough.
 fn cipher(name: Program, direction: &[&str]) -> Stage {
-    let mut words = argv(&["openssl", "enc", "-aes-256-ctr", "-bufsize", "64k", "-pbkdf2", "-iter", "1"]);
-    words.extend(argv(&["-pass", "fd:6"]));
-    words.extend(argv(direction));
-    Stage::new(name, words).with(Channel::Key)
+    let words = ["enc", "-aes-256-ctr", "-bufsize", "64k", "-pbkdf2", "-iter", "1", "-pass"];
+    let mut program = Invocation::new("openssl", words);
+    program.args.push(Word::Key);
+    add(&mut program, direction);
+    program.confined = name == Program::Decrypt;
+    Stage { name, run: Run::Program(program) }
 }
 
 fn compressor(Compression { program, level }: Compression, threads: u32) -> Stage {
     let level = format!("-{level}");
     let threads = threads.to_string();
     let words = match program {
-        Compressor::Zstd => argv(&["zstd", "-q", &level, &format!("-T{threads}"), "-c"]),
-        Compressor::Pigz => argv(&["pigz", &level, "-p", &threads, "-c"]),
-        Compressor::Gzip | Compressor::Lz4 => argv(&[program.name(), &level, "-c"]),
+        Compressor::Zstd => vec!["-q".to_owned(), level, format!("-T{threads}"), "-c".to_owned()],
+        Compressor::Pigz => vec![level, "-p".to_owned(), threads, "-c".to_owned()],
+        Compressor::Gzip | Compressor::Lz4 => vec![level, "-c".to_owned()],
     };
-    Stage::new(Program::Compress, words)
+    Stage { name: Program::Compress, run: Run::Program(Invocation::new(program.name(), words)) }
 }
 
 fn decompressor(program: &str) -> Stage {
     let quiet: &[&str] = if program == "zstd" { &["-q"] } else { &[] };
-    Stage::new(Program::Decompress, argv(&[&[program], quiet, &["-d", "-c"]].concat()))
+    let mut program = Invocation::new(program, [quiet, &["-d", "-c"]].concat());
+    program.confined = true;
+    Stage { name: Program::Decompress, run: Run::Program(program) }
+}
+
+/// Returns the invocation of a command line.
+fn invocation(words: &[String]) -> Invocation {
+    let (program, args) = words.split_first().map_or(("", words), |(program, args)| (program.as_str(), args));
+    Invocation::new(program, args)
+}
+
+fn add<T: AsRef<OsStr>>(program: &mut Invocation, words: impl IntoIterator<Item = T>) {
+    program.args.extend(words.into_iter().map(|word| Word::Literal(HostBytes::from(word.as_ref()))));
+}
+
+fn literal(bytes: impl Into<Vec<u8>>) -> Word {
+    Word::Literal(bytes.into().into())
 }

@@ -14,12 +14,16 @@ use crate::config::values::PortRange;
 use crate::engine::netcat::variant::Netcat;
 use crate::error::Error;
 use crate::error::busy::Resource;
-use crate::host::agent::command::Awaited;
-use crate::host::agent::{Agent, AgentError, Command, JobName, Program};
+use crate::host::agent::Agent;
+use crate::host::conversation::AgentError;
 use crate::lease::{self, End, job};
 use crate::pipeline::messages::said;
-use crate::pipeline::render;
+use crate::pipeline::summary::summary;
 use crate::plan::{Plan, TargetPlan};
+use crate::proto::command::{Answer, Awaited, Command};
+use crate::proto::job::{JobName, Program};
+use crate::proto::secret::Secret;
+use crate::proto::task::Task;
 
 /// Interval of checks of a socket; nothing announces its changes.
 const SOCKET_POLL: Duration = Duration::from_millis(10);
@@ -32,7 +36,7 @@ pub(super) async fn connect(
     plan: &Plan,
     source: &End,
     receivers: &mut [Receiver<'_>],
-    key: &str,
+    key: Option<&Secret>,
 ) -> Result<(), Error> {
     let mut ports: Vec<PortRange> = vec![plan.ports; receivers.len()];
     for attempt in 1.. {
@@ -42,19 +46,18 @@ pub(super) async fn connect(
             return Ok(());
         }
         let sender = build::sender(plan, &sinks);
-        tracing::debug!("{}: sender: {}", source.agent.host(), render::summary(&sender));
-        let script = render::script(&sender);
-        job::start(&source.agent, JobName::Sender, &script, key).await?;
+        tracing::debug!("{}: sender: {}", source.agent.host(), summary(&sender));
+        job::start(&source.agent, JobName::Sender, Task::Pipeline(sender), key).await?;
         let way = Way { netcat: &plan.source.netcat, alone: sinks.len() == 1, again: attempt > 1 };
         let peers = open_gates(source, receivers, way).await;
         if peers.iter().all(|peer| matches!(peer, Peer::Ours)) {
             return Ok(());
         }
-        // The sender has one script for all of its sinks, so all start again.
-        source.agent.call(Command::StopJob(JobName::Sender)).await?;
+        // The sender is one job for all of its sinks, so all start again.
+        source.agent.order(Command::StopJob { job: JobName::Sender }).await?;
         let live = receivers.iter_mut().zip(&mut ports).filter(|(receiver, _)| receiver.is_live());
         join_all(live.zip(peers).map(|((receiver, ports), peer)| async move {
-            if let Err(error) = stop(receiver, receiver.port).await {
+            if let Err(error) = stop(receiver).await {
                 receiver.fail(error.into());
             }
             match peer {
@@ -83,7 +86,12 @@ fn live<'a, 'b>(receivers: &'a [Receiver<'b>]) -> impl Iterator<Item = &'a Recei
 }
 
 /// Makes every live receiver listen, each on a port of its range. Marks those that cannot as failed.
-async fn listen_all(plan: &Plan, receivers: &mut [Receiver<'_>], ports: &mut [PortRange], key: &str) {
+async fn listen_all(
+    plan: &Plan,
+    receivers: &mut [Receiver<'_>],
+    ports: &mut [PortRange],
+    key: Option<&Secret>,
+) {
     let live = receivers.iter_mut().zip(ports).filter(|(receiver, _)| receiver.is_live());
     join_all(live.map(|(receiver, ports)| async {
         match listen(plan, receiver, ports, key).await {
@@ -101,8 +109,8 @@ async fn open_gates(source: &End, receivers: &[Receiver<'_>], way: Way<'_>) -> V
         return peers;
     }
     join_all(live(receivers).map(|receiver| async {
-        let opened = receiver.end.agent.call(Command::OpenGate).await;
-        opened.map_or_else(|error| Peer::Failed(error.into()), |_| Peer::Ours)
+        let opened = receiver.end.agent.order(Command::OpenGate { job: JobName::Receiver }).await;
+        opened.map_or_else(|error| Peer::Failed(error.into()), |()| Peer::Ours)
     }))
     .await
 }
@@ -112,7 +120,7 @@ async fn listen(
     plan: &Plan,
     receiver: &Receiver<'_>,
     ports: &mut PortRange,
-    key: &str,
+    key: Option<&Secret>,
 ) -> Result<u16, Error> {
     let agent = &receiver.end.agent;
     let target: &TargetPlan = receiver.plan;
@@ -123,15 +131,14 @@ async fn listen(
         let port = lease::port(receiver.end, *ports).await?;
         lease::firewall(agent, target, port).await?;
         let pipeline = build::receiver(plan, target, port);
-        tracing::debug!("{}: receiver: {}", agent.host(), render::summary(&pipeline));
-        let script = render::script(&pipeline);
-        job::start(agent, JobName::Receiver, &script, key).await?;
+        tracing::debug!("{}: receiver: {}", agent.host(), summary(&pipeline));
+        job::start(agent, JobName::Receiver, Task::Pipeline(pipeline), key).await?;
         let listener = listener(agent, target.address, port).await?;
         if let Listener::Listens = listener {
             return Ok(port);
         }
         let job = agent.job(JobName::Receiver);
-        stop(receiver, port).await?;
+        stop(receiver).await?;
         // A netcat that exited with 0 has already served a peer, which cannot be ours.
         let visited = matches!(listener, Listener::Visited)
             || job.stages.iter().any(|(stage, status)| *stage == Program::Netcat && *status == 0);
@@ -153,9 +160,9 @@ async fn listen(
     Err(lease::busy(&receiver.end.host, Resource::TriedPorts(TRIES)).into())
 }
 
-async fn stop(receiver: &Receiver<'_>, port: u16) -> Result<(), AgentError> {
-    receiver.end.agent.call(Command::StopJob(JobName::Receiver)).await?;
-    lease::close_firewall(&receiver.end.agent, receiver.plan, port).await
+async fn stop(receiver: &Receiver<'_>) -> Result<(), AgentError> {
+    receiver.end.agent.order(Command::StopJob { job: JobName::Receiver }).await?;
+    lease::close_firewall(&receiver.end.agent, receiver.plan).await
 }
 
 /// State of a receiver after its start.
@@ -166,16 +173,27 @@ enum Listener {
     Failed,
 }
 
-/// Returns the question for the sockets on a target's port.
-fn sockets(target: SocketAddr, awaited: Awaited) -> Command<'static> {
-    Command::AcceptedPeer { job: JobName::Receiver, target, awaited }
+/// Returns the sockets on a target's port.
+async fn sockets(agent: &Agent, target: SocketAddr, awaited: Awaited) -> Result<Port, AgentError> {
+    match agent.call(Command::AcceptedPeers { job: JobName::Receiver, target, awaited }).await? {
+        Answer::Sockets(sockets) => Ok(Port::of(&sockets)),
+        _ => Err(agent.unexpected()),
+    }
+}
+
+/// Returns the local addresses of the sender's connections to a target's socket.
+async fn made(agent: &Agent, target: SocketAddr) -> Result<Vec<SocketAddr>, AgentError> {
+    match agent.call(Command::OwnConnections { job: JobName::Sender, port: target.port() }).await? {
+        Answer::Connections(connections) => Ok(made_to(&connections, target)),
+        _ => Err(agent.unexpected()),
+    }
 }
 
 async fn listener(agent: &Agent, address: IpAddr, port: u16) -> Result<Listener, Error> {
     let deadline = Instant::now() + CONNECT_LIMIT;
     let target = SocketAddr::new(address, port);
     while Instant::now() < deadline {
-        let seen = Port::parse(&agent.call(sockets(target, Awaited::Listening)).await?);
+        let seen = sockets(agent, target, Awaited::Listening).await?;
         if seen.listens {
             return Ok(Listener::Listens);
         }
@@ -215,16 +233,14 @@ async fn ask_both(source: &End, receiver: &Receiver<'_>, way: Way<'_>) -> Result
     let target = SocketAddr::new(receiver.plan.address, receiver.port);
     let mut since = Since::new(Instant::now());
     loop {
-        let (accepted, made) = tokio::join!(
-            receiver.end.agent.call(sockets(target, Awaited::Ours)),
-            source.agent.call(Command::LocalAddress { job: JobName::Sender, port: target.port() })
-        );
+        let (accepted, made) =
+            tokio::join!(sockets(&receiver.end.agent, target, Awaited::Ours), made(&source.agent, target));
         let mut reports = Reports {
             origin: source.agent.host(),
             host: &receiver.plan.endpoint.host,
             address: target,
-            sockets: Port::parse(&accepted?),
-            made: made_to(&made?, target),
+            sockets: accepted?,
+            made: made?,
             sender: source.agent.job(JobName::Sender),
             receiver: receiver.end.agent.job(JobName::Receiver),
             netcat,
@@ -235,8 +251,8 @@ async fn ask_both(source: &End, receiver: &Receiver<'_>, way: Way<'_>) -> Result
         };
         // Only a question after the refusal tells a firewall from a receiver that has served another peer.
         if reports.is_refused() {
-            let asked = receiver.end.agent.call(sockets(target, Awaited::Listening)).await?;
-            reports.listens_after_refusal = Port::parse(&asked).listens;
+            let asked = sockets(&receiver.end.agent, target, Awaited::Listening).await?;
+            reports.listens_after_refusal = asked.listens;
         }
         if let Some(peer) = reports.decide(&mut since, Instant::now()) {
             return Ok(peer);

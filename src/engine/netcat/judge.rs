@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::ffi::OsStrExt;
 
+use crate::base::printable::printable;
 use crate::config::values::{AttributeKind, files};
 use crate::error::Error;
-use crate::host::agent::{Fault, FaultClass, Job, Meter, Program};
-use crate::host::wire::printable;
+use crate::host::agent::{Fault, Job};
 use crate::mariadb::backup::log::{completed, last_words};
 use crate::pipeline::messages::{cannot_read, listed, said};
 use crate::plan::{Plan, TargetPlan};
+use crate::proto::job::{FaultClass, Meter, Program};
 use crate::shape::Producer;
 
 /// Lowest exit status of a program that could not be started or was killed.

@@ -15,20 +15,22 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use futures_util::future::join_all;
-use zeroize::Zeroizing;
 
 use super::{Received, Sent, StreamTarget, Verdict};
 use crate::base::run_id::random_hex;
 use crate::config::settings::Settings;
 use crate::config::values::Compress;
 use crate::error::Error;
-use crate::host::agent::{Command, Job, JobName, Meter};
+use crate::host::agent::Job;
 use crate::host::command::typable;
 use crate::lease::{self, End};
-use crate::pipeline::render;
+use crate::pipeline::summary::summary;
 use crate::plan::{Plan, TargetPlan};
 use crate::preflight::Requirements;
 use crate::progress::Progress;
+use crate::proto::command::Command;
+use crate::proto::job::{JobName, Meter};
+use crate::proto::secret::Secret;
 use build::{CIPHER_HEADER, Sink};
 pub use judge::judge;
 pub use port::{Port, made_to};
@@ -38,7 +40,7 @@ const NETCAT: &str = "netcat-openbsd";
 
 /// Returns the programs that every host needs.
 pub(super) fn requirements(settings: &Settings) -> Requirements {
-    let mut programs = vec![("gzip", "gzip"), ("md5sum", "coreutils"), ("perl", "perl-base"), ("tar", "tar")];
+    let mut programs = vec![("gzip", "gzip"), ("tar", "tar")];
     if settings.encrypt {
         programs.push(("openssl", "openssl"));
     }
@@ -57,13 +59,13 @@ pub(super) fn describe_source(plan: &Plan) -> String {
     let sinks: Vec<Sink> = plan.targets.iter().map(sink).collect();
     // tar works in the directory that it copies; a file is read from its parent directory.
     let within = if plan.source.is_directory { &plan.source.endpoint.path } else { &plan.source.parent };
-    format!("cd {}; {}", typed(within), render::summary(&build::sender(plan, &sinks)))
+    format!("cd {}; {}", typed(within), summary(&build::sender(plan, &sinks)))
 }
 
 /// Describes the receiver of a target.
 pub(super) fn describe_target(plan: &Plan, target: &TargetPlan) -> String {
     let pipeline = build::receiver(plan, target, plan.ports.first);
-    format!("cd {}; {}", typed(&target.inbox()), render::summary(&pipeline))
+    format!("cd {}; {}", typed(&target.inbox()), summary(&pipeline))
 }
 
 /// Returns a path quoted for a shell.
@@ -131,17 +133,17 @@ impl<'a> Stream<'a> {
     }
 
     pub(super) async fn connect(&mut self) -> Result<(), Error> {
-        let key = Zeroizing::new(if self.plan.encrypt {
+        let key = || {
             random_hex::<32>()
-                .map_err(|error| Error::Failed(format!("cannot get random numbers for a key: {error}")))?
-        } else {
-            String::new()
-        });
-        connect::connect(self.plan, self.source, &mut self.receivers, &key).await
+                .map(|key| Secret::new(key.into_bytes()))
+                .map_err(|error| Error::Failed(format!("cannot get random numbers for a key: {error}")))
+        };
+        let key = self.plan.encrypt.then(key).transpose()?;
+        connect::connect(self.plan, self.source, &mut self.receivers, key.as_ref()).await
     }
 
     pub(super) async fn copy(&mut self, progress: &Progress) -> Result<(), Error> {
-        self.source.agent.call(Command::OpenGate).await?;
+        self.source.agent.order(Command::OpenGate { job: JobName::Sender }).await?;
         self.sender = stream::stream(self.plan, self.source, &mut self.receivers, progress).await?;
         Ok(())
     }
@@ -149,12 +151,16 @@ impl<'a> Stream<'a> {
     pub(super) async fn close(&mut self) -> Sent {
         // The ports are free again and may be taken by other runs. On failure the release retries.
         let live = self.receivers.iter().filter(|receiver| receiver.is_live());
-        join_all(
-            live.map(|receiver| lease::close_firewall(&receiver.end.agent, receiver.plan, receiver.port)),
-        )
-        .await;
+        join_all(live.map(|receiver| lease::close_firewall(&receiver.end.agent, receiver.plan))).await;
         for receiver in self.receivers.iter_mut().filter(|receiver| receiver.is_live()) {
             let job = receiver.end.agent.job(JobName::Receiver);
+            if !job.unconfined.is_empty() {
+                tracing::warn!(
+                    "{}: the kernel cannot confine {} to the staging directory (Landlock, Linux 5.19 or newer)",
+                    receiver.plan.endpoint.host,
+                    job.unconfined.join(", ")
+                );
+            }
             if let Err(error) = judge(self.plan, receiver.plan, &self.sender, &job) {
                 receiver.fail(error);
             }

@@ -72,7 +72,7 @@ impl Since {
 
 impl Reports<'_> {
     /// Returns whether the sender's netcat could not connect: it reports that once and ends, while the rest of
-    /// its pipeline waits for the gate. With several targets the pump reports it, too.
+    /// its pipeline waits for the gate. With several targets the sink reports it, too.
     pub(super) fn is_refused(&self) -> bool {
         let (address, port) = (self.address.ip(), self.address.port());
         let gives_up = |line: &String| self.netcat.gives_up(line, address, port, self.alone);
@@ -196,7 +196,8 @@ fn is_broken(status: i32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::agent::Program;
+    use crate::proto::job::Program;
+    use crate::proto::sockets::PortSocket;
 
     const OURS: &str = "10.0.0.1:40000";
 
@@ -233,12 +234,12 @@ mod tests {
         change: impl Fn(&mut Reports<'_>),
     ) -> String {
         let (netcat, host) = (netcat(), HostName::parse("db2".as_ref()).unwrap());
-        let fields: Vec<Vec<u8>> = seen.iter().map(|row| row.as_bytes().to_vec()).collect();
+        let seen: Vec<PortSocket> = seen.iter().copied().map(socket).collect();
         let mut reports = Reports {
             origin: "db1",
             host: &host,
             address: "10.0.0.2:4400".parse().unwrap(),
-            sockets: Port::parse(&fields),
+            sockets: Port::of(&seen),
             made: made.iter().map(|address| address.parse().unwrap()).collect(),
             sender,
             receiver,
@@ -258,6 +259,17 @@ mod tests {
             Some(Peer::Ours) => "ours".into(),
             Some(Peer::Unexpected(text)) => format!("unexpected: {text}"),
             Some(Peer::Failed(error)) => format!("failed: {error}"),
+        }
+    }
+
+    fn socket(text: &str) -> PortSocket {
+        let (kind, address) = text.split_once(' ').unwrap_or((text, "0.0.0.0:0"));
+        let address = address.parse().unwrap();
+        match kind {
+            "listening" => PortSocket::Listening,
+            "ours" => PortSocket::Ours(address),
+            "other" => PortSocket::Other(address),
+            _ => PortSocket::Listener(address),
         }
     }
 

@@ -2,12 +2,12 @@
 
 use std::net::SocketAddr;
 
-use crate::host::wire::printable;
+use crate::proto::sockets::{Connection, PortSocket};
 
 /// Maximum number of sockets of a port that are evaluated.
 const MOST_SOCKETS: usize = 64;
 
-/// Sockets on the port of a target, as reported by `sockets.pl` there.
+/// Sockets on the port of a target, as reported by its agent.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Port {
     /// Whether our receiver listens.
@@ -21,21 +21,20 @@ pub struct Port {
 }
 
 impl Port {
-    /// Parses an agent's reply.
+    /// Evaluates the sockets that an agent has reported.
     #[must_use]
-    pub fn parse(fields: &[Vec<u8>]) -> Self {
-        let mut port = Self { listens: fields.iter().any(|field| field == b"listening"), ..Self::default() };
+    pub fn of(sockets: &[PortSocket]) -> Self {
+        let mut port = Self::default();
         let mut others = Vec::new();
-        for field in fields.iter().take(MOST_SOCKETS) {
-            let text = printable(field);
-            match text.split_once(' ') {
-                Some(("ours", peer)) => port.ours.extend(socket(peer)),
-                Some(("other", peer)) => {
-                    port.unexpected.extend(socket(peer));
+        for socket in sockets.iter().take(MOST_SOCKETS) {
+            match socket {
+                PortSocket::Listening => port.listens = true,
+                PortSocket::Ours(peer) => port.ours.push(canonical(*peer)),
+                PortSocket::Other(peer) => {
+                    port.unexpected.push(canonical(*peer));
                     others.push(format!("a connection from {peer}"));
                 }
-                Some(("listener", own)) => others.push(format!("a listener on {own}")),
-                _ => {}
+                PortSocket::Listener(own) => others.push(format!("a listener on {own}")),
             }
         }
         port.others = (!others.is_empty()).then(|| others.join(", "));
@@ -55,65 +54,52 @@ impl Port {
     }
 }
 
-/// Parses the reply of the source's agent and returns the local addresses of our connections to a target's
-/// socket.
+/// Returns the local addresses of those of our connections that lead to a target's socket.
 #[must_use]
-pub fn made_to(fields: &[Vec<u8>], to: SocketAddr) -> Vec<SocketAddr> {
-    let to = SocketAddr::new(to.ip().to_canonical(), to.port());
-    let made = |field: &Vec<u8>| {
-        let text = printable(field);
-        let mut ends = text.strip_prefix("ours ")?.split(' ').map(socket);
-        let (own, peer) = (ends.next()??, ends.next()??);
-        (peer == to).then_some(own)
-    };
-    fields.iter().take(MOST_SOCKETS).filter_map(made).collect()
+pub fn made_to(connections: &[Connection], to: SocketAddr) -> Vec<SocketAddr> {
+    let to = canonical(to);
+    let made = connections.iter().take(MOST_SOCKETS).filter(|made| canonical(made.peer) == to);
+    made.map(|made| canonical(made.own)).collect()
 }
 
-/// Parses a socket address and converts an IPv4-mapped one to IPv4.
-fn socket(text: &str) -> Option<SocketAddr> {
-    let socket = text.parse::<SocketAddr>().ok()?;
-    Some(SocketAddr::new(socket.ip().to_canonical(), socket.port()))
+/// Returns an IPv4-mapped address as IPv4.
+fn canonical(socket: SocketAddr) -> SocketAddr {
+    SocketAddr::new(socket.ip().to_canonical(), socket.port())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn fields(rows: &[&str]) -> Vec<Vec<u8>> {
-        rows.iter().map(|row| row.as_bytes().to_vec()).collect()
-    }
-
-    fn sockets(texts: &[&str]) -> Vec<SocketAddr> {
-        texts.iter().map(|text| text.parse().unwrap()).collect()
+    fn socket(text: &str) -> SocketAddr {
+        text.parse().unwrap()
     }
 
     #[test]
     fn gate_opens_only_for_a_single_connection_of_ours() {
-        let made = sockets(&["10.0.0.1:40000"]);
-        let is_only = |rows: &[&str]| Port::parse(&fields(rows)).is_only(&made);
-        assert!(is_only(&["ours 10.0.0.1:40000"]));
-        assert!(is_only(&["ours [::ffff:10.0.0.1]:40000", "rubbish"]));
+        use PortSocket::{Listener, Other, Ours};
+        let [ours, second, other] = ["10.0.0.1:40000", "10.0.0.1:40001", "10.0.0.2:5"].map(socket);
+        let is_only = |sockets: &[PortSocket]| Port::of(sockets).is_only(&[ours]);
+        assert!(is_only(&[Ours(ours)]));
+        assert!(is_only(&[Ours(socket("[::ffff:10.0.0.1]:40000")), PortSocket::Listening]));
         assert!(!is_only(&[]));
-        assert!(!is_only(&["ours 10.0.0.2:40000"]));
-        assert!(!is_only(&["ours 10.0.0.1:40000", "ours 10.0.0.2:5"]));
-        assert!(!is_only(&["ours 10.0.0.1:40000", "other 10.0.0.2:5"]));
-        assert!(!is_only(&["ours 10.0.0.1:40000", "listener 0.0.0.0:4400"]));
-        assert!(!is_only(&["other 10.0.0.1:40000"]));
-        assert!(
-            !Port::parse(&fields(&["ours 10.0.0.1:40000"]))
-                .is_only(&sockets(&["10.0.0.1:40000", "10.0.0.1:40001"]))
-        );
+        assert!(!is_only(&[Ours(other)]));
+        assert!(!is_only(&[Ours(ours), Ours(other)]));
+        assert!(!is_only(&[Ours(ours), Other(other)]));
+        assert!(!is_only(&[Ours(ours), Listener(socket("0.0.0.0:4400"))]));
+        assert!(!is_only(&[Other(ours)]));
+        assert!(!Port::of(&[Ours(ours)]).is_only(&[ours, second]));
     }
 
     #[test]
     fn only_connections_to_the_target_count() {
-        let rows = fields(&[
-            "ours 10.0.0.1:40000 10.0.0.2:4400",
-            "ours 10.0.0.1:40001 10.0.0.3:4400",
-            "ours [fd77::1]:40002 [fd77::2]:4400",
-            "10.0.0.1:1 10.0.0.2:4400",
-        ]);
-        assert_eq!(made_to(&rows, "10.0.0.2:4400".parse().unwrap()), sockets(&["10.0.0.1:40000"]));
-        assert_eq!(made_to(&rows, "[fd77::2]:4400".parse().unwrap()), sockets(&["[fd77::1]:40002"]));
+        let made = |own, peer| Connection { own: socket(own), peer: socket(peer) };
+        let connections = [
+            made("10.0.0.1:40000", "10.0.0.2:4400"),
+            made("10.0.0.1:40001", "10.0.0.3:4400"),
+            made("[fd77::1]:40002", "[fd77::2]:4400"),
+        ];
+        assert_eq!(made_to(&connections, socket("10.0.0.2:4400")), [socket("10.0.0.1:40000")]);
+        assert_eq!(made_to(&connections, socket("[fd77::2]:4400")), [socket("[fd77::1]:40002")]);
     }
 }

@@ -6,10 +6,13 @@ use futures_util::future::join_all;
 
 use super::Receiver;
 use crate::error::Error;
-use crate::host::agent::{AgentError, Command, Dropped, Job, JobName, Meter};
+use crate::host::agent::Job;
+use crate::host::conversation::AgentError;
 use crate::lease::End;
 use crate::plan::Plan;
 use crate::progress::Progress;
+use crate::proto::command::Command;
+use crate::proto::job::{Dropped, JobName, Meter};
 
 /// Interval of progress checks; the hosts report once a second.
 const LOOK: Duration = Duration::from_millis(500);
@@ -57,7 +60,7 @@ pub(super) async fn stream(
     match &trouble {
         Some(Trouble::Lost(error)) => return Err(error.clone().into()),
         Some(Trouble::Futile) => {
-            source.agent.call(Command::StopJob(JobName::Sender)).await?;
+            source.agent.order(Command::StopJob { job: JobName::Sender }).await?;
             // Receivers that still run after that are ended by the release of their agents.
             let _ = tokio::time::timeout(LAST_WORDS, ends).await;
         }
@@ -129,7 +132,9 @@ async fn watch(plan: &Plan, source: &End, receivers: &[Receiver<'_>], progress: 
                 + usize::from(sender.exit.is_some())
                 + sender.dropped.len();
         // A server may let a backup wait for a lock as long as its longest statement runs.
-        if (moved, ended) != last || sender.waits.is_some() && sender.exit.is_none() {
+        let is_cut_off =
+            source.agent.is_cut_off() || live.iter().any(|receiver| receiver.end.agent.is_cut_off());
+        if (moved, ended) != last || is_cut_off || sender.waits.is_some() && sender.exit.is_none() {
             (last, since) = ((moved, ended), Instant::now());
         } else if since.elapsed() > patience {
             return Trouble::Still;

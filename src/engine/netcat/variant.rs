@@ -76,7 +76,7 @@ impl Netcat {
     }
 
     fn connect_to(&self, address: &str, port: &str) -> Vec<String> {
-        // Without -v the first two do not report a refused connection. `complain.pl` drops their messages of
+        // Without -v the first two do not report a refused connection. The agent drops their messages of
         // success.
         match self.dialect {
             Dialect::OpenBsd => self.words(&["-n", "-N", "-v", address, port]),

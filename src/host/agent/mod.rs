@@ -1,50 +1,50 @@
-//! The controller's side of an agent: sends commands and heartbeats, receives replies and events.
+//! The controller's side of an agent: one that answers questions, and becomes the agent of a run.
 //!
-//! The host's side is `../sh/guard.sh`; the protocol is described in `docs/guard-protocol.md`.
+//! The host's side is `crate::agent`; `docs/design/agent.md` describes both.
 
-use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
-
-pub mod command;
-pub mod event;
 pub mod told;
 
-use super::scripts::Script;
-use super::wire::{Field, decode, encode, read_record};
-use super::{Begun, Host, HostError, Input};
+use super::attach::WayBack;
+use super::conversation::{AgentError, Conversation, Listener};
+use super::{Host, HostError};
+use crate::base::endpoint::HostName;
 use crate::base::run_id::AgentId;
-use crate::host::leases::Held;
-pub use command::Command;
-pub use event::{Dropped, Ending, FaultClass, JobName, List, Manifest, Meter, Program};
-pub use told::{Code, Fault, Job};
+use crate::config::settings::Login;
+use crate::proto::Text;
+use crate::proto::command::{Answer, Begin, Code, Command, Event};
+use crate::proto::job::JobName;
+use crate::proto::journal::Undo;
+use crate::proto::name::AgentName;
+use crate::proto::status::{RollbackEvent, StatusEntry};
+pub use told::{Fault, Job};
 use told::{Shared, State};
 
-/// Time limit of a command on the host. Commands sync the journal first, which may wait behind a lot of data
-/// that was written just before.
-const REPLY_LIMIT: Duration = Duration::from_secs(900);
-/// Time for an agent that no longer reads commands to report why.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// Time for an idle agent to end.
+const END_LIMIT: Duration = Duration::from_secs(2);
 
-/// A running agent. Dropping it closes the agent's input, and the agent rolls back.
+/// Agent that no run has: it answers questions. Dropping it ends it.
+#[derive(Debug)]
+pub(crate) struct IdleAgent {
+    conversation: Conversation,
+    shared: Arc<Shared>,
+    host: HostName,
+    login: Login,
+}
+
+/// Agent of a run. Dropping it closes the agent's input, and the agent rolls back.
 #[derive(Debug)]
 pub struct Agent {
     id: AgentId,
-    host: String,
-    /// Queue of whole lines for the agent. Closing it closes the agent's input once all queued lines were
-    /// written.
-    input: Mutex<Option<mpsc::UnboundedSender<Vec<u8>>>>,
+    conversation: Conversation,
     shared: Arc<Shared>,
-    reader: JoinHandle<()>,
 }
 
-/// Parameters of a new agent.
+/// Parameters of the agent of a run.
 #[derive(Clone, Copy, Debug)]
-pub struct Charge<'a> {
+pub(crate) struct Charge<'a> {
     /// Role of the host in the run: `source`, `target` or `controller`.
     pub role: &'a str,
     /// Time without a heartbeat after which the agent rolls back.
@@ -55,122 +55,117 @@ pub struct Charge<'a> {
     pub path: &'a [u8],
 }
 
-/// Error of a command to an agent.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum AgentError {
-    /// The agent or the connection to it is gone. The host rolls back on its own.
-    #[error("{host}: lost contact with the agent of this run ({})", reason(*.ending))]
-    Lost {
-        /// Host of the agent.
-        host: String,
-        /// Reason, if the agent could still report it.
-        ending: Option<Ending>,
-    },
-    /// The command failed.
-    #[error("{host}: {action}: {text}")]
-    Failed {
-        /// Host of the agent.
-        host: String,
-        /// Command of the protocol.
-        action: &'static str,
-        /// Reason.
-        code: Code,
-        /// Message of the host.
-        text: String,
-    },
+/// Lease that is held although it should not be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The lease.
+    pub lease: Undo,
+    /// Reason, as the host gave it; empty if unknown.
+    pub reason: Text,
 }
 
-fn reason(ending: Option<Ending>) -> String {
-    match ending {
-        Some(Ending::Silence) => {
-            "no heartbeat from this controller within the lease time, --lease-time; was this machine suspended?"
-                .to_owned()
+impl std::fmt::Display for Held {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (&self.lease, self.reason.is_empty()) {
+            (lease, true) => lease.fmt(f),
+            // The reason is a predicate, such as `failed (exit status 1)`.
+            (lease @ Undo::Hook(_), false) => write!(f, "{lease} {}", self.reason),
+            (lease, false) => write!(f, "{lease} ({})", self.reason),
         }
-        Some(Ending::Closed) => "its connection was closed".to_owned(),
-        Some(Ending::Signal(signal)) => format!("it was terminated there by SIG{signal}"),
-        None => "the host is down, the connection was cut or the agent was killed".to_owned(),
     }
 }
 
 /// Result of releasing an agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Released {
+pub(crate) enum Released {
     /// The agent ended in order and reported these leftovers.
     Told(Vec<Held>),
     /// The agent was lost before it reported.
     Lost,
 }
 
-impl Agent {
-    /// Starts an agent on a host and waits until it is ready for commands.
-    pub async fn start(
-        host: &Host,
-        id: &AgentId,
-        Charge { role, lease, nice, path }: Charge<'_>,
-    ) -> Result<Self, HostError> {
+impl IdleAgent {
+    /// Starts an agent on a host. `silence` is the time without a heartbeat after which it may end.
+    pub(super) async fn start(host: &Host, silence: Duration) -> Result<Self, HostError> {
+        let link = host.start_agent().await?;
+        let shared = Arc::<Shared>::default();
+        let listener: Arc<dyn Listener> = Arc::clone(&shared) as _;
+        let conversation = Conversation::new(host.name().to_string(), link, silence, listener);
+        Ok(Self { conversation, shared, host: host.name.clone(), login: host.login.clone() })
+    }
+
+    /// Returns the conversation, to ask questions.
+    pub(crate) fn conversation(&self) -> &Conversation {
+        &self.conversation
+    }
+
+    /// Returns whether the agent or the connection to it is gone.
+    pub(super) fn is_lost(&self) -> bool {
+        self.shared.state().lost
+    }
+
+    /// Returns the runs that have changes in place on the host.
+    pub(crate) async fn status(&self) -> Result<Vec<StatusEntry>, AgentError> {
+        self.done(Command::Status).await?;
+        Ok(std::mem::take(&mut self.shared.state().runs))
+    }
+
+    /// Lets the agent roll back runs of others, and returns what happened. The command is [`Command::Clean`] or
+    /// [`Command::Settle`].
+    pub(crate) async fn roll_back(
+        &self,
+        limit: Duration,
+        command: Command,
+    ) -> Result<Vec<RollbackEvent>, AgentError> {
+        match self.conversation.call_within(limit, command).await? {
+            Answer::Done => Ok(std::mem::take(&mut self.shared.state().rollback)),
+            _ => Err(self.conversation.unexpected()),
+        }
+    }
+
+    /// Begins a run: from now on the agent rolls back when it ends.
+    pub(crate) async fn begin(self, id: &AgentId, charge: Charge<'_>) -> Result<Agent, AgentError> {
         let controller = format!(
             "{} (pid {})",
             nix::unistd::gethostname().unwrap_or_default().to_string_lossy(),
             std::process::id()
         );
-        let arguments: Vec<Field> = vec![
-            id.as_str().into(),
-            role.into(),
-            lease.as_secs().to_string().into(),
-            nice.to_string().into(),
-            controller.into(),
-            path.into(),
-        ];
-        let shell = host.shell("start of the agent", &Script::agent(&arguments)).await?;
-        let Begun { sent, mut stdout, _process: process } = shell;
-        let shared = Arc::<Shared>::default();
-        let reader = tokio::spawn({
-            let shared = Arc::clone(&shared);
-            async move {
-                // A line that is too long or a broken channel means the same as the end of output: the agent
-                // is lost.
-                while let Ok(Some(line)) = read_record(&mut stdout, b'\n').await {
-                    shared.take(&decode(&line));
-                }
-                shared.lose();
-                drop(process);
-            }
-        });
-        let (input, lines) = mpsc::unbounded_channel();
-        tokio::spawn(write_lines(sent, lines, (lease / 4).min(Duration::from_secs(15)), Arc::clone(&shared)));
-        let agent = Self {
-            id: id.clone(),
-            host: host.name().to_string(),
-            input: Mutex::new(Some(input)),
-            shared,
-            reader,
-        };
-        let began = agent
-            .wait(REPLY_LIMIT, |state| match () {
-                () if state.ready => Some(Ok(())),
-                () if state.refused.is_some() || state.lost => Some(Err(state.refused.clone())),
-                () => None,
-            })
-            .await;
-        match began {
-            Some(Ok(())) => Ok(agent),
-            Some(Err(said)) => Err(agent.did_not_start(said)),
-            None => Err(agent.did_not_start(None)),
-        }
+        let agent = AgentName::new(id.as_str()).ok_or_else(|| self.conversation.unexpected())?;
+        self.done(Command::Begin(Begin {
+            agent: agent.clone(),
+            role: Text::new(charge.role),
+            lease_seconds: charge.lease.as_secs(),
+            nice: charge.nice,
+            controller: Text::from(controller),
+            path: charge.path.to_vec().into(),
+        }))
+        .await?;
+        let Self { conversation, shared, host, login } = self;
+        conversation.survive(WayBack { host, login, lease: charge.lease, agent });
+        Ok(Agent { id: id.clone(), conversation, shared })
     }
 
-    fn did_not_start(&self, said: Option<String>) -> HostError {
-        let host = self.host.clone();
-        match said {
-            Some(text) => HostError::Refused { host, text },
-            None => HostError::Incomplete { host, action: "start of the agent", said: "none".into() },
-        }
+    /// Ends the agent, and waits for a moment until it has removed itself from the host.
+    pub(super) async fn end(self) {
+        self.conversation.release();
+        let mut changes = self.shared.changed.subscribe();
+        let ended = async { while !self.is_lost() && changes.changed().await.is_ok() {} };
+        let _ = tokio::time::timeout(END_LIMIT, ended).await;
     }
 
+    async fn done(&self, command: Command) -> Result<(), AgentError> {
+        match self.conversation.call(command).await? {
+            Answer::Done => Ok(()),
+            _ => Err(self.conversation.unexpected()),
+        }
+    }
+}
+
+impl Agent {
     /// Returns the host as the user named it.
     #[must_use]
     pub fn host(&self) -> &str {
-        &self.host
+        self.conversation.host()
     }
 
     /// Returns the agent's ID.
@@ -179,48 +174,38 @@ impl Agent {
         &self.id
     }
 
-    /// Sends a command and returns the fields of its reply. Secret arguments are never logged.
-    pub async fn call(&self, command: Command<'_>) -> Result<Vec<Field>, AgentError> {
-        let Some((sequence, reply)) = self.shared.expect_reply() else {
-            return Err(self.gone(&self.shared.state()));
-        };
-        let encoded = command.encode();
-        let action = encoded.action;
-        tracing::debug!(host = self.host, action, "{}: {}", self.host, encoded.describe());
-        if command.publishes() {
+    /// Returns the conversation, to ask questions.
+    pub(crate) fn conversation(&self) -> &Conversation {
+        &self.conversation
+    }
+
+    /// Sends a command and returns its answer.
+    pub(crate) async fn call(&self, command: Command) -> Result<Answer, AgentError> {
+        let publishes = matches!(
+            command,
+            Command::Publish(_) | Command::Fill(_) | Command::PublishProvisionally(_) | Command::Commit
+        );
+        if publishes {
             self.shared.state().publishing = true;
         }
-        let sequence = sequence.to_string();
-        let mut fields: Vec<&[u8]> = vec![sequence.as_bytes(), action.as_bytes()];
-        fields.extend(encoded.fields.iter().map(Vec::as_slice));
-        if !self.write(&fields) {
-            return Err(self.gone(&self.shared.state()));
+        let answer = self.conversation.call(command).await;
+        if let Err(AgentError::Failed { code: Code::Exists, .. }) = answer {
+            self.shared.state().foreign = true;
         }
-        match tokio::time::timeout(REPLY_LIMIT, reply).await {
-            Ok(Ok(Ok(fields))) => Ok(fields),
-            Ok(Ok(Err((code, text)))) => {
-                self.shared.state().foreign |= code == Code::Exists;
-                Err(AgentError::Failed { host: self.host.clone(), action, code, text })
-            }
-            Ok(Err(_)) => Err(self.gone(&self.shared.state())),
-            Err(_) => Err(AgentError::Failed {
-                host: self.host.clone(),
-                action,
-                code: Code::Other,
-                text: format!("no reply within {} s", REPLY_LIMIT.as_secs()),
-            }),
+        answer
+    }
+
+    /// Sends a command that has no answer.
+    pub(crate) async fn order(&self, command: Command) -> Result<(), AgentError> {
+        match self.call(command).await? {
+            Answer::Done => Ok(()),
+            _ => Err(self.unexpected()),
         }
     }
 
-    /// Queues a line for the agent. Returns false when its input is already closed.
-    fn write(&self, fields: &[&[u8]]) -> bool {
-        let mut line = encode(fields);
-        line.push(b'\n');
-        self.input().as_ref().is_some_and(|input| input.send(line).is_ok())
-    }
-
-    fn input(&self) -> MutexGuard<'_, Option<mpsc::UnboundedSender<Vec<u8>>>> {
-        self.input.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Returns the error for an answer that does not belong to its command.
+    pub(crate) fn unexpected(&self) -> AgentError {
+        self.conversation.unexpected()
     }
 
     /// Returns a snapshot of a job's state.
@@ -230,20 +215,24 @@ impl Agent {
     }
 
     /// Forgets a job's state, so that another job of this name can start.
-    pub fn forget(&self, name: JobName) {
+    pub(crate) fn forget(&self, name: JobName) {
         self.shared.state().jobs.remove(&name);
     }
 
     /// Waits until a job has ended. Fails when the agent is lost.
-    pub async fn ended(&self, name: JobName) -> Result<Job, AgentError> {
+    pub(crate) async fn ended(&self, name: JobName) -> Result<Job, AgentError> {
         self.until(name, |job| job.exit.is_some()).await
     }
 
     /// Waits until a job's state satisfies a condition. Fails when the agent is lost.
-    pub async fn until(&self, name: JobName, condition: impl Fn(&Job) -> bool) -> Result<Job, AgentError> {
+    pub(crate) async fn until(
+        &self,
+        name: JobName,
+        condition: impl Fn(&Job) -> bool,
+    ) -> Result<Job, AgentError> {
         self.wait_forever(|state| match state.jobs.get(&name) {
             Some(job) if condition(job) => Some(Ok(job.clone())),
-            _ if state.lost => Some(Err(self.gone(state))),
+            _ if state.lost => Some(Err(self.conversation.lost())),
             _ => None,
         })
         .await
@@ -256,7 +245,7 @@ impl Agent {
     }
 
     /// Notes that a unit is about to be stopped.
-    pub fn note_stopping(&self, unit: &str) {
+    pub(crate) fn note_stopping(&self, unit: &str) {
         self.shared.state().stopping.push(unit.to_owned());
     }
 
@@ -267,7 +256,7 @@ impl Agent {
     }
 
     /// Notes that a unit or replication was stopped.
-    pub fn note_stopped(&self, what: &str) {
+    pub(crate) fn note_stopped(&self, what: &str) {
         self.shared.state().stopped.push(what.to_owned());
     }
 
@@ -298,16 +287,25 @@ impl Agent {
     /// Returns the staging directories that the agent kept on request.
     #[must_use]
     pub fn kept(&self) -> Vec<String> {
-        self.shared.state().kept.clone()
+        let state = self.shared.state();
+        let kept = state.rollback.iter().filter_map(|event| match event {
+            RollbackEvent::Kept { agent, path } if agent.as_str() == self.id.as_str() => {
+                Some(path.to_string())
+            }
+            _ => None,
+        });
+        kept.collect()
     }
 
     /// Waits until the agent is lost.
-    pub async fn lost(&self) -> AgentError {
-        self.wait_forever(|state| state.lost.then(|| self.gone(state))).await
+    pub(crate) async fn lost(&self) -> AgentError {
+        self.wait_forever(|state| state.lost.then(|| self.conversation.lost())).await
     }
 
-    fn gone(&self, state: &State) -> AgentError {
-        AgentError::Lost { host: self.host.clone(), ending: state.ending }
+    /// Returns whether the connection was cut and may come back: its progress is not known.
+    #[must_use]
+    pub fn is_cut_off(&self) -> bool {
+        self.shared.state().is_cut_off
     }
 
     /// Returns whether the agent or the connection to it is gone.
@@ -317,20 +315,42 @@ impl Agent {
     }
 
     /// Tells the agent to roll back and waits until it has, or until `deadline` has passed.
-    pub async fn release(&self, deadline: Duration) -> Released {
-        // Its input is closed, too: the agent starts even if this message is lost.
-        self.write(&[b"0", b"release"]);
-        self.input().take();
-        let ended = self
-            .wait(deadline, |state| (state.bye || state.lost).then(|| (state.bye, state.left.clone())))
-            .await;
-        let Some((true, left)) = ended else { return Released::Lost };
-        let (ours, others): (Vec<_>, Vec<_>) =
-            left.into_iter().partition(|(agent, _)| agent == self.id.as_str());
-        for (agent, what) in others {
-            tracing::warn!("{}: leftover of an earlier run ({agent}), not rolled back: {what}", self.host);
+    pub(crate) async fn release(&self, deadline: Duration) -> Released {
+        self.conversation.release();
+        let ended = self.wait(deadline, |state| (state.bye || state.lost).then_some(state.bye)).await;
+        if ended != Some(true) {
+            return Released::Lost;
         }
-        Released::Told(ours.into_iter().map(|(_, held)| held).collect())
+        let mut ours = Vec::new();
+        for event in &self.shared.state().rollback {
+            match event {
+                RollbackEvent::Left { agent, undo, reason } if agent.as_str() == self.id.as_str() => {
+                    ours.push(Held { lease: undo.clone(), reason: reason.clone() });
+                }
+                RollbackEvent::Left { agent, undo, reason } => {
+                    let held = Held { lease: undo.clone(), reason: reason.clone() };
+                    tracing::warn!(
+                        "{}: leftover of an earlier run ({agent}), not rolled back: {held}",
+                        self.host()
+                    );
+                }
+                RollbackEvent::Foreign(journal) => {
+                    tracing::warn!(
+                        "{}: leftovers of an earlier run are not rolled back: {journal}",
+                        self.host()
+                    );
+                }
+                // The host is asked once more.
+                RollbackEvent::Failed { agent, .. } if agent.as_str() == self.id.as_str() => {
+                    return Released::Lost;
+                }
+                RollbackEvent::Failed { agent, reason } => {
+                    tracing::warn!("{}: the journal of {agent}: {reason}", self.host());
+                }
+                _ => {}
+            }
+        }
+        Released::Told(ours)
     }
 
     async fn wait_forever<T>(&self, mut check: impl FnMut(&State) -> Option<T>) -> T {
@@ -349,40 +369,18 @@ impl Agent {
     }
 }
 
-impl Drop for Agent {
-    fn drop(&mut self) {
-        self.reader.abort();
+impl Listener for Shared {
+    fn hear(&self, event: Event) {
+        self.take(event);
     }
-}
 
-/// Writes queued lines after the script, with heartbeats in between, until the queue is closed. A task of its
-/// own: a cancelled caller must not leave half a line, which would merge with the next command.
-async fn write_lines(
-    sent: JoinHandle<io::Result<Input>>,
-    mut lines: mpsc::UnboundedReceiver<Vec<u8>>,
-    period: Duration,
-    shared: Arc<Shared>,
-) {
-    let write = async {
-        let mut input = sent.await.map_err(io::Error::other)??;
-        let mut beat = tokio::time::interval(period);
-        loop {
-            let line = tokio::select! {
-                // Commands first: a heartbeat after the last one would meet a closed pipe.
-                biased;
-                line = lines.recv() => line,
-                _ = beat.tick() => Some(b"0\tping\n".to_vec()),
-            };
-            // Dropping the input ends it.
-            let Some(line) = line else { return Ok::<(), io::Error>(()) };
-            input.write_all(&line).await?;
-            input.flush().await?;
-        }
-    };
-    if write.await.is_err() {
-        // The agent no longer reads. Its output may stay open, held by jobs that outlived a killed agent, so
-        // its end cannot be waited for. An agent that ends in order gets the time to report it.
-        tokio::time::sleep(LAST_WORDS).await;
-        shared.lose();
+    fn contact(&self, is_there: bool) {
+        self.state().is_cut_off = !is_there;
+        self.changed.send_replace(());
+    }
+
+    fn lose(&self) {
+        self.state().lost = true;
+        self.changed.send_replace(());
     }
 }

@@ -3,10 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
-use super::{Fields, Instance};
-
-/// Maximum number of facts of each kind.
-const MOST: usize = 64;
+use super::Instance;
 
 /// An installed server, running or not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -118,38 +115,6 @@ impl Installed {
                 || path.components().any(|part| part == Component::ParentDir)
         };
         named.filter(move |(name, value)| PLACES.contains(name) && value.split(';').any(outside))
-    }
-
-    pub(super) fn take(&mut self, key: &[u8], fields: Fields<'_>) {
-        let text = |index: usize| fields.text(index);
-        match key {
-            b"installed" => (self.unit, self.runs) = (text(0), text(1) == "runs"),
-            b"installed_running" if self.running.len() < MOST => self.running.push(text(0)),
-            b"installed_version" => self.version = text(0),
-            b"installed_socket" => self.socket = text(0),
-            b"installed_datadir" => self.datadir = fields.path(0),
-            b"installed_upgraded" => self.upgraded = Some((text(0), text(1))),
-            b"installed_mounted" => self.mounted = true,
-            b"configured" if self.configured.len() < MOST => drop(self.configured.insert(text(0), text(1))),
-            b"upstream" if self.upstreams.len() < MOST => self.upstreams.push(Upstream {
-                name: text(0),
-                runs: text(1) == "Yes" && text(2) == "Yes",
-                host: text(3),
-                port: text(4).parse().unwrap_or(3306),
-                by_gtid: !matches!(text(5).as_str(), "" | "No"),
-                ssl: text(6) == "Yes",
-                server_id: text(7).parse().unwrap_or_default(),
-                filtered: (8..16).any(|index| !text(index).is_empty()),
-            }),
-            b"downstream" if self.downstreams.len() < MOST => {
-                self.downstreams.extend(text(0).parse().ok().map(|id| (id, text(1))));
-            }
-            b"database" if self.databases.len() < MOST => self.databases.push(text(0)),
-            b"client" if self.clients.len() < MOST => self.clients.push(text(0)),
-            b"written" => self.written = true,
-            b"stale" if self.stale.len() < MOST => self.stale.push((text(0), text(1) != "same")),
-            _ => {}
-        }
     }
 }
 

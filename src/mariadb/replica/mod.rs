@@ -2,15 +2,14 @@
 //! become replicas.
 
 mod account;
+mod hosts;
 mod preflight;
 #[cfg(test)]
 mod tests;
 mod whom;
 
-use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -20,14 +19,12 @@ use crate::cli;
 use crate::config::settings::{Replace, Settings};
 use crate::config::values::{Ends, FileName, TransferType};
 use crate::error::chain;
-use crate::host::facts::Facts;
-use crate::host::scripts::{Reach, Script};
-use crate::host::wire::{LONGEST_TEXT, short};
-use crate::host::{Host, HostError};
+use crate::host::HostError;
 use crate::mariadb::plan::{Account, AccountPlan, Follow, ReplicaPlan};
+use crate::mariadb::survey::{self, Reached};
 use crate::preflight::{Finding, Weight};
 use crate::probe::Connections;
-use whom::{Asked, AskedHost, Reached, Role, Whom};
+use whom::{Asked, AskedHost, Whom};
 
 /// A `transfer replica` command, translated to a hot backup and a replica plan.
 #[derive(Clone, Debug)]
@@ -56,7 +53,7 @@ pub(crate) async fn turn(
     connections: &Connections,
     note: &mut impl FnMut(Vec<Finding>) -> Vec<String>,
 ) -> Result<Turned, Vec<String>> {
-    let facts = ask_all(settings, order, connections, note).await?;
+    let facts = hosts::ask_all(settings, order, connections, note).await?;
     let named = |name: &HostName| AskedHost { name: name.clone(), facts: facts[name].clone() };
     let donor = order.from.as_ref().unwrap_or(&order.primary);
     let asked = Asked {
@@ -75,11 +72,13 @@ pub(crate) async fn turn(
         Err(Trouble::Finding(finding)) => return Err(note(vec![finding])),
         Err(Trouble::Host(error)) => return Err(vec![chain(&error)]),
     };
-    let (user, password) = account.as_ref().map_or(("", ""), |of| (of.user.as_str(), of.password()));
+    let account_of_all = account.as_ref();
     let reached = join_all(asked.targets.iter().map(|AskedHost { name, facts }| async move {
-        let (host, address) = whom.seen_by(order, facts);
-        let (port, ssl) = (whom.port, whom.ssl);
-        reach(connections, name, Reach { name: &host, address: &address, port, ssl, user, password }).await
+        let host = &connections.hosts[name];
+        let idle = host.agent().await?;
+        let reached = survey::reach(idle.conversation(), &whom.seen_by(order, facts), account_of_all).await?;
+        host.keep(idle);
+        Ok::<_, HostError>(reached)
     }));
     let mut targets = Vec::new();
     for (target, reached) in asked.targets.iter().zip(reached.await) {
@@ -108,65 +107,6 @@ enum Trouble {
     Host(HostError),
 }
 
-/// Probes the servers of all hosts in parallel. Rolls back provisional data of orphaned runs on targets
-/// first.
-async fn ask_all(
-    settings: &Settings,
-    order: &cli::Replica,
-    connections: &Connections,
-    note: &mut impl FnMut(Vec<Finding>) -> Vec<String>,
-) -> Result<BTreeMap<HostName, Facts>, Vec<String>> {
-    let targets = order.hosts();
-    let role = |name: &HostName| match () {
-        () if targets.contains(name) => Role::Target,
-        () if order.from.as_ref().unwrap_or(&order.primary) == name => Role::Donor,
-        () => Role::Primary,
-    };
-    let names: Vec<HostName> = connections.hosts.keys().cloned().collect();
-    let answers = join_all(connections.hosts.iter().map(|(name, host)| async move {
-        let facts = ask(settings, host, role(name)).await?;
-        // After a reboot, the provisional data may have been in use: an operator has to decide.
-        let stale =
-            facts.installed.iter().flat_map(|server| &server.stale).filter(|(_, went_down)| !went_down);
-        let stale: Vec<&str> = stale.map(|(agent, _)| agent.as_str()).collect();
-        if stale.is_empty() || role(name) != Role::Target || settings.dry_run {
-            return Ok::<_, HostError>((facts, false));
-        }
-        for agent in stale {
-            host.ask("clean-up", &Script::admin(&["settle", agent, "0"])).await?;
-        }
-        // A leftover is a finding.
-        Ok((ask(settings, host, role(name)).await?, true))
-    }))
-    .await;
-    let mut problems: Vec<String> = connections.failed.values().map(|error| chain(error)).collect();
-    let mut all = BTreeMap::new();
-    for (name, answer) in names.into_iter().zip(answers) {
-        match answer {
-            Ok((facts, cleaned)) => {
-                if cleaned && facts.installed.as_ref().is_some_and(|server| server.stale.is_empty()) {
-                    problems.extend(note(vec![Finding {
-                        host: name.to_string(),
-                        weight: Weight::Warning,
-                        problem: "an orphaned run had left provisional data on the server".into(),
-                        fix: "it was rolled back to the old data".into(),
-                        kind: None,
-                    }]));
-                }
-                all.insert(name, facts);
-            }
-            Err(error) => problems.push(chain(&error)),
-        }
-    }
-    if problems.is_empty() { Ok(all) } else { Err(problems) }
-}
-
-async fn ask(settings: &Settings, host: &Arc<Host>, role: Role) -> Result<Facts, HostError> {
-    let unit = settings.servers.unit.as_deref().unwrap_or_default();
-    let defaults = settings.servers.defaults_file.as_deref().unwrap_or_default();
-    Ok(Facts::parse(&host.ask("server query", &Script::server_facts(role.name(), unit, defaults)).await?))
-}
-
 /// Returns the account that the replicas use; `None` if each gets one of its own.
 async fn choose_account(
     order: &cli::Replica,
@@ -187,39 +127,17 @@ async fn choose_account(
     let server = asked.donor();
     let upstream = asked.upstream().or(server.upstreams.first());
     if let (Some(upstream), Some(host)) = (upstream, connections.hosts.get(&asked.donor.name)) {
-        use std::os::unix::ffi::OsStrExt as _;
-        let script = Script::account(server.datadir.as_os_str().as_bytes(), &upstream.name);
-        let answer = host.ask("account lookup", &script).await.map_err(Trouble::Host)?;
-        let found = answer.iter().find(|message| message.len() > 2 && message[0] == b"account");
-        let text = |field: &[u8]| std::str::from_utf8(field).ok().map(ToOwned::to_owned);
-        if let Some((user, password)) = found.and_then(|found| text(&found[1]).zip(text(&found[2]))) {
-            if let Some(account) = Account::new(user, password) {
-                return Ok(Some(account));
-            }
+        let found = async {
+            let idle = host.agent().await?;
+            let found = survey::account(idle.conversation(), &server.datadir, &upstream.name).await?;
+            host.keep(idle);
+            Ok(found)
+        };
+        if let Some(account) = found.await.map_err(Trouble::Host)? {
+            return Ok(Some(account));
         }
     }
     Err(Trouble::Finding(asked.no_account()))
-}
-
-/// Tests a target's connection to the server that it will replicate from.
-async fn reach(connections: &Connections, name: &HostName, server: Reach<'_>) -> Result<Reached, HostError> {
-    let script = Script::reach(&server);
-    let Some(target) = connections.hosts.get(name) else { return Ok(Reached::default()) };
-    let mut reached = Reached::default();
-    for message in target.ask("connection test", &script).await? {
-        let text =
-            |index: usize| message.get(index).map(|field| short(field, LONGEST_TEXT)).unwrap_or_default();
-        match message.first().map(Vec::as_slice) {
-            Some(b"reach") => reached.host = text(1),
-            Some(b"own") => reached.own = text(1),
-            Some(b"current") => reached.current = text(1),
-            Some(b"primary") => drop(reached.variables.insert(text(1), text(2))),
-            Some(b"grant") => reached.may_replicate = true,
-            Some(b"reach_error") => reached.error = Some(text(1)),
-            _ => {}
-        }
-    }
-    Ok(reached)
 }
 
 /// Makes the plan, after all checks.

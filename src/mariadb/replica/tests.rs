@@ -4,11 +4,15 @@ use std::net::IpAddr;
 
 use clap::Parser as _;
 
-use super::whom::{Asked, AskedHost, Reached};
+use super::whom::{Asked, AskedHost};
 use crate::base::endpoint::HostName;
 use crate::cli::{Cli, Command, Replica};
 use crate::host::facts::{Facts, Installed, Upstream};
+use crate::mariadb::client::LoginError;
 use crate::mariadb::plan::{Account, Whose};
+use crate::mariadb::survey::Reached;
+use crate::proto::Text;
+use crate::proto::server::SqlFailure;
 
 fn order(words: &[&str]) -> Replica {
     match Cli::parse_from(["transfer", "replica"].iter().chain(words)).command {
@@ -83,6 +87,10 @@ fn found(words: &[&str], change: impl Fn(&mut Facts, &mut Facts)) -> Vec<String>
     asked.servers().iter().map(ToString::to_string).collect()
 }
 
+fn failed(number: Option<u32>, text: &str) -> LoginError {
+    LoginError::of(&SqlFailure { number, message: Text::new(text) })
+}
+
 fn installed(facts: &mut Facts) -> &mut Installed {
     facts.installed.as_mut().unwrap()
 }
@@ -119,7 +127,7 @@ fn each_finding_names_its_problem_and_fix() {
         ),
         ("db1: no MariaDB server is running; start it", &|source, _| installed(source).runs = false),
         ("db1: cannot query the server: no; log in as root", &|source, _| {
-            installed(source).instance.error = Some("no".into());
+            installed(source).instance.error = Some(failed(None, "no"));
         }),
         ("db1: the server is 8.0.36; only MariaDB is supported", &|source, _| {
             set(source, "version", "8.0.36");
@@ -317,11 +325,11 @@ fn closed_port_and_refused_login_have_different_fixes() {
     };
     assert_eq!(findings(&good), "");
     let closed = Reached {
-        error: Some("ERROR 2002 (HY000): Can't connect to server on 'db1' (111)".into()),
+        error: Some(failed(Some(2002), "ERROR 2002 (HY000): Can't connect to server on 'db1' (111)")),
         ..good.clone()
     };
     assert!(findings(&closed).contains("open port 3306 of db1 for 10.0.0.2"), "{}", findings(&closed));
-    let denied = Reached { error: Some("ERROR 1045 (28000): Access denied for user".into()), ..good.clone() };
+    let denied = Reached { error: Some(failed(Some(1045), "Access denied for user")), ..good.clone() };
     assert!(findings(&denied).contains("allow repl to log in there from 10.0.0.2"), "{}", findings(&denied));
     let poor = Reached { may_replicate: false, ..good.clone() };
     assert!(findings(&poor).contains("GRANT REPLICATION SLAVE ON *.* TO 'repl'@'%'"), "{}", findings(&poor));

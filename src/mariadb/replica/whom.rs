@@ -1,6 +1,5 @@
 //! Choice of the server that the new replicas replicate from, by the command and the probed hosts. Pure.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::LazyLock;
 
@@ -9,31 +8,11 @@ use crate::base::endpoint::HostName;
 use crate::cli;
 use crate::host::facts::{Facts, Installed, Upstream};
 use crate::mariadb::plan::Whose;
+use crate::mariadb::survey::Primary;
 use crate::preflight::Finding;
 
 /// Stands in for the facts of a host without a server.
 static NO_SERVER: LazyLock<Installed> = LazyLock::new(Installed::default);
-
-/// Role of a host of the command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Role {
-    /// Replicated from.
-    Primary,
-    /// Copied.
-    Donor,
-    /// Becomes a replica.
-    Target,
-}
-
-impl Role {
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Primary => "primary",
-            Self::Donor => "donor",
-            Self::Target => "target",
-        }
-    }
-}
 
 /// A command, and the facts of its hosts.
 #[derive(Debug)]
@@ -80,24 +59,6 @@ pub(super) struct Whom {
     is_here: bool,
 }
 
-/// Result of a target's connection test to the server that it will replicate from.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Reached {
-    pub(super) host: String,
-    pub(super) own: String,
-    pub(super) current: String,
-    pub(super) variables: BTreeMap<String, String>,
-    pub(super) may_replicate: bool,
-    pub(super) error: Option<String>,
-}
-
-impl Reached {
-    /// Returns a global variable of the server, or an empty string if it is unknown.
-    pub(super) fn variable(&self, name: &str) -> &str {
-        self.variables.get(name).map_or("", String::as_str)
-    }
-}
-
 /// Returns the host name without the user.
 pub(super) fn bare(name: &HostName) -> String {
     let name = name.to_string();
@@ -105,17 +66,16 @@ pub(super) fn bare(name: &HostName) -> String {
 }
 
 impl Whom {
-    /// Returns the name to try from a target, and the address that it must resolve to, if known.
-    pub(super) fn seen_by(&self, order: &cli::Replica, target: &Facts) -> (String, String) {
-        if let Some(given) = &order.primary_address {
-            return (given.clone(), String::new());
+    /// Returns the server as a target is to reach it: by its name, which must resolve to its address, if that
+    /// is known.
+    pub(super) fn seen_by<'a>(&'a self, order: &'a cli::Replica, target: &Facts) -> Primary<'a> {
+        if let Some(name) = &order.primary_address {
+            return Primary { name, address: None, port: self.port, tls: self.ssl };
         }
         // The target sees the controller at the address that its SSH connection comes from.
         let here = target.ssh.map(|(controller, _)| controller).filter(|_| self.is_here);
-        match here.or(self.address) {
-            Some(address) => (self.name.clone(), address.to_string()),
-            None => (self.name.clone(), String::new()),
-        }
+        let address = here.or(self.address);
+        Primary { name: &self.name, address, port: self.port, tls: self.ssl }
     }
 }
 

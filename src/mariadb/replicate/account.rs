@@ -3,11 +3,11 @@
 use super::Setup;
 use crate::base::run_id::random_hex;
 use crate::error::Error;
-use crate::host::agent::{AgentError, command};
-use crate::host::scripts::{Reach, Script};
-use crate::host::wire::{LONGEST_TEXT, message};
+use crate::host::conversation::AgentError;
 use crate::lease::{self, End};
 use crate::mariadb::plan::{Account, Follow};
+use crate::mariadb::sql::SqlError;
+use crate::proto::server;
 
 /// Origin of the replication accounts.
 #[derive(Clone, Copy, Debug)]
@@ -31,9 +31,9 @@ pub(crate) struct Creation<'a> {
 
 impl Creation<'_> {
     /// Returns the account as the agent names it.
-    fn account<'b>(&'b self, account: &'b Account, how: &'b Follow) -> command::Account<'b> {
-        let Self { socket, defaults_file, .. } = *self;
-        command::Account { socket, defaults_file, user: &account.user, host: &how.own }
+    fn account(&self, account: &Account, how: &Follow) -> server::Account {
+        let server = lease::login(self.socket.as_ref(), self.defaults_file);
+        server::Account { server, user: account.user.clone(), host: how.own.clone() }
     }
 
     /// Keeps the account of one replica.
@@ -62,25 +62,16 @@ pub(super) async fn provide<'a>(
     let account = Account::made(plan.account_name(target.number), password);
     lease::make_account(creation.end, creation.account(&account, how), &account.hash()).await?;
     // Checked now, not after hours of copying.
-    let script = Script::reach(&Reach {
-        name: &how.host,
-        address: "",
-        port: replica.port,
-        ssl: replica.ssl,
-        user: &account.user,
-        password: account.password(),
-    });
-    let answer = end.host.ask("a login with the new account", &script).await?;
-    let refused = answer.iter().find(|fields| fields.len() > 1 && fields[0] == b"reach_error");
-    match refused {
-        Some(fields) => Err(Error::Failed(format!(
-            "{}: the account {}@{} was created on {}, but a login with it failed here: {}",
+    match setup.upstream(&account).query("SELECT 1").await {
+        Ok(_) => Ok((account, Some(creation))),
+        // Names the host itself.
+        Err(SqlError::Agent(error)) => Err(Error::Failed(error.to_string())),
+        Err(error) => Err(Error::Failed(format!(
+            "{}: the account {}@{} was created on {}, but a login with it failed here: {error}",
             end.agent.host(),
             account.user,
             how.own,
             replica.primary,
-            message(&fields[1], LONGEST_TEXT)
         ))),
-        None => Ok((account, Some(creation))),
     }
 }

@@ -3,28 +3,37 @@
 //! server.
 
 mod account;
+mod contents;
+mod donor;
+mod error;
+mod follow;
+mod moment;
+mod patience;
 mod position;
+mod status;
 mod tables;
+#[cfg(test)]
+mod tests;
+mod watch;
 
 use std::time::{Duration, Instant};
 
-use zeroize::Zeroizing;
-
-use super::jobs;
 use super::plan::{Account, Follow, ReplicaPlan};
+use super::sql::{RemoteServer, Server};
+use crate::base::printable::printable;
 use crate::error::{Error, chain};
-use crate::host::agent::{AgentError, Command, Job, JobName};
-use crate::host::wire::printable;
-use crate::lease::{self, End, job};
+use crate::host::conversation::AgentError;
+use crate::lease::{self, End};
 use crate::plan::{Plan, TargetPlan};
 use crate::progress::{Phase, Progress};
+use crate::proto::server::Remote;
 use crate::report::outcome::{BackupFacts, Followed};
 pub(crate) use account::{Creation, Credentials};
+use error::Trouble;
+use follow::Following;
 use position::position;
 pub(crate) use tables::{Caught, Compared, Comparison};
-
-/// Interval of progress reports.
-const LOOK: Duration = Duration::from_millis(250);
+use watch::Limits;
 
 /// Target that becomes a replica.
 #[derive(Clone, Copy, Debug)]
@@ -58,9 +67,9 @@ impl<'a> Replica<'a> {
     }
 
     /// Makes the rollback restore the old data of the server, until [`Replica::commit`].
-    pub(crate) async fn put_on_trial(&self) -> Result<(), Error> {
+    pub(crate) async fn publish_provisionally(&self) -> Result<(), Error> {
         let Setup { plan, end, target, how, .. } = self.setup;
-        Ok(lease::put_on_trial(plan, end, target, how).await?)
+        Ok(lease::publish_provisionally(plan, end, target, how).await?)
     }
 
     /// Starts the server with its copy, starts replication, and waits until it has caught up.
@@ -69,14 +78,15 @@ impl<'a> Replica<'a> {
         backup: Option<&BackupFacts>,
         progress: &Progress,
     ) -> Result<Followed, Error> {
-        let Setup { plan, replica, target, how, end } = self.setup;
+        let Setup { replica, target, how, end, .. } = self.setup;
         let began = position(replica.position, backup)?;
         progress.phase(Phase::Starting);
         let clock = Instant::now();
         lease::start_server(end, target, how, &replica.defaults_file).await?;
         let started = clock.elapsed();
         progress.phase(Phase::CatchingUp);
-        let (gtid, lag) = self.wait(&jobs::follow(plan, replica, how, &began), progress).await?;
+        Box::pin(self.following().start(&began)).await.map_err(|trouble| self.failed(trouble))?;
+        let (gtid, lag) = self.wait(progress).await?;
         Ok(Followed {
             primary: replica.primary.clone(),
             place: format!("{}:{}", how.host, replica.port),
@@ -90,39 +100,36 @@ impl<'a> Replica<'a> {
         })
     }
 
-    /// Waits once more until the replica has caught up.
-    async fn follow_again(&self, progress: &Progress) -> Result<(String, Duration), Error> {
-        let Setup { plan, replica, how, .. } = self.setup;
-        self.wait(&jobs::follow_again(plan, replica, how), progress).await
+    /// Waits until the replica has caught up. Returns its GTID position and its lag.
+    async fn wait(&self, progress: &Progress) -> Result<(String, Duration), Error> {
+        let report =
+            |behind: Option<u64>| progress.waits(behind.map(|seconds| format!("{seconds} s behind")));
+        Box::pin(self.following().wait(report)).await.map_err(|trouble| self.failed(trouble))
     }
 
-    /// Runs a job that ends when the replica has caught up. Returns the replica's GTID position and lag.
-    async fn wait(&self, script: &[u8], progress: &Progress) -> Result<(String, Duration), Error> {
-        let Setup { replica, end, .. } = self.setup;
-        let key = Zeroizing::new(format!("{}\n{}", self.account.user, self.account.password()));
-        job::start(&end.agent, JobName::Follow, script, &key).await?;
-        let job = loop {
-            tokio::select! {
-                ended = end.agent.ended(JobName::Follow) => break ended?,
-                () = tokio::time::sleep(LOOK) => {
-                    let behind = end.agent.job(JobName::Follow).facts.behind;
-                    progress.waits(behind.map(|seconds| format!("{seconds} s behind")));
-                }
-            }
-        };
-        match job.facts.lag {
-            Some(lag) if job.exit == Some(0) => Ok((job.facts.gtid.unwrap_or_default(), lag)),
-            _ => Err(reported(end, &job, &format!("replication from {} failed", replica.primary))),
+    fn following(&self) -> Following<'_> {
+        let Setup { plan, replica, how, .. } = self.setup;
+        Following {
+            server: self.setup.server(),
+            upstream: self.setup.upstream(&self.account),
+            limits: Limits { max_lag: replica.max_lag, idle: plan.idle_timeout, whose: replica.position },
+            events: how.events,
         }
+    }
+
+    fn failed(&self, trouble: Trouble) -> Error {
+        let Setup { replica, end, .. } = self.setup;
+        let what = format!("replication from {} failed", replica.primary);
+        trouble.of_account(end.agent.host(), &what, self.account.password())
     }
 
     /// Commits the provisional data and the account. The account first: a replica cannot work without one.
     pub(crate) async fn commit(&self) -> Result<(), Error> {
-        let Setup { target, how, end, .. } = self.setup;
+        let Setup { how, end, .. } = self.setup;
         if let Some(created) = &self.created {
             created.keep(&self.account, how).await?;
         }
-        match (lease::accept(end, target).await, &self.created) {
+        match (lease::commit(end).await, &self.created) {
             // The agent's event counts, even if its reply was lost.
             (Err(_), _) if end.agent.published() => Ok(()),
             // Only if the agent denies the commit. If it was lost, the state is unknown, and a replica would
@@ -131,19 +138,13 @@ impl<'a> Replica<'a> {
                 created.give_up(&self.account, how).await?;
                 Err(error.into())
             }
-            (accepted, _) => Ok(accepted?),
+            (committed, _) => Ok(committed?),
         }
     }
 
     /// Restores the old server now, before the release of all agents. The release retries what fails here.
     pub(crate) async fn give_back(&self) {
         let Setup { target, end, .. } = self.setup;
-        // Jobs that use the new server would delay this.
-        for job in [JobName::Follow, JobName::Tables] {
-            if end.agent.job(job).exit.is_none() {
-                let _ = end.agent.call(Command::StopJob(job)).await;
-            }
-        }
         match lease::restart(&end.agent).await {
             Ok(_) => {}
             Err(error) => {
@@ -154,8 +155,21 @@ impl<'a> Replica<'a> {
     }
 }
 
-/// Returns the error that a job reported as a fact.
-fn reported(end: &End, job: &Job, what: &str) -> Error {
-    let why = job.facts.error.as_deref().unwrap_or("the job was killed");
-    Error::Failed(format!("{}: {what}: {why}", end.agent.host()))
+impl<'a> Setup<'a> {
+    /// Returns the server of the target.
+    fn server(&self) -> Server<'a> {
+        let login = lease::login(self.how.socket.as_ref(), &self.replica.defaults_file);
+        let unit = Some(self.how.unit.clone()).filter(|unit| !unit.is_empty());
+        Server { agent: self.end.agent.conversation(), login, unit }
+    }
+
+    /// Returns the upstream, as the target reaches it.
+    fn upstream<'b>(&self, account: &'b Account) -> RemoteServer<'b>
+    where
+        'a: 'b,
+    {
+        let Setup { replica, how, end, .. } = *self;
+        let remote = Remote { host: how.host.clone(), port: replica.port, tls: replica.ssl };
+        RemoteServer { agent: end.agent.conversation(), remote, account }
+    }
 }

@@ -1,20 +1,23 @@
 //! Comparison of the tables of new replicas with those of the donor, at one position of it.
 
+use std::pin::pin;
 use std::time::Instant;
 
 use futures_util::future::join_all;
 
-use super::{Replica, Setup, reported};
+use super::contents::{Contents, Differences};
+use super::donor::{Moment, Snapshot};
+use super::error::Trouble;
+use super::{Replica, Setup, donor, moment};
 use crate::config::values::TableCheck;
 use crate::error::Error;
-use crate::host::agent::{Command, Job, JobName, List};
-use crate::lease::{End, job};
-use crate::mariadb::jobs;
-use crate::mariadb::plan::{Position, ReplicaPlan, is_gtid};
+use crate::lease::End;
+use crate::lease::login;
+use crate::mariadb::plan::{ReplicaPlan, is_gtid};
+use crate::mariadb::sql::Server;
 use crate::plan::Plan;
 use crate::progress::{Phase, Progress};
 use crate::report::outcome::Followed;
-use crate::verify;
 
 /// Donor of the replicas, and how its tables are compared.
 #[derive(Clone, Copy, Debug)]
@@ -48,16 +51,7 @@ pub(crate) struct Compared<'a, 'b, T> {
 }
 
 /// Result of reading the donor's tables. Text: an error of the donor is that of every replica.
-type OfDonor = Result<Job, String>;
-
-/// Returns the position at which the source has read its tables, in the form that the replica uses.
-fn moment_of(job: &Job, began: &Position) -> Option<Position> {
-    let facts = &job.facts;
-    match began {
-        Position::Gtid(_) => facts.gtid.clone().filter(|gtid| is_gtid(gtid)).map(Position::Gtid),
-        Position::File(..) => Some(Position::File(facts.file.clone().unwrap_or_default(), facts.position?)),
-    }
-}
+type OfDonor = Result<(Moment, Contents), String>;
 
 impl Comparison<'_> {
     /// Compares the tables of replicas that have caught up. Each replica has its own result.
@@ -70,17 +64,19 @@ impl Comparison<'_> {
         let clock = Instant::now();
         // The replicas stop before the position is chosen: none can be past it.
         let stopped = join_all(caught.iter().map(|caught| async {
-            let Setup { plan, replica, how, end, .. } = caught.replica.setup;
-            let script = jobs::rest_tables(plan, replica, how);
-            run(end, &script, "cannot stop replication for the comparison").await
+            let Setup { plan, end, .. } = caught.replica.setup;
+            let stopped = moment::stop(&caught.replica.setup.server(), plan.idle_timeout).await;
+            stopped
+                .map_err(|trouble| trouble.of(end.agent.host(), "cannot stop replication for the comparison"))
         }))
         .await;
-        let (of_source, of_targets) = self.read_both(&caught, stopped).await;
-        let of_source = &of_source;
-        join_all(caught.into_iter().zip(of_targets).map(|(caught, here)| async move {
+        let (of_donor, of_replicas) = Box::pin(self.read_both(&caught, stopped)).await;
+        let of_donor = &of_donor;
+        join_all(caught.into_iter().zip(of_replicas).map(|(caught, here)| async move {
             let Caught { replica, followed, copy } = caught;
             let judged = async {
-                let (here, there) = (here?, of_source.as_ref().map_err(|text| Error::Failed(text.clone()))?);
+                let here = here?;
+                let there = of_donor.as_ref().map_err(|text| Error::Failed(text.clone()))?;
                 self.judge(replica, followed, there, &here, clock, progress).await
             };
             Compared { replica, followed: judged.await, copy }
@@ -92,106 +88,177 @@ impl Comparison<'_> {
     async fn read_both<T>(
         &self,
         caught: &[Caught<'_, '_, T>],
-        stopped: Vec<Result<Job, Error>>,
-    ) -> (OfDonor, Vec<Result<Job, Error>>) {
+        stopped: Vec<Result<String, Error>>,
+    ) -> (OfDonor, Vec<Result<Contents, Error>>) {
+        let mut of_donor = Err("no replica could be compared".to_owned());
+        let mut of_replicas = Vec::new();
         // Without a replica to compare, the donor's writes must not be blocked.
-        if stopped.iter().all(Result::is_err) {
-            return (Err("no replica could be compared".into()), stopped);
-        }
-        let behind = stopped.iter().flatten().filter_map(|job| job.facts.gtid.clone());
-        let behind: Vec<String> = behind.filter(|gtid| is_gtid(gtid)).collect();
-        match self.begin(&behind).await {
-            Ok(moment) => tokio::join!(
-                async { self.end().await.map_err(|error| error.chain()) },
-                self.read(caught, stopped, &moment)
-            ),
-            Err(error) => {
-                // It may be running, and then blocks writes of the donor.
-                let _ = self.source.agent.call(Command::StopJob(JobName::Tables)).await;
-                let text = error.chain();
-                let failed =
-                    |stopped: Result<Job, Error>| stopped.and_then(|_| Err(Error::Failed(text.clone())));
-                let of_targets = stopped.into_iter().map(failed).collect();
-                (Err(text.clone()), of_targets)
+        if stopped.iter().any(Result::is_ok) {
+            match self.begin(&stopped).await {
+                Err(error) => of_donor = Err(error.chain()),
+                Ok(snapshot) => {
+                    let moment = snapshot.moment().clone();
+                    let reading = join_all(caught.iter().zip(&stopped).map(|(caught, stopped)| async {
+                        let is_stopped = stopped.is_ok();
+                        if is_stopped { Some(self.read_replica(caught, &moment).await) } else { None }
+                    }));
+                    let (there, here) = both(self.read_donor(snapshot), reading).await;
+                    of_donor = there.map(|contents| (moment.clone(), contents));
+                    of_replicas = here;
+                }
             }
         }
-    }
-
-    /// Starts to read the tables of the donor, not before any of these GTIDs. Returns when it has reported the
-    /// position at which it reads.
-    async fn begin(&self, behind: &[String]) -> Result<Job, Error> {
-        let script = jobs::source_tables(self.plan, self.replica, self.check, behind);
-        let agent = &self.source.agent;
-        job::start(agent, JobName::Tables, &script, "").await?;
-        let job = agent.until(JobName::Tables, |job| job.facts.gtid.is_some() || job.exit.is_some()).await?;
-        if job.facts.gtid.is_some() {
-            return Ok(job);
-        }
-        Err(reported(self.source, &job, "cannot read its tables in one snapshot"))
-    }
-
-    /// Waits until the tables of the donor have been read.
-    async fn end(&self) -> Result<Job, Error> {
-        let job = self.source.agent.ended(JobName::Tables).await?;
-        if job.exit == Some(0) { Ok(job) } else { Err(reported(self.source, &job, "cannot read its tables")) }
-    }
-
-    /// Reads the tables of the replicas at the position of the donor.
-    async fn read<T>(
-        &self,
-        caught: &[Caught<'_, '_, T>],
-        stopped: Vec<Result<Job, Error>>,
-        moment: &Job,
-    ) -> Vec<Result<Job, Error>> {
-        let read = join_all(caught.iter().zip(stopped).map(|(caught, stopped)| async {
+        let mut of_replicas = of_replicas.into_iter().flatten();
+        let failed = of_donor.as_ref().err().cloned().unwrap_or_default();
+        let of_each = stopped.into_iter().map(|stopped| {
             stopped?;
-            let moment = moment_of(moment, &caught.followed.began)
-                .ok_or_else(|| Error::Failed("the source reported no position for the comparison".into()))?;
-            let Setup { plan, replica, how, end, .. } = caught.replica.setup;
-            let script = jobs::target_tables(plan, replica, how, self.check, &moment);
-            run(end, &script, "cannot read its tables at the position of the source").await
-        }))
-        .await;
-        if read.iter().all(Result::is_err) {
-            // A failure to stop the job shows where its end is waited for.
-            let _ = self.source.agent.call(Command::StopJob(JobName::Tables)).await;
-        }
-        read
+            of_replicas.next().unwrap_or_else(|| Err(Error::Failed(failed.clone())))
+        });
+        let of_each = of_each.collect();
+        (of_donor, of_each)
     }
 
-    /// Compares the lists of the donor and of one replica, which then catches up again.
+    fn donor_error(&self, trouble: Trouble, what: &str) -> Error {
+        trouble.of(self.source.agent.host(), what)
+    }
+
+    /// Begins a snapshot of the donor, not before the positions at which the replicas have stopped.
+    async fn begin(&self, stopped: &[Result<String, Error>]) -> Result<Snapshot<'_>, Error> {
+        let copies: Vec<String> = stopped.iter().flatten().filter(|gtid| is_gtid(gtid)).cloned().collect();
+        let socket = self.plan.source.endpoint.path.as_os_str();
+        let agent = self.source.agent.conversation();
+        let server = Server { agent, login: login(socket, &self.replica.defaults_file), unit: None };
+        let begun = donor::begin(&server, self.replica.position, self.plan.idle_timeout, &copies).await;
+        begun.map_err(|trouble| self.donor_error(trouble, "cannot read its tables in one snapshot"))
+    }
+
+    async fn read_donor(&self, snapshot: Snapshot<'_>) -> Result<Contents, Error> {
+        let read = snapshot.read(self.check).await;
+        read.map_err(|trouble| self.donor_error(trouble, "cannot read its tables"))
+    }
+
+    /// Reads the tables of a replica at the position of the donor.
+    async fn read_replica<T>(&self, caught: &Caught<'_, '_, T>, moment: &Moment) -> Result<Contents, Error> {
+        let position = moment
+            .position(&caught.followed.began)
+            .ok_or_else(|| self.donor_error(Trouble::NoPosition, "cannot read its tables in one snapshot"))?;
+        let Setup { plan, end, .. } = caught.replica.setup;
+        let server = caught.replica.setup.server();
+        let read = moment::read_at(&server, &position, self.check, plan.idle_timeout).await;
+        read.map_err(|trouble| {
+            trouble.of(end.agent.host(), "cannot read its tables at the position of the source")
+        })
+    }
+
+    /// Compares the tables of the donor and of one replica, which then catches up again.
     async fn judge(
         &self,
         replica: &Replica<'_>,
         mut followed: Followed,
-        there: &Job,
-        here: &Job,
+        (moment, there): &(Moment, Contents),
+        here: &Contents,
         clock: Instant,
         progress: &Progress,
     ) -> Result<Followed, Error> {
-        let Setup { target, end, .. } = replica.setup;
-        let (list, other) = (there.manifests.get(&List::Tables), here.manifests.get(&List::Tables));
-        if list.is_none() || list != other {
-            let differences = verify::differences(self.source, end, List::Tables).await?;
+        if let Some(differences) = Differences::between(there, here) {
             return Err(Error::Verification(format!(
                 "{}: its tables differ from those of {}: {differences}",
-                target.endpoint.host, self.plan.source.endpoint.host
+                replica.setup.target.endpoint.host, self.plan.source.endpoint.host
             )));
         }
-        let place = moment_of(there, &followed.began).map_or_else(String::new, |moment| moment.to_string());
-        followed.tables = Some((self.check, list.map_or(0, |list| list.records), place));
+        let place = moment.position(&followed.began).map_or_else(String::new, |place| place.to_string());
+        followed.tables = Some((self.check, there.len() as u64, place));
         followed.steps.push(("comparing tables", clock.elapsed()));
         // Replication was stopped during the comparison.
         let again = Instant::now();
-        (followed.gtid, followed.lag) = replica.follow_again(progress).await?;
+        (followed.gtid, followed.lag) = replica.wait(progress).await?;
         followed.steps.push(("catching up again", again.elapsed()));
         Ok(followed)
     }
 }
 
-/// Runs a job `tables` and requires it to succeed.
-async fn run(end: &End, script: &[u8], what: &str) -> Result<Job, Error> {
-    job::start(&end.agent, JobName::Tables, script, "").await?;
-    let job = end.agent.ended(JobName::Tables).await?;
-    if job.exit == Some(0) { Ok(job) } else { Err(reported(end, &job, what)) }
+/// Waits for the donor's contents and for those of the replicas, `None` for one that takes no part. The donor
+/// is not read on when no replica is left, so that its writers can go on; nor are the replicas when the donor
+/// has failed.
+async fn both<T>(
+    donor: impl Future<Output = Result<T, Error>>,
+    replicas: impl Future<Output = Vec<Option<Result<T, Error>>>>,
+) -> (Result<T, String>, Vec<Option<Result<T, Error>>>) {
+    let (mut donor, mut replicas) = (pin!(donor), pin!(replicas));
+    let text = |there: Result<T, Error>| there.map_err(|error| error.chain());
+    tokio::select! {
+        there = &mut donor => match there {
+            Ok(there) => (Ok(there), replicas.await),
+            Err(error) => (Err(error.chain()), Vec::new()),
+        },
+        here = &mut replicas => {
+            if here.iter().flatten().any(Result::is_ok) {
+                (text(donor.await), here)
+            } else {
+                (Err("no replica could be compared".into()), here)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use super::*;
+
+    /// Shows whether it was dropped.
+    struct Dropped<'a>(&'a std::cell::Cell<bool>);
+
+    impl Drop for Dropped<'_> {
+        fn drop(&mut self) {
+            self.0.set(true);
+        }
+    }
+
+    fn failed<T>(text: &str) -> Result<T, Error> {
+        Err(Error::Failed(text.into()))
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn donor_is_not_read_on_without_a_replica() {
+        let is_dropped = std::cell::Cell::new(false);
+        let session = Dropped(&is_dropped);
+        let donor = async move {
+            let _session = session;
+            pending::<()>().await;
+            Ok(1)
+        };
+        let (there, here) = both(donor, ready(vec![Some(failed("one")), None])).await;
+        assert!(is_dropped.get());
+        assert_eq!(there.unwrap_err(), "no replica could be compared");
+        assert_eq!(here[0].as_ref().unwrap().as_ref().unwrap_err().to_string(), "one");
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn replicas_are_not_read_on_without_the_donor() {
+        let (there, here) = both::<u8>(ready(failed("donor")), pending()).await;
+        assert_eq!((there.unwrap_err().as_str(), here.len()), ("donor", 0));
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn one_good_replica_is_enough() {
+        for is_donor_first in [true, false] {
+            let pause = |is_first: bool| async move {
+                if !is_first {
+                    tokio::task::yield_now().await;
+                }
+            };
+            let donor = async {
+                pause(is_donor_first).await;
+                Ok(1)
+            };
+            let replicas = async {
+                pause(!is_donor_first).await;
+                vec![Some(failed("one")), Some(Ok(2))]
+            };
+            let (there, here) = both(donor, replicas).await;
+            assert_eq!((there.unwrap(), *here[1].as_ref().unwrap().as_ref().unwrap()), (1, 2));
+        }
+    }
 }

@@ -41,9 +41,10 @@ pub struct TargetQuery {
 }
 
 /// Type of a path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PathType {
     /// Nothing that the agent can see.
+    #[default]
     Missing,
     /// Directory.
     Directory,
@@ -142,6 +143,19 @@ pub enum Format {
     Xz,
 }
 
+impl Format {
+    /// Returns the program that decompresses this format, and its Debian package.
+    #[must_use]
+    pub fn program(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Gzip => ("gzip", "gzip"),
+            Self::Zstd => ("zstd", "zstd"),
+            Self::Lz4 => ("lz4", "lz4"),
+            Self::Xz => ("xz", "xz-utils"),
+        }
+    }
+}
+
 /// Contents of an archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Content {
@@ -167,9 +181,10 @@ pub struct SharedComponent {
 }
 
 /// Result of the check whether other accounts can redirect a path.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PathTrust {
     /// No other account can.
+    #[default]
     Trusted,
     /// Others can replace this component.
     Shared(SharedComponent),
@@ -178,9 +193,10 @@ pub enum PathTrust {
 }
 
 /// Data that exists where the copy is to be published.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Existing {
     /// Nothing.
+    #[default]
     Nothing,
     /// File or directory with the final name.
     Entry(FileId),

@@ -1,7 +1,7 @@
 //! Encoding of records: length (32 bits, little-endian), the first 8 bytes of the BLAKE3 of the body, and the
 //! body, a [`Record`] in postcard encoding.
 
-use super::{Record, VERSION};
+use super::{Record, VERSION, shell};
 use crate::proto::Text;
 use crate::proto::frame::MAX_FRAME;
 
@@ -11,9 +11,6 @@ const CHECKSUM: usize = 8;
 const LENGTH: usize = 4;
 /// Length in bytes of what precedes the body of a record.
 pub const PREFIX: usize = LENGTH + CHECKSUM;
-/// Beginning of the journals of the shell version.
-const SHELL: &[u8] = b"transfer-journal ";
-
 /// Records of a journal, up to the first one that is torn or damaged.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Decoded {
@@ -28,7 +25,10 @@ pub struct Decoded {
 pub enum DecodeError {
     /// The journal was written by the shell version.
     #[error("the journal was written by a version of transfer that worked with shell scripts")]
-    Shell,
+    Shell {
+        /// Leases that are still held, in words.
+        leases: Vec<Text>,
+    },
     /// The format has another version, or records that are unknown here.
     #[error("the journal has format {format}, written by transfer {program}")]
     Version {
@@ -60,8 +60,8 @@ pub fn encode(record: &Record) -> Result<Vec<u8>, postcard::Error> {
 /// # Errors
 /// When this version must not touch the journal.
 pub fn decode(bytes: &[u8]) -> Result<Decoded, DecodeError> {
-    if bytes.starts_with(SHELL) {
-        return Err(DecodeError::Shell);
+    if bytes.starts_with(shell::BEGINNING) {
+        return Err(DecodeError::Shell { leases: shell::leases(bytes) });
     }
     let (first, _) = split(bytes).ok_or(DecodeError::NoHeader)?;
     // Fields may follow that this version does not know.
@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn other_versions_are_named() {
-        assert_eq!(decode(b"transfer-journal 1\tboot"), Err(DecodeError::Shell));
+        assert_eq!(decode(b"transfer-journal 1\tboot"), Err(DecodeError::Shell { leases: Vec::new() }));
         let mut newer = Vec::new();
         let first = postcard::to_stdvec(&(0u32, VERSION + 1, "9.1", [7u8; 20])).unwrap();
         forge(&mut newer, &first);

@@ -3,6 +3,7 @@
 mod codec;
 #[cfg(test)]
 pub(crate) mod samples;
+mod shell;
 mod words;
 
 use serde::{Deserialize, Serialize};

@@ -1,8 +1,9 @@
 use super::*;
-use crate::config::values::FileDigest;
-use crate::host::leases::Held;
-use crate::host::wire::decode;
+use crate::config::values::DigestAlgorithm;
+use crate::host::agent::Held;
 use crate::lease::Remains;
+use crate::proto::Text;
+use crate::proto::journal::{Family, Layer, Undo};
 use std::ffi::OsStr;
 use std::time::Duration;
 
@@ -37,7 +38,7 @@ fn copied() -> Outcome {
         streamed: Duration::from_secs(8),
         stream_digest: Some("sha256".into()),
         stream_value: Some("ab".into()),
-        files_compared: Some((FileDigest::Md5, 10)),
+        files_compared: Some((DigestAlgorithm::Md5, 10)),
         entries_digest: "cd".into(),
         synced: true,
         changed: false,
@@ -143,7 +144,14 @@ fn leftovers_are_listed_with_clean_command() {
         targets: vec![end(copied()), end(Outcome::Failed(Error::Verification("db3: bad".into())))],
         leftovers: vec![Leftover {
             host: "db2".into(),
-            what: Remains::Lease(Held::parse(&decode(b"rule\tnftables\t4\ttransfer-r-target1"))),
+            what: Remains::Lease(Held {
+                lease: Undo::Rules {
+                    layer: Layer::Nftables,
+                    family: Family::V4,
+                    tag: "transfer-r-target1".into(),
+                },
+                reason: Text::default(),
+            }),
         }],
         ..Report::default()
     };

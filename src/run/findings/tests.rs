@@ -7,12 +7,19 @@ use crate::base::endpoint::Endpoint;
 use crate::cli::Cli;
 use crate::config::settings::Sources;
 use crate::engine::netcat::variant::{Dialect, Netcat};
-use crate::host::facts::{Facts, OtherServer, SourceFacts, TargetFacts};
+use crate::host::facts::{Existing, Facts, OtherServer, PathType, SourceFacts, TargetFacts};
 use crate::preflight::{Weight, counted};
+use crate::proto::files::FileId;
 
 /// Programs that every host needs for a copy.
-const TOOLS: [&str; 12] =
-    ["awk", "find", "flock", "gzip", "ip", "md5sum", "openssl", "perl", "sha256sum", "sort", "sync", "tar"];
+const TOOLS: [&str; 3] = ["gzip", "openssl", "tar"];
+
+/// Identity of some data.
+const ID: FileId = FileId { device: 1, inode: 2 };
+
+fn entry() -> Existing {
+    Existing::Entry(ID)
+}
 
 fn settings(words: &[&str]) -> Settings {
     let words = ["transfer", "a:/x", "b:/y"].into_iter().chain(words.iter().copied());
@@ -26,13 +33,11 @@ fn endpoint(word: &str) -> Endpoint {
 
 fn facts() -> Facts {
     Facts {
-        bash: (5, 2),
-        syscalls_known: true,
         tools: TOOLS.iter().map(|tool| (*tool).to_owned()).collect(),
         tar: "tar (GNU tar) 1.34".into(),
         netcats: vec![Netcat::default()],
         source: Some(SourceFacts {
-            file_type: "directory".into(),
+            path_type: PathType::Directory,
             readable: true,
             real: "/srv/data".into(),
             entries: 10,
@@ -40,7 +45,7 @@ fn facts() -> Facts {
             ..SourceFacts::default()
         }),
         target: Some(TargetFacts {
-            file_type: "directory".into(),
+            path_type: PathType::Directory,
             writable: true,
             real: "/srv".into(),
             free_bytes: 2000,
@@ -118,12 +123,12 @@ fn findings_name_host_and_fix() {
     assert_eq!(
         target_findings(|f| {
             f.netcats.clear();
-            f.tools.remove("flock");
+            f.tools.remove("gzip");
         }),
-        "db2: not installed: flock, nc; apt install netcat-openbsd util-linux"
+        "db2: not installed: gzip, nc; apt install gzip netcat-openbsd"
     );
     assert_eq!(
-        target_findings(|f| f.target.as_mut().unwrap().exists = Some("1:2".into())),
+        target_findings(|f| f.target.as_mut().unwrap().existing = entry()),
         "db2: /srv/data already exists; move it away, choose another directory or name (--as), or replace \
          it (--replace)"
     );
@@ -148,10 +153,10 @@ fn findings_name_host_and_fix() {
     assert!(source_findings(|f| f.source = None).contains("db1: /srv/data does not exist"));
     assert!(source_findings(|f| f.source.as_mut().unwrap().readable = false).contains("uid 0 cannot read"));
     assert!(
-        source_findings(|f| f.source.as_mut().unwrap().file_type = "socket".into()).contains("is a socket")
+        source_findings(|f| f.source.as_mut().unwrap().path_type = PathType::Socket).contains("is a socket")
     );
     assert!(
-        source_findings(|f| f.source.as_mut().unwrap().file_type = "symbolic link".into())
+        source_findings(|f| f.source.as_mut().unwrap().path_type = PathType::Symlink)
             .contains("give the path that it points to")
     );
 }
@@ -165,7 +170,7 @@ fn target_inside_the_source_is_refused() {
 
 #[test]
 fn replaced_directory_is_neither_source_nor_mount_point() {
-    let exists = |_: &mut Facts, here: &mut Facts| here.target.as_mut().unwrap().exists = Some("1:2".into());
+    let exists = |_: &mut Facts, here: &mut Facts| here.target.as_mut().unwrap().existing = entry();
     assert_eq!(findings(&["--replace"], "db2:/srv", exists), "");
     let mounted = |there: &mut Facts, here: &mut Facts| {
         exists(there, here);
@@ -178,7 +183,7 @@ fn replaced_directory_is_neither_source_nor_mount_point() {
     // The same file under another path.
     let same = |there: &mut Facts, here: &mut Facts| {
         exists(there, here);
-        there.source.as_mut().unwrap().inode = "1:2".into();
+        there.source.as_mut().unwrap().id = Some(ID);
         here.target.as_mut().unwrap().real = "/mnt".into();
     };
     assert!(findings(&["--replace"], "db1:/mnt", same).contains("/mnt/data is or contains the source"));
@@ -224,7 +229,7 @@ fn two_targets_on_one_host_need_two_ports() {
 fn space_is_counted_for_all_targets_on_a_file_system() {
     let (from, one, two) = (endpoint("db1:/srv/data"), endpoint("db2:/srv"), endpoint("db2:/mnt"));
     let mut here = facts();
-    here.target.as_mut().unwrap().device = "42".into();
+    here.target.as_mut().unwrap().id = Some(ID);
     here.target.as_mut().unwrap().free_bytes = 1500;
     let mut other = here.clone();
     other.target.as_mut().unwrap().real = PathBuf::from("/mnt");
@@ -328,10 +333,6 @@ fn required_programs_depend_on_options() {
     assert_eq!(found(&["--no-encrypt"], &without("openssl")), "");
     assert_eq!(found(&[], &facts()), "");
     assert!(found(&["--compress=lz4"], &facts()).contains("not installed: lz4; apt install lz4"));
-    assert!(
-        found(&["--checksum-algorithm", "blake2b"], &facts())
-            .contains("not installed: b2sum; apt install coreutils")
-    );
     assert!(found(&["--nice"], &facts()).contains("not installed: ionice; apt install util-linux"));
     assert!(
         found(&["--stop-slave"], &facts()).contains("--stop-replication has no effect on a copy of files")

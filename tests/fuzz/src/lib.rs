@@ -6,19 +6,20 @@ use std::net::IpAddr;
 use std::sync::LazyLock;
 
 use futures_util::FutureExt as _;
+use serde::de::DeserializeOwned;
 use transfer::base::endpoint::Endpoint;
 use transfer::base::run_id::RunId;
 use transfer::cli::Cli;
 use transfer::config::settings::{Settings, Sources};
 use transfer::host::facts::Facts;
-use transfer::host::wire::{Field, decode, read_record};
 use transfer::plan::{Plan, SourceFactsOf, TargetFactsOf};
+use transfer::proto::frame;
 
-/// Splits bytes into the lines of an answer, as the controller does.
-pub fn answer(mut data: &[u8]) -> Vec<Vec<Field>> {
+/// Reads frames until one is torn or no such message, as the controller does.
+pub fn messages<T: DeserializeOwned>(mut data: &[u8]) -> Vec<T> {
     let mut messages = Vec::new();
-    while let Ok(Some(line)) = done(read_record(&mut data, b'\n')) {
-        messages.push(decode(&line));
+    while let Ok(Some(message)) = frame::read(&mut data) {
+        messages.push(message);
     }
     messages
 }

@@ -3,18 +3,35 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use transfer::admin::Verb;
+use transfer::admin::Answer;
 use transfer::base::exit::Exit;
 use transfer::config::settings::Login;
-use transfer_fuzz::{answer, assert_lines};
+use transfer::proto::status::{Condition, RollbackEvent, StatusEntry};
+use transfer_fuzz::{assert_lines, messages};
 
 fuzz_target!(|data: &[u8]| {
-    let messages = answer(data);
-    for verb in [Verb::Status, Verb::Clean { start_servers: false, forget_hooks: false }] {
-        let (text, exit) = verb.describe("db2", &Login::default(), &messages);
-        assert_lines(&text, 200 + 300 * messages.len() + 10 * data.len());
-        assert!(text.ends_with('\n') && text.lines().count() <= messages.len().max(1));
-        let left = messages.iter().any(|message| message[0] == b"left");
-        assert_eq!(exit, if left { Exit::Leftovers } else { Exit::Done });
+    let entries: Vec<StatusEntry> = messages(data);
+    let foreign = entries.iter().any(|entry| matches!(entry, StatusEntry::Foreign(_)));
+    shown(&Answer::Status(entries), foreign, data.len());
+    let events: Vec<RollbackEvent> = messages(data);
+    let left = events.iter().any(|event| match event {
+        RollbackEvent::Left { .. } | RollbackEvent::Failed { .. } => true,
+        RollbackEvent::Foreign(journal) => journal.condition == Condition::Orphaned,
+        _ => false,
+    });
+    for start_servers in [false, true] {
+        shown(&Answer::Clean { events: events.clone(), start_servers }, left, data.len());
     }
 });
+
+/// Asserts that each message is a bounded line, and that leftovers show in the exit code.
+fn shown(answer: &Answer, left: bool, length: usize) {
+    let count = match answer {
+        Answer::Status(entries) => entries.len(),
+        Answer::Clean { events, .. } => events.len(),
+    };
+    let (text, exit) = answer.describe("db2", &Login::default());
+    assert_lines(&text, 200 + 600 * count + 10 * length);
+    assert!(text.ends_with('\n') && text.lines().count() == count.max(1));
+    assert_eq!(exit, if left { Exit::Leftovers } else { Exit::Done });
+}

@@ -1,4 +1,4 @@
-//! Reports of agents: replies, and events of the sender on a source and of the receiver on a target; and the
+//! Reports of agents: answers, and events of the sender on a source and of the receiver on a target; and the
 //! final messages about them.
 
 #![no_main]
@@ -8,19 +8,21 @@ use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
 use transfer::base::endpoint::MOST_TARGETS;
+use transfer::base::printable::{LONGEST_PATH, LONGEST_TEXT};
 use transfer::engine::netcat::judge;
 use transfer::error::Error;
-use transfer::host::agent::AgentError;
-use transfer::host::agent::event::MOST_STAGES;
-use transfer::host::agent::told::{MOST_COMPLAINTS, Shared, State};
-use transfer::host::agent::{Job, JobName, List};
+use transfer::host::agent::told::{MOST_COMPLAINTS, MOST_LOG, MOST_NAMED, MOST_STAGES, Shared};
+use transfer::host::agent::{Held, Job};
+use transfer::host::conversation::AgentError;
 use transfer::host::facts::Facts;
-use transfer::host::wire::{LONGEST_PATH, LONGEST_TEXT, MAX_LINE};
 use transfer::lease::{Leftover, Remains};
 use transfer::plan::Plan;
+use transfer::proto::command::{Event, FromAgent};
+use transfer::proto::job::{JobName, List};
+use transfer::proto::status::RollbackEvent;
 use transfer::report::outcome::{Copied, Outcome};
 use transfer::report::{OldData, Report, TargetReport};
-use transfer_fuzz::{answer, assert_line, assert_lines, parts, plan, settings};
+use transfer_fuzz::{assert_line, assert_lines, messages, plan, settings};
 
 static PLAN: LazyLock<Plan> = LazyLock::new(|| plan(&settings(&[]), &Facts::default(), &Facts::default()));
 
@@ -31,29 +33,21 @@ const PATH: usize = LONGEST_PATH + 3;
 const SAID: usize = 2 * MOST_COMPLAINTS * (TEXT + 2) + 2 * MOST_STAGES * TEXT + 1000;
 
 fn assert_bounded(job: &Job) {
-    let facts = &job.facts;
-    let texts =
-        job.complaints.iter().chain(&job.digest).chain(&job.waits).chain(&job.stuck).chain(&facts.error);
+    let texts = job.complaints.iter().chain(&job.digest).chain(&job.waits).chain(&job.stuck);
     let digests = job.manifests.values().map(|manifest| &manifest.digest);
-    texts.chain(digests).for_each(|text| assert_line(text, TEXT));
-    facts.gtid.iter().chain(&facts.file).chain(&facts.state).for_each(|text| assert_line(text, PATH));
+    texts.chain(digests).chain(&job.log).chain(&job.unconfined).for_each(|text| assert_line(text, TEXT));
+    for fault in job.faults.values() {
+        assert!(fault.named.len() <= MOST_NAMED);
+        fault.named.iter().for_each(|file| assert_line(file, TEXT));
+    }
+    if let Some(backup) = &job.backup {
+        [&backup.gtid, &backup.source_position].into_iter().for_each(|text| assert_line(text, PATH));
+    }
     job.stages.iter().for_each(|(stage, _)| assert_line(&stage.to_string(), TEXT));
-    assert!(job.complaints.len() <= MOST_COMPLAINTS);
-    assert!(job.meters.len() <= MOST_STAGES);
+    assert!(job.complaints.len() <= MOST_COMPLAINTS && job.log.len() <= MOST_LOG);
+    assert!(job.meters.len() <= MOST_STAGES && job.unconfined.len() <= MOST_NAMED);
     assert!(job.stages.len() <= MOST_STAGES && job.dropped.len() <= MOST_TARGETS);
     assert!(job.meters.values().all(|bytes| *bytes <= job.moved()));
-}
-
-fn assert_state_bounded(state: &State) {
-    assert!(state.left.len() <= MOST_COMPLAINTS);
-    assert!(state.kept.len() <= MOST_COMPLAINTS);
-    state.refused.iter().for_each(|text| assert_line(text, TEXT));
-    state.jobs.values().for_each(assert_bounded);
-    for (agent, held) in &state.left {
-        assert_line(agent, TEXT);
-        assert_line(&held.to_string(), PATH);
-    }
-    state.kept.iter().for_each(|path| assert_line(path, PATH));
 }
 
 fn copied(sender: &Job, receiver: &Job) -> Copied {
@@ -81,44 +75,42 @@ fn copied(sender: &Job, receiver: &Job) -> Copied {
 }
 
 fuzz_target!(|data: &[u8]| {
-    let agents = parts::<2>(data).map(|part| {
-        let shared = Shared::default();
-        let replies: Vec<_> = (0..3).filter_map(|_| shared.expect_reply()).collect();
-        answer(part).iter().for_each(|message| shared.take(message));
-        (shared, replies)
-    });
-    let mut errors = Vec::new();
-    for (shared, replies) in
-        agents.iter().map(|(shared, _)| shared).zip(agents.iter().map(|(_, replies)| replies))
-    {
-        let state = shared.state();
-        assert_state_bounded(&state);
-        errors.push(AgentError::Lost { host: "db1".into(), ending: state.ending });
-        assert!(replies.len() == 3);
-    }
-    let [(there, of_source), (here, of_target)] = agents;
-    for (_, mut reply) in of_source.into_iter().chain(of_target) {
-        match reply.try_recv() {
-            Ok(Ok(fields)) => assert!(fields.iter().map(Vec::len).sum::<usize>() <= MAX_LINE),
-            Ok(Err((code, text))) => {
-                errors.push(AgentError::Failed { host: "db1".into(), action: "publish", code, text });
+    let [there, here] = [Shared::default(), Shared::default()];
+    let (mut errors, mut kept, mut leftovers) = (Vec::new(), Vec::new(), Vec::new());
+    for (is_target, message) in messages::<(bool, FromAgent)>(data) {
+        let event = match message {
+            FromAgent::Event(event) => event,
+            FromAgent::Reply { result: Ok(_), .. } => continue,
+            FromAgent::Reply { result: Err(failure), .. } => {
+                let text = failure.text.to_string();
+                errors.push(AgentError::Failed { host: "db1".into(), code: failure.code, text });
+                continue;
             }
-            Err(_) => {}
+        };
+        match &event {
+            Event::Ending(ending) => {
+                errors.push(AgentError::Lost { host: "db1".into(), ending: Some(*ending) });
+            }
+            Event::Rollback(RollbackEvent::Kept { path, .. }) => kept.push(path.to_string()),
+            Event::Rollback(RollbackEvent::Left { undo, reason, .. }) => {
+                let held = Held { lease: undo.clone(), reason: reason.clone() };
+                leftovers.push(Leftover { host: "db2".into(), what: Remains::Lease(held) });
+            }
+            _ => {}
         }
+        (if is_target { &here } else { &there }).take(event);
     }
+    [&there, &here].iter().for_each(|shared| JobName::ALL.iter().for_each(|name| assert_bounded(&shared.job(*name))));
+    // The controller keeps as many.
+    errors.truncate(64);
+    kept.truncate(64);
+    leftovers.truncate(64);
 
-    let job = |shared: &Shared, name: JobName| shared.state().jobs.get(&name).cloned().unwrap_or_default();
-    let (sender, receiver) = (job(&there, JobName::Sender), job(&here, JobName::Receiver));
-    let kept = here.state().kept.clone();
+    let (sender, receiver) = (there.job(JobName::Sender), here.job(JobName::Receiver));
     let outcome = match judge(&PLAN, &PLAN.targets[0], &sender, &receiver) {
         Ok(()) => Outcome::Done(copied(&sender, &receiver)),
         Err(error) => Outcome::Failed(error),
     };
-    let left = here.state().left.clone();
-    let leftovers = left
-        .into_iter()
-        .map(|(_, held)| Leftover { host: "db2".into(), what: Remains::Lease(held) })
-        .collect();
     let target = |outcome| TargetReport {
         endpoint: PLAN.targets[0].endpoint.clone(),
         final_path: Some("/srv/data".into()),
@@ -134,7 +126,7 @@ fuzz_target!(|data: &[u8]| {
     };
     let targets = errors.into_iter().map(|error| Outcome::Failed(Error::from(error))).chain([outcome]);
     let report = Report { targets: targets.map(target).collect(), leftovers, ..Report::default() };
-    let most = 10 * (SAID + 64 * (PATH + 200)) + 64 * (PATH + 200);
+    let most = 66 * (SAID + 64 * (PATH + 200)) + 64 * (3 * PATH + 1000);
     assert_lines(&report.to_string(), most);
     assert_line(&report.to_json(), 2 * most);
 });

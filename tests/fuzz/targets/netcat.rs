@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use libfuzzer_sys::fuzz_target;
 use transfer::engine::netcat::variant::{Dialect, Netcat};
 use transfer::host::command::{Word, quote};
-use transfer::host::wire::{LONGEST_TEXT, short};
+use transfer::base::printable::{LONGEST_TEXT, short};
 use transfer_fuzz::parts;
 
 /// Returns the word that a shell makes of a quoted one.

@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use transfer::host::wire::LONGEST_TEXT;
+use transfer::base::printable::LONGEST_TEXT;
 use transfer::host::{HostError, what_ssh_said};
 use transfer_fuzz::assert_line;
 

@@ -84,7 +84,7 @@ fn exclusive_sudo_works_on_localhost() {
     let target = format!("dba@db2:{}", scratch.path());
     let as_dba = || lab.program(&[&source, &target, "--sudo"]).user("dba").run();
     let output = as_dba().expect_code(4);
-    let reported = "localhost: probe: sudo did not start a root shell (output: sudo: a password is required)";
+    let reported = "localhost: start of the agent: sudo did not start a root shell (output: sudo: a password is required)";
     assert!(output.stderr.contains(reported), "{output}");
     let _own = sudoers(ctl, "NOPASSWD: ALL");
     as_dba().expect_success();
@@ -128,7 +128,8 @@ fn exclusive_refused_or_missing_sudo_suggests_a_fix() {
                (ACCOUNT ALL=(root) NOPASSWD: ALL in a file in /etc/sudoers.d), or log in as root";
     let refused = |said: &str| {
         let output = scene.transfer_between(["dba@db1", "dba@db2"], &["--sudo"]).expect_code(4);
-        let reported = format!("dba@db2: probe: sudo did not start a root shell (output: {said}); {fix}");
+        let reported =
+            format!("dba@db2: start of the agent: sudo did not start a root shell (output: {said}); {fix}");
         assert!(output.stderr.contains(&reported), "{output}");
         assert!(output.stderr.contains("refused, nothing was changed"), "{output}");
     };
@@ -143,9 +144,12 @@ fn exclusive_refused_or_missing_sudo_suggests_a_fix() {
     }
     {
         let _target = Changed::without(&scene.db2, &["sudo"]);
-        refused("sh: 1: sudo: not found");
+        refused("sudo: 1: sudo: not found");
         let output = scene.lab.transfer(&["--sudo", "status", "dba@db2"]).expect_code(1);
-        assert!(output.stdout.contains("dba@db2: status: sudo did not start a root shell"), "{output}");
+        assert!(
+            output.stdout.contains("dba@db2: start of the agent: sudo did not start a root shell"),
+            "{output}"
+        );
     }
     {
         let noise = "cp -a /home/dba/.bashrc /home/dba/.before; printf 'printf Welcome' >/home/dba/.bashrc";

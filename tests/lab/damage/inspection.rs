@@ -35,7 +35,7 @@ const fn open(plant: Plant) -> Plant {
 }
 
 /// One plant of each kind.
-pub(crate) const PLANTS: [Plant; 25] = [
+pub(crate) const PLANTS: [Plant; 26] = [
     plant(
         "process",
         "db2",
@@ -49,6 +49,13 @@ pub(crate) const PLANTS: [Plant; 25] = [
         "setsid tail -f /dev/null 2>&1 | setsid openssl enc -aes-256-ctr -pass pass:x -pbkdf2 >/dev/null 2>&1 &",
         "pkill tail; pkill openssl || :",
         "db1: + process: openssl",
+    )),
+    open(plant(
+        "job",
+        "db1",
+        "setsid perl -e '$0 = q(transfer-agent job); sleep' >/dev/null 2>&1 & sleep 0.2",
+        "pkill -f '^transfer-agent job'",
+        "db1: + process:",
     )),
     open(plant(
         "listener",

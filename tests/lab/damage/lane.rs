@@ -62,15 +62,26 @@ LISTENER
 # Who has just started replicates.
 [[ -e /run/damage-replication ]] || echo Yes Yes >/run/damage-replication
 set_to() { echo "$@" >/run/damage-replication.$$; mv /run/damage-replication.$$ /run/damage-replication; }
-case ${!#} in
-  *'GLOBAL VARIABLES'*) printf '%s\t%s\n' datadir /srv/damage/data/ version 10.11.6-MariaDB innodb_buffer_pool_size 134217728 ;;
-  *'SLAVES STATUS'*)
-    read -r io sql </run/damage-replication
-    printf '*** 1. row ***\nConnection_name: main\nSlave_IO_Running: %s\nSlave_SQL_Running: %s\n' $io $sql ;;
-  *@@version*) echo 10.11.6-MariaDB ;;
-  'STOP SLAVE'*) set_to No No ;;
-  'START SLAVE'*) set_to Yes Yes ;;
-esac
+begin() { printf '<?xml version="1.0"?>\n\n<resultset statement="x" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance">\n'; }
+row() { echo '  <row>'; while (($#)); do printf '\t<field name="%s">%s</field>\n' "$1" "$2"; shift 2; done; echo '  </row>'; }
+end() { echo '</resultset>'; }
+variable() { row Variable_name "$1" Value "$2"; }
+while read -r statement; do
+  case $statement in
+    'SHOW GLOBAL VARIABLES'*)
+      begin; variable datadir /srv/damage/data/; variable version 10.11.6-MariaDB
+      variable innodb_buffer_pool_size 134217728; end ;;
+    'SHOW ALL SLAVES STATUS'*)
+      read -r io sql </run/damage-replication
+      begin; row Connection_name main Slave_IO_Running $io Slave_SQL_Running $sql; end ;;
+    'SELECT @@version'*) begin; row @@version 10.11.6-MariaDB; end ;;
+    'SELECT 1'*) begin; row 1 1; end ;;
+    # The end of an answer in a session.
+    "SELECT '"*) word=${statement#*\'}; begin; row word "${word%%\'*}"; end ;;
+    'STOP SLAVE'*) set_to No No ;;
+    'START SLAVE'*) set_to Yes Yes ;;
+  esac
+done
 CLIENT
     install -m 0755 /dev/stdin /usr/bin/mariadb-backup <<'BACKUP'
 #!/bin/bash

@@ -1,16 +1,17 @@
-//! Moments of a run, at each of which one program of one host is held, once, until the test lets it continue.
+//! Moments of a run, at each of which one process of one host is held, once, until the test lets it continue.
 
 use std::cell::OnceCell;
 use std::time::{Duration, Instant};
 
-use super::agent_moments::{AGENT_MOMENTS, Place};
 use super::lane::GATE;
+use super::places::{self, Hold, Place, Script};
 use super::variants::Variant;
 use crate::support::commands::{Invocation, Running};
-use crate::support::holder::{Holder, Spec, roots};
+use crate::support::holder::{Holder, Spec};
 use crate::support::hosts::Host;
+use crate::support::roots;
 
-/// Host of the held program.
+/// Host of the held process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     Controller,
@@ -18,75 +19,41 @@ pub(crate) enum End {
     Target,
 }
 
-/// Point at which the program is held.
-#[derive(Debug)]
-enum Hold {
-    Before,
-    After,
-    /// After so many bytes of its output.
-    Behind(u32),
-    /// Before the last bytes of its output.
-    BeforeTheLast,
-}
-
 /// One moment. Its name is a part of the cell's name.
 #[derive(Debug)]
 pub(crate) struct Moment {
     pub(crate) name: &'static str,
     pub(crate) end: End,
-    program: &'static str,
-    /// Condition, in bash, for the call that is held.
-    condition: &'static str,
-    hold: Hold,
+    /// Place at which a variant of the run is held.
+    place: fn(&Variant) -> Place,
 }
-
-/// The agent has synced the record of a lease of kind `$kind`, and has not made the change yet.
-macro_rules! recorded {
-    ($kind:literal) => {
-        concat!(
-            r#"[[ $1 == -d && $2 == */journal && $(tail -n 1 "$2") == lease$'\t'@(boot|disk|server|tree)$'\t'"#,
-            $kind,
-            r#"$'\t'* ]]"#
-        )
-    };
-}
-
-/// Condition for the renames that publish a copy or its entries.
-const PUBLICATION: &str =
-    "[[ $1 == -e && ${@: -1} == */fd/14/data || $1 == -0 && ${@: -2:1} == */fd/13/data ]]";
 
 /// All moments, in the order of a run.
 pub(crate) const MOMENTS: [Moment; 20] = [
-    moment("connecting", End::Controller, "setpriv", "true", Hold::Before),
-    moment("probing", End::Target, "findmnt", "true", Hold::Before),
-    moment("target", End::Target, "sync", recorded!("target"), Hold::After),
-    moment("staging", End::Target, "sync", recorded!("@(staging|kept_staging)"), Hold::After),
-    moment("port", End::Target, "sync", recorded!("port"), Hold::After),
-    moment("rule", End::Target, "sync", recorded!("rule"), Hold::After),
-    moment("receiver", End::Target, "sync", recorded!("job"), Hold::After),
-    moment("sender", End::Source, "sync", recorded!("job"), Hold::After),
-    moment("listening", End::Source, "nc", "[[ $* != *-h* ]]", Hold::Before),
-    moment("resting", End::Source, "sync", recorded!("@(server|replication)"), Hold::After),
-    moment("first", End::Source, "tar", "[[ $* == *--create* ]]", Hold::Behind(64 << 10)),
-    moment("middle", End::Source, "tar", "[[ $* == *--create* ]]", Hold::Behind(1800 << 10)),
-    moment("last", End::Source, "tar", "[[ $* == *--create* ]]", Hold::BeforeTheLast),
-    moment("restarting", End::Source, "systemctl", "[[ $1 == start ]]", Hold::Before),
-    moment("closing", End::Target, "iptables-legacy", "[[ $* == *' -D '* ]]", Hold::Before),
-    moment("syncing", End::Target, "sync", "[[ $1 == -f ]]", Hold::Before),
-    moment("verifying", End::Target, "sort", "[[ $1 == -z ]]", Hold::Before),
-    moment("publishing", End::Target, "perl", PUBLICATION, Hold::Before),
-    moment("published", End::Target, "perl", PUBLICATION, Hold::After),
-    moment("releasing", End::Target, "rm", "[[ $* == *--one-file-system* ]]", Hold::Before),
+    moment("connecting", End::Controller, places::connecting),
+    moment("probing", End::Target, places::probing),
+    moment("target", End::Target, places::TARGET),
+    moment("staging", End::Target, places::STAGING),
+    moment("port", End::Target, places::PORT),
+    moment("rule", End::Target, places::RULE),
+    moment("receiver", End::Target, places::JOB),
+    moment("sender", End::Source, places::JOB),
+    moment("listening", End::Source, places::listening),
+    moment("resting", End::Source, places::QUIESCED),
+    moment("first", End::Source, places::first),
+    moment("middle", End::Source, places::middle),
+    moment("last", End::Source, places::last),
+    moment("restarting", End::Source, places::restarting),
+    moment("closing", End::Target, places::closing),
+    moment("syncing", End::Target, places::syncing),
+    moment("verifying", End::Target, places::verifying),
+    moment("publishing", End::Target, places::publishing),
+    moment("published", End::Target, places::published),
+    moment("releasing", End::Target, places::releasing),
 ];
 
-const fn moment(
-    name: &'static str,
-    end: End,
-    program: &'static str,
-    condition: &'static str,
-    hold: Hold,
-) -> Moment {
-    Moment { name, end, program, condition, hold }
+const fn moment(name: &'static str, end: End, place: fn(&Variant) -> Place) -> Moment {
+    Moment { name, end, place }
 }
 
 impl Moment {
@@ -111,50 +78,39 @@ impl Moment {
 
     /// Prepares the hold of the next run.
     pub(crate) fn arm(&self, host: &Host, variant: &Variant) -> Armed {
-        match self.place(variant) {
-            Place::Script => self.put_script(host, variant),
+        match (self.place)(variant) {
+            Place::Script(script) => put_script(host, &script),
             // Agents on the controller are children of the run, and not of sshd.
             Place::Agent(spec) if self.end == End::Source && variant.source.is_empty() => {
                 Armed { host: host.clone(), hold: Held::Run(spec, OnceCell::new()) }
             }
-            Place::Agent(spec) => {
-                let holder = Holder::arm(spec, &[roots::sshd(host)]).expect("sshd cannot be traced");
-                Armed { host: host.clone(), hold: Held::Agent(holder) }
+            Place::Agent(Spec { roles, point }) => {
+                Armed { host: host.clone(), hold: Held::Agent(roots::hold(host, roles, point)) }
             }
         }
     }
+}
 
-    fn place(&self, variant: &Variant) -> Place {
-        let place = AGENT_MOMENTS[self.index()].1;
-        if std::env::var_os("DAMAGE_AGENT").is_some() { place(variant) } else { Place::Script }
-    }
-
-    /// Puts a script that holds the run in front of the program, for its next such call only.
-    fn put_script(&self, host: &Host, variant: &Variant) -> Armed {
-        let (program, condition) = match self.program {
-            "tar" if variant.is_hot() => ("mariadb-backup", "[[ $1 != --version ]]"),
-            "systemctl" if variant.is_hot() => ("mariadb", "[[ ${!#} == START* ]]"),
-            program => (program, self.condition),
-        };
-        let body = match self.hold {
-            Hold::Before => "hold".to_owned(),
-            Hold::After => "\"$real\" \"$@\"; status=$?; hold; exit $status".to_owned(),
-            Hold::Behind(bytes) => {
-                format!("\"$real\" \"$@\" | {{ head -c {bytes}; hold; cat; }}; exit \"${{PIPESTATUS[0]}}\"")
-            }
-            Hold::BeforeTheLast => format!("\"$real\" \"$@\" | {KEEP}; exit \"${{PIPESTATUS[0]}}\""),
-        };
-        let text = format!(
-            "#!/bin/bash\nreal=$(PATH=/usr/sbin:/usr/bin type -P {program})\n\
-             hold() {{ /usr/bin/mv {GATE}/armed {GATE}/held || return; for ((i = 0; i < 4000; i++)); do [[ ! -e {GATE}/go ]] || return; {NAP}; done; }} 2>/dev/null {REST}\n\
-             if [[ -e {GATE}/armed ]] && {condition}; then {body}; fi\nexec \"$real\" \"$@\"\n"
-        );
-        let path = format!("/usr/local/bin/{program}");
-        host.put(text, &path, 0o755);
-        // Both files exist from the start, and are only renamed: disks may be full later.
-        host.sh(&format!("rm -rf {GATE}; mkdir -m 0777 {GATE}; touch {GATE}/armed {GATE}/stop"));
-        Armed { host: host.clone(), hold: Held::Script(path) }
-    }
+/// Puts a script that holds the run in front of a program, for its next such call only.
+fn put_script(host: &Host, script: &Script) -> Armed {
+    let Script { program, condition, hold } = script;
+    let body = match hold {
+        Hold::Before => "hold".to_owned(),
+        Hold::Behind(bytes) => {
+            format!("\"$real\" \"$@\" | {{ head -c {bytes}; hold; cat; }}; exit \"${{PIPESTATUS[0]}}\"")
+        }
+        Hold::BeforeTheLast => format!("\"$real\" \"$@\" | {KEEP}; exit \"${{PIPESTATUS[0]}}\""),
+    };
+    let text = format!(
+        "#!/bin/bash\nreal=$(PATH=/usr/sbin:/usr/bin type -P {program})\n\
+         hold() {{ /usr/bin/mv {GATE}/armed {GATE}/held || return; for ((i = 0; i < 4000; i++)); do [[ ! -e {GATE}/go ]] || return; {NAP}; done; }} 2>/dev/null {REST}\n\
+         if [[ -e {GATE}/armed ]] && {condition}; then {body}; fi\nexec \"$real\" \"$@\"\n"
+    );
+    let path = format!("/usr/local/bin/{program}");
+    host.put(text, &path, 0o755);
+    // Both files exist from the start, and are only renamed: disks may be full later.
+    host.sh(&format!("rm -rf {GATE}; mkdir -m 0777 {GATE}; touch {GATE}/armed {GATE}/stop"));
+    Armed { host: host.clone(), hold: Held::Script(path) }
 }
 
 /// Waits without starting a process, since the calls add up. Needs the redirection in [`REST`].
@@ -237,9 +193,4 @@ impl Armed {
             self.host.run(&["/usr/bin/rm", "-f", path]);
         }
     }
-}
-
-/// Asserts that both tables have the same moments.
-pub(crate) fn tables_agree() {
-    assert_eq!(MOMENTS.map(|moment| moment.name), AGENT_MOMENTS.map(|(name, _)| name));
 }

@@ -111,10 +111,13 @@ impl Experiment {
 
 /// Whether a line is about a pipeline, a port or a firewall rule.
 pub(crate) fn is_open(line: &str) -> bool {
-    const PIPELINE: [&str; 8] = ["tar", "nc", "perl", "zstd", "openssl", "pigz", "gzip", "md5sum"];
+    const PIPELINE: [&str; 6] = ["tar", "nc", "zstd", "openssl", "pigz", "gzip"];
     let Some((_, fact)) = line.split_once(": + ") else { return false };
     match fact.split_once(": ") {
-        Some(("process", process)) => PIPELINE.contains(&process.split(' ').next().unwrap_or_default()),
+        Some(("process", process)) => {
+            PIPELINE.contains(&process.split(' ').next().unwrap_or_default())
+                || process.ends_with(" transfer-agent job")
+        }
         Some((section, _)) => section == "listening" || section == "nft" || section.contains("tables"),
         None => false,
     }

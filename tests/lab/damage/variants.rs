@@ -67,8 +67,7 @@ impl Variant {
             _ if ["resting", "restarting"].contains(&moment.name) => false,
             // The old copy is only read until then.
             "replace" | "keep-old" => moment.is_from("syncing"),
-            // An empty staging directory is removed by no program that could be held.
-            "keep-staging" => moment.is_from("staging") && moment.name != "releasing",
+            "keep-staging" => moment.is_from("staging"),
             // The source is the controller, or has another account.
             "local-source" | "reader" => {
                 moment.name == "connecting" || moment.is_from("sender") && !moment.is_from("closing")

@@ -1,10 +1,14 @@
 //! Hot copies: `--type mariabackup`.
 
+use nix::libc;
+
 use crate::databases::{HOLD, LEASE, Servers, checksums, expect_held, follow, let_go, replication};
 use crate::support::agents::Found;
 use crate::support::changes::{Changed, Wrapper};
+use crate::support::holder::{OPEN, Point, Role};
 use crate::support::hosts::Host;
 use crate::support::processes;
+use crate::support::roots;
 use crate::support::servers::{SERVED, SOCKET, configure, second, sql};
 use crate::support::trees::names;
 use crate::support::waiting::eventually;
@@ -143,7 +147,7 @@ fn exclusive_orphaned_replication_starts_only_on_request() {
     servers.replicate("");
     let (run, hold) = held(&servers, &[]);
     run.signal("STOP");
-    kill_at_once(&servers.db3, &["agent", "watchdog", "of 8 $home/sender.job"]);
+    kill_at_once(&servers.db3, &["agent", "watchdog", "with $home/sender.job 8"]);
     run.signal("KILL");
     drop((run.wait(), hold));
     let_go(&servers.db3);
@@ -237,23 +241,19 @@ fn exclusive_orphaned_fill_leaves_directory_full_or_empty() {
     let Some(servers) = Servers::set() else { return };
     let ends = [format!("db1:{SOCKET}"), format!("db2:{}", servers.at("in"))];
     // In the middle of the renames, and after the last one before it is known.
-    let half = r#"if [[ ${@: -2:1} == */fd/13/* && $1 == -0 ]]; then
-        set -- "${@:1:$#-2}" "${@: -2:1}" "${@: -1}"; list=${@: -3:1}; total=$(tr -dc '\0' <$list | wc -c)
-        cp $list $list.half; perl -0 -ne 'print if $. <= 8' $list >/run/databases-half
-        $real "${@:1:$#-3}" /run/databases-half "${@: -2}"; HELD; exit 1; fi"#;
-    let all = r#"if [[ ${@: -2:1} == */fd/13/* && $1 == -0 ]]; then $real "$@"; HELD; exit 1; fi"#;
-    for script in [half, all] {
+    let half = Point::After(&[libc::SYS_renameat2], |call| call.entries(2) >= 6);
+    let all = Point::Before(OPEN, |call| call.opened() == "filled");
+    for point in [half, all] {
         servers.db2.sh(&format!("rm -rf {0}; mkdir {0}", servers.at("in")));
-        let hold = Wrapper::new(&servers.db2, "perl", &script.replace("HELD", HOLD));
-        let run =
+        let holder = roots::hold(&servers.db2, &[Role::Serve], point);
+        let mut run =
             servers.lab.transfer_spawn(&["--type=mariabackup", "--lease-time", LEASE, &ends[0], &ends[1]]);
-        let run = expect_held(&servers.db2, run);
+        holder.expect_held(&mut run);
         assert!(names(&servers.db2, &servers.at("in")).len() >= 4, "some have their names already");
         run.signal("STOP");
-        kill_at_once(&servers.db2, &["of 9 $home/journal"]);
+        kill_at_once(&servers.db2, &["with $home/journal.bin"]);
         run.signal("KILL");
-        drop((run.wait(), hold));
-        let_go(&servers.db2);
+        drop((run.wait(), holder));
         servers.transfer(&["clean", "db1", "db2"]).expect_success();
         assert_eq!(names(&servers.db2, &servers.at("in")), Vec::<String>::new());
         servers.hot("db1", &[]);

@@ -141,7 +141,7 @@ fn exclusive_password_and_hash_are_never_exposed() {
         sql(host, "SET GLOBAL general_log = 1, GLOBAL general_log_file = '/tmp/general.log'");
     }
     // Records every process that starts on the two hosts, and what the agents write.
-    let watch = "touch /run/watching; while [[ -e /run/watching ]]; do cat /proc/[0-9]*/cmdline /var/lib/transfer/*/journal \
+    let watch = "touch /run/watching; while [[ -e /run/watching ]]; do cat /proc/[0-9]*/cmdline /var/lib/transfer/*/journal.bin \
                  /var/lib/transfer/*/*.job 2>/dev/null | tr '\\0' ' '; sleep 0.005; done >/tmp/watched";
     let watches: Vec<Running> =
         [&servers.db1, &servers.db2].map(|host| host.spawn(&["bash", "--norc", "-c", watch])).into();

@@ -1,8 +1,10 @@
 //! Faults of servers, tools and disks during a hot copy.
 
-use crate::databases::{HOLD, Servers, checksums, expect_held, let_go, replication, report};
+use crate::databases::{Servers, checksums, replication, report};
 use crate::support::changes::{Changed, Wrapper};
+use crate::support::holder::{Point, Role};
 use crate::support::hosts::Host;
+use crate::support::roots;
 use crate::support::servers::{SERVED, SOCKET, sql};
 use crate::support::trees::names;
 use crate::support::waiting::eventually;
@@ -28,16 +30,17 @@ fn exclusive_backup_waiting_for_lock_is_not_idle() {
 fn exclusive_redo_log_overrun_is_reported_with_remedy() {
     let Some(servers) = Servers::set() else { return };
     servers.db2.sh(&format!("mkdir {}", servers.at("in")));
-    let _hold = Wrapper::new(&servers.db2, "mbstream", HOLD);
+    let unpacking = Point::Started(|program| program.name == "mbstream");
+    let holder = roots::hold(&servers.db2, &[Role::Job], unpacking);
     let ends = [format!("db1:{SOCKET}"), format!("db2:{}", servers.at("in"))];
     // More than the pipes and sockets in between hold; the redo log has 16 MiB.
     sql(&servers.db1, "CREATE TABLE shop.much (text TEXT)");
     let more = "INSERT INTO shop.much SELECT REPEAT(MD5(RAND() * seq), 20) FROM shop.seq_1_to_20000;";
     sql(&servers.db1, &more.repeat(2));
-    let run = servers.lab.transfer_spawn(&["--type=mariabackup", "--no-compress", &ends[0], &ends[1]]);
-    let run = expect_held(&servers.db2, run);
+    let mut run = servers.lab.transfer_spawn(&["--type=mariabackup", "--no-compress", &ends[0], &ends[1]]);
+    holder.expect_held(&mut run);
     sql(&servers.db1, &more.repeat(4));
-    let_go(&servers.db2);
+    holder.open();
     let failed = run.wait().expect_code(1);
     assert!(failed.stderr.contains("db1: backup ended with status 1"), "{failed}");
     assert!(failed.stderr.contains("raise innodb_log_file_size"), "{failed}");
@@ -84,10 +87,11 @@ fn exclusive_full_disk_during_prepare_leaves_nothing() {
 /// MySQL's answers where they differ.
 fn as_mysql(host: &Host) -> Vec<Changed> {
     let client = r#"#!/bin/bash
-        [[ $* == *'ALL SLAVES'* ]] && { echo 'ERROR 1064 (42000) at line 1: You have an error in your SQL syntax' >&2; exit 1; }
+        statements=$(cat)
+        [[ $statements == *'ALL SLAVES'* ]] && { echo 'ERROR 1064 (42000) at line 1: You have an error in your SQL syntax' >&2; exit 1; }
         # An option of MySQL's only.
         words=(); for word; do [[ $word == --loose-skip-enable-cleartext-plugin ]] || words+=("$word"); done
-        /usr/bin/hidden.mariadb "${words[@]}" | sed 's/10\.11\.[0-9]*-MariaDB[^[:space:]]*/8.0.36/'
+        /usr/bin/hidden.mariadb "${words[@]}" <<<"$statements" | sed 's/10\.11\.[0-9]*-MariaDB[^[:space:]<]*/8.0.36/'
         exit "${PIPESTATUS[0]}""#;
     let backup = r#"#!/bin/bash
         [[ $1 == --version ]] && { echo 'xtrabackup version 8.0.35-31 based on MySQL server 8.0.35 Linux (x86_64)' >&2; exit; }

@@ -46,6 +46,10 @@ fn act(words: &[&str]) -> bool {
         ["create", name] => File::create(name).is_ok(),
         ["syncfs", name] => File::open(name).is_ok_and(|file| syncfs(file).is_ok()),
         ["statx", name] => statx(CWD, name, AtFlags::empty(), StatxFlags::BASIC_STATS).is_ok(),
+        ["size", name] => statx(CWD, name, AtFlags::empty(), StatxFlags::BASIC_STATS).is_ok_and(|found| {
+            println!("{}", found.stx_size);
+            true
+        }),
         ["write", name, text] => fs::write(name, text).is_ok(),
         ["lease", kind] => append(&Record::Lease(undo(kind))),
         ["close", kind] => append(&Record::Closed(undo(kind))),

@@ -145,6 +145,33 @@ pub(super) fn written_bytes_are_seen() {
     assert_eq!((content("a"), content("b")), ("STOP;".into(), String::new()));
 }
 
+pub(super) fn calls_have_other_results() {
+    let mut scene = Scene::of("$agent serve 'unlink a' 'unlink b'");
+    scene.write("a", "");
+    scene.write("b", "");
+    let is_a: fn(&Call) -> bool = |call| call.text(1) == "a";
+    let point = Point::Instead(&[libc::SYS_unlinkat], is_a, -i64::from(libc::EIO));
+    let Some(holder) = scene.arm(Role::ALL, point) else { return };
+    scene.go();
+    assert_eq!([scene.line(), scene.line()], ["unlink failed", "unlink done"]);
+    assert!(scene.has("a") && !scene.has("b"));
+    assert!(holder.has_come());
+}
+
+pub(super) fn results_are_altered() {
+    let mut scene = Scene::of("$agent serve 'size a'");
+    scene.write("a", "12345");
+    // Field `st_size` is at byte 40 of `struct statx`.
+    let alter: fn(&Call) -> Option<i64> = |call| {
+        call.put(4, 40, &7u64.to_ne_bytes());
+        None
+    };
+    let Some(holder) = scene.arm(Role::ALL, Point::Altered(&[libc::SYS_statx], alter)) else { return };
+    scene.go();
+    assert_eq!([scene.line(), scene.line()], ["7", "size done"]);
+    assert!(holder.has_come());
+}
+
 pub(super) fn programs_are_held_at_their_start() {
     let mut scene = Scene::of("$agent serve 'start touch a' 'start ./script b'");
     scene.write("script", "#!/bin/bash\ntouch \"$1\"\n");

@@ -6,8 +6,9 @@ use nix::libc;
 
 use super::agent::NAME;
 use crate::support::commands::Running;
-use crate::support::holder::{Held, Holder, Point, Role, Spec, roots};
+use crate::support::holder::{Point, Role, Spec};
 use crate::support::hosts::{Host, Lab};
+use crate::support::roots;
 use crate::support::waiting::eventually;
 
 /// Limit for logins.
@@ -29,10 +30,6 @@ fn install(host: &Host) -> String {
     path
 }
 
-fn expect_held(holder: &Holder, run: &mut Running) -> Held {
-    holder.await_held(SOON, || run.is_running()).expect("nothing is held")
-}
-
 /// Waits until the agent has removed the file, and removes the agent.
 fn expect_let_go(host: &Host, run: Running) {
     let output = run.wait();
@@ -48,14 +45,14 @@ pub(super) fn agents_are_followed_from_sshd() {
         if sudo {
             db3.sh("echo 'dba ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/holder");
         }
-        let holder = Holder::arm(UNLINK, &[roots::sshd(&db3)]).unwrap();
+        let holder = roots::hold(&db3, UNLINK.roles, UNLINK.point);
         let agent = format!(
             "exec sh -c \"true; exec {} {path} serve 'unlink /run/holder-file'\"",
             if sudo { "sudo -n" } else { "env" }
         );
         let login = if sudo { "dba@db3" } else { "db3" };
         let mut run = ctl.spawn(&["ssh", "-n", "-o", "BatchMode=yes", login, &agent]);
-        let held = expect_held(&holder, &mut run);
+        let held = holder.expect_held(&mut run);
         assert_eq!(held.role, Role::Serve);
         db3.sh("test -e /run/holder-file; rm -f /etc/sudoers.d/holder");
         holder.open();
@@ -67,10 +64,10 @@ pub(super) fn exclusive_crash_ends_the_held_agent() {
     let Some(lab) = Lab::get() else { return };
     let (ctl, db3) = (lab.host("ctl"), lab.host("db3"));
     let path = install(&db3);
-    let holder = Holder::arm(UNLINK, &[roots::sshd(&db3)]).unwrap();
+    let holder = roots::hold(&db3, UNLINK.roles, UNLINK.point);
     let agent = format!("{path} serve 'unlink /run/holder-file'");
     let mut run = ctl.spawn(&["ssh", "-n", "-o", "BatchMode=yes", "db3", &agent]);
-    let held = expect_held(&holder, &mut run);
+    let held = holder.expect_held(&mut run);
     db3.crash();
     let process = format!("/proc/{}", held.process);
     assert!(eventually(SOON, || !std::path::Path::new(&process).exists()));
@@ -86,7 +83,7 @@ pub(super) fn local_agents_are_followed_from_their_controller() {
     let path = install(&ctl);
     let script = format!("sh -c \"{path} serve 'unlink /run/holder-file'\"");
     let (holder, mut run) = roots::start(UNLINK, &ctl, ctl.command(&["bash", "--norc", "-c", &script]));
-    expect_held(&holder, &mut run);
+    holder.expect_held(&mut run);
     holder.open();
     expect_let_go(&ctl, run);
 }

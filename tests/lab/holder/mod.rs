@@ -27,6 +27,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         calls::calls_that_fail_are_not_held_afterwards,
         calls::records_of_other_kinds_are_not_held,
         calls::written_bytes_are_seen,
+        calls::calls_have_other_results,
+        calls::results_are_altered,
         calls::programs_are_held_at_their_start,
         processes::only_one_call_is_held,
         processes::only_agents_of_the_role_are_held,

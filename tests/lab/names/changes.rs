@@ -1,7 +1,12 @@
 //! Changes of the source during a run.
 
+use nix::libc;
+
 use crate::support::changes::Wrapper;
-use crate::support::scenes::Scene;
+use crate::support::holder::{Point, Role};
+use crate::support::roots;
+use crate::support::scenes::{SOON, Scene};
+use crate::support::waiting::eventually;
 
 /// Commands that change the source while tar reads the large file, and what is reported.
 const CHANGES: [(&str, &str); 4] = [
@@ -31,13 +36,18 @@ fn exclusive_changes_during_read_fail_unless_ignored() {
             \"$real\" \"$@\" | {{ cd {directory}; head -c 30000000; {change}; touch {done}; exec cat; }}; exit; }}"
         );
         let _tar = Wrapper::new(&scene.db1, "tar", &pack);
-        // Listed after that.
-        let list = format!("[[ $* == *%p//f//* ]] && until [[ -e {done} ]]; do sleep 0.05; done");
-        let _find = Wrapper::new(&scene.db1, "find", &list);
         for ignored in [true, false] {
             println!("{change}, ignored: {ignored}");
             scene.db1.sh(&format!("rm -rf {done} {}/data/late; {make}", scene.scratch.path()));
-            let output = scene.transfer(&["--no-encrypt", &format!("--ignore-changed={ignored}")]);
+            // Listed after the change.
+            let lists = Point::Before(&[libc::SYS_getdents64], |call| call.descriptor(0).ends_with("data"));
+            let holder = roots::hold(&scene.db1, &[Role::Job], lists);
+            let mut run = scene.spawn(&["--no-encrypt", &format!("--ignore-changed={ignored}")]);
+            holder.await_held(SOON, || run.is_running());
+            let is_changed = || scene.db1.run(&["test", "-e", &done]).status.success() || !run.is_running();
+            assert!(eventually(SOON, is_changed), "{change}: it was not made");
+            holder.open();
+            let output = run.end_within(SOON);
             if ignored {
                 let output = output.expect_success();
                 assert!(output.stdout.contains("changed during the copy"), "{change}: {output}");

@@ -1,8 +1,12 @@
 //! Other runs with the same final name, and names that appear after the preflight.
 
+use nix::libc;
+
 use crate::support::agents;
-use crate::support::changes::Wrapper;
-use crate::support::scenes::Scene;
+use crate::support::holder::{Call, OPEN, Point, Role};
+use crate::support::output::Output;
+use crate::support::roots;
+use crate::support::scenes::{SOON, Scene};
 
 #[test]
 fn exclusive_name_is_busy_until_its_run_ends() {
@@ -34,13 +38,25 @@ fn exclusive_name_is_busy_until_its_run_ends() {
     scene.expect_no_runs();
 }
 
+/// Runs a copy, and a script on the target between the preflight and the lock of the name.
+#[track_caller]
+fn after_preflight(scene: &Scene, script: &str, options: &[&str]) -> Output {
+    let locks: fn(&Call) -> bool = |call| {
+        let creates = call.flags(2) & u64::from(libc::O_CREAT.unsigned_abs()) != 0;
+        creates && call.opened().to_string_lossy().contains("/target.")
+    };
+    let holder = roots::hold(&scene.db2, &[Role::Serve], Point::Before(OPEN, locks));
+    let mut run = scene.spawn(options);
+    holder.expect_held(&mut run);
+    scene.db2.sh(script);
+    holder.open();
+    run.end_within(SOON)
+}
+
 #[test]
 fn exclusive_name_created_after_preflight_is_busy() {
     let Some(scene) = Scene::large() else { return };
-    // Between the preflight and the lock of the name.
-    let script = format!("[[ $* == '-w 1 10' ]] && mkdir -p {}", scene.at("in/data"));
-    let _flock = Wrapper::new(&scene.db2, "flock", &script);
-    let output = scene.transfer(&[]).expect_code(5);
+    let output = after_preflight(&scene, &format!("mkdir -p {}", scene.at("in/data")), &[]).expect_code(5);
     assert!(output.stderr.contains("was created by another process since the preflight"), "{output}");
     assert_eq!(scene.arrived(), ["data"]);
     scene.expect_no_runs();
@@ -49,16 +65,12 @@ fn exclusive_name_created_after_preflight_is_busy() {
 #[test]
 fn exclusive_data_swapped_after_preflight_is_busy() {
     let Some(scene) = Scene::replacement() else { return };
-    // Between the preflight and the lock of the name.
     let data = scene.at("in/data");
-    let script =
-        format!("[[ $* == '-w 1 10' ]] && cp -a {data} {data}.new && rm -r {data} && mv {data}.new {data}");
-    let flock = Wrapper::new(&scene.db2, "flock", &script);
-    let output = scene.transfer(&["--replace"]).expect_code(5);
+    let script = format!("cp -a {data} {data}.new; rm -r {data}; mv {data}.new {data}");
+    let output = after_preflight(&scene, &script, &["--replace"]).expect_code(5);
     assert!(output.stderr.contains("was created by another process since the preflight"), "{output}");
     assert!(!output.stderr.contains("copying"), "{output}");
     scene.expect_untouched();
-    drop(flock);
     scene.transfer(&["--replace"]).expect_success();
     scene.expect_copied("in/data");
 }

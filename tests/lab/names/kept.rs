@@ -1,10 +1,18 @@
 //! Staging directories that are kept after a failure.
 
+use nix::libc;
+
+use super::moments::{EXCHANGE, RENAME, exchanges};
 use crate::support::agents;
 use crate::support::changes::Wrapper;
 use crate::support::held::being_read;
+use crate::support::holder::{Call, Point, Role};
+use crate::support::roots;
 use crate::support::scenes::{SOON, Scene};
 use crate::support::waiting::eventually;
+
+/// Result of a call that the file system does not know.
+const INVALID: i64 = -(libc::EINVAL as i64);
 
 impl Scene {
     /// Asserts that the data that has arrived is kept, where the output says, and nothing else; removes it.
@@ -25,13 +33,13 @@ fn exclusive_failed_copy_is_kept_where_reported() {
     let Some(scene) = Scene::large() else { return };
     let keep = "--keep-staging";
     // A disk that another process fills.
-    scene.db2.sh(&format!("mount -t tmpfs -o size=64M lab {}", scene.at("in")));
-    let script = format!("[[ $* == *--extract* ]] && head -c 40M /dev/zero >{}/filler", scene.at("in"));
-    let wrapper = Wrapper::new(&scene.db2, "tar", &script);
+    let directory = scene.at("in");
+    scene.db2.sh(&format!("mount -t tmpfs -o size=64M lab {directory}"));
+    let fill = format!("head -c 40M /dev/zero >{directory}/filler");
     for json in [false, true] {
         let options = if json { &[keep, "--json"][..] } else { &[keep] };
-        let output = scene.transfer(options).expect_code(1);
-        scene.db2.sh(&format!("rm {}/filler", scene.at("in")));
+        let output = scene.changed_before_unpacking(options, &fill).expect_code(1);
+        scene.db2.sh(&format!("rm {directory}/filler"));
         if json {
             assert!(output.stdout.contains("\"kept_staging\":[\"/"), "{output}");
             scene.expect_kept(&output.stdout);
@@ -40,7 +48,6 @@ fn exclusive_failed_copy_is_kept_where_reported() {
             scene.expect_kept(&output.stderr);
         }
     }
-    drop(wrapper);
     scene.unmount("in");
     // A source that is killed.
     let held = scene.held(&[keep]);
@@ -77,17 +84,24 @@ fn exclusive_refused_run_keeps_nothing() {
     scene.transfer(&["--keep-staging"]).expect_code(4);
     scene.expect_untouched();
     // A file system that lacks a feature, for each of the steps that test it.
-    for (flag, options) in
-        [(1, &["--keep-staging", "--as", "x"][..]), (2, &["--keep-staging", "--replace", "--keep-old"])]
-    {
-        let script = format!("[[ ${{4-}} == {flag} && ${{6-}} == */.exchange ]] && {{ echo no; exit 1; }}");
-        let _perl = Wrapper::new(&scene.db2, "perl", &script);
+    let tries: fn(&Call) -> bool = |call| call.text(3) == ".exchange";
+    let tries_an_exchange: fn(&Call) -> bool =
+        |call| call.flags(4) == EXCHANGE && call.text(3) == ".exchange";
+    for (refused, options) in [
+        (tries, &["--keep-staging", "--as", "x"][..]),
+        (tries_an_exchange, &["--keep-staging", "--replace", "--keep-old"]),
+    ] {
+        let _refused = roots::hold(&scene.db2, &[Role::Serve], Point::Instead(RENAME, refused, INVALID));
         let output = scene.transfer(options).expect_code(1);
-        assert!(output.stderr.contains("this file system cannot "), "{output}");
+        assert!(
+            output.stderr.contains("the file system of ") && output.stderr.contains(" cannot "),
+            "{output}"
+        );
         scene.expect_untouched();
     }
     // Only a replacement needs the second one.
-    let _perl = Wrapper::new(&scene.db2, "perl", "[[ ${4-} == 2 ]] && { echo no; exit 1; }");
+    let any_exchange: fn(&Call) -> bool = |call| call.flags(4) == EXCHANGE;
+    let _refused = roots::hold(&scene.db2, &[Role::Serve], Point::Instead(RENAME, any_exchange, INVALID));
     scene.transfer(&["--as", "x"]).expect_success();
     assert_eq!(scene.arrived(), ["data", "x"]);
 }
@@ -95,8 +109,7 @@ fn exclusive_refused_run_keeps_nothing() {
 #[test]
 fn exclusive_failed_replacement_keeps_the_copy() {
     let Some(scene) = Scene::replacement() else { return };
-    let fails = "[[ ${4-} == 2 && ${6-} == */fd/14/data ]] && { echo no; exit 1; }";
-    let _perl = Wrapper::new(&scene.db2, "perl", fails);
+    let _refused = roots::hold(&scene.db2, &[Role::Serve], Point::Instead(RENAME, exchanges, INVALID));
     let output = scene.transfer(&["--replace", "--keep-old", "--keep-staging"]).expect_code(1);
     assert!(scene.is_old("in/data"));
     let kept = scene.arrived().remove(0);

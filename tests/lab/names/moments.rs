@@ -1,10 +1,13 @@
 //! The final name at every moment of a publication, whichever process dies.
 
-use crate::support::changes::Wrapper;
+use nix::libc;
+use transfer::proto::journal::Undo;
+
 use crate::support::commands::Running;
+use crate::support::holder::{Call, Point, Role};
 use crate::support::processes;
-use crate::support::scenes::{SOON, Scene};
-use crate::support::waiting::eventually;
+use crate::support::roots;
+use crate::support::scenes::Scene;
 
 /// A step of a publication at which a run is held once, before the test acts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,47 +43,39 @@ impl Moment {
         !matches!(self, Self::BeforeTheExchange | Self::AfterTheRecord | Self::AfterTheFirstRename)
     }
 
-    /// The program that is held, the condition, and whether it is held before its work.
-    fn hold(self) -> (&'static str, &'static str, bool) {
-        let exchange = "${4-} == 2 && ${6-} == */fd/14/data";
-        let first = "${4-} == 1 && ${6-} == */fd/14/data.old-*";
+    /// Point at which the agent is held.
+    fn point(self) -> Point {
         match self {
-            Self::BeforeTheExchange => ("perl", exchange, true),
-            Self::AfterTheExchange | Self::AfterTheExchangeThatKeeps => ("perl", exchange, false),
-            Self::WhileTheOldOneIsRemoved => ("rm", "$* == *--one-file-system*", true),
-            Self::AfterTheRecord => ("perl", first, true),
-            Self::AfterTheFirstRename => ("perl", first, false),
+            Self::BeforeTheExchange => Point::Before(RENAME, exchanges),
+            Self::AfterTheExchange | Self::AfterTheExchangeThatKeeps => Point::After(RENAME, exchanges),
+            // A tree that is being removed is not complete any more.
+            Self::WhileTheOldOneIsRemoved => {
+                Point::After(&[libc::SYS_unlinkat], |call| call.descriptor(0).ends_with("copy/data"))
+            }
+            Self::AfterTheRecord => Point::After(&[libc::SYS_fdatasync, libc::SYS_fsync], |call| {
+                matches!(call.lease(0), Some(Undo::Unpublished { .. }))
+            }),
+            Self::AfterTheFirstRename => {
+                Point::After(RENAME, |call| call.text(3).to_string_lossy().starts_with("data.old-"))
+            }
         }
     }
+}
 
-    /// Puts a script that holds the run at this moment in front of the program, for the next run only.
-    fn arm(self, scene: &Scene) -> Wrapper {
-        let gate = scene.at("gate");
-        let (program, condition, before) = self.hold();
-        // A tree that is being removed is not complete any more.
-        let begun = if program == "rm" { "$real -f \"${@: -1}/one\"" } else { ":" };
-        let hold = format!("mv {gate}/armed {gate}/held; until [[ -e {gate}/go ]]; do sleep 0.02; done");
-        let script = if before {
-            format!("{begun}; {hold}")
-        } else {
-            format!("\"$real\" \"$@\"; status=$?; {hold}; exit $status")
-        };
-        scene.db2.sh(&format!("touch {gate}/armed"));
-        Wrapper::new(
-            &scene.db2,
-            program,
-            &format!("if [[ -e {gate}/armed && {condition} ]]; then {script}; fi"),
-        )
-    }
+pub(super) const EXCHANGE: u64 = libc::RENAME_EXCHANGE as u64;
+pub(super) const RENAME: &[i64] = &[libc::SYS_renameat2];
+
+/// Whether a call gives the copy the name of the old data, and this the name that the copy had.
+pub(super) fn exchanges(call: &Call) -> bool {
+    call.flags(4) == EXCHANGE && call.text(3) == "data"
 }
 
 /// Processes that die at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Death {
     Controller,
-    /// A change in progress completes before the watchdog acts.
     Agent,
-    /// The agent and its change in progress.
+    /// The agent and its programs that make a change.
     AgentAndEffects,
     /// Agent, change in progress and watchdog: the controller is left.
     Keepers,
@@ -89,15 +84,11 @@ enum Death {
     Host,
 }
 
-/// Processes of a run that have its journal open: the agent and its changes, which may write to it, and the
-/// watchdog, which waits for it.
+/// Processes of a run that have its journal open: the agent, its programs that make a change, and the watchdog,
+/// which waits for it.
 const KEEPERS: &str = r#"
-    keepers() {
-        local pid
-        for pid in $(of 9 "$home/journal"); do
-            if [[ $(awk '/^flags/ { print $2 }' "/proc/$pid/fdinfo/9") == *[$1] ]]; then echo "$pid"; fi
-        done
-    }
+    keepers() { with "$home/journal.bin"; }
+    effects() { local pid; for pid in $(keepers); do if [[ $pid != $(watchdog) ]]; then echo "$pid"; fi; done; }
     end() { kill -STOP $1 || :; kill -KILL $1 || :; }
 "#;
 
@@ -109,20 +100,20 @@ impl Death {
         match self {
             Self::Controller => run.signal("KILL"),
             Self::Agent => end("agent"),
-            Self::AgentAndEffects => end("keepers 1"),
-            Self::Keepers => end("keepers 01"),
+            Self::AgentAndEffects => end("effects"),
+            Self::Keepers => end("keepers"),
             Self::All => {
                 run.signal("STOP");
-                end("keepers 01");
+                end("keepers");
                 run.signal("KILL");
             }
             Self::Host => scene.db2.crash(),
         }
     }
 
-    /// Whether the change in progress completes.
+    /// Whether the change in progress completes. The agent renames by itself.
     fn leaves_effects(self) -> bool {
-        matches!(self, Self::Controller | Self::Agent)
+        self == Self::Controller
     }
 }
 
@@ -131,10 +122,9 @@ fn dies_at_every_moment(death: Death) {
     for moment in MOMENTS {
         println!("{death:?} dies {moment:?}");
         scene.reset();
-        let wrapper = moment.arm(&scene);
-        let run = scene.spawn(moment.options());
-        let held = || scene.db2.run(&["test", "-e", &scene.at("gate/held")]).status.success();
-        assert!(eventually(SOON, held), "the moment does not come");
+        let holder = roots::hold(&scene.db2, &[Role::Serve], moment.point());
+        let mut run = scene.spawn(moment.options());
+        holder.expect_held(&mut run);
         // At every moment, one of them is complete.
         if moment.is_published() {
             scene.expect_copied("in/data");
@@ -142,7 +132,7 @@ fn dies_at_every_moment(death: Death) {
             assert!(scene.is_old("in/data"), "{moment:?}");
         }
         death.strike(&scene, &run);
-        scene.db2.run(&["touch", &scene.at("gate/go")]);
+        holder.open();
         match death {
             Death::Controller => drop(run),
             Death::Agent | Death::AgentAndEffects | Death::Keepers => {
@@ -175,7 +165,6 @@ fn dies_at_every_moment(death: Death) {
             assert!(scene.is_old("in/data"));
         }
         scene.expect_no_runs();
-        drop(wrapper);
         scene.transfer(moment.options()).expect_success();
         scene.expect_copied("in/data");
         scene.expect_no_runs();

@@ -1,7 +1,9 @@
 //! File systems that are mounted at, in or beside the final name.
 
-use crate::support::changes::Wrapper;
-use crate::support::scenes::Scene;
+use super::moments::{RENAME, exchanges};
+use crate::support::holder::{Point, Role};
+use crate::support::roots;
+use crate::support::scenes::{SOON, Scene};
 
 impl Scene {
     /// Returns a command that mounts a directory with a precious file into the older tree.
@@ -39,10 +41,8 @@ fn exclusive_mount_on_old_data_is_refused() {
 fn exclusive_mount_during_copy_fails_the_publication() {
     let Some(scene) = Scene::replacement() else { return };
     for at in ["in/data", "in/data/sub"] {
-        let script = format!("[[ $* == *--extract* ]] && {{ {}; }}", scene.mount(at));
-        let _tar = Wrapper::new(&scene.db2, "tar", &script);
         for options in [&["--replace"][..], &["--replace", "--keep-old"]] {
-            let output = scene.transfer(options).expect_code(1);
+            let output = scene.changed_before_unpacking(options, &scene.mount(at)).expect_code(1);
             // What is mounted at the name itself is another directory than the old one.
             let reported =
                 if at == "in/data" { "is left as it is" } else { "something is mounted at or below " };
@@ -57,12 +57,13 @@ fn exclusive_mount_during_copy_fails_the_publication() {
 #[test]
 fn exclusive_mount_at_last_moment_is_not_emptied() {
     let Some(scene) = Scene::replacement() else { return };
-    let script =
-        format!("[[ ${{4-}} == 2 && ${{6-}} == */fd/14/data ]] && {{ {}; }}", scene.mount("in/data/sub"));
-    let wrapper = Wrapper::new(&scene.db2, "perl", &script);
-    let output = scene.transfer(&["--replace"]).expect_code(6);
+    let holder = roots::hold(&scene.db2, &[Role::Serve], Point::Before(RENAME, exchanges));
+    let mut run = scene.spawn(&["--replace"]);
+    holder.expect_held(&mut run);
+    scene.db2.sh(&scene.mount("in/data/sub"));
+    holder.open();
+    let output = run.end_within(SOON).expect_code(6);
     assert!(output.stderr.contains("NOT ROLLED BACK: staging directory "), "{output}");
-    drop(wrapper);
     scene.expect_precious();
     scene.expect_copied("in/data");
     scene.lab.transfer(&["clean", "db2"]).expect_code(6);

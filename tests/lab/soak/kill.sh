@@ -6,28 +6,34 @@ controller=$1 end=$2 after=$3 whom=$4 pick=$5
 shopt -s nullglob
 
 journal_of_the_run() {
-    local head
-    for journal in /var/lib/transfer/*-"$end"/journal; do
-        read -r head <"$journal" && [[ $head == *" (pid $controller)"* ]] && return 0
+    for journal in /var/lib/transfer/*-"$end"/journal.bin; do
+        grep -qaF " (pid $controller)" "$journal" && return 0
     done 2>/dev/null
     return 1
 }
 parent() { awk '$1 == "PPid:" { print $2 }' "/proc/$1/status"; }
-# Processes that have the journal open, 0 for reading or 1 for writing, without their children.
+# Processes of one kind, serve or watchdog, that have the journal open.
 keepers() {
-    local fd pid flags
-    for fd in /proc/[0-9]*/fd/9; do
+    local fd pid args
+    for fd in /proc/[0-9]*/fd/[0-9]*; do
         [[ $fd -ef $journal ]] || continue
         pid=${fd#/proc/} pid=${pid%%/*}
-        flags=$(awk '/^flags/ { print $2 }' "/proc/$pid/fdinfo/9")
-        [[ $flags == *"$1" && ($2 != yes || ! /proc/$(parent "$pid")/fd/9 -ef $journal) ]] && echo "$pid"
+        mapfile -d '' args <"/proc/$pid/cmdline"
+        [[ ${args[1]-} == "$1" ]] && echo "$pid"
+    done | sort -u
+}
+# A child that has not become its program yet looks like the agent.
+agent() {
+    local pid all
+    all=$(keepers serve)
+    for pid in $all; do
+        grep -qx "$(parent "$pid")" <<<"$all" || echo "$pid"
     done
 }
-agent() { keepers 1 yes; }
 # Other runs look at the journal, too: only a child of the agent is its watchdog.
 watchdog() {
     local pid
-    for pid in $(keepers 0 no); do
+    for pid in $(keepers watchdog); do
         [[ $(parent "$pid") == "$(agent)" ]] && echo "$pid"
     done
 }

@@ -29,7 +29,8 @@ pub(crate) const OPEN: &[i64] = &[libc::SYS_openat, libc::SYS_openat2];
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Call {
     thread: Pid,
-    pub(super) number: i64,
+    /// Number of the system call.
+    pub(crate) number: i64,
     arguments: [u64; 6],
 }
 
@@ -77,6 +78,26 @@ fn returned(registers: &libc::user_regs_struct) -> i64 {
     signed(registers.regs[0])
 }
 
+#[cfg(target_arch = "x86_64")]
+fn first_argument(registers: &mut libc::user_regs_struct) -> &mut u64 {
+    &mut registers.rdi
+}
+
+#[cfg(target_arch = "x86_64")]
+fn result_of(registers: &mut libc::user_regs_struct) -> &mut u64 {
+    &mut registers.rax
+}
+
+#[cfg(target_arch = "aarch64")]
+fn first_argument(registers: &mut libc::user_regs_struct) -> &mut u64 {
+    &mut registers.regs[0]
+}
+
+#[cfg(target_arch = "aarch64")]
+fn result_of(registers: &mut libc::user_regs_struct) -> &mut u64 {
+    &mut registers.regs[0]
+}
+
 fn signed(register: u64) -> i64 {
     i64::from_ne_bytes(register.to_ne_bytes())
 }
@@ -101,6 +122,11 @@ impl Call {
         format!("/proc/{}/fd/{}", self.thread, self.flags(n))
     }
 
+    /// Returns the number of entries in the directory whose descriptor is argument `n`.
+    pub(crate) fn entries(&self, n: usize) -> usize {
+        fs::read_dir(self.descriptor_link(n)).map_or(0, Iterator::count)
+    }
+
     /// Returns the text at the address in argument `n`, up to NUL.
     pub(crate) fn text(&self, n: usize) -> OsString {
         let mut text = self.memory(n, MOST);
@@ -118,6 +144,27 @@ impl Call {
     pub(crate) fn bytes(&self, n: usize, length: usize) -> Vec<u8> {
         let length = usize::try_from(self.arguments[length]).unwrap_or(usize::MAX);
         self.memory(n, length.min(MOST))
+    }
+
+    /// Writes bytes behind the address in argument `n`.
+    pub(crate) fn put(&self, n: usize, offset: u64, bytes: &[u8]) {
+        let memory = File::options().write(true).open(format!("/proc/{}/mem", self.thread));
+        // It may have been killed.
+        let _ = memory.and_then(|memory| memory.write_all_at(bytes, self.arguments[n] + offset));
+    }
+
+    /// Replaces the descriptor in the first argument by none.
+    pub(super) fn make_void(&self) -> nix::Result<()> {
+        let mut registers = ptrace::getregs(self.thread)?;
+        *first_argument(&mut registers) = u64::from(u32::MAX);
+        ptrace::setregs(self.thread, registers)
+    }
+
+    /// Sets the result of a call that has just ended.
+    pub(super) fn set_result(&self, result: i64) -> nix::Result<()> {
+        let mut registers = ptrace::getregs(self.thread)?;
+        *result_of(&mut registers) = u64::from_ne_bytes(result.to_ne_bytes());
+        ptrace::setregs(self.thread, registers)
     }
 
     fn memory(&self, n: usize, length: usize) -> Vec<u8> {

@@ -1,4 +1,5 @@
-//! Holds one process of the agent at a system call, until the test lets it continue.
+//! Holds one process of the agent at a system call, until the test lets it continue, or gives its system calls
+//! other results.
 //!
 //! A thread of the test traces processes with ptrace, from some roots on (sshd of a host, say) to all of their
 //! descendants. They run freely. Only processes of the agent stop at their system calls, only those that
@@ -8,9 +9,10 @@
 //! The tracer never keeps a process from dying and ends none: when it is opened or dropped, or when the test
 //! panics or is killed, the kernel detaches all processes, which continue.
 
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
 mod call;
 mod process;
-pub(crate) mod roots;
 mod tracer;
 
 use std::cell::Cell;
@@ -23,7 +25,7 @@ use std::time::{Duration, Instant};
 use nix::unistd::Pid;
 
 pub(crate) use call::{Call, OPEN};
-pub(crate) use process::{Program, Role, tracer_of};
+pub(crate) use process::{Program, Role, Status, tracer_of};
 
 use super::waiting::eventually;
 use tracer::Tracer;
@@ -50,6 +52,13 @@ pub(crate) enum Point {
     After(&'static [i64], fn(&Call) -> bool),
     /// Before the first instruction of a program that an agent has started.
     Started(fn(&Program) -> bool),
+    /// Nowhere: each such call has no effect and this result, a negative one being an error. The first argument
+    /// must be a descriptor.
+    Instead(&'static [i64], fn(&Call) -> bool, i64),
+    /// Nowhere: a function may change what each such call has written, and returns another result if it has one.
+    Altered(&'static [i64], fn(&Call) -> Option<i64>),
+    /// Nowhere: each of these calls begins this much later.
+    Slow(&'static [i64], fn(&Call) -> bool, Duration),
 }
 
 impl fmt::Debug for Point {
@@ -58,11 +67,14 @@ impl fmt::Debug for Point {
             Self::Before(numbers, _) => write!(f, "before system call {numbers:?}"),
             Self::After(numbers, _) => write!(f, "after system call {numbers:?}"),
             Self::Started(_) => f.write_str("at the start of a program"),
+            Self::Instead(numbers, _, result) => write!(f, "{result} instead of system call {numbers:?}"),
+            Self::Altered(numbers, _) => write!(f, "another result of system call {numbers:?}"),
+            Self::Slow(numbers, _, delay) => write!(f, "{delay:?} before system call {numbers:?}"),
         }
     }
 }
 
-/// Process that is held.
+/// Process that is held, or the first one whose call had another result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Held {
     /// Held thread, by its number on this machine.
@@ -124,6 +136,11 @@ impl Holder {
                 Err(RecvTimeoutError::Timeout) => {}
             }
         }
+    }
+
+    /// Whether a process was held, or a call had another result.
+    pub(crate) fn has_come(&self) -> bool {
+        self.held.try_recv().is_ok()
     }
 
     /// Lets the held process continue, and traces nothing any more.

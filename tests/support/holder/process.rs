@@ -33,7 +33,7 @@ pub(crate) struct Program {
 
 impl Program {
     /// Returns the program that a process has just become.
-    pub(super) fn of(pid: Pid) -> Option<Self> {
+    pub(crate) fn of(pid: Pid) -> Option<Self> {
         let file = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
         let file = file.file_name()?.to_string_lossy().trim_end_matches(" (deleted)").to_owned();
         let name = fs::read(format!("/proc/{pid}/comm")).ok()?;
@@ -56,16 +56,16 @@ impl Program {
 }
 
 /// Numbers that `/proc/PID/status` gives for a thread.
-pub(super) struct Status {
-    pub(super) process: Pid,
-    pub(super) parent: Pid,
+pub(crate) struct Status {
+    pub(crate) process: Pid,
+    pub(crate) parent: Pid,
     tracer: Pid,
     /// Number in each of its namespaces, the innermost last.
-    pub(super) namespaces: Vec<u32>,
+    pub(crate) namespaces: Vec<u32>,
 }
 
 impl Status {
-    pub(super) fn of(thread: Pid) -> Option<Self> {
+    pub(crate) fn of(thread: Pid) -> Option<Self> {
         let text = fs::read(format!("/proc/{thread}/status")).ok()?;
         let text = String::from_utf8_lossy(&text);
         let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));

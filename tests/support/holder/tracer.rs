@@ -33,7 +33,7 @@ enum Part {
 /// Traced thread.
 struct Thread {
     process: Pid,
-    /// Call that it has begun, if it may be held after that.
+    /// Call that it has begun, if it may be held after that, or gets another result.
     call: Option<Call>,
 }
 
@@ -157,7 +157,16 @@ impl Tracer {
         let Some(role) = self.watched(thread) else { return self.resume(thread) };
         let stop = Stop::of(thread)?;
         let begun = self.threads.get_mut(&thread).and_then(|thread| thread.call.take());
+        if matches!(self.spec.point, Point::Instead(..) | Point::Altered(..)) {
+            return self.falsify(thread, role, stop, begun);
+        }
         let is_there = match (self.spec.point, stop, begun) {
+            (Point::Slow(numbers, condition, delay), Some(Stop::Entry(call)), _) => {
+                if numbers.contains(&call.number) && condition(&call) {
+                    std::thread::sleep(delay);
+                }
+                false
+            }
             (Point::Before(numbers, condition), Some(Stop::Entry(call)), _) => {
                 numbers.contains(&call.number) && condition(&call)
             }
@@ -177,6 +186,45 @@ impl Tracer {
         self.resume(thread)
     }
 
+    /// Gives a call another result.
+    fn falsify(
+        &mut self,
+        thread: Pid,
+        role: Role,
+        stop: Option<Stop>,
+        begun: Option<Call>,
+    ) -> nix::Result<()> {
+        match (self.spec.point, stop, begun) {
+            (Point::Instead(numbers, condition, _), Some(Stop::Entry(call)), _)
+                if numbers.contains(&call.number) && condition(&call) =>
+            {
+                call.make_void()?;
+                self.begin(thread, call);
+            }
+            (Point::Altered(numbers, _), Some(Stop::Entry(call)), _) if numbers.contains(&call.number) => {
+                self.begin(thread, call);
+            }
+            (Point::Instead(_, _, result), Some(Stop::Exit(_)), Some(call)) => {
+                call.set_result(result)?;
+                self.tell(thread, role);
+            }
+            (Point::Altered(_, alter), Some(Stop::Exit(_)), Some(call)) => {
+                if let Some(result) = alter(&call) {
+                    call.set_result(result)?;
+                }
+                self.tell(thread, role);
+            }
+            _ => {}
+        }
+        self.resume(thread)
+    }
+
+    fn begin(&mut self, thread: Pid, call: Call) {
+        if let Some(thread) = self.threads.get_mut(&thread) {
+            thread.call = Some(call);
+        }
+    }
+
     fn executed(&mut self, thread: Pid) -> nix::Result<()> {
         // Only this thread is left, under the number of the process.
         self.threads.retain(|other, known| known.process != thread || *other == thread);
@@ -194,7 +242,7 @@ impl Tracer {
             Point::Started(condition) => {
                 !self.has_held && self.spec.roles.contains(&starter) && condition(&program)
             }
-            Point::Before(..) | Point::After(..) => false,
+            _ => false,
         };
         if is_there {
             self.hold(thread, starter);
@@ -207,6 +255,10 @@ impl Tracer {
     fn hold(&mut self, thread: Pid, role: Role) {
         self.has_held = true;
         self.held = Some(thread);
+        self.tell(thread, role);
+    }
+
+    fn tell(&self, thread: Pid, role: Role) {
         let process = self.threads.get(&thread).map_or(thread, |thread| thread.process);
         // The test may have given up.
         let _ = self.report.send(Held { thread, process, role });

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
+use crate::support::local::processes::{Process, processes_of};
 use crate::support::local::runs::{LONG, wait_until};
 use crate::support::local::sandbox::Sandbox;
 
@@ -13,26 +14,17 @@ use crate::support::local::sandbox::Sandbox;
 pub(crate) enum Point {
     /// The source's tar has written 256 KiB of its archive and blocks on the next.
     Archive,
-    /// The target's agent has locked its port, and no receiver listens yet.
-    Lock,
     /// The target listens; the source's netcat has not connected yet.
     Connect,
     /// The target whose directory has this name reads nothing of the stream.
     Unpack(&'static str),
-    /// The copy is about to be exchanged with the old one.
-    Exchange,
-    /// The staging directory is about to be removed.
-    Removal,
 }
 
 impl Point {
     fn program(self) -> &'static str {
         match self {
             Self::Archive | Self::Unpack(_) => "tar",
-            Self::Lock => "flock",
             Self::Connect => "nc",
-            Self::Exchange => "perl",
-            Self::Removal => "rm",
         }
     }
 
@@ -45,13 +37,8 @@ impl Point {
                 exit
             fi"#
             .to_owned(),
-            Self::Lock => {
-                "[[ $* == '-n 7' || $* == '-w 1 7' ]] && { \"$real\" \"$@\"; status=$?; held; exit \"$status\"; }".to_owned()
-            }
             Self::Connect => "[[ \" $* \" == *' -l '* || $1 == -h ]] || held".to_owned(),
             Self::Unpack(target) => format!("[[ $1 == --extract && $PWD == */{target}/* ]] && held"),
-            Self::Exchange => "[[ ${4-} == 2 && ${6-} != */.exchange ]] && held".to_owned(),
-            Self::Removal => "[[ $* == *--one-file-system* ]] && held".to_owned(),
         }
     }
 }
@@ -69,8 +56,9 @@ pub(crate) enum Role {
 
 /// Runs that are held at a point.
 pub(crate) struct Hold {
-    marks: PathBuf,
-    gate: File,
+    sandbox: PathBuf,
+    gate: PathBuf,
+    opened: File,
 }
 
 impl Sandbox {
@@ -98,14 +86,14 @@ impl Sandbox {
 
     /// Holds all runs of the sandbox at a point, until the gate is opened or the test ends.
     pub(crate) fn hold(&self, point: Point) -> Hold {
-        let marks = self.dir(format!("held-{}", point.program()));
         let gate = self.path(format!("gate-{}", point.program()));
         self.fifo(&gate);
-        let held = format!("held() {{ : >'{}'/$$; read -r _ <'{}'; }}\n", marks.display(), gate.display());
+        // A held program is known by the pipe that it reads: one that unpacks may write nowhere.
+        let held = format!("held() {{ read -r _ <'{}'; }}\n", gate.display());
         self.shim(point.program(), &(held + &point.script()));
         // Opened for reading, too: neither opening nor writing then depends on a reader.
-        let gate = OpenOptions::new().read(true).write(true).open(gate).unwrap();
-        Hold { marks, gate }
+        let opened = OpenOptions::new().read(true).write(true).open(&gate).unwrap();
+        Hold { sandbox: self.path(""), gate, opened }
     }
 }
 
@@ -113,7 +101,9 @@ impl Hold {
     /// Waits until so many programs are held.
     #[track_caller]
     pub(crate) fn reached_by(&self, count: usize) {
-        wait_until("the run is held", LONG, || fs::read_dir(&self.marks).unwrap().count() >= count);
+        let is_held = |process: &Process| process.descriptors().contains(&self.gate);
+        let held = || processes_of(&self.sandbox).into_iter().filter(is_held).count();
+        wait_until("the run is held", LONG, || held() >= count);
     }
 
     /// Waits until a run is held.
@@ -124,6 +114,6 @@ impl Hold {
 
     /// Lets all programs continue that are held, now or later.
     pub(crate) fn open(&self) {
-        (&self.gate).write_all(&b"go\n".repeat(64)).unwrap();
+        (&self.opened).write_all(&b"go\n".repeat(64)).unwrap();
     }
 }

@@ -12,6 +12,9 @@ use nix::unistd::Pid;
 use crate::support::local::runs::{LONG, Running, wait_until};
 use crate::support::local::sandbox::{MARKER, Sandbox};
 
+/// Name of a journal.
+const JOURNAL: &str = "journal.bin";
+
 /// State of a process of a sandbox.
 #[derive(Debug)]
 pub(crate) struct Process {
@@ -32,15 +35,16 @@ impl Process {
         Some(Self { pid, parent, command, environment: fs::read(directory.join("environ")).ok()? })
     }
 
-    /// Returns the file behind a descriptor.
-    fn descriptor(&self, number: u32) -> Option<PathBuf> {
-        fs::read_link(format!("/proc/{}/fd/{number}", self.pid)).ok()
+    /// Returns the files that the process has open.
+    pub(crate) fn descriptors(&self) -> Vec<PathBuf> {
+        let descriptors = fs::read_dir(format!("/proc/{}/fd", self.pid)).into_iter().flatten().flatten();
+        descriptors.filter_map(|descriptor| fs::read_link(descriptor.path()).ok()).collect()
     }
 
     /// Returns the name of the agent whose journal this process has open: the agent itself, or its watchdog.
     pub(crate) fn keeps(&self) -> Option<String> {
-        let journal = self.descriptor(9)?;
-        (journal.file_name()? == "journal").then_some(())?;
+        let open = self.descriptors();
+        let journal = open.iter().find(|path| path.ends_with(JOURNAL))?;
         Some(journal.parent()?.file_name()?.to_str()?.to_owned())
     }
 
@@ -49,16 +53,21 @@ impl Process {
     }
 }
 
+/// Returns all processes of the sandbox in a directory.
+pub(crate) fn processes_of(sandbox: &Path) -> Vec<Process> {
+    let mark = [MARKER.as_bytes(), b"=", sandbox.as_os_str().as_bytes()].concat();
+    fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter_map(|entry| Process::look_at(entry.file_name().to_str()?.parse().ok()?))
+        .filter(|process| process.environment.split(|&byte| byte == 0).any(|word| word == mark))
+        .collect()
+}
+
 impl Sandbox {
     /// Returns all processes of the sandbox, by the marker in their environment.
     pub(crate) fn processes(&self) -> Vec<Process> {
-        let mark = [MARKER.as_bytes(), b"=", self.path("").as_os_str().as_bytes()].concat();
-        fs::read_dir("/proc")
-            .unwrap()
-            .flatten()
-            .filter_map(|entry| Process::look_at(entry.file_name().to_str()?.parse().ok()?))
-            .filter(|process| process.environment.split(|&byte| byte == 0).any(|word| word == mark))
-            .collect()
+        processes_of(&self.path(""))
     }
 
     /// Returns the agent of one end (`source`, `target1`) of a run.
@@ -115,7 +124,7 @@ impl Sandbox {
                 || fs::read(path).is_ok_and(|text| text.windows(mark.len()).any(|part| part == mark))
         };
         let agents = fs::read_dir(self.state()).into_iter().flatten().flatten();
-        agents.map(|agent| agent.path().join("journal")).filter(|path| ours(path)).collect()
+        agents.map(|agent| agent.path().join(JOURNAL)).filter(|path| path.exists() && ours(path)).collect()
     }
 
     /// Returns everything that is left of runs of the sandbox; `targets` are their target directories.

@@ -16,6 +16,7 @@ use crate::support::local::runs::{LONG, Running};
 use crate::support::output::Output;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_transfer");
+pub(crate) const AGENT: &str = env!("CARGO_BIN_EXE_transfer-agent");
 /// Variable in the environment of all processes of a sandbox; its value is the sandbox's directory.
 pub(crate) const MARKER: &str = "HOME";
 
@@ -44,6 +45,7 @@ impl Sandbox {
             // The source tree may be closed to others, such as in /root.
             sandbox.program = sandbox.directory.path().join("transfer");
             fs::copy(PROGRAM, &sandbox.program).unwrap();
+            fs::copy(AGENT, sandbox.program.with_file_name("transfer-agent")).unwrap();
         }
         if sandbox.can("cd \"$1\" && test -w .", sandbox.directory.path()) {
             return Some(sandbox);
@@ -74,6 +76,17 @@ impl Sandbox {
         sandbox.own_it(sandbox.directory.path());
         sandbox.dir("bin");
         sandbox
+    }
+
+    /// Returns a path of a program that the sandbox's account can start.
+    pub(crate) fn reachable(&self, program: &Path, name: &str) -> PathBuf {
+        if self.account.is_none() || self.can("test -x \"$1\"", program) {
+            return program.to_owned();
+        }
+        let copy = self.path(name);
+        fs::create_dir_all(copy.parent().unwrap()).unwrap();
+        fs::copy(program, &copy).unwrap();
+        copy
     }
 
     fn can(&self, script: &str, argument: impl AsRef<OsStr>) -> bool {

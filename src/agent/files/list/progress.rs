@@ -52,13 +52,6 @@ pub(crate) enum Step {
     Sorting,
 }
 
-impl Step {
-    /// Returns whether the step shows no movement while it works.
-    pub(crate) fn is_silent(self) -> bool {
-        matches!(self, Self::Syncing | Self::Sorting)
-    }
-}
-
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -113,8 +106,8 @@ impl<'a> Progress<'a> {
 
     /// Counts an entry.
     pub(super) fn listed(&self) {
-        // Looking at the clock would cost more than counting.
-        if self.entries.fetch_add(1, Ordering::Relaxed) % 256 == 0 {
+        // Looking at the clock each time would cost more than counting.
+        if self.entries.fetch_add(1, Ordering::Relaxed) % 16 == 0 {
             self.tick();
         }
     }
@@ -122,9 +115,8 @@ impl<'a> Progress<'a> {
     /// Counts bytes that were read.
     pub(super) fn read(&self, bytes: u64) {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        if bytes >= super::super::digest::BUFFER as u64 {
-            self.tick();
-        }
+        // Also for small files: on a slow file system each of them may take long.
+        self.tick();
     }
 
     /// Counts digests.

@@ -20,11 +20,32 @@ fn staging_directories_are_removed_and_may_be_gone() {
     let path = tree.path().join(".transfer-20261130-ab-target0");
     fs::create_dir_all(path.join("copy/d")).unwrap();
     for _ in 0..2 {
-        assert_eq!(OWNER.staging(&bytes(&path), false).unwrap(), Undone::Gone);
+        assert_eq!(OWNER.staging(&bytes(&path), false, None).unwrap(), Undone::Gone);
         assert!(!exists(&path));
     }
     let gone = tree.path().join("missing/.transfer-20261130-ab-target0");
-    assert_eq!(OWNER.staging(&bytes(&gone), false).unwrap(), Undone::Gone);
+    assert_eq!(OWNER.staging(&bytes(&gone), false, None).unwrap(), Undone::Gone);
+}
+
+#[test]
+fn moved_staging_directories_are_reported() {
+    let tree = tempfile::tempdir().unwrap();
+    let (path, moved) = (tree.path().join(".transfer-20261130-ab-target0"), tree.path().join("moved"));
+    fs::create_dir_all(path.join("copy")).unwrap();
+    let held = File::open(path.join("copy")).unwrap();
+    fs::rename(&path, &moved).unwrap();
+    let error = OWNER.staging(&bytes(&path), false, Some(held.as_fd())).unwrap_err().to_string();
+    let place = moved.join("copy");
+    assert!(error.ends_with(&format!("another account has moved it to {}", place.display())), "{error}");
+    symlink(&moved, &path).unwrap();
+    for keep in [true, false] {
+        let error = OWNER.staging(&bytes(&path), keep, None).unwrap_err().to_string();
+        assert!(error.ends_with(": another account has moved it"), "{error}");
+    }
+    assert!(place.exists());
+    fs::remove_file(&path).unwrap();
+    fs::rename(&moved, &path).unwrap();
+    assert_eq!(OWNER.staging(&bytes(&path), false, Some(held.as_fd())).unwrap(), Undone::Gone);
 }
 
 #[test]
@@ -32,12 +53,12 @@ fn kept_staging_directories_stay_unless_they_are_empty() {
     let tree = tempfile::tempdir().unwrap();
     let path = tree.path().join(".transfer-20261130-ab-target0");
     fs::create_dir_all(path.join("copy/inner")).unwrap();
-    assert_eq!(OWNER.staging(&bytes(&path), true).unwrap(), Undone::Gone);
+    assert_eq!(OWNER.staging(&bytes(&path), true, None).unwrap(), Undone::Gone);
     fs::create_dir_all(path.join("copy/d")).unwrap();
     fs::write(path.join("copy/d/file"), "").unwrap();
     fs::set_permissions(path.join("copy"), fs::Permissions::from_mode(0o777)).unwrap();
     for _ in 0..2 {
-        assert_eq!(OWNER.staging(&bytes(&path), true).unwrap(), Undone::Kept);
+        assert_eq!(OWNER.staging(&bytes(&path), true, None).unwrap(), Undone::Kept);
         assert!(path.join("copy/d/file").exists());
         assert_eq!(fs::metadata(path.join("copy")).unwrap().mode() & 0o7777, 0o700);
     }
@@ -51,8 +72,8 @@ fn only_names_of_the_run_are_removed() {
         fs::create_dir(&path).unwrap();
         let inode = fs::metadata(&path).unwrap().ino();
         for result in [
-            OWNER.staging(&bytes(&path), false),
-            OWNER.staging(&bytes(&path), true),
+            OWNER.staging(&bytes(&path), false, None),
+            OWNER.staging(&bytes(&path), true, None),
             OWNER.copy_aside(&bytes(&path), inode),
             OWNER.replaced(&bytes(&path)),
         ] {

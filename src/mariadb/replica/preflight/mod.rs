@@ -6,8 +6,8 @@ mod target;
 
 use super::refusal;
 use super::whom::{Asked, AskedHost, Whom};
+use crate::base::printable::printable;
 use crate::host::facts::Installed;
-use crate::host::wire::printable;
 use crate::preflight::{Finding, Findings, Weight};
 
 impl Asked<'_> {

@@ -1,11 +1,12 @@
 //! Checks of a target's connection test to the server that it will replicate from.
 
-use crate::host::wire::printable;
+use crate::base::printable::printable;
 use crate::mariadb::backup::Version;
 use crate::mariadb::client::LoginError;
 use crate::mariadb::plan::Account;
 use crate::mariadb::replica::refusal;
-use crate::mariadb::replica::whom::{Asked, AskedHost, Reached, Whom};
+use crate::mariadb::replica::whom::{Asked, AskedHost, Whom};
+use crate::mariadb::survey::Reached;
 use crate::preflight::{Finding, Findings};
 
 impl Asked<'_> {
@@ -21,10 +22,9 @@ impl Asked<'_> {
         let place = format!("{}:{}", reached.host, whom.port);
         let from = &reached.own;
         if let Some(error) = &reached.error {
-            let error = LoginError::parse(error);
             let fix = fix_of_login(whom, account, from, error);
             let problem = format!("cannot log in to {place}: {}", error.problem);
-            findings.refuse(&problem, error.fix.unwrap_or(&fix));
+            findings.refuse(&problem, error.fix_or(&fix));
             return findings.list;
         }
         let Some(account) = account else {
@@ -83,7 +83,7 @@ impl Asked<'_> {
 }
 
 /// Returns the fix for a failed login from the address `from`.
-fn fix_of_login(whom: &Whom, account: Option<&Account>, from: &str, error: LoginError<'_>) -> String {
+fn fix_of_login(whom: &Whom, account: Option<&Account>, from: &str, error: &LoginError) -> String {
     if error.is_denied {
         let user = account.map_or_else(String::new, |account| printable(account.user.as_bytes()));
         return format!(

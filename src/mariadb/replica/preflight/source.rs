@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use super::has_several;
 use crate::host::facts::Upstream;
 use crate::mariadb::backup::Vendor;
-use crate::mariadb::client::LoginError;
 use crate::mariadb::replica::whom::{Asked, AskedHost};
 use crate::preflight::{Finding, Findings, counted};
 
@@ -26,8 +25,7 @@ impl Asked<'_> {
         }
         if let Some(error) = &server.instance.error {
             let fix = "log in as root, or give an option file on the hosts with --defaults-file";
-            let error = LoginError::parse(error);
-            findings.refuse(&format!("cannot query the server: {}", error.problem), error.fix.unwrap_or(fix));
+            findings.refuse(&format!("cannot query the server: {}", error.problem), error.fix_or(fix));
             return findings.list;
         }
         if Vendor::of(&server.instance) != Vendor::MariaDb {

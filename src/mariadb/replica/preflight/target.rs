@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use super::{has_several, shown};
 use crate::host::facts::Installed;
 use crate::mariadb::backup::Version;
-use crate::mariadb::client::LoginError;
 use crate::mariadb::replica::whom::{Asked, AskedHost, bare};
 use crate::preflight::{Finding, Findings, counted};
 
@@ -107,8 +106,7 @@ impl Asked<'_> {
         }
         if let Some(error) = server.instance.error.as_ref().filter(|_| server.runs) {
             let fix = "give an option file on the hosts with --defaults-file, or stop the server";
-            let error = LoginError::parse(error);
-            findings.refuse(&format!("cannot query the server: {}", error.problem), error.fix.unwrap_or(fix));
+            findings.refuse(&format!("cannot query the server: {}", error.problem), error.fix_or(fix));
         }
         if !server.databases.is_empty() && self.order.typed.options.replace != Some(true) {
             let some: Vec<&str> = server.databases.iter().take(3).map(String::as_str).collect();

@@ -102,19 +102,14 @@ pub(super) fn deaths() -> Vec<Fault> {
     ]
 }
 
-/// Stages of pipelines: job, program, a word of its arguments, and its name in messages.
-const STAGES: [(End, &str, &str, &str, &str); 13] = [
+/// Programs of pipelines: job, program, a word of its arguments, and the name of its stage.
+const STAGES: [(End, &str, &str, &str, &str); 8] = [
     (End::Source, "sender", "tar", "--create", "tar"),
-    (End::Source, "sender", "perl", "sender read", "read"),
     (End::Source, "sender", "zstd", "-c", "compress"),
-    (End::Source, "sender", "perl", "sender wire", "wire"),
-    (End::Source, "sender", "openssl", "dgst", "digest"),
     (End::Source, "sender", "openssl", "enc", "encrypt"),
     (End::Source, "sender", "nc", "-N", "netcat"),
     (End::Target, "receiver", "nc", "-l", "netcat"),
     (End::Target, "receiver", "openssl", "enc", "decrypt"),
-    (End::Target, "receiver", "openssl", "dgst", "digest"),
-    (End::Target, "receiver", "perl", "receiver wire", "wire"),
     (End::Target, "receiver", "zstd", "-c", "decompress"),
     (End::Target, "receiver", "tar", "--extract", "tar"),
 ];
@@ -130,10 +125,9 @@ pub(super) fn stages() -> Vec<Fault> {
     };
     let mut faults: Vec<Fault> = STAGES.map(stage).into();
     for (host, job) in [(End::Source, "sender"), (End::Target, "receiver")] {
-        let kill =
-            move |experiment: &mut Experiment| end(experiment, host, &format!("process {job} bash -c"));
+        let kill = move |experiment: &mut Experiment| end(experiment, host, &format!("job {job}"));
         faults.push(
-            fault(&format!("shell-of-{job}"), kill)
+            fault(&format!("process-of-{job}"), kill)
                 .at(|moment| moment.is_from("listening") && !moment.is_from("restarting"))
                 .by(few)
                 // Before the connection, the run tries another port.
