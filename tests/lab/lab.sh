@@ -29,7 +29,7 @@ suite=bookworm
 packages=(systemd systemd-sysv dbus openssh-server openssh-client mariadb-server mariadb-backup netcat-openbsd pigz zstd
     openssl iptables nftables iproute2 procps psmisc acl attr rsync time e2fsprogs strace ca-certificates
     netcat-traditional ncat lz4 xz-utils sudo fish tcsh ferm ufw firewalld faketime
-    ansible-core python3-apt)
+    ansible-core python3-apt busybox)
 network=10.77.0
 network6=fd77:
 # Seconds until a host that does not answer is given up.

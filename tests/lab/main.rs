@@ -7,6 +7,7 @@
 mod access;
 mod ansible;
 mod attributes;
+mod bare_hosts;
 mod concurrent_runs;
 mod copies;
 mod crashes;
