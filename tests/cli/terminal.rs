@@ -284,7 +284,7 @@ fn stopped_run_fails_after_lease_time() {
     let ended = terminal.wait().expect_code(1).says("[end: 1]");
     ended
         .says("no heartbeat from this controller within the lease time")
-        .says("was this machine suspended?")
+        .says("was the connection cut, or this machine suspended?")
         .says("all changes on the hosts were rolled back");
     sandbox.is_clean(&[&target]);
     assert_eq!(names(&target), Vec::<String>::new());

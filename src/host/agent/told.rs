@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use crate::base::endpoint::MOST_TARGETS;
 use crate::base::printable::{LONGEST_PATH, LONGEST_TEXT, short};
-use crate::proto::command::Event;
+use crate::proto::command::{Ending, Event};
 use crate::proto::job::{
     BackupFacts, Dropped, FaultClass, JobName, JobReport, List, Manifest, Meter, Program,
 };
@@ -87,6 +87,8 @@ pub struct Shared {
 pub(super) struct State {
     /// The agent or the connection to it is gone.
     pub(super) lost: bool,
+    /// The agent has begun to end by itself.
+    is_ending: bool,
     /// The connection was cut, and may come back.
     pub(super) is_cut_off: bool,
     /// The agent has attempted the rollback of every lease and has ended in order.
@@ -142,8 +144,10 @@ impl Shared {
 impl State {
     fn apply(&mut self, event: Event) {
         match event {
-            // The conversation keeps it, for messages.
-            Event::Ending(_) => {}
+            // The conversation keeps the reason, for messages.
+            Event::Ending(reason) => self.is_ending = reason != Ending::Released,
+            // The jobs of an agent that ends by itself end with it, which is not their failure.
+            Event::Job(_, JobReport::Exit(_)) if self.is_ending => {}
             Event::Bye => self.bye = true,
             Event::Unpublished => (self.published, self.old_kept) = (false, false),
             Event::OldGoes => self.old_kept = false,
