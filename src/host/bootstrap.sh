@@ -33,7 +33,7 @@ for directory in "$@"; do
   above=$directory; until [ -e "$above" ]; do above=${above%/*}; above=${above:-/}; done;
   own=$directory/.agent-$name; file=$own/transfer-agent;
   # An agent that starts at the same time removes the directory while it is empty.
-  for attempt in 1 2 3 4 5; do if said=$({ mkdir -p "$directory" && mkdir "$own"; } 2>&1); then break; fi; done;
+  for _ in 1 2 3 4 5; do if said=$({ mkdir -p "$directory" && mkdir "$own"; } 2>&1); then break; fi; done;
   if [ -d "$own" ]; then :; else why="$why; $said"; continue; fi;
   bad=;
   if [ -L "$directory" ]; then bad="$directory is a symbolic link";
