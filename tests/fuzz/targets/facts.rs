@@ -61,10 +61,10 @@ fn assert_bounded(facts: &Facts) {
 fn sides(data: &[u8]) -> [Facts; 2] {
     let mut sides = Vec::new();
     for answer in messages(data) {
-        match (answer, sides.as_mut_slice()) {
-            (Answer::Host(host), _) if sides.len() < 2 => sides.push(Facts::of_host(*host)),
-            (Answer::Source(facts), [there]) => there.add_source(*facts),
-            (Answer::Target(facts), [_, here]) => here.add_target(*facts),
+        match answer {
+            Answer::Host(host) if sides.len() < 2 => sides.push(Facts::of_host(*host)),
+            Answer::Source(facts) if sides.len() == 1 => sides[0].add_source(*facts),
+            Answer::Target(facts) if sides.len() == 2 => sides[1].add_target(*facts),
             _ => {}
         }
     }
