@@ -10,6 +10,8 @@ if [ "$3" ]; then SSH_CONNECTION=$3; fi;
 # The output of a login shell may end within a line.
 say() { echo; echo "transfer-bootstrap $*"; };
 fail() { say "failed $*"; exit 1; };
+# A controller that is gone reads nothing: what was written is removed nevertheless.
+trap "" PIPE;
 machine=$(uname -m);
 digest=; above=;
 for one in $agents; do
@@ -19,6 +21,7 @@ if [ -z "$digest" ]; then fail "there is no transfer-agent for $machine beside t
 drop() { rm -rf "$own"; rmdir "$directory" 2>/dev/null; };
 is_it() { [ "$(sha256sum <"$1" 2>/dev/null)" = "$digest  -" ]; };
 become() {
+  trap - HUP INT PIPE TERM;
   exec env -i ${HOME:+"HOME=$HOME"} ${LOGNAME:+"LOGNAME=$LOGNAME"} "PATH=$PATH" ${SSH_CONNECTION:+"SSH_CONNECTION=$SSH_CONNECTION"} ${SUDO_UID:+"SUDO_UID=$SUDO_UID"} ${above:+"TRANSFER_ABOVE=$above"} ${TMPDIR:+"TMPDIR=$TMPDIR"} ${USER:+"USER=$USER"} ${XDG_RUNTIME_DIR:+"XDG_RUNTIME_DIR=$XDG_RUNTIME_DIR"} ${XDG_STATE_HOME:+"XDG_STATE_HOME=$XDG_STATE_HOME"} "$1" serve;
 };
 for file in /usr/lib/*/transfer/transfer-agent; do
@@ -32,6 +35,7 @@ for directory in "$@"; do
   # The agent syncs the entries of directories that are new.
   above=$directory; until [ -e "$above" ]; do above=${above%/*}; above=${above:-/}; done;
   own=$directory/.agent-$name; file=$own/transfer-agent;
+  trap "drop; exit 1" HUP INT TERM;
   # An agent that starts at the same time removes the directory while it is empty.
   for _ in 1 2 3 4 5; do if said=$({ mkdir -p "$directory" && mkdir "$own"; } 2>&1); then break; fi; done;
   if [ -d "$own" ]; then :; else why="$why; $said"; continue; fi;
