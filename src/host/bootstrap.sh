@@ -47,9 +47,10 @@ for directory in "$@"; do
   esac;
   else bad="$directory belongs to another account"; fi;
   if [ "$bad" ]; then rmdir "$own"; why="$why; $bad"; continue; fi;
-  # That of a run.
+  # That of a run, which may end now.
   for kept in "$directory"/*/transfer-agent; do
-    if [ -x "$kept" ] && is_it "$kept" && env -i "$kept" ready >/dev/null 2>&1 </dev/null; then drop; become "$kept"; fi;
+    if ln "$kept" "$file" 2>/dev/null && is_it "$file" && env -i "$file" ready >/dev/null 2>&1 </dev/null; then become "$file"; fi;
+    rm -f "$file";
   done;
   # On a full disk the agent goes to the next directory, and is not asked for: it is sent once only.
   if said=$(head -c "$size" /dev/zero 2>&1 >"$file"); then :; else drop; why="$why; $directory: $said"; continue; fi;
