@@ -97,7 +97,8 @@ fn upgraded(directory: &OwnedFd, accounts: &Accounts) -> Option<(Text, Text)> {
     })
 }
 
-/// Returns the databases, without those of the server itself.
+/// Returns the databases, without those of the server itself. A link to a directory is one, too, and so is what
+/// cannot be examined.
 fn databases(directory: &OwnedFd) -> Vec<HostBytes> {
     let Ok(entries) = Dir::read_from(directory) else { return Vec::new() };
     let is_database = |name: &std::ffi::CStr| {
@@ -106,7 +107,7 @@ fn databases(directory: &OwnedFd) -> Vec<HostBytes> {
         !name.to_bytes().starts_with(b".")
             && !name.to_bytes().starts_with(b"#")
             && !SYSTEM.iter().any(|system| system.as_bytes() == name.to_bytes())
-            && statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(is_directory)
+            && statat(directory, name, AtFlags::empty()).map_or(true, is_directory)
     };
     let names: BTreeSet<Vec<u8>> = entries
         .map_while(Result::ok)
@@ -172,8 +173,10 @@ mod tests {
         }
         fs::write(path("ibdata1"), "").unwrap();
         fs::write(path("mysql_upgrade_info"), "10.11.6-MariaDB\nrest").unwrap();
+        symlink("/nowhere", path("sales")).unwrap();
+        symlink("ibdata1", path("ibdata2")).unwrap();
         let facts = data(directory.path(), None, &mut servers()).unwrap();
-        assert_eq!(facts.databases, [HostBytes::from("shop")]);
+        assert_eq!(facts.databases, ["sales", "shop"].map(HostBytes::from));
         assert_eq!(facts.upgraded, Some((Text::new("mysql_upgrade_info"), Text::new("10.11.6-MariaDB"))));
         assert!(!facts.mounted && !facts.served);
         let _open = File::options().append(true).open(path("ibdata1")).unwrap();

@@ -71,7 +71,7 @@ pub(crate) fn digest_archive(
     let (mut digester, mut total) = (Digester::new(kind), 0);
     report(ArchiveProgress::Read(0));
     digester
-        .read(&archive, &mut vec![0; BUFFER], |bytes| {
+        .read(&archive, u64::MAX, &mut vec![0; BUFFER], |bytes| {
             total += bytes;
             report(ArchiveProgress::Read(total));
         })

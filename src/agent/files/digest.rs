@@ -60,24 +60,30 @@ impl Digester {
         }
     }
 
-    /// Reads a file to its end, adds its bytes, and calls `read` with the number of bytes after each read.
+    /// Reads a file to its end, or at most that many bytes, adds them, and calls `read` with the number of bytes
+    /// after each read.
     pub(crate) fn read(
         &mut self,
         file: impl AsFd,
+        most: u64,
         buffer: &mut [u8],
         mut read: impl FnMut(u64),
     ) -> io::Result<()> {
-        loop {
-            match rustix::io::read(&file, &mut *buffer) {
+        let mut left = most;
+        while left > 0 {
+            let part = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            match rustix::io::read(&file, &mut buffer[..part]) {
                 Ok(0) => return Ok(()),
                 Ok(length) => {
                     self.update(&buffer[..length]);
+                    left -= length as u64;
                     read(length as u64);
                 }
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
         }
+        Ok(())
     }
 }
 
@@ -114,12 +120,16 @@ mod tests {
     }
 
     #[test]
-    fn files_are_read_to_their_end() {
+    fn files_are_read_to_their_end_or_to_a_limit() {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("file"), b"abc").unwrap();
         let file = std::fs::File::open(directory.path().join("file")).unwrap();
         let (mut digester, mut total) = (Digester::new(DigestKind::Md5), 0);
-        digester.read(&file, &mut [0; 2], |bytes| total += bytes).unwrap();
+        digester.read(&file, u64::MAX, &mut [0; 2], |bytes| total += bytes).unwrap();
         assert_eq!((digester.finish().as_str(), total), ("900150983cd24fb0d6963f7d28e17f72", 3));
+        let endless = std::fs::File::open("/dev/zero").unwrap();
+        let mut total = 0;
+        Digester::new(DigestKind::Md5).read(&endless, 7, &mut [0; 4], |bytes| total += bytes).unwrap();
+        assert_eq!(total, 7);
     }
 }
