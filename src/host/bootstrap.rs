@@ -206,6 +206,19 @@ mod tests {
     }
 
     #[test]
+    fn program_that_cannot_be_started_is_removed() {
+        let home = home();
+        // As where programs are forbidden; there is no second directory.
+        let program = b"#!/bin/sh\nexit 1\n";
+        let digest = hex(&Sha256::digest(program));
+        let image = Image { machine: std::env::consts::ARCH, digest, bytes: (&program[..]).into() };
+        let said = run(home.path(), &[image], program);
+        assert!(said.contains(" cannot be started "), "{said}");
+        assert_eq!(entries(home.path()), 0);
+        assert!(!home.path().join(".local/state/transfer").exists());
+    }
+
+    #[test]
     fn linked_directory_and_unknown_machine_are_refused() {
         let home = home();
         fs::create_dir_all(home.path().join(".local/state")).unwrap();

@@ -18,7 +18,10 @@ for one in $agents; do
   case $one in "$machine":*) one=${one#*:}; digest=${one%%:*}; size=${one#*:};; esac;
 done;
 if [ -z "$digest" ]; then fail "there is no transfer-agent for $machine beside the controller; install the package transfer-agent of that architecture on the controller"; fi;
-drop() { rm -rf "$own"; rmdir "$directory" 2>/dev/null; };
+# drop DIRECTORY: removes that of an agent, and the one above it if it is empty.
+drop() { rm -rf "$1"; rmdir "${1%/.agent-*}" 2>/dev/null; };
+# shellcheck disable=SC2317 # by a trap
+stop() { drop "$own"; if [ "$got" ]; then drop "${got%/*}"; fi; exit 1; };
 is_it() { [ "$(sha256sum <"$1" 2>/dev/null)" = "$digest  -" ]; };
 become() {
   trap - HUP INT PIPE TERM;
@@ -35,7 +38,7 @@ for directory in "$@"; do
   # The agent syncs the entries of directories that are new.
   above=$directory; until [ -e "$above" ]; do above=${above%/*}; above=${above:-/}; done;
   own=$directory/.agent-$name; file=$own/transfer-agent;
-  trap "drop; exit 1" HUP INT TERM;
+  trap stop HUP INT TERM;
   # An agent that starts at the same time removes the directory while it is empty.
   for _ in 1 2 3 4 5; do if said=$({ mkdir -p "$directory" && mkdir "$own"; } 2>&1); then break; fi; done;
   if [ -d "$own" ]; then :; else why="$why; $said"; continue; fi;
@@ -53,11 +56,11 @@ for directory in "$@"; do
     rm -f "$file";
   done;
   # On a full disk the agent goes to the next directory, and is not asked for: it is sent once only.
-  if said=$(head -c "$size" /dev/zero 2>&1 >"$file"); then :; else drop; why="$why; $directory: $said"; continue; fi;
-  if [ "$got" ]; then said=$(cp "$got" "$file" 2>&1); rm -rf "${got%/*}"; rmdir "${got%/.agent-*}" 2>/dev/null;
+  if said=$(head -c "$size" /dev/zero 2>&1 >"$file"); then :; else drop "$own"; why="$why; $directory: $said"; continue; fi;
+  if [ "$got" ]; then said=$(cp "$got" "$file" 2>&1); drop "${got%/*}";
   else say "send $machine"; said=$(head -c "$size" 2>&1 >"$file"); fi;
   if is_it "$file"; then :; else
-    drop;
+    drop "$own";
     fail "cannot write the agent to $directory${said:+: $said} (free space? sha256sum installed?)";
   fi;
   got=$file;
@@ -65,5 +68,5 @@ for directory in "$@"; do
   if env -i "$file" ready >/dev/null 2>&1 </dev/null; then become "$file"; fi;
   why="$why; programs in $directory cannot be started (mounted with noexec, or forbidden by policy)";
 done;
-if [ "$got" ]; then drop; fi;
+if [ "$got" ]; then drop "${got%/*}"; fi;
 fail "no directory for the agent${why}; install the package transfer-agent on this host";

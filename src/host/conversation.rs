@@ -294,8 +294,8 @@ impl Talk {
         later.map(|(&id, waiting)| ToAgent::Call { id, command: waiting.command.clone() }).collect()
     }
 
-    /// Reaches the agent by another connection.
-    async fn find_back(&self, vault: &Vault) -> Option<(link::Channel, Vec<ToAgent>)> {
+    /// Reaches the agent by another connection, after a pause.
+    async fn find_back(&self, vault: &Vault, pause: Duration) -> Option<(link::Channel, Vec<ToAgent>)> {
         let (way_back, arrived) = {
             let calls = locked(&self.calls);
             // An agent that ends will not go on.
@@ -303,9 +303,14 @@ impl Talk {
             (way_back?, calls.arrived)
         };
         self.listener.contact(false);
+        let search = async {
+            // A host must not keep the controller busy with logins.
+            tokio::time::sleep(pause).await;
+            way_back.find(vault, arrived).await
+        };
         let found = tokio::select! {
             () = self.released.notified() => None,
-            found = way_back.find(vault, arrived) => found,
+            found = search => found,
         };
         self.listener.contact(true);
         let (channel, call) = found?;
@@ -347,9 +352,9 @@ async fn carry_on(
         if carry(channel, repeated, &mut messages, &talk, period).await != Break::Cut {
             break;
         }
-        // A host must not keep the controller busy with logins.
-        tokio::time::sleep(SHORTEST.saturating_sub(began.elapsed())).await;
-        let Some(found) = talk.find_back(&vault).await else { break };
+        let Some(found) = talk.find_back(&vault, SHORTEST.saturating_sub(began.elapsed())).await else {
+            break;
+        };
         (channel, repeated) = found;
     }
     talk.lose();

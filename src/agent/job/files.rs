@@ -153,7 +153,7 @@ fn write_lists(root: Root<'_>, task: &ListTask, home: PathBuf, reports: &Reports
     Ok(())
 }
 
-/// Writes a list of the paths whose inodes changed since the agent came onto the host.
+/// Writes a list of the paths whose inodes changed since the run began.
 fn list_changed(source: &OwnedFd, tree: &Tree, home: PathBuf) -> Outcome {
     let since: Timespec = {
         let program = text(File::open(home.join(PROGRAM)))?;
